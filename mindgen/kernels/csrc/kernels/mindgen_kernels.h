@@ -1,0 +1,102 @@
+// The plain C interface of mindgen's CPU kernels: raw row-major buffers in, raw buffers out.
+//
+// Letters: T tokens, B sequences, Hq query heads, Hkv key/value heads, D head size, E adapter slots.
+// Every function returns MG_OK or MG_ERROR; after MG_ERROR, mg_last_error() tells why in one line.
+// Sums are taken in float32 whatever the dtype. Outputs never alias inputs unless a function says so.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { MG_OK = 0, MG_ERROR = 1 };
+
+typedef enum { MG_FLOAT32, MG_BFLOAT16, MG_FLOAT16, MG_FLOAT64, MG_INT32, MG_INT64, MG_BOOL } mg_dtype;
+
+// Slowest first. AVX512 stands for AVX512-F/BW/DQ/VL with AVX512-BF16; AMX adds AMX-BF16 to it.
+typedef enum { MG_PORTABLE, MG_AVX2, MG_AVX512, MG_AMX } mg_instruction_set;
+
+const char* mg_version(void);                       // the package version it was built from
+const char* mg_last_error(void);                    // of any thread; "" when nothing failed yet
+void mg_set_error(const char* message);             // for shims that refuse a call themselves
+mg_instruction_set mg_best_instruction_set(void);   // what this machine can run
+mg_instruction_set mg_get_instruction_set(void);    // what the kernels use now (the best, at start)
+int mg_set_instruction_set(mg_instruction_set set); // error when this machine cannot run it
+int mg_set_num_threads(int num_threads);            // >= 1; at start, what OpenMP says
+int mg_get_num_threads(void);
+
+// y (batch, M, N) = x (batch, M, K) times w (batch, N, K)^T + bias (N) or NULL.
+// transpose_x: x is (batch, K, M). transpose_w false: w is (batch, K, N).
+// float32, bfloat16, float16.
+int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t batch, int64_t M, int64_t N,
+              int64_t K, bool transpose_x, bool transpose_w, mg_dtype dtype);
+
+// y (T, N): row t of slot e, that is group_ends[e-1] <= t < group_ends[e], is x[t] (K) times w[e] (K, N), or
+// (N, K)^T with transpose_w. Rows after the last group's end become zeros. float32, bfloat16, float16.
+int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void* y, int64_t T, int64_t E,
+                      int64_t K, int64_t N, bool transpose_w, mg_dtype dtype);
+
+// y (rows, H) = x / sqrt(mean(x^2) + epsilon) * gamma (H); rstd (rows) float32 or NULL. y may be x.
+int mg_rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t rows, int64_t H, float epsilon,
+                mg_dtype dtype);
+
+// sum (rows, H) = x1 + x2, rounded to dtype; y = rms_norm(sum).
+int mg_add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, float* rstd, void* sum,
+                    int64_t rows, int64_t H, float epsilon, mg_dtype dtype);
+
+// query (T, Hq*D), key (T, Hkv*D) rotated into query_out, key_out (which may be the inputs). interleaved: pairs
+// (2i, 2i+1), else (i, i+D/2). cos, sin (cos_rows, D). With cos_rows == T, row t belongs to token t. Else they are
+// the full table and lengths (B), summing to T, are those of whole prompts: positions count from 0 in each.
+int mg_apply_rotary(const void* query, const void* key, const void* cos, const void* sin, const int32_t* lengths,
+                    void* query_out, void* key_out, int64_t T, int64_t Hq, int64_t Hkv, int64_t D,
+                    int64_t cos_rows, int64_t B, bool interleaved, mg_dtype dtype);
+
+// Copies row t of key and value (T, width bytes) to slot slot_mapping[t] of the caches (num_slots, width bytes).
+// Slot -1 skips the row; any other slot outside the cache is an error and nothing is written.
+int mg_reshape_and_cache(const void* key, const void* value, void* key_cache, void* value_cache,
+                         const int32_t* slot_mapping, int64_t T, int64_t num_slots, int64_t width);
+
+// Causal attention of the last query_lens[b] tokens of sequence b (NULL: 1 each; they sum to T) over its
+// context_lens[b] tokens, these included, whose keys and values lie in the blocks of block_tables (B, max_blocks).
+// query, y (T, Hq*D); caches (num_blocks, block_size, Hkv, D).
+int mg_paged_attention(const void* query, const void* key_cache, const void* value_cache,
+                       const int32_t* block_tables, const int32_t* context_lens, const int32_t* query_lens, void* y,
+                       int64_t T, int64_t B, int64_t max_blocks, int64_t num_blocks, int64_t block_size, int64_t Hq,
+                       int64_t Hkv, int64_t D, float scale, mg_dtype dtype);
+
+// Causal attention within each of B sequences laid end to end: query, y (T, Hq*D); key, value (Tkv, Hkv*D).
+// query_ends, kv_ends (B): cumulative lengths. The last query of a sequence sees all its keys.
+int mg_flash_attention(const void* query, const void* key, const void* value, const int64_t* query_ends,
+                       const int64_t* kv_ends, void* y, int64_t T, int64_t Tkv, int64_t B, int64_t Hq, int64_t Hkv,
+                       int64_t D, float scale, mg_dtype dtype);
+
+// y (rows, H) = silu(x[:, :H]) * x[:, H:], x (rows, 2H).
+int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype);
+int mg_silu(const void* x, void* y, int64_t count, mg_dtype dtype);
+
+// y = a op b with numpy's broadcasting: y has shape (ndim), a and b their strides in elements, 0 where they repeat.
+// All dtypes but bool. y may be a or b when their shape is y's.
+int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+           const int64_t* b_strides, mg_dtype dtype);
+int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+           const int64_t* b_strides, mg_dtype dtype);
+
+// Any dtype to any dtype; floats round to nearest even, to integers truncate, to bool compare with 0.
+int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
+
+// y (outer, num_indices, inner bytes) = x (outer, size, inner bytes) at the indices of the middle axis; int32 or
+// int64; negative ones count from the end, any other outside is an error.
+int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y, int64_t outer, int64_t size,
+              int64_t num_indices, int64_t inner);
+
+// The parts p (outer, inner[p] bytes) side by side in y (outer, sum of inner bytes), and back.
+int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer);
+int mg_split(const void* x, void* const* parts, const int64_t* inner, int num_parts, int64_t outer);
+
+int mg_copy(const void* x, void* y, int64_t bytes); // what Reshape comes down to
+
+#ifdef __cplusplus
+}
+#endif
