@@ -1,0 +1,41 @@
+"""What mindgen raises for a user's mistake: one clear line each, and the exit code that goes with it."""
+
+
+class MindgenError(Exception):
+    """Something the user can put right; its message says what was expected, what came and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(MindgenError):
+    """A wrong argument: an unknown flag value, adapter or configuration key."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration that does not follow the schema."""
+
+
+class UnknownAdapterError(UsageError):
+    """A request named an adapter that is not registered."""
+
+
+class ModelError(MindgenError):
+    """A model folder that is missing, incomplete or unsupported."""
+
+
+class AdapterError(MindgenError):
+    """An adapter that cannot be served as it is."""
+
+
+class CheckpointError(MindgenError):
+    """A tensor file that is truncated, malformed or unsafe."""
+
+
+class RequestError(MindgenError):
+    """A request that cannot be served: empty, too long, or with bad sampling parameters."""
+
+
+class KernelError(MindgenError):
+    """The CPU kernel library is missing, stale, or refused a call."""
