@@ -1,0 +1,45 @@
+// The kernels of each instruction set, and what the functions of the C interface share.
+#pragma once
+#include "mindgen_kernels.h"
+
+// The kernels compiled once for each instruction set. To add one: its name here, its definition in
+// namespace mindgen::MG_ISA with the signature of mg_<name>, and an mg_<name> that checks the arguments.
+#define MG_FOR_EACH_KERNEL(apply) \
+  apply(matmul)                   \
+  apply(grouped_matmul)
+
+namespace mindgen {
+
+struct KernelTable {
+#define MG_POINTER(name) decltype(&mg_##name) name;
+  MG_FOR_EACH_KERNEL(MG_POINTER)
+#undef MG_POINTER
+};
+
+#define MG_DECLARE(name) decltype(mg_##name) name;
+#define MG_DECLARE_INSTRUCTION_SET(isa) \
+  namespace isa {                       \
+  MG_FOR_EACH_KERNEL(MG_DECLARE)        \
+  extern const KernelTable table;       \
+  }
+MG_DECLARE_INSTRUCTION_SET(portable)
+MG_DECLARE_INSTRUCTION_SET(avx2)
+MG_DECLARE_INSTRUCTION_SET(avx512)
+MG_DECLARE_INSTRUCTION_SET(amx)
+#undef MG_DECLARE_INSTRUCTION_SET
+#undef MG_DECLARE
+
+// The kernels of the instruction set in use.
+const KernelTable& kernels();
+
+// Keeps the message for mg_last_error() and returns MG_ERROR.
+int fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// cpu.cc: what this machine can run, asked once.
+mg_instruction_set detect_instruction_set();
+
+inline bool is_compute_dtype(mg_dtype dtype) {
+  return dtype == MG_FLOAT32 || dtype == MG_BFLOAT16 || dtype == MG_FLOAT16;
+}
+
+}  // namespace mindgen

@@ -1,0 +1,115 @@
+"""The C interface of csrc/kernels/mindgen_kernels.h, bound with ctypes.
+
+Buffers are passed as addresses: an int, or a numpy array (contiguous), or None for NULL.
+"""
+
+import ctypes
+import enum
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_void_p
+
+from mindgen.errors import KernelError
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "amx")
+
+
+class DType(enum.IntEnum):
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    FLOAT16 = 2
+    FLOAT64 = 3
+    INT32 = 4
+    INT64 = 5
+    BOOL = 6
+
+
+class _Buffer(c_void_p):
+    """A void* that also takes numpy arrays."""
+
+    @classmethod
+    def from_param(cls, value):
+        interface = getattr(value, "__array_interface__", None)
+        if interface is None:
+            return c_void_p.from_param(value)
+        if interface["strides"] is not None:
+            raise TypeError("buffers must be contiguous, this array is not")
+        return c_void_p.from_param(interface["data"][0])
+
+
+# One letter per parameter, as in the header.
+_TYPES = {"p": _Buffer, "P": POINTER(c_void_p), "n": c_int64, "i": c_int, "f": c_float, "b": c_bool, "d": c_int}
+_SIGNATURES = {
+    "matmul": "pppp nnnn bb d",
+    "grouped_matmul": "pppp nnnn b d",
+    "rms_norm": "pppp nn f d",
+    "add_rms_norm": "pppppp nn f d",
+    "apply_rotary": "ppppppp nnnnnn b d",
+    "reshape_and_cache": "ppppp nnn",
+    "paged_attention": "ppppppp nnnnnnnn f d",
+    "flash_attention": "pppppp nnnnnn f d",
+    "swiglu": "pp nn d",
+    "silu": "pp n d",
+    "add": "ppp i ppp d",
+    "mul": "ppp i ppp d",
+    "cast": "pdpd n",
+    "gather": "ppdp nnnn",
+    "concat": "Pp i p n",
+    "split": "pPp i n",
+    "copy": "pp n",
+}
+
+
+def _load(path: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(path)
+        library.mg_version.restype = c_char_p
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"cannot load the CPU kernels: {error}") from error
+    library.mg_last_error.restype = c_char_p
+    library.mg_set_error.argtypes = [c_char_p]
+    for name, letters in _SIGNATURES.items():
+        function = getattr(library, f"mg_{name}", None)
+        if function is not None:
+            function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
+    return library
+
+
+class KernelLibrary:
+    """The kernels of libmindgen_cpu.so; the instruction set and the number of threads hold for the whole process."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self._library = _load(self.path)
+
+    @property
+    def version(self) -> str:
+        return self._library.mg_version().decode()
+
+    @property
+    def best_instruction_set(self) -> str:
+        return INSTRUCTION_SETS[self._library.mg_best_instruction_set()]
+
+    @property
+    def instruction_set(self) -> str:
+        return INSTRUCTION_SETS[self._library.mg_get_instruction_set()]
+
+    @instruction_set.setter
+    def instruction_set(self, name: str) -> None:
+        if name not in INSTRUCTION_SETS:
+            raise KernelError(f"instruction set {name!r} is not one of {', '.join(INSTRUCTION_SETS)}")
+        self._check(self._library.mg_set_instruction_set(INSTRUCTION_SETS.index(name)))
+
+    @property
+    def num_threads(self) -> int:
+        return self._library.mg_get_num_threads()
+
+    @num_threads.setter
+    def num_threads(self, count: int) -> None:
+        self._check(self._library.mg_set_num_threads(count))
+
+    def call(self, name: str, *args) -> None:
+        """mg_<name>(*args), or KernelError with its message."""
+        self._check(getattr(self._library, f"mg_{name}")(*args))
+
+    def _check(self, status: int) -> None:
+        if status != 0:
+            raise KernelError(self._library.mg_last_error().decode())
