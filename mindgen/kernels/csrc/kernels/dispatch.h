@@ -1,12 +1,14 @@
 // The kernels of each instruction set, and what the functions of the C interface share.
 #pragma once
+#include "attention.h"
 #include "mindgen_kernels.h"
 
 // The kernels compiled once for each instruction set. To add one: its name here, its definition in
 // namespace mindgen::MG_ISA with the signature of mg_<name>, and an mg_<name> that checks the arguments.
 #define MG_FOR_EACH_KERNEL(apply) \
   apply(matmul)                   \
-  apply(grouped_matmul)
+  apply(grouped_matmul)           \
+  apply(attention)
 
 namespace mindgen {
 
