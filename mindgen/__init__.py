@@ -1,0 +1,32 @@
+"""mindgen: text generation for MindSpore, one base model and many LoRA adapters in one batch.
+
+The names below load lazily, so that `from mindgen import SamplingParams` does not start MindSpore.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mindgen.kernels import plugin
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM as LLM
+    from mindgen.outputs import CompletionOutput as CompletionOutput
+    from mindgen.outputs import RequestOutput as RequestOutput
+    from mindgen.sampling_params import SamplingParams as SamplingParams
+
+_HOMES = {
+    "LLM": "mindgen.llm",
+    "SamplingParams": "mindgen.sampling_params",
+    "RequestOutput": "mindgen.outputs",
+    "CompletionOutput": "mindgen.outputs",
+}
+__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
+
+# MindSpore reads the plugin's path once, when it is imported; so it must be set as early as this.
+plugin.announce()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mindgen' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,51 @@
+"""Which adapters exist: the names and folders of a lora_adapter.json."""
+
+import difflib
+import json
+from pathlib import Path
+
+from mindgen.errors import AdapterError, UnknownAdapterError
+
+_LIST_FILE = "lora_adapter.json"
+
+
+class AdapterRegistry:
+    """Adapter names and the folders they stand for; nothing is loaded here."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self._folders = folders
+
+    @classmethod
+    def from_json(cls, path: Path) -> "AdapterRegistry":
+        """From a lora_adapter.json, {"A1": "path", ...}, or the folder that holds it; paths are relative to the file.
+
+        Raises:
+            AdapterError: the file is missing or malformed.
+        """
+        if path.is_dir():
+            path = path / _LIST_FILE
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise AdapterError(f"cannot read the adapter list {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise AdapterError(f"the adapter list {path} is not valid JSON: {error}") from error
+        if not isinstance(raw, dict) or not all(isinstance(folder, str) and folder for folder in raw.values()):
+            raise AdapterError(f'the adapter list {path} must be an object like {{"A1": "path/of/its/folder"}}')
+        return cls({name: path.parent / folder for name, folder in raw.items()})
+
+    def names(self) -> list[str]:
+        return list(self._folders)
+
+    def folder(self, adapter_id: str) -> Path:
+        """The adapter's folder.
+
+        Raises:
+            UnknownAdapterError: there is no adapter of that name.
+        """
+        if adapter_id not in self._folders:
+            close = difflib.get_close_matches(adapter_id, self._folders, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            known = ", ".join(self._folders) or "none"
+            raise UnknownAdapterError(f"unknown adapter_id {adapter_id!r}{hint}; known adapters: {known}")
+        return self._folders[adapter_id]

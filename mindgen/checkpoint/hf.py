@@ -1,0 +1,69 @@
+"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
+from mindgen.errors import CheckpointError, ModelError
+
+_SINGLE_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ModelError: the file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def model_folder(path: Path) -> Path:
+    """The folder itself, after a look whether it is a model's.
+
+    Raises:
+        ModelError: there is no such folder, or no config.json in it.
+    """
+    if not path.is_dir():
+        raise ModelError(f"no such model folder: {path} (expected a Hugging Face folder with config.json, or `demo`)")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
+    return path
+
+
+def map_weights(folder: Path) -> dict[str, MappedTensor]:
+    """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
+
+    Raises:
+        ModelError: there is no safetensors checkpoint, or its index is wrong.
+        CheckpointError: a file is damaged.
+    """
+    if not (folder / _INDEX_FILE).is_file():
+        if not (folder / _SINGLE_FILE).is_file():
+            raise ModelError(f"{folder} has neither {_SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
+        return map_safetensors(folder / _SINGLE_FILE)
+    weight_map = read_json(folder / _INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError(f"{folder / _INDEX_FILE} has no weight_map of tensor names to file names")
+    shards = {}
+    for file_name in sorted(set(weight_map.values())):
+        if Path(file_name).name != file_name:
+            raise CheckpointError(f"{folder / _INDEX_FILE} names {file_name!r}, which is outside the model's folder")
+        shards[file_name] = map_safetensors(folder / file_name)
+    return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
+
+
+def _tensor_of(shard: dict[str, MappedTensor], name: str, path: Path) -> MappedTensor:
+    if name not in shard:
+        raise CheckpointError(f"the index promises {name!r} in {path}, but it is not there")
+    return shard[name]

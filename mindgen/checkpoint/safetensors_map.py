@@ -1,0 +1,88 @@
+"""Maps a safetensors file: its tensors become read-only views of the file, checked before any is touched.
+
+Format: 8 bytes header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+The safetensors package cannot be used here: its numpy face copies, and knows no bfloat16.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindgen import dtypes
+from mindgen.errors import CheckpointError
+
+# numpy has no bfloat16; its bits travel as uint16, and the record keeps the name.
+_STORAGE = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+_MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MappedTensor:
+    """A tensor as it lies in a file: `data` is a view of the mapped file, bfloat16 as uint16 bits."""
+
+    dtype: str
+    data: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    def as_dtype(self, dtype: str) -> np.ndarray:
+        """The tensor in the storage of dtype: the mapped view itself, or a converted copy."""
+        if self.dtype == dtype:
+            return self.data
+        return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
+
+
+def map_safetensors(path: Path) -> dict[str, MappedTensor]:
+    """All tensors of the file by name.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or its header does not fit its data.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if size < 8 or header_bytes > min(size - 8, _MAX_HEADER_BYTES):
+                raise CheckpointError(
+                    f"{path} is truncated or no safetensors file: it has {size} bytes, "
+                    f"its header claims {header_bytes}; copy or download it again"
+                )
+            header = json.loads(file.read(header_bytes))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no safetensors file: its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
+    header.pop("__metadata__", None)
+    start = 8 + header_bytes
+    if not header or size == start:
+        return {}
+    buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
+    return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
+
+
+def _view(path: Path, name: str, entry: Any, buffer: np.ndarray) -> MappedTensor:
+    try:
+        code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed") from error
+    if code not in _STORAGE:
+        raise CheckpointError(f"{path}: {name!r} has dtype {code!r}; served are {', '.join(_STORAGE)}")
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        raise CheckpointError(f"{path}: the header's entry for {name!r} has a shape or offset that is no natural number")
+    storage = np.dtype(_STORAGE[code])
+    expected = math.prod(shape) * storage.itemsize
+    if end - begin != expected or end > buffer.size:
+        raise CheckpointError(
+            f"{path}: {name!r} of shape {shape} needs {expected} bytes, but its data lies at {begin}..{end} "
+            f"of {buffer.size}: the file is truncated or damaged; copy or download it again"
+        )
+    return MappedTensor(_DTYPES[code], buffer[begin:end].view(storage).reshape(shape))

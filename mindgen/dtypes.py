@@ -1,0 +1,22 @@
+"""The three float dtypes of a model, and how numpy stores them: bfloat16, which numpy lacks, as its bits in uint16."""
+
+import numpy as np
+
+STORAGE: dict[str, type] = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
+
+
+def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 values in the storage of dtype, rounded to nearest even; the same array when dtype is float32."""
+    if dtype != "bfloat16":
+        return values.astype(STORAGE[dtype], copy=False)
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    # Rounding could carry a NaN's payload into infinity.
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """The float32 values of an array in the storage of dtype."""
+    if dtype != "bfloat16":
+        return stored.astype(np.float32)
+    return (stored.astype(np.uint32) << 16).view(np.float32)

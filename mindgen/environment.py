@@ -1,0 +1,25 @@
+"""The one module that reads or sets environment variables and process-wide state."""
+
+import os
+import sys
+
+_OP_PLUGIN = "MS_OP_PLUGIN_PATH"
+
+
+def set_op_plugin(path: str) -> None:
+    """Tells MindSpore, which must not be imported yet, where the CPU op plugin is."""
+    os.environ[_OP_PLUGIN] = path
+
+
+def op_plugin() -> str | None:
+    """The CPU op plugin that MindSpore was told of, or None."""
+    return os.environ.get(_OP_PLUGIN)
+
+
+def quiet_mindspore() -> None:
+    """Keeps MindSpore's C++ log to errors unless the user has chosen a level."""
+    os.environ.setdefault("GLOG_v", "3")
+
+
+def is_mindspore_imported() -> bool:
+    return "mindspore" in sys.modules

@@ -1,0 +1,90 @@
+// One call as MindSpore's op plugin makes it: inputs, then the primitive's scalars, then outputs, all untyped.
+#pragma once
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mindgen_kernels.h"
+
+namespace mindgen {
+
+// A call that the library does not serve; its message says what would be.
+struct Refused : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct OpCall {
+  int count;
+  void** params;
+  int* ndims;
+  int64_t** shapes;
+  const char** dtypes;
+
+  bool absent(int i) const { return params[i] == nullptr || std::strcmp(dtypes[i], "none") == 0; }
+  int64_t dim(int i, int axis) const { return shapes[i][axis < 0 ? axis + ndims[i] : axis]; }
+  int64_t last(int i) const { return ndims[i] == 0 ? 1 : dim(i, -1); }
+
+  // The number of elements in axes [from, to).
+  int64_t elements(int i, int from, int to) const {
+    int64_t product = 1;
+    for (int axis = from; axis < to; ++axis) product *= shapes[i][axis];
+    return product;
+  }
+  int64_t elements(int i) const { return elements(i, 0, ndims[i]); }
+  // What is left when the last axis is a row.
+  int64_t rows(int i) const { return elements(i, 0, ndims[i] - 1); }
+
+  template <typename T>
+  T scalar(int i) const { return *static_cast<const T*>(params[i]); }
+  template <typename T>
+  const T* integers(int i, const char* dtype) const {
+    require(std::strcmp(dtypes[i], dtype) == 0, "input " + std::to_string(i) + " must be " + dtype + ", not " + dtypes[i]);
+    return static_cast<const T*>(params[i]);
+  }
+  void* output(int from_end = 1) const { return params[count - from_end]; }
+
+  void require(bool served, const std::string& message) const {
+    if (!served) throw Refused(message);
+  }
+  void require_absent(int i, const char* name) const { require(absent(i), std::string(name) + " is not served, pass None"); }
+  void require_count(int expected) const {
+    require(count == expected, "expected " + std::to_string(expected) + " parameters, MindSpore passed " +
+                                   std::to_string(count) + "; this MindSpore version is not served, use 2.9.0 or 2.10.0");
+  }
+  // The dtype that these parameters share.
+  mg_dtype dtype(std::initializer_list<int> same) const;
+  mg_dtype float_dtype(std::initializer_list<int> same) const;
+  // Of any MindSpore dtype.
+  int64_t item_size(int i) const;
+  int axis(int i, int64_t value) const {
+    require(value >= -ndims[i] && value < ndims[i], "axis " + std::to_string(value) + " is out of range");
+    return static_cast<int>(value < 0 ? value + ndims[i] : value);
+  }
+};
+
+// Runs an op's body; what it throws becomes the library's last error and one line on stderr.
+template <typename Body>
+int serve(const char* op, const OpCall& call, Body body) {
+  try {
+    if (body(call) == MG_OK) return 0;
+    std::fprintf(stderr, "mindgen: CPU op %s: %s\n", op, mg_last_error());
+  } catch (const std::exception& error) {
+    const std::string message = std::string("CPU op ") + op + ": " + error.what();
+    mg_set_error(message.c_str());
+    std::fprintf(stderr, "mindgen: %s\n", message.c_str());
+  }
+  return 1;
+}
+
+}  // namespace mindgen
+
+// Defines the entry point of one op; the body sees the call as `call` and returns MG_OK or MG_ERROR.
+#define MINDGEN_OP(Name)                                                                                         \
+  static int Name##_body(const mindgen::OpCall& call);                                                           \
+  extern "C" __attribute__((visibility("default"))) int Name(int count, void** params, int* ndims,               \
+                                                             int64_t** shapes, const char** dtypes, void*, void*) { \
+    return mindgen::serve(#Name, mindgen::OpCall{count, params, ndims, shapes, dtypes}, Name##_body);            \
+  }                                                                                                              \
+  static int Name##_body(const mindgen::OpCall& call)

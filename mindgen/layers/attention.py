@@ -1,0 +1,109 @@
+"""Self-attention over a paged KV cache."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import auto_generate as gen
+
+from mindgen import dtypes
+from mindgen.layers.inference_ops import inference_ops
+from mindgen.layers.linear import Linear
+from mindgen.layers.norm import RmsNorm
+from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
+from mindgen.layers.step import StepInputs
+from mindgen.model_config import ModelConfig
+
+_MASK_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """How many KV blocks there are, and how many tokens each holds."""
+
+    num_blocks: int
+    block_size: int
+
+
+class Attention(nn.Cell):
+    """Projects to queries, keys and values, rotates, writes the cache, attends, projects back.
+
+    Whole prompts go through FlashAttentionScore, everything else (decoding, chunks of prompts, prompts with a
+    cached prefix) through PagedAttention; both are causal.
+    """
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.num_kv_heads = config.num_kv_heads
+        self.head_size = config.head_size
+        self.prefix = prefix
+        self.sizes = (
+            config.num_heads * config.head_size,
+            config.num_kv_heads * config.head_size,
+            config.num_kv_heads * config.head_size,
+        )
+        qkv = dict(zip((f"{prefix}.{name}_proj" for name in "qkv"), self.sizes, strict=True))
+        self.qkv_proj = Linear(config.hidden_size, qkv, dtype, config.qkv_bias)
+        self.o_proj = Linear(self.sizes[0], {f"{prefix}.o_proj": config.hidden_size}, dtype, config.output_bias)
+        self.has_norm = config.query_key_norm
+        if self.has_norm:
+            self.q_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
+            self.k_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
+
+        shape = (cache.num_blocks, cache.block_size, config.num_kv_heads, config.head_size)
+        self.key_cache, _ = zeros_parameter(shape, dtype, "key_cache")
+        self.value_cache, _ = zeros_parameter(shape, dtype, "value_cache")
+        self.causal_mask = _causal_mask(dtype)
+
+        scale = config.head_size**-0.5
+        served = inference_ops(config.num_heads, config.num_kv_heads, scale, dtype)
+        self.apply_rotary = served.apply_rotary
+        self.reshape_and_cache = served.reshape_and_cache
+        self.paged_attention = served.paged_attention
+        self.flash_attention = gen.FlashAttentionScore(
+            head_num=config.num_heads, scale_value=scale, input_layout="TH", sparse_mode=0
+        )
+        self.split = gen.SplitWithSize()
+        self.reshape = ops.Reshape()
+        self.depend = ops.Depend()
+
+    def linears(self) -> list[Linear]:
+        return [self.qkv_proj, self.o_proj]
+
+    def load(self, source: WeightSource) -> None:
+        for linear in self.linears():
+            linear.load(source)
+        if self.has_norm:
+            self.q_norm.load(source, f"{self.prefix}.q_norm")
+            self.k_norm.load(source, f"{self.prefix}.k_norm")
+
+    def construct(self, x: Tensor, step: StepInputs) -> Tensor:
+        """x (T, H) to (T, H)."""
+        query, key, value = self.split(self.qkv_proj(x, step.segment_ends), self.sizes, 1)
+        if self.has_norm:
+            query = self._norm_heads(self.q_norm, query, self.num_heads)
+            key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
+        query, key = self.apply_rotary(query, key, step.cos, step.sin, step.context_lens)
+        written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, step.slot_mapping)
+        query = self.depend(query, written)
+        if step.whole_prompts:
+            ends = step.q_seq_ends
+            attended = self.flash_attention(query, key, value, None, None, None, self.causal_mask, None, ends, ends)[3]
+        else:
+            attended = self.paged_attention(
+                query, self.key_cache, self.value_cache, step.block_tables, step.context_lens, None, None, None,
+                step.q_seq_lens,
+            )  # fmt: skip
+        return self.o_proj(attended, step.segment_ends)
+
+    def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
+        heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)
+        return self.reshape(norm(heads)[0], (-1, num_heads * self.head_size))  # (T, heads*D)
+
+
+def _causal_mask(dtype: str) -> Tensor:
+    """The strict upper triangle as FlashAttentionScore wants it: 1 in bfloat16, -10000 in float16."""
+    triangle = np.triu(np.ones((_MASK_SIZE, _MASK_SIZE), np.float32), 1)
+    scaled = triangle * np.float32(-10000.0 if dtype == "float16" else 1.0)
+    return as_tensor(dtypes.from_float32(scaled, dtype), dtype)

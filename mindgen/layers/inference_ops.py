@@ -1,0 +1,80 @@
+"""The three paged-attention ops in the dtype of a model.
+
+They are Ascend's primitives. MindSpore refuses those in float32, which is a debugging dtype on the CPU: there the
+same C kernels are called as custom ops, which compile for static shapes only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore
+from mindspore import Tensor, nn, ops
+from mindspore.ops import auto_generate as gen
+
+from mindgen.kernels import plugin
+
+_ROTATE_HALF = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceOps:
+    """Callables with the primitives' own arguments."""
+
+    apply_rotary: Callable[..., tuple[Tensor, Tensor]]
+    reshape_and_cache: Callable[..., Tensor]
+    paged_attention: Callable[..., Tensor]
+
+
+def inference_ops(num_heads: int, num_kv_heads: int, scale: float, dtype: str) -> InferenceOps:
+    if dtype == "float32":
+        return InferenceOps(Float32Rotary(), _custom("ReshapeAndCacheFloat32", 0), Float32PagedAttention(scale))
+    return InferenceOps(
+        gen.ApplyRotaryPosEmb(_ROTATE_HALF),
+        gen.ReshapeAndCache(),
+        gen.PagedAttention(num_heads, scale, num_kv_heads),
+    )
+
+
+def _custom(function: str, *outputs_like: int) -> ops.Custom:
+    """A float32 entry of the library whose outputs have the shapes of the inputs at these positions."""
+
+    def out_shape(*shapes: Any) -> Any:
+        picked = tuple(shapes[position] for position in outputs_like)
+        return picked if len(picked) > 1 else picked[0]
+
+    out_dtype = tuple(mindspore.float32 for _ in outputs_like) if len(outputs_like) > 1 else mindspore.float32
+    path = f"{plugin.library_path()}:{function}"
+    return ops.Custom(path, out_shape=out_shape, out_dtype=out_dtype, func_type="aot")
+
+
+class Float32Rotary(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.custom = _custom("ApplyRotaryPosEmbFloat32", 0, 1)
+
+    def construct(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return self.custom(query, key, cos, sin, lengths)
+
+
+class Float32PagedAttention(nn.Cell):
+    """Takes PagedAttention's arguments; custom ops know no absent inputs and no scalars, so those are dropped here."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.custom = _custom("PagedAttentionFloat32", 0)
+        self.scale = Tensor([scale], mindspore.float32)
+
+    def construct(
+        self,
+        query: Tensor,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        antiquant_scale: None,
+        antiquant_offset: None,
+        attn_mask: None,
+        q_seq_lens: Tensor,
+    ) -> Tensor:
+        return self.custom(query, key_cache, value_cache, block_tables, context_lens, q_seq_lens, self.scale)

@@ -1,0 +1,1 @@
+"""The networks: one file per family of architectures, with Hugging Face parameter names."""

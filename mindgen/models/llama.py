@@ -1,0 +1,169 @@
+"""Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
+
+import mindspore
+from mindspore import Tensor, nn, ops
+from mindspore.ops import auto_generate as gen
+
+from mindgen import dtypes
+from mindgen.errors import ModelError
+from mindgen.layers.attention import Attention, CacheShape
+from mindgen.layers.embedding import Embedding
+from mindgen.layers.linear import Linear
+from mindgen.layers.norm import RmsNorm
+from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.rotary import rotary_tables
+from mindgen.layers.step import StepInputs
+from mindgen.model_config import ModelConfig
+
+
+class LlamaMlp(nn.Cell):
+    """down(silu(gate x) * up x)"""
+
+    def __init__(self, config: ModelConfig, prefix: str, dtype: str) -> None:
+        super().__init__()
+        inner = config.intermediate_size
+        gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
+        self.gate_up_proj = Linear(config.hidden_size, gate_up, dtype, config.mlp_bias)
+        self.down_proj = Linear(inner, {f"{prefix}.down_proj": config.hidden_size}, dtype, config.mlp_bias)
+        self.swiglu = gen.Swiglu()
+
+    def linears(self) -> list[Linear]:
+        return [self.gate_up_proj, self.down_proj]
+
+    def construct(self, x: Tensor, segment_ends: Tensor | None) -> Tensor:
+        gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
+        return self.down_proj(gated, segment_ends)
+
+
+class LlamaLayer(nn.Cell):
+    """One decoder layer; the residual addition of its MLP happens in the next norm."""
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype)
+
+    def linears(self) -> list[Linear]:
+        return self.self_attn.linears() + self.mlp.linears()
+
+    def load(self, source: WeightSource) -> None:
+        self.input_layernorm.load(source, f"{self.prefix}.input_layernorm")
+        self.post_attention_layernorm.load(source, f"{self.prefix}.post_attention_layernorm")
+        self.self_attn.load(source)
+        for linear in self.mlp.linears():
+            linear.load(source)
+
+    def construct(self, x: Tensor, residual: Tensor | None, step: StepInputs) -> tuple[Tensor, Tensor]:
+        x, residual = self.input_layernorm(x, residual)
+        x = self.self_attn(x, step)
+        x, residual = self.post_attention_layernorm(x, residual)
+        return self.mlp(x, step.segment_ends), residual
+
+
+class LlamaModel(nn.Cell):
+    """Embedding, layers and final norm."""
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.layers = nn.CellList(
+            [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
+        )
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
+        self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
+        share(self.cos, dtypes.from_float32(cos, dtype), dtype)
+        share(self.sin, dtypes.from_float32(sin, dtype), dtype)
+        self.gather = ops.Gather()
+
+    def load(self, source: WeightSource) -> None:
+        self.embed_tokens.load(source, "model.embed_tokens")
+        for layer in self.layers:
+            layer.load(source)
+        self.norm.load(source, "model.norm")
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        segment_ends: Tensor | None,
+        whole_prompts: bool,
+    ) -> Tensor:
+        cos, sin = self.cos, self.sin  # (num_positions, D)
+        if not whole_prompts:
+            cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
+        step = StepInputs(
+            cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends, whole_prompts
+        )
+        x, residual = self.embed_tokens(input_ids), None
+        for layer in self.layers:
+            x, residual = layer(x, residual, step)
+        return self.norm(x, residual)[0]
+
+
+class LlamaForCausalLM(nn.Cell):
+    """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
+
+    Args:
+        num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
+            ApplyRotaryPosEmb tells a table from rows gathered by token.
+    """
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        self.model = LlamaModel(config, cache, num_positions, dtype)
+        self.tied = config.tie_word_embeddings
+        if not self.tied:
+            self.lm_head = empty_parameter(dtype, "lm_head.weight")
+        self.gather = ops.Gather()
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.cast = ops.Cast()
+
+    def linears(self) -> list[Linear]:
+        """Every linear that adapters can target."""
+        return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def load(self, source: WeightSource) -> None:
+        """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
+        self.model.load(source)
+        if not self.tied:
+            shape = (self.config.vocab_size, self.config.hidden_size)
+            share(self.lm_head, source.take("lm_head.weight", shape), self.dtype)
+        # Some tools save what is derived: rotary frequencies, the tied head.
+        derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
+        unknown = [name for name in source.remaining() if not name.endswith(derived)]
+        if unknown:
+            raise ModelError(
+                f"the checkpoint has {len(unknown)} tensors that {self.config.architecture} does not: {unknown[:4]}"
+            )
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        output_rows: Tensor,
+        segment_ends: Tensor | None,
+        whole_prompts: bool,
+    ) -> Tensor:
+        hidden = self.model(
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends,
+            whole_prompts,
+        )  # fmt: skip
+        head = self.model.embed_tokens.weight if self.tied else self.lm_head
+        logits = self.matmul(self.gather(hidden, output_rows, 0), head)  # (R, H) -> (R, V)
+        return self.cast(logits, mindspore.float32)

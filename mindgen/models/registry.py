@@ -1,0 +1,18 @@
+"""Which network serves which architecture."""
+
+from mindspore import nn
+
+from mindgen.layers.attention import CacheShape
+from mindgen.model_config import ModelConfig
+from mindgen.models.llama import LlamaForCausalLM
+
+_NETWORKS = {
+    "LlamaForCausalLM": LlamaForCausalLM,
+    "Qwen2ForCausalLM": LlamaForCausalLM,
+    "Qwen3ForCausalLM": LlamaForCausalLM,
+}
+
+
+def build_network(config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> nn.Cell:
+    """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
+    return _NETWORKS[config.architecture](config, cache, num_positions, dtype)
