@@ -1,0 +1,39 @@
+#include "dispatch.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace mindgen::MG_ISA {
+namespace {
+
+floatv silu(floatv x) { return x / (1 + exp(-x)); }
+
+}  // namespace
+
+int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+#pragma omp parallel for num_threads(threads_for_elements(count))
+    for (int64_t i = 0; i < count; i += kWidth) {
+      store_upto((T*)y + i, silu(load_upto((const T*)x + i, count - i)), count - i);
+    }
+    return (int)MG_OK;
+  });
+}
+
+int swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+#pragma omp parallel for num_threads(threads_for_elements(rows * H))
+    for (int64_t row = 0; row < rows; row++) {
+      const T* gate = (const T*)x + row * 2 * H;
+      const T* up = gate + H;
+      T* out = (T*)y + row * H;
+      for (int64_t i = 0; i < H; i += kWidth) {
+        store_upto(out + i, silu(load_upto(gate + i, H - i)) * load_upto(up + i, H - i), H - i);
+      }
+    }
+    return (int)MG_OK;
+  });
+}
+
+}  // namespace mindgen::MG_ISA

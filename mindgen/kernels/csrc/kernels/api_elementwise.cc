@@ -1,0 +1,72 @@
+// add, mul and cast of the C interface: arguments are checked and shapes simplified here.
+#include "dispatch.h"
+
+using namespace mindgen;
+
+namespace {
+
+constexpr int kMaxDimensions = 16;
+
+bool is_dtype(mg_dtype dtype) { return dtype >= MG_FLOAT32 && dtype <= MG_BOOL; }
+
+// The same elements in fewer, longer dimensions, at least one.
+struct Broadcast {
+  int ndim = 0;
+  int64_t shape[kMaxDimensions];
+  int64_t a_strides[kMaxDimensions];
+  int64_t b_strides[kMaxDimensions];
+
+  void add_dimension(int64_t size, int64_t a_stride, int64_t b_stride) {
+    if (size == 1 && ndim > 0) return;
+    const int last = ndim - 1;
+    const bool same_walk = ndim > 0 && a_strides[last] == a_stride * size && b_strides[last] == b_stride * size;
+    const int to = same_walk || (ndim > 0 && shape[last] == 1) ? last : ndim++;
+    shape[to] = same_walk ? shape[to] * size : size;
+    a_strides[to] = a_stride;
+    b_strides[to] = b_stride;
+  }
+};
+
+using Kernel = decltype(mg_add);
+
+int run(const char* name, Kernel* KernelTable::*kernel, const void* a, const void* b, void* y, int ndim,
+        const int64_t* shape, const int64_t* a_strides, const int64_t* b_strides, mg_dtype dtype) {
+  if (!is_dtype(dtype) || dtype == MG_BOOL) return fail("%s: dtype must be a float or an integer", name);
+  if (ndim < 0 || ndim > kMaxDimensions) return fail("%s: ndim %d is not within 0..%d", name, ndim, kMaxDimensions);
+  if (ndim > 0 && (!shape || !a_strides || !b_strides)) return fail("%s: shape or strides is NULL", name);
+  int64_t count = 1;
+  for (int i = 0; i < ndim; i++) {
+    if (shape[i] < 0) return fail("%s: dimension %d has size %lld", name, i, (long long)shape[i]);
+    count *= shape[i];
+  }
+  if (count == 0) return MG_OK;
+  if (!a || !b || !y) return fail("%s: a, b or y is NULL", name);
+  Broadcast simple;
+  simple.add_dimension(1, 0, 0);
+  for (int i = 0; i < ndim; i++) simple.add_dimension(shape[i], a_strides[i], b_strides[i]);
+  return (kernels().*kernel)(a, b, y, simple.ndim, simple.shape, simple.a_strides, simple.b_strides, dtype);
+}
+
+}  // namespace
+
+extern "C" {
+
+int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+           const int64_t* b_strides, mg_dtype dtype) {
+  return run("add", &KernelTable::add, a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+           const int64_t* b_strides, mg_dtype dtype) {
+  return run("mul", &KernelTable::mul, a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count) {
+  if (!is_dtype(from) || !is_dtype(to)) return fail("cast: there is no cast from dtype %d to %d", from, to);
+  if (count < 0) return fail("cast: %lld elements", (long long)count);
+  if (count == 0) return MG_OK;
+  if (!x || !y) return fail("cast: x or y is NULL");
+  return kernels().cast(x, from, y, to, count);
+}
+
+}  // extern "C"

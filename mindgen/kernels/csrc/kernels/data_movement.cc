@@ -1,0 +1,132 @@
+// Kernels that only move bytes: the compiler's memcpy is the same for every instruction set.
+#include <string.h>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+using namespace mindgen;
+
+namespace {
+
+const char* bytes_at(const void* buffer, int64_t offset) { return static_cast<const char*>(buffer) + offset; }
+char* bytes_at(void* buffer, int64_t offset) { return static_cast<char*>(buffer) + offset; }
+
+template <class Index>
+int gather_rows(const void* x, const Index* indices, void* y, int64_t outer, int64_t size, int64_t num_indices,
+                int64_t inner) {
+  for (int64_t i = 0; i < num_indices; i++) {
+    if (indices[i] < -size || indices[i] >= size) {
+      return fail("gather: index %lld is outside an axis of %lld", (long long)indices[i], (long long)size);
+    }
+  }
+#pragma omp parallel for num_threads(threads_for_bytes(outer * num_indices * inner))
+  for (int64_t row = 0; row < outer * num_indices; row++) {
+    const int64_t index = indices[row % num_indices];
+    const int64_t from = row / num_indices * size + (index < 0 ? index + size : index);
+    memcpy(bytes_at(y, row * inner), bytes_at(x, from * inner), inner);
+  }
+  return MG_OK;
+}
+
+// The sum of inner, or -1 after an error.
+int64_t check_parts(const char* name, const void* whole, const void* const* parts, const int64_t* inner,
+                    int num_parts, int64_t outer) {
+  if (num_parts < 1 || outer < 0 || !parts || !inner) {
+    fail("%s: %d parts of %lld rows, or a list is NULL", name, num_parts, (long long)outer);
+    return -1;
+  }
+  int64_t width = 0;
+  for (int i = 0; i < num_parts; i++) {
+    if (inner[i] < 0 || (inner[i] > 0 && outer > 0 && (!parts[i] || !whole))) {
+      fail("%s: part %d has %lld bytes per row, or a buffer is NULL", name, i, (long long)inner[i]);
+      return -1;
+    }
+    width += inner[i];
+  }
+  return width;
+}
+
+}  // namespace
+
+extern "C" {
+
+int mg_reshape_and_cache(const void* key, const void* value, void* key_cache, void* value_cache,
+                         const int32_t* slot_mapping, int64_t T, int64_t num_slots, int64_t width) {
+  if (T < 0 || num_slots < 0 || width < 0) {
+    return fail("reshape_and_cache: negative size: T %lld, num_slots %lld, width %lld", (long long)T,
+                (long long)num_slots, (long long)width);
+  }
+  if (T == 0 || width == 0) return MG_OK;
+  if (!key || !value || !key_cache || !value_cache || !slot_mapping) {
+    return fail("reshape_and_cache: a buffer is NULL");
+  }
+  for (int64_t t = 0; t < T; t++) {
+    if (slot_mapping[t] < -1 || slot_mapping[t] >= num_slots) {
+      return fail("reshape_and_cache: slot %d of token %lld is outside the cache of %lld", (int)slot_mapping[t],
+                  (long long)t, (long long)num_slots);
+    }
+  }
+#pragma omp parallel for num_threads(threads_for_bytes(2 * T * width))
+  for (int64_t t = 0; t < T; t++) {
+    if (slot_mapping[t] == -1) continue;
+    const int64_t from = t * width, to = slot_mapping[t] * width;
+    memcpy(bytes_at(key_cache, to), bytes_at(key, from), width);
+    memcpy(bytes_at(value_cache, to), bytes_at(value, from), width);
+  }
+  return MG_OK;
+}
+
+int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y, int64_t outer, int64_t size,
+              int64_t num_indices, int64_t inner) {
+  if (outer < 0 || size < 0 || num_indices < 0 || inner < 0) {
+    return fail("gather: negative size: outer %lld, size %lld, num_indices %lld, inner %lld", (long long)outer,
+                (long long)size, (long long)num_indices, (long long)inner);
+  }
+  if (index_dtype != MG_INT32 && index_dtype != MG_INT64) return fail("gather: indices must be int32 or int64");
+  if (outer == 0 || num_indices == 0 || inner == 0) return MG_OK;
+  if (!indices || !y || (!x && size > 0)) return fail("gather: x, indices or y is NULL");
+  if (index_dtype == MG_INT32) {
+    return gather_rows(x, static_cast<const int32_t*>(indices), y, outer, size, num_indices, inner);
+  }
+  return gather_rows(x, static_cast<const int64_t*>(indices), y, outer, size, num_indices, inner);
+}
+
+int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer) {
+  const int64_t width = check_parts("concat", y, parts, inner, num_parts, outer);
+  if (width < 0) return MG_ERROR;
+#pragma omp parallel for num_threads(threads_for_bytes(outer * width))
+  for (int64_t row = 0; row < outer; row++) {
+    int64_t offset = row * width;
+    for (int i = 0; i < num_parts; offset += inner[i++]) {
+      if (inner[i] > 0) memcpy(bytes_at(y, offset), bytes_at(parts[i], row * inner[i]), inner[i]);
+    }
+  }
+  return MG_OK;
+}
+
+int mg_split(const void* x, void* const* parts, const int64_t* inner, int num_parts, int64_t outer) {
+  const int64_t width = check_parts("split", x, parts, inner, num_parts, outer);
+  if (width < 0) return MG_ERROR;
+#pragma omp parallel for num_threads(threads_for_bytes(outer * width))
+  for (int64_t row = 0; row < outer; row++) {
+    int64_t offset = row * width;
+    for (int i = 0; i < num_parts; offset += inner[i++]) {
+      if (inner[i] > 0) memcpy(bytes_at(parts[i], row * inner[i]), bytes_at(x, offset), inner[i]);
+    }
+  }
+  return MG_OK;
+}
+
+int mg_copy(const void* x, void* y, int64_t bytes) {
+  if (bytes < 0) return fail("copy: %lld bytes", (long long)bytes);
+  if (bytes == 0 || x == y) return MG_OK;
+  if (!x || !y) return fail("copy: x or y is NULL");
+  const int64_t piece = 1 << 18;
+#pragma omp parallel for num_threads(threads_for_bytes(bytes))
+  for (int64_t start = 0; start < bytes; start += piece) {
+    memcpy(bytes_at(y, start), bytes_at(x, start), bytes - start < piece ? bytes - start : piece);
+  }
+  return MG_OK;
+}
+
+}  // extern "C"

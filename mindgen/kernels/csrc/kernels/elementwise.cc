@@ -1,0 +1,122 @@
+#include "dispatch.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace mindgen::MG_ISA {
+namespace {
+
+struct Add {
+  template <class V>
+  static V of(V a, V b) {
+    return a + b;
+  }
+};
+
+struct Multiply {
+  template <class V>
+  static V of(V a, V b) {
+    return a * b;
+  }
+};
+
+// One row for float32, bfloat16 and float16. A contiguous row may go with a repeated element (stride 0).
+template <class Operation, class T>
+void run_row(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* y, int64_t count) {
+  if (a_stride == 1 && b_stride == 1) {
+    for (int64_t i = 0; i < count; i += kWidth) {
+      store_upto(y + i, Operation::of(load_upto(a + i, count - i), load_upto(b + i, count - i)), count - i);
+    }
+  } else if (a_stride == 1 && b_stride == 0) {
+    const floatv repeated = broadcast(to_float(*b));
+    for (int64_t i = 0; i < count; i += kWidth) {
+      store_upto(y + i, Operation::of(load_upto(a + i, count - i), repeated), count - i);
+    }
+  } else {
+    for (int64_t i = 0; i < count; i++) {
+      y[i] = from_float<T>(Operation::of(to_float(a[i * a_stride]), to_float(b[i * b_stride])));
+    }
+  }
+}
+
+template <class Operation, class T>
+void run_plain_row(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* y, int64_t count) {
+  if (a_stride == 1 && b_stride == 1) {
+    for (int64_t i = 0; i < count; i++) y[i] = Operation::of(a[i], b[i]);
+  } else {
+    for (int64_t i = 0; i < count; i++) y[i] = Operation::of(a[i * a_stride], b[i * b_stride]);
+  }
+}
+
+template <class Operation>
+void run_row(const double* a, int64_t a_stride, const double* b, int64_t b_stride, double* y, int64_t count) {
+  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
+}
+
+// Integers wrap around, which C++ promises for unsigned ones only.
+template <class Operation>
+void run_row(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride, uint32_t* y, int64_t count) {
+  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
+}
+
+template <class Operation>
+void run_row(const uint64_t* a, int64_t a_stride, const uint64_t* b, int64_t b_stride, uint64_t* y, int64_t count) {
+  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
+}
+
+// The last of ndim >= 1 dimensions is the row; long rows are cut.
+template <class Operation, class T>
+void run(const T* a, const T* b, T* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+         const int64_t* b_strides) {
+  const int64_t piece = 16384, length = shape[ndim - 1];
+  const int64_t pieces = (length + piece - 1) / piece;
+  const int64_t a_stride = a_strides[ndim - 1], b_stride = b_strides[ndim - 1];
+  int64_t rows = 1;
+  for (int i = 0; i < ndim - 1; i++) rows *= shape[i];
+#pragma omp parallel for num_threads(threads_for_elements(rows * length))
+  for (int64_t i = 0; i < rows * pieces; i++) {
+    const int64_t row = i / pieces, first = i % pieces * piece;
+    const int64_t count = first + piece < length ? piece : length - first;
+    int64_t a_start = first * a_stride, b_start = first * b_stride;
+    for (int64_t dim = ndim - 2, rest = row; dim >= 0; rest /= shape[dim--]) {
+      a_start += rest % shape[dim] * a_strides[dim];
+      b_start += rest % shape[dim] * b_strides[dim];
+    }
+    T* out = y + row * length + first;
+    // Both operations commute.
+    if (a_stride == 0) {
+      run_row<Operation>(b + b_start, b_stride, a + a_start, a_stride, out, count);
+    } else {
+      run_row<Operation>(a + a_start, a_stride, b + b_start, b_stride, out, count);
+    }
+  }
+}
+
+template <class Operation>
+int run_dtype(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+              const int64_t* b_strides, mg_dtype dtype) {
+  const auto run_as = [&](auto type) {
+    using T = decltype(type);
+    run<Operation>((const T*)a, (const T*)b, (T*)y, ndim, shape, a_strides, b_strides);
+    return (int)MG_OK;
+  };
+  switch (dtype) {
+    case MG_FLOAT64: return run_as(double());
+    case MG_INT32: return run_as(uint32_t());
+    case MG_INT64: return run_as(uint64_t());
+    default: return for_dtype(dtype, run_as);
+  }
+}
+
+}  // namespace
+
+int add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+        const int64_t* b_strides, mg_dtype dtype) {
+  return run_dtype<Add>(a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+int mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
+        const int64_t* b_strides, mg_dtype dtype) {
+  return run_dtype<Multiply>(a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+}  // namespace mindgen::MG_ISA

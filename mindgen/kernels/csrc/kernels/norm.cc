@@ -1,0 +1,63 @@
+#include <math.h>
+
+#include "dispatch.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace mindgen::MG_ISA {
+namespace {
+
+// Returns 1 / sqrt(mean(x^2) + epsilon). y may be x.
+template <class T>
+float normalize_row(const T* x, const T* gamma, T* y, int64_t H, float epsilon) {
+  floatv squares{};
+  for (int64_t i = 0; i < H; i += kWidth) {
+    const floatv value = load_upto(x + i, H - i);
+    squares += value * value;
+  }
+  const float scale = 1 / sqrtf(sum(squares) / H + epsilon);
+  for (int64_t i = 0; i < H; i += kWidth) {
+    store_upto(y + i, load_upto(x + i, H - i) * scale * load_upto(gamma + i, H - i), H - i);
+  }
+  return scale;
+}
+
+template <class T>
+void add_row(const T* x1, const T* x2, T* sum, int64_t H) {
+  for (int64_t i = 0; i < H; i += kWidth) {
+    store_upto(sum + i, load_upto(x1 + i, H - i) + load_upto(x2 + i, H - i), H - i);
+  }
+}
+
+}  // namespace
+
+int rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t rows, int64_t H, float epsilon,
+             mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+#pragma omp parallel for num_threads(threads_for_elements(rows * H))
+    for (int64_t row = 0; row < rows; row++) {
+      const float scale =
+          normalize_row((const T*)x + row * H, (const T*)gamma, (T*)y + row * H, H, epsilon);
+      if (rstd) rstd[row] = scale;
+    }
+    return (int)MG_OK;
+  });
+}
+
+int add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, float* rstd, void* sum, int64_t rows,
+                 int64_t H, float epsilon, mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+#pragma omp parallel for num_threads(threads_for_elements(rows * H))
+    for (int64_t row = 0; row < rows; row++) {
+      T* row_sum = (T*)sum + row * H;
+      add_row((const T*)x1 + row * H, (const T*)x2 + row * H, row_sum, H);
+      const float scale = normalize_row(row_sum, (const T*)gamma, (T*)y + row * H, H, epsilon);
+      if (rstd) rstd[row] = scale;
+    }
+    return (int)MG_OK;
+  });
+}
+
+}  // namespace mindgen::MG_ISA
