@@ -140,14 +140,14 @@ static inline void store_partial(float16* to, floatv value, int64_t count) {
 }
 #else
 template <class T>
-static inline floatv load_partial(const T* from, int64_t count) {
+__attribute__((noinline)) static floatv load_partial(const T* from, int64_t count) {
   T elements[kWidth] = {};
   for (int64_t i = 0; i < count; i++) elements[i] = from[i];
   return load(elements);
 }
 
 template <class T>
-static inline void store_partial(T* to, floatv value, int64_t count) {
+__attribute__((noinline)) static void store_partial(T* to, floatv value, int64_t count) {
   T elements[kWidth];
   store(elements, value);
   for (int64_t i = 0; i < count; i++) to[i] = elements[i];
