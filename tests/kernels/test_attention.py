@@ -35,7 +35,7 @@ class Batch:
         self.block_tables[:, -1] = 2**31 - 1
         free = rng.permutation(self.num_blocks).astype(np.int32)
         starts = np.cumsum(self.contexts) - self.contexts
-        for table, count, start, context in zip(self.block_tables, needed, starts, self.contexts):
+        for table, count, start, context in zip(self.block_tables, needed, starts, self.contexts, strict=True):
             table[:count], free = free[:count], free[count:]
             positions = np.arange(context)
             slots = table[positions // self.block_size], positions % self.block_size
@@ -156,7 +156,7 @@ def test_company_does_not_change_a_bit(kernels):
     together = batch.paged(kernels)
     ends = np.cumsum(batch.query_lens)
     whole = batch.query
-    for i, (end, queries) in enumerate(zip(ends, batch.query_lens)):
+    for i, (end, queries) in enumerate(zip(ends, batch.query_lens, strict=True)):
         batch.query = np.ascontiguousarray(whole[end - queries : end])
         alone = batch.paged(
             kernels,

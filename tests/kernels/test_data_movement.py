@@ -1,0 +1,123 @@
+import ctypes
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mindgen.errors import KernelError
+from mindgen.kernels.library import DType
+
+INDEX_DTYPES = {"int32": DType.INT32, "int64": DType.INT64}
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request, library):
+    before, library.num_threads = library.num_threads, request.param
+    yield library
+    library.num_threads = before
+
+
+def gather(kernels, x, indices, index_dtype):
+    """x (outer, size, inner) bytes."""
+    outer, size, inner = x.shape
+    y = np.full((outer, len(indices), inner), 255, np.uint8)
+    indices = np.array(indices, index_dtype)
+    kernels.call("gather", x, indices, INDEX_DTYPES[index_dtype], y, outer, size, len(indices), inner)
+    return y
+
+
+def random_bytes(*shape):
+    return np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+
+
+@pytest.mark.parametrize("index_dtype", INDEX_DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 50, 64), (3, 7, 2), (2, 1000, 2048)])
+def test_gather(threads, shape, index_dtype):
+    x = random_bytes(*shape)
+    indices = np.random.default_rng(1).integers(-shape[1], shape[1], 300)
+    np.testing.assert_array_equal(gather(threads, x, indices, index_dtype), x[:, indices])
+
+
+def test_gather_nothing(library):
+    assert gather(library, random_bytes(2, 5, 4), [], "int32").size == 0
+    assert gather(library, random_bytes(0, 5, 4), [1], "int32").size == 0
+
+
+@pytest.mark.parametrize("index", [5, -6, 2**31 - 1])
+def test_gather_outside(library, index):
+    x, y = random_bytes(1, 5, 4), np.full((1, 2, 4), 255, np.uint8)
+    with pytest.raises(KernelError, match=f"index {index} is outside an axis of 5"):
+        library.call("gather", x, np.array([0, index]), DType.INT64, y, 1, 5, 2, 4)
+    assert (y == 255).all()
+
+
+def test_bad_gather_arguments(library):
+    x, y, indices = random_bytes(1, 5, 4), np.full(4, 255, np.uint8), np.zeros(1, np.int64)
+    for arguments, message in [
+        ((x, indices, DType.FLOAT32, y, 1, 5, 1, 4), "indices must be int32 or int64"),
+        ((x, indices, DType.INT64, y, 1, -5, 1, 4), "size -5"),
+        ((x, None, DType.INT64, y, 1, 5, 1, 4), "NULL"),
+    ]:
+        with pytest.raises(KernelError, match=message):
+            library.call("gather", *arguments)
+    assert (y == 255).all()
+
+
+def addresses(arrays):
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 9), st.lists(st.integers(0, 40), min_size=1, max_size=6))
+def test_concat_and_split(library, outer, inner):
+    check_concat_and_split(library, outer, inner)
+
+
+def test_large_concat_and_split(threads):
+    check_concat_and_split(threads, 300, [4096, 1, 1000])
+
+
+def check_concat_and_split(kernels, outer, inner):
+    whole = random_bytes(outer, sum(inner))
+    parts = [np.ascontiguousarray(part) for part in np.split(whole, np.cumsum(inner)[:-1], axis=1)]
+    inner = np.array(inner, np.int64)
+    y = np.full_like(whole, 255)
+    kernels.call("concat", addresses(parts), inner, len(parts), y, outer)
+    np.testing.assert_array_equal(y, whole)
+
+    copies = [np.full_like(part, 255) for part in parts]
+    kernels.call("split", whole, addresses(copies), inner, len(copies), outer)
+    for copy, part in zip(copies, parts, strict=True):
+        np.testing.assert_array_equal(copy, part)
+
+
+def test_bad_concat_and_split_arguments(library):
+    part, whole = random_bytes(2, 4), np.full((2, 4), 255, np.uint8)
+    for parts, inner, count, outer, message in [
+        ([part], [4], 0, 2, "0 parts"),
+        ([part], [4], 1, -1, "-1 rows"),
+        ([part], [-4], 1, 2, "part 0 has -4 bytes"),
+    ]:
+        with pytest.raises(KernelError, match=f"concat: .*{message}"):
+            library.call("concat", addresses(parts), np.array(inner), count, whole, outer)
+        with pytest.raises(KernelError, match=f"split: .*{message}"):
+            library.call("split", part, addresses([whole]), np.array(inner), count, outer)
+    with pytest.raises(KernelError, match="a buffer is NULL"):
+        library.call("concat", (ctypes.c_void_p * 1)(None), np.array([4]), 1, whole, 2)
+    assert (whole == 255).all()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 3_000_001])
+def test_copy(threads, size):
+    x, y = random_bytes(size), np.full(size, 255, np.uint8)
+    threads.call("copy", x, y, size)
+    np.testing.assert_array_equal(x, y)
+
+
+def test_bad_copy_arguments(library):
+    x = random_bytes(4)
+    with pytest.raises(KernelError, match="-1 bytes"):
+        library.call("copy", x, x, -1)
+    with pytest.raises(KernelError, match="NULL"):
+        library.call("copy", x, None, 4)
