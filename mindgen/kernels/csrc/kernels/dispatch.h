@@ -8,7 +8,15 @@
 #define MG_FOR_EACH_KERNEL(apply) \
   apply(matmul)                   \
   apply(grouped_matmul)           \
-  apply(attention)
+  apply(attention)                \
+  apply(rms_norm)                 \
+  apply(add_rms_norm)             \
+  apply(apply_rotary)             \
+  apply(swiglu)                   \
+  apply(silu)                     \
+  apply(add)                      \
+  apply(mul)                      \
+  apply(cast)
 
 namespace mindgen {
 
@@ -40,7 +48,7 @@ int fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 // cpu.cc: what this machine can run, asked once.
 mg_instruction_set detect_instruction_set();
 
-inline bool is_compute_dtype(mg_dtype dtype) {
+static inline bool is_compute_dtype(mg_dtype dtype) {
   return dtype == MG_FLOAT32 || dtype == MG_BFLOAT16 || dtype == MG_FLOAT16;
 }
 
