@@ -1,22 +1,36 @@
-#include "dispatch.h"
-#include "simd.h"
+#include "matmul.h"
 
 namespace mindgen::MG_ISA {
-
 namespace {
 
+// y (M, N) = x (M, K) w (N, K)^T + bias (N), either possibly stored transposed.
 template <class T>
-void multiply(const T* x, const T* w, const T* bias, T* y, int64_t M, int64_t N, int64_t K, bool transpose_x,
-              bool transpose_w) {
-  for (int64_t m = 0; m < M; m++) {
-    for (int64_t n = 0; n < N; n++) {
-      float total = 0;
-      for (int64_t k = 0; k < K; k++) {
-        total += to_float(transpose_x ? x[k * M + m] : x[m * K + k]) *
-                 to_float(transpose_w ? w[n * K + k] : w[k * N + n]);
-      }
-      y[m * N + n] = from_float<T>(bias ? total + to_float(bias[n]) : total);
+void multiply(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads) {
+  const int64_t M = x.rows, N = w.rows, K = x.depth;
+  if (x.transposed || M > kMaxDotRows) return panel_product(x, w, bias, y, threads);
+  if (w.transposed) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t n = 0; n < N; n += kSumColumns) {
+      row_product(x.data, w.data, bias, y, M, K, N, n, smaller(n + kSumColumns, N));
     }
+  } else {
+    const auto* inputs = DotOf<T>::type::prepare(x.data, M * K);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t n = 0; n < N; n += kDotColumns) {
+      dot_product(M, inputs, w.data, bias, y, N, K, n, smaller(n + kDotColumns, N));
+    }
+  }
+}
+
+template <class T>
+void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, int64_t M, int64_t N, int64_t K,
+                    bool transpose_x, bool transpose_w) {
+  const int threads = useful_threads(batch * M * N * K);
+  const bool whole_products = batch >= threads;  // a product to a thread, or all threads to each product
+#pragma omp parallel for schedule(dynamic) num_threads(whole_products ? threads : 1)
+  for (int64_t b = 0; b < batch; b++) {
+    multiply(Matrix<T>{x + b * M * K, M, K, transpose_x}, Matrix<T>{w + b * N * K, N, K, !transpose_w}, bias,
+             y + b * M * N, whole_products && batch > 1 ? 1 : threads);
   }
 }
 
@@ -24,30 +38,11 @@ void multiply(const T* x, const T* w, const T* bias, T* y, int64_t M, int64_t N,
 
 int matmul(const void* x, const void* w, const void* bias, void* y, int64_t batch, int64_t M, int64_t N, int64_t K,
            bool transpose_x, bool transpose_w, mg_dtype dtype) {
-  return for_dtype(dtype, [&](auto type) {
+  for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for num_threads(mg_get_num_threads())
-    for (int64_t b = 0; b < batch; b++) {
-      multiply((const T*)x + b * M * K, (const T*)w + b * N * K, (const T*)bias, (T*)y + b * M * N, M, N, K,
-               transpose_x, transpose_w);
-    }
-    return (int)MG_OK;
+    multiply_batch((const T*)x, (const T*)w, (const T*)bias, (T*)y, batch, M, N, K, transpose_x, transpose_w);
   });
-}
-
-int grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void* y, int64_t T, int64_t E, int64_t K,
-                   int64_t N, bool transpose_w, mg_dtype dtype) {
-  return for_dtype(dtype, [&](auto type) {
-    using Element = decltype(type);
-    int64_t start = 0;
-    for (int64_t e = 0; e < E; e++) {
-      multiply((const Element*)x + start * K, (const Element*)w + e * K * N, (const Element*)nullptr,
-               (Element*)y + start * N, group_ends[e] - start, N, K, false, transpose_w);
-      start = group_ends[e];
-    }
-    memset((Element*)y + start * N, 0, (T - start) * N * sizeof(Element));
-    return (int)MG_OK;
-  });
+  return MG_OK;
 }
 
 }  // namespace mindgen::MG_ISA

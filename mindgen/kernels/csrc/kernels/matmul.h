@@ -1,0 +1,32 @@
+// The ways to a matrix product, shared by the plain and the grouped one.
+#pragma once
+#include "block_kernels.h"
+#include "dot_product.h"
+#include "panel_product.h"
+#include "row_product.h"
+
+namespace mindgen::MG_ISA {
+
+template <class T>
+struct BlockOf {
+  using type = VectorBlock<FloatKernel<T>>;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct BlockOf<bfloat16> {
+  using type = VectorBlock<PairKernel>;
+};
+#endif
+
+// As many threads as a product is worth: starting one takes as long as some ten thousand multiplications.
+static inline int useful_threads(int64_t multiplications) {
+  const int64_t worth = 1 + multiplications / 32768;
+  return (int)smaller(worth, mg_get_num_threads());
+}
+
+template <class T>
+static void panel_product(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads) {
+  PanelProduct<typename BlockOf<T>::type, T>(x, w, bias, y, threads).run();
+}
+
+}  // namespace mindgen::MG_ISA

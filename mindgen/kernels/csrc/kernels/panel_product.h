@@ -1,0 +1,136 @@
+// The product for many rows: Y^T = W X^T, blocked for the caches. X is packed into panels once, all K of it, so that
+// W can be read where it lies.
+#pragma once
+#include "dispatch.h"
+#include "scratch.h"
+#include "units.h"
+
+namespace mindgen::MG_ISA {
+
+static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a, b) * b; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+template <class Block, class T>
+class PanelProduct {
+  using Units = typename Block::Units;
+  static constexpr int64_t kChunkPanels = 512 / kWidth;  // the sums of so many with a block of weights fit in L2
+  static constexpr int64_t kSliceUnits = 128;            // a block kernel's panels so deep fit in L1
+  static constexpr int64_t kLoneSliceUnits = 1024;       // and in L2, which will do when there are no other panels
+
+  const Matrix<T> x_, w_;
+  const T* bias_;
+  T* y_;
+  const int threads_;
+  const int64_t all_panels_, units_;
+  int64_t slice_units_;  // K is cut into slices of so many units
+  int64_t first_panel_, panels_;  // the chunk of panels at hand
+  uint32_t* packed_;  // (slices, panels, units of a slice, kWidth)
+
+ public:
+  // y (M, N) = x (M, K) w (N, K)^T + bias (N)
+  PanelProduct(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads)
+      : x_(x), w_(w), bias_(bias), y_(y), threads_(threads), all_panels_(ceil_divide(x.rows, kWidth)),
+        units_(ceil_divide(x.depth, Units::kElements)) {
+    const int64_t limit = all_panels_ <= Block::kPanels ? kLoneSliceUnits : kSliceUnits;
+    const int64_t slices = larger(1, ceil_divide(units_, limit));
+    slice_units_ = larger(kWidth, round_up(ceil_divide(units_, slices), kWidth));
+  }
+
+  void run() {
+    const int64_t chunk = ceil_divide(all_panels_, ceil_divide(all_panels_, kChunkPanels));
+    const int64_t padded_units = round_up(units_, slice_units_);
+    packed_ = (uint32_t*)scratch(kScratchInputs, chunk * padded_units * kWidth * sizeof(uint32_t));
+    for (first_panel_ = 0; first_panel_ < all_panels_; first_panel_ += chunk) {
+      panels_ = smaller(chunk, all_panels_ - first_panel_);
+      multiply_chunk();
+    }
+  }
+
+ private:
+  void multiply_chunk() {
+    const int64_t row_blocks = ceil_divide(w_.rows, Block::kBlockRows);
+    const int64_t row_step = round_up(ceil_divide(w_.rows, row_blocks), Block::kRows);
+    // Few rows of weights, as in a low-rank adapter, leave the panels to share out.
+    const int64_t panel_groups = ceil_divide(panels_, Block::kPanels);
+    const int64_t panel_blocks = smaller(panel_groups, ceil_divide(4 * threads_, row_blocks));
+    const int64_t panel_step = ceil_divide(panel_groups, panel_blocks) * Block::kPanels;
+#pragma omp parallel num_threads(threads_)
+    {
+      typename Block::Session session;
+      (void)session;
+#pragma omp for
+      for (int64_t p = 0; p < panels_; p++) pack(p);
+#pragma omp for collapse(2) schedule(dynamic)
+      for (int64_t row = 0; row < w_.rows; row += row_step) {
+        for (int64_t p = 0; p < panels_; p += panel_step) {
+          multiply_block(row, smaller(row_step, w_.rows - row), p, smaller(panel_step, panels_ - p));
+        }
+      }
+    }
+  }
+
+  uint32_t* packed(int64_t first_unit, int64_t p) const {
+    return packed_ + (first_unit * panels_ + p * slice_units_) * kWidth;
+  }
+
+  void pack(int64_t p) const {
+    for (int64_t u = 0; u < units_; u += slice_units_) {
+      const int64_t units = round_up(smaller(slice_units_, units_ - u), kWidth);
+      pack_panel<Units>(x_, (first_panel_ + p) * kWidth, u * Units::kElements, units, packed(u, p));
+    }
+  }
+
+  void multiply_block(int64_t row, int64_t rows, int64_t first_panel, int64_t panels) const {
+    const int64_t padded_rows = round_up(rows, larger(Block::kRows, kWidth));
+    const int64_t sum_step = padded_rows * kWidth;
+    float* sums = (float*)scratch(kScratchSums, panels * sum_step * sizeof(float));  // (panels, rows, kWidth)
+    for (int64_t u = 0; u == 0 || u < units_; u += slice_units_) {
+      multiply_slice(row, rows, first_panel, panels, u, sums, sum_step);
+    }
+    for (int64_t p = 0; p < panels; p++) {
+      write_panel(sums + p * sum_step, row, rows, (first_panel_ + first_panel + p) * kWidth);
+    }
+  }
+
+  // The share of the slice from unit u on.
+  void multiply_slice(int64_t row, int64_t rows, int64_t first_panel, int64_t panels, int64_t u, float* sums,
+                      int64_t sum_step) const {
+    int64_t units = smaller(slice_units_, units_ - u);
+    const int64_t k = u * Units::kElements;
+    const bool whole_units = w_.depth % Units::kElements == 0;
+    const uint32_t* weights = (const uint32_t*)w_.at(row, k);
+    int64_t weight_step = w_.depth / Units::kElements;
+    if (!Block::kReadsWeightsDirectly || w_.transposed || !whole_units || rows % Block::kRows != 0) {
+      const int64_t padded_rows = round_up(rows, larger(Block::kRows, kWidth));
+      units = weight_step = round_up(units, kWidth);
+      uint32_t* to = (uint32_t*)scratch(kScratchWeights, padded_rows * units * sizeof(uint32_t));
+      Block::pack_weights(w_, row, padded_rows, k, units, to);
+      weights = to;
+    }
+    for (int64_t p = 0; p < panels; p += Block::kPanels) {
+      for (int64_t r = 0; r < rows; r += Block::kRows) {
+        Block::multiply(smaller(Block::kPanels, panels - p),
+                        {weights + r * weight_step, weight_step, packed(u, first_panel + p), slice_units_ * kWidth,
+                         units, sums + p * sum_step + r * kWidth, sum_step, u > 0});
+      }
+    }
+  }
+
+  // sums (rows, kWidth) -> y (kWidth from input row m on, rows from column n on)
+  void write_panel(const float* sums, int64_t n, int64_t rows, int64_t m) const {
+    const int64_t inputs = smaller(kWidth, x_.rows - m);
+    for (int64_t r = 0; r < rows; r += kWidth) {
+      uintv v[kWidth];
+      for (int i = 0; i < kWidth; i++) v[i] = load_bits<uintv>(sums + (r + i) * kWidth);
+      transpose(v);
+      const floatv bias = bias_ ? load_upto(bias_ + n + r, rows - r) : floatv{};
+      for (int64_t i = 0; i < inputs; i++) {
+        store_upto(y_ + (m + i) * w_.rows + n + r, bit_cast<floatv>(v[i]) + bias, rows - r);
+      }
+    }
+  }
+};
+
+}  // namespace mindgen::MG_ISA

@@ -1,0 +1,139 @@
+// How matrices are packed for the panel product.
+//
+// A unit is what one 32-bit lane multiplies in one step: a float32, or two bfloat16 that follow each other along K.
+// A panel holds kWidth rows of a matrix unit by unit: (units, kWidth).
+#pragma once
+#include "simd.h"
+
+namespace mindgen::MG_ISA {
+
+// The element (row, k) of a matrix (rows, depth) stored as it is, or as (depth, rows) when transposed.
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t rows;
+  int64_t depth;
+  bool transposed;
+
+  const T* at(int64_t row, int64_t k) const {
+    return transposed ? data + k * rows + row : data + row * depth + k;
+  }
+};
+
+// One element to a unit, converted to float32.
+template <class Element>
+struct FloatUnits {
+  using T = Element;
+  static constexpr int kElements = 1;
+
+  // kWidth units along K, zero from count elements on.
+  static inline uintv load_along_depth(const T* from, int64_t count) {
+    return bit_cast<uintv>(load_upto(from, count));
+  }
+  // One unit of kWidth rows of a transposed matrix, zero from count rows on.
+  static inline uintv load_along_rows(const T* from, int64_t count, int64_t, int64_t) {
+    return bit_cast<uintv>(load_upto(from, count));
+  }
+};
+
+#if defined(__AVX512BF16__)
+// Two bfloat16 to a unit.
+struct PairUnits {
+  using T = bfloat16;
+  static constexpr int kElements = 2;
+
+  static inline uintv load_along_depth(const T* from, int64_t count) {
+    const __mmask32 present = count >= 32 ? ~0u : (1u << count) - 1;
+    return bit_cast<uintv>(_mm512_maskz_loadu_epi16(present, from));
+  }
+  static inline uintv load_along_rows(const T* from, int64_t count, int64_t row_length, int64_t depth) {
+    const uintv even = bit_cast<uintv>(load_upto(from, count)) >> 16;
+    return depth > 1 ? even | bit_cast<uintv>(load_upto(from + row_length, count)) : even;
+  }
+};
+
+// Swaps the off-diagonal squares of DISTANCE lanes in every square of twice as many.
+template <int DISTANCE>
+static inline void swap_squares(uintv* v) {
+  const intv lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const intv upper = lane & DISTANCE;  // from 16 on, the index means a lane of the second operand
+  const __m512i low = bit_cast<__m512i>(upper ? lane + (16 - DISTANCE) : lane);
+  const __m512i high = bit_cast<__m512i>(upper ? lane + 16 : lane + DISTANCE);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) {
+    if (i & DISTANCE) continue;
+    const __m512i a = bit_cast<__m512i>(v[i]), b = bit_cast<__m512i>(v[i + DISTANCE]);
+    v[i] = bit_cast<uintv>(_mm512_permutex2var_epi32(a, low, b));
+    v[i + DISTANCE] = bit_cast<uintv>(_mm512_permutex2var_epi32(a, high, b));
+  }
+}
+
+static inline void transpose(uintv* v) {
+  swap_squares<1>(v);
+  swap_squares<2>(v);
+  swap_squares<4>(v);
+  swap_squares<8>(v);
+}
+#else
+static inline void transpose(uintv* v) {
+  uint32_t from[kWidth][kWidth], to[kWidth][kWidth];
+  memcpy(from, v, sizeof(from));
+  for (int i = 0; i < kWidth; i++) {
+    for (int j = 0; j < kWidth; j++) to[j][i] = from[i][j];
+  }
+  memcpy(v, to, sizeof(to));
+}
+#endif
+
+static inline void store_units(uint32_t* to, uintv units) { memcpy(to, &units, sizeof(units)); }
+
+// v[i]: kWidth units of row `row + i` from k on, zero outside the matrix.
+template <class Units, class T>
+static inline void load_rows(const Matrix<T>& m, int64_t row, int64_t k, uintv* v) {
+  for (int i = 0; i < kWidth; i++) {
+    const bool inside = row + i < m.rows;
+    v[i] = inside ? Units::load_along_depth(m.at(row + i, k), m.depth - k) : uintv{};
+  }
+}
+
+// v[i]: unit i from k on of kWidth rows, zero outside the matrix.
+template <class Units, class T>
+static inline void load_columns(const Matrix<T>& m, int64_t row, int64_t k, uintv* v) {
+  for (int i = 0; i < kWidth; i++, k += Units::kElements) {
+    const bool inside = k < m.depth && row < m.rows;
+    v[i] = inside ? Units::load_along_rows(m.at(row, k), m.rows - row, m.rows, m.depth - k) : uintv{};
+  }
+}
+
+// kWidth rows from element k on -> a panel (units, kWidth); units is a multiple of kWidth.
+template <class Units, class T>
+static void pack_panel(const Matrix<T>& m, int64_t row, int64_t k, int64_t units, uint32_t* panel) {
+  uintv v[kWidth];
+  for (int64_t u = 0; u < units; u += kWidth) {
+    if (m.transposed) {
+      load_columns<Units>(m, row, k + u * Units::kElements, v);
+    } else {
+      load_rows<Units>(m, row, k + u * Units::kElements, v);
+      transpose(v);
+    }
+    for (int i = 0; i < kWidth; i++) store_units(panel + (u + i) * kWidth, v[i]);
+  }
+}
+
+// kWidth rows from element k on -> vectors of units: vector j of row i goes to i * row_step + j * vector_step.
+template <class Units, class T>
+static void pack_rows(const Matrix<T>& m, int64_t row, int64_t k, int64_t units, uint32_t* to, int64_t row_step,
+                      int64_t vector_step) {
+  uintv v[kWidth];
+  for (int64_t u = 0; u < units; u += kWidth, to += vector_step) {
+    if (m.transposed) {
+      load_columns<Units>(m, row, k + u * Units::kElements, v);
+      transpose(v);
+    } else {
+      load_rows<Units>(m, row, k + u * Units::kElements, v);
+    }
+    for (int i = 0; i < kWidth; i++) store_units(to + i * row_step, v[i]);
+  }
+}
+
+}  // namespace mindgen::MG_ISA
