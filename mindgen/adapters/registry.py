@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mindgen.errors import AdapterError, UnknownAdapterError
 
-_LIST_FILE = "lora_adapter.json"
+LIST_FILE = "lora_adapter.json"
 
 
 class AdapterRegistry:
@@ -23,7 +23,7 @@ class AdapterRegistry:
             AdapterError: the file is missing or malformed.
         """
         if path.is_dir():
-            path = path / _LIST_FILE
+            path = path / LIST_FILE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -106,6 +106,11 @@ class KernelLibrary:
     def num_threads(self, count: int) -> None:
         self._check(self._library.mg_set_num_threads(count))
 
+    @property
+    def last_error(self) -> str:
+        """What the last refused call said; empty when none was."""
+        return self._library.mg_last_error().decode()
+
     def call(self, name: str, *args) -> None:
         """mg_<name>(*args), or KernelError with its message."""
         self._check(getattr(self._library, f"mg_{name}")(*args))

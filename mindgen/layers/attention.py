@@ -1,6 +1,7 @@
 """Self-attention over a paged KV cache."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -11,10 +12,20 @@ from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
-from mindgen.layers.step import StepInputs
 from mindgen.model_config import ModelConfig
 
 _MASK_SIZE = 128
+
+
+# What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
+# no class of ours apart:
+#   cos, sin        (T, D) of each token, or the full tables for whole prompts
+#   slot_mapping    (T,) where each token's key and value go: block * block_size + offset
+#   block_tables    (B, n) the blocks of each sequence
+#   context_lens    (B,) tokens of each sequence up to and with this step's
+#   q_seq_lens      (B,) tokens of each sequence in this step
+#   q_seq_ends      (B,) their cumulative sums
+StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +89,24 @@ class Attention(nn.Cell):
             self.q_norm.load(source, f"{self.prefix}.q_norm")
             self.k_norm.load(source, f"{self.prefix}.k_norm")
 
-    def construct(self, x: Tensor, step: StepInputs) -> Tensor:
+    def construct(self, x: Tensor, step: StepInputs, segment_ends: Tensor | None, whole_prompts: bool) -> Tensor:
         """x (T, H) to (T, H)."""
-        query, key, value = self.split(self.qkv_proj(x, step.segment_ends), self.sizes, 1)
+        cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
+        query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
-        query, key = self.apply_rotary(query, key, step.cos, step.sin, step.context_lens)
-        written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, step.slot_mapping)
+        query, key = self.apply_rotary(query, key, cos, sin, context_lens)
+        written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, slot_mapping)
         query = self.depend(query, written)
-        if step.whole_prompts:
-            ends = step.q_seq_ends
-            attended = self.flash_attention(query, key, value, None, None, None, self.causal_mask, None, ends, ends)[3]
+        if whole_prompts:
+            mask, ends = self.causal_mask, q_seq_ends
+            attended = self.flash_attention(query, key, value, None, None, None, mask, None, ends, ends)[3]
         else:
             attended = self.paged_attention(
-                query, self.key_cache, self.value_cache, step.block_tables, step.context_lens, None, None, None,
-                step.q_seq_lens,
-            )  # fmt: skip
-        return self.o_proj(attended, step.segment_ends)
+                query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, None, q_seq_lens
+            )
+        return self.o_proj(attended, segment_ends)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
         heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)

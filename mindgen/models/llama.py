@@ -6,13 +6,12 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.errors import ModelError
-from mindgen.layers.attention import Attention, CacheShape
+from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
-from mindgen.layers.step import StepInputs
 from mindgen.model_config import ModelConfig
 
 
@@ -56,11 +55,19 @@ class LlamaLayer(nn.Cell):
         for linear in self.mlp.linears():
             linear.load(source)
 
-    def construct(self, x: Tensor, residual: Tensor | None, step: StepInputs) -> tuple[Tensor, Tensor]:
+    def construct(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        step: StepInputs,
+        segment_ends: Tensor | None,
+        whole_prompts: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step)
+        x = self.self_attn(x, step, segment_ends, whole_prompts)
         x, residual = self.post_attention_layernorm(x, residual)
-        return self.mlp(x, step.segment_ends), residual
+        return self.mlp(x, segment_ends), residual
 
 
 class LlamaModel(nn.Cell):
@@ -100,12 +107,10 @@ class LlamaModel(nn.Cell):
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
-        step = StepInputs(
-            cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends, whole_prompts
-        )
+        step = (cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
         x, residual = self.embed_tokens(input_ids), None
         for layer in self.layers:
-            x, residual = layer(x, residual, step)
+            x, residual = layer(x, residual, step, segment_ends, whole_prompts)
         return self.norm(x, residual)[0]
 
 

@@ -146,7 +146,7 @@ int mg_flash_attention(const void* query, const void* key, const void* value, co
   if (T == 0) return MG_OK;
   AttentionCall call{};
   call.query = query, call.key = key, call.value = value, call.y = y;
-  call.num_query_heads = Hq, call.num_kv_heads = Hkv, call.head_size = D, call.block_size = 1;
+  call.num_query_heads = Hq, call.num_kv_heads = Hkv, call.head_size = D, call.block_size = Tkv;
   call.scale = scale, call.dtype = dtype;
   return run(call, plan);
 }

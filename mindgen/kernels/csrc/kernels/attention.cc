@@ -2,10 +2,9 @@
 #include "attention.h"
 
 #include <math.h>
-#include <omp.h>
-#include <stdlib.h>
 
 #include "dispatch.h"
+#include "scratch.h"
 #include "small_product.h"
 
 namespace mindgen::MG_ISA {
@@ -49,42 +48,70 @@ void load_queries(const AttentionCall& call, const AttentionTile& tile, int64_t 
   memset(work.sums, 0, work.rows * work.padded_size * sizeof(float));
 }
 
-// The rows of the caches where keys first_key, first_key + 1, ... of the tile's sequence are.
-void find_rows(const AttentionTile& tile, int64_t block_size, int64_t first_key, int64_t count, int64_t* rows) {
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t key = first_key + i;
-    rows[i] = tile.block_table ? tile.block_table[key / block_size] * block_size + key % block_size
-                               : tile.first_key_row + key;
+// Where `count` neighbouring keys of a sequence are, as offsets into key and value.
+struct KeyOffsets {
+  int64_t at[kTileKeys];
+  int64_t count;
+};
+
+void find_keys(const AttentionCall& call, const AttentionTile& tile, int64_t first_key, int64_t end_key,
+               KeyOffsets& keys) {
+  const int64_t width = call.num_kv_heads * call.head_size;
+  keys.count = smaller(kTileKeys, end_key - first_key);
+  for (int64_t i = 0; i < keys.count;) {
+    const int64_t key = first_key + i, in_block = key % call.block_size;
+    const int64_t end = smaller(i + call.block_size - in_block, keys.count);
+    int64_t row = tile.block_table ? tile.block_table[key / call.block_size] * call.block_size + in_block
+                                   : tile.first_key_row + key;
+    while (i < end) keys.at[i++] = row++ * width;
   }
 }
 
-// The lower (upper) halves of a and b, taking turns.
-floatv interleave(floatv a, floatv b, int first) {
+// Blocks of a cache lie anywhere, which the hardware cannot foresee.
+template <class T>
+void prefetch(const T* from, const KeyOffsets& keys, int64_t head_size) {
+  const int64_t cache_line = 64 / sizeof(T);
+  for (int64_t i = 0; i < keys.count; i++) {
+    for (int64_t d = 0; d < head_size; d += cache_line) __builtin_prefetch(from + keys.at[i] + d);
+  }
+}
+
+// The lower or upper halves of a and b, taking turns.
+floatv interleave(floatv a, floatv b, bool upper) {
   intv lanes;
-  for (int i = 0; i < kWidth; i++) lanes[i] = first + i / 2 + i % 2 * kWidth;
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; i++) lanes[i] = upper * kWidth / 2 + i / 2 + i % 2 * kWidth;
   return __builtin_shuffle(a, b, lanes);
 }
 
-// After each of log2(kWidth) perfect shuffles of the rows' halves, one more bit of row and lane has changed places.
-void transpose(floatv* block) {
+// Each perfect shuffle of the rows' halves lets one more bit of the row change places with one of the lane.
+inline void transpose(floatv* block) {
   floatv shuffled[kWidth];
+#pragma GCC unroll 4
   for (int step = 1; step < kWidth; step *= 2) {
+#pragma GCC unroll 8
     for (int i = 0; i < kWidth / 2; i++) {
-      shuffled[2 * i] = interleave(block[i], block[i + kWidth / 2], 0);
-      shuffled[2 * i + 1] = interleave(block[i], block[i + kWidth / 2], kWidth / 2);
+      shuffled[2 * i] = interleave(block[i], block[i + kWidth / 2], false);
+      shuffled[2 * i + 1] = interleave(block[i], block[i + kWidth / 2], true);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < kWidth; i++) block[i] = shuffled[i];
   }
 }
 
 template <class T>
-void load_keys(const T* keys, const int64_t* rows, int64_t width, int64_t count, Workspace& work) {
+void load_keys(const T* from, const KeyOffsets& keys, Workspace& work) {
   floatv block[kWidth];
-  for (int64_t first = 0; first < count; first += kWidth) {
+  for (int64_t first = 0; first < keys.count; first += kWidth) {
     for (int64_t d = 0; d < work.head_size; d += kWidth) {
       const int64_t size = smaller(kWidth, work.head_size - d);
-      for (int64_t i = 0; i < kWidth; i++) {
-        block[i] = first + i < count ? load_upto(keys + rows[first + i] * width + d, size) : floatv{};
+      if (size == kWidth && first + kWidth <= keys.count) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kWidth; i++) block[i] = load(from + keys.at[first + i] + d);
+      } else {
+        for (int64_t i = 0; i < kWidth; i++) {
+          block[i] = first + i < keys.count ? load_upto(from + keys.at[first + i] + d, size) : floatv{};
+        }
       }
       transpose(block);
       for (int64_t i = 0; i < size; i++) store(work.keys + (d + i) * kTileKeys + first, block[i]);
@@ -93,13 +120,11 @@ void load_keys(const T* keys, const int64_t* rows, int64_t width, int64_t count,
 }
 
 template <class T>
-void load_values(const T* values, const int64_t* rows, int64_t width, int64_t count, Workspace& work) {
-  for (int64_t i = 0; i < count; i++) {
-    const T* from = values + rows[i] * width;
+void load_values(const T* from, const KeyOffsets& keys, Workspace& work) {
+  for (int64_t i = 0; i < keys.count; i++) {
+    const T* value = from + keys.at[i];
     float* to = work.values + i * work.padded_size;
-    for (int64_t d = 0; d < work.head_size; d += kWidth) {
-      store(to + d, load_upto(from + d, work.head_size - d));
-    }
+    for (int64_t d = 0; d < work.head_size; d += kWidth) store(to + d, load_upto(value + d, work.head_size - d));
   }
 }
 
@@ -132,28 +157,31 @@ template <class T>
 void attend(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head, int64_t first_key, int64_t end_key,
             Workspace& work) {
   const int64_t group = call.num_query_heads / call.num_kv_heads;
-  const int64_t width = call.num_kv_heads * call.head_size;
   const int64_t first_visible = tile.num_keys - tile.num_queries + 1;
-  const T* keys = static_cast<const T*>(call.key) + kv_head * call.head_size;
-  const T* values = static_cast<const T*>(call.value) + kv_head * call.head_size;
-  int64_t cache_rows[kTileKeys];
+  const T* key = static_cast<const T*>(call.key) + kv_head * call.head_size;
+  const T* value = static_cast<const T*>(call.value) + kv_head * call.head_size;
+  KeyOffsets keys, next_keys;
 
   work.rows = tile.num_queries * group;
   load_queries<T>(call, tile, kv_head, group, work);
-  for (int64_t key = first_key; key < end_key; key += kTileKeys) {
-    const int64_t count = smaller(kTileKeys, end_key - key);
-    const int64_t padded_count = round_up(count);
-    find_rows(tile, call.block_size, key, count, cache_rows);
-    load_keys(keys, cache_rows, width, count, work);
+  find_keys(call, tile, first_key, end_key, next_keys);
+  while (first_key < end_key) {
+    keys = next_keys;
+    const int64_t padded_count = round_up(keys.count);
+    find_keys(call, tile, first_key + keys.count, end_key, next_keys);
+    prefetch(key, next_keys, call.head_size);
+    load_keys(key, keys, work);
     memset(work.scores, 0, work.rows * kTileKeys * sizeof(float));
     add_product(work.query, work.head_size, work.keys, kTileKeys, work.scores, kTileKeys, work.rows, work.head_size,
                 padded_count);
     for (int64_t row = 0; row < work.rows; row++) {
-      update_softmax(work, row, smaller(first_visible + row / group - key, count), padded_count);
+      update_softmax(work, row, smaller(first_visible + row / group - first_key, keys.count), padded_count);
     }
-    load_values(values, cache_rows, width, count, work);
-    add_product(work.scores, kTileKeys, work.values, work.padded_size, work.sums, work.padded_size, work.rows, count,
-                work.padded_size);
+    prefetch(value, next_keys, call.head_size);
+    load_values(value, keys, work);
+    add_product(work.scores, kTileKeys, work.values, work.padded_size, work.sums, work.padded_size, work.rows,
+                keys.count, work.padded_size);
+    first_key += keys.count;
   }
 }
 
@@ -207,19 +235,15 @@ Workspace merge_chunks(const Partials& partials, const AttentionTile& tile, int6
   return work;
 }
 
-int64_t workspace_floats(int64_t rows, int64_t head_size, int64_t padded_size) {
-  const int64_t floats = rows * (head_size + kTileKeys + padded_size + 2) + kTileKeys * (head_size + padded_size);
-  const int64_t cache_line = 16;
-  return (floats + cache_line - 1) / cache_line * cache_line;
-}
-
-// For tiles of at most `rows` rows, in memory of workspace_floats.
-Workspace make_workspace(float* memory, int64_t rows, int64_t head_size, int64_t padded_size) {
+// This thread's, for tiles of at most `rows` rows.
+Workspace make_workspace(int64_t rows, int64_t head_size) {
   Workspace work{};
   work.rows = rows;
   work.head_size = head_size;
-  work.padded_size = padded_size;
-  work.keys = memory;
+  work.padded_size = round_up(head_size);
+  const int64_t padded_size = work.padded_size;
+  const int64_t floats = rows * (head_size + kTileKeys + padded_size + 2) + kTileKeys * (head_size + padded_size);
+  work.keys = static_cast<float*>(scratch(kScratchInputs, floats * sizeof(float)));
   work.values = work.keys + kTileKeys * head_size;
   work.query = work.values + kTileKeys * padded_size;
   work.scores = work.query + rows * head_size;
@@ -247,21 +271,15 @@ void run_item(const AttentionCall& call, const AttentionItem& item, int64_t kv_h
 
 template <class T>
 int run(const AttentionCall& call) {
-  const int num_threads = call.parallel ? mg_get_num_threads() : 1;
-  const int64_t heads = call.num_kv_heads;
-  const int64_t rows = call.max_queries * (call.num_query_heads / heads);
-  const int64_t padded_size = round_up(call.head_size);
-  const int64_t thread_floats = workspace_floats(rows, call.head_size, padded_size);
-  const int64_t partial_floats = rows * (padded_size + 2);
-  const int64_t floats = num_threads * thread_floats + call.num_partials * heads * partial_floats;
-  float* memory = static_cast<float*>(malloc(floats * sizeof(float)));
-  if (!memory) return fail("attention: no memory for %lld bytes", static_cast<long long>(floats * sizeof(float)));
-  const Partials partials{memory + num_threads * thread_floats, partial_floats, heads};
+  const int64_t heads = call.num_kv_heads, group = call.num_query_heads / heads;
+  const int64_t rows = call.max_queries * group;
+  Partials partials{nullptr, rows * (round_up(call.head_size) + 2), heads};
+  const int64_t num_floats = call.num_partials * heads * partials.floats_each;
+  partials.first = static_cast<float*>(scratch(kScratchSums, num_floats * sizeof(float)));
 
-#pragma omp parallel num_threads(num_threads)
+#pragma omp parallel num_threads(call.parallel ? mg_get_num_threads() : 1)
   {
-    float* own = memory + omp_get_thread_num() * thread_floats;
-    Workspace work = make_workspace(own, rows, call.head_size, padded_size);
+    Workspace work = make_workspace(rows, call.head_size);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < call.num_items * heads; i++) {
       run_item<T>(call, call.items[i / heads], i % heads, partials, work);
@@ -270,12 +288,10 @@ int run(const AttentionCall& call) {
     for (int64_t i = 0; i < (call.num_partials > 0 ? call.num_tiles * heads : 0); i++) {
       const AttentionTile& tile = call.tiles[i / heads];
       if (tile.num_chunks == 1) continue;
-      work.rows = tile.num_queries * (call.num_query_heads / heads);
-      Workspace merged = merge_chunks(partials, tile, i % heads, work);
-      store_output<T>(call, tile, i % heads, merged);
+      work.rows = tile.num_queries * group;
+      store_output<T>(call, tile, i % heads, merge_chunks(partials, tile, i % heads, work));
     }
   }
-  free(memory);
   return MG_OK;
 }
 

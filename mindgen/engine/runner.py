@@ -1,0 +1,118 @@
+"""Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
+
+from pathlib import Path
+
+import mindspore
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindgen.adapters.loader import AdapterWeights
+from mindgen.checkpoint.hf import map_weights
+from mindgen.engine.batch import Batch
+from mindgen.errors import KernelError
+from mindgen.kernels import plugin
+from mindgen.layers.attention import CacheShape
+from mindgen.layers.parameters import WeightSource
+from mindgen.model_config import ModelConfig
+from mindgen.models.registry import build_network
+
+
+class Runner:
+    """The network on MindSpore's CPU, in GRAPH mode.
+
+    Shapes are dynamic, so batches of any size run on one compiled graph; except in float32, where MindSpore
+    compiles once for each shape.
+
+    Args:
+        num_positions: rows of the rotary tables, more than any batch has tokens.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+        self._kernels = plugin.load()
+        mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": "O0"})
+        mindspore.set_device("CPU")
+        self._dynamic = dtype != "float32"
+        self._max_blocks = cache.num_blocks
+        self._network = build_network(config, cache, num_positions, dtype)
+        self._network.load(WeightSource(map_weights(folder), dtype))
+        self._network.set_train(False)
+        self._graphs: dict[tuple[bool, bool], StepGraph] = {}
+
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
+        linears = self._network.linears()
+        return {name: (linear.in_features, size) for linear in linears for name, size in linear.parts.items()}
+
+    def enable_lora(self, num_slots: int, max_rank: int) -> None:
+        """Makes room for adapters of up to max_rank in num_slots slots, the base model's included."""
+        for linear in self._network.linears():
+            linear.enable_lora(num_slots, max_rank)
+
+    def write_adapter(self, slot: int, adapter: AdapterWeights) -> None:
+        for linear in self._network.linears():
+            linear.write_adapter(slot, adapter.pairs)
+
+    def run(self, batch: Batch) -> np.ndarray:
+        """The float32 logits (B, V) of each sequence's last token, in the batch's order.
+
+        Raises:
+            KernelError: a CPU op refused what the graph gave it.
+        """
+        graph = self._graph(whole_prompts=False, with_adapters=batch.segment_ends is not None)
+        tables = batch.block_tables
+        if not self._dynamic:  # one shape for all decoding steps
+            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
+        arrays = [
+            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
+            batch.q_seq_ends, batch.output_rows,
+        ]  # fmt: skip
+        if batch.segment_ends is not None:
+            arrays.append(batch.segment_ends)
+        try:
+            return graph(*(Tensor.from_numpy(np.ascontiguousarray(array)) for array in arrays)).asnumpy()
+        except RuntimeError as error:
+            reason = self._kernels.last_error
+            raise KernelError(reason) if reason else error from error
+
+    def _graph(self, whole_prompts: bool, with_adapters: bool) -> "StepGraph":
+        key = (whole_prompts, with_adapters)
+        if key not in self._graphs:
+            self._graphs[key] = StepGraph(self._network, whole_prompts, with_adapters)
+            if self._dynamic:
+                self._graphs[key].make_dynamic()
+        return self._graphs[key]
+
+
+class StepGraph(nn.Cell):
+    """The network compiled for one kind of step; graphs share its parameters."""
+
+    def __init__(self, network: nn.Cell, whole_prompts: bool, with_adapters: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.whole_prompts = whole_prompts
+        self.with_adapters = with_adapters
+
+    def make_dynamic(self) -> None:
+        tokens = Tensor(shape=[None], dtype=mindspore.int32)
+        tables = Tensor(shape=[None, None], dtype=mindspore.int32)
+        inputs = [tokens, tokens, tokens, tables, tokens, tokens, tokens, tokens]
+        if self.with_adapters:
+            inputs.append(Tensor(shape=[None], dtype=mindspore.int64))
+        self.set_inputs(*inputs)
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        output_rows: Tensor,
+        segment_ends: Tensor | None = None,
+    ) -> Tensor:
+        return self.network(
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,
+            segment_ends, self.whole_prompts,
+        )  # fmt: skip
