@@ -141,8 +141,10 @@ def test_scale_of_any_sign(kernels):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_threads_do_not_change_a_bit(kernels, dtype):
-    batch = Batch([*MIXED, (1500, 1)], head_size=40, dtype=dtype)
+@pytest.mark.parametrize("sequences", [[*MIXED, (1500, 1)], [(1500, 1)], [(1100, 3), (600, 1)]])
+def test_threads_do_not_change_a_bit(kernels, sequences, dtype):
+    """Nor does sharing out the keys of few long sequences, which one thread does not do."""
+    batch = Batch(sequences, head_size=40, dtype=dtype)
     results = []
     for num_threads in (1, 2):
         kernels.num_threads = num_threads

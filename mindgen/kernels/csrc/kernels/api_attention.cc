@@ -16,24 +16,34 @@ struct Plan {
   std::vector<AttentionItem> items;
   int64_t queries_per_tile;
   int64_t max_queries = 0;
-  int64_t num_partials = 0;
-  int64_t work = 0;  // pairs of query and key
+  int64_t max_chunks = 0;
+  int64_t num_scores = 0;  // per query head
 
   explicit Plan(int64_t group) : queries_per_tile(std::max<int64_t>(1, kTileRows / group)) {}
 
-  // The last num_queries of a sequence of num_keys tokens, keys and values where `keys` says.
+  // The last num_queries of a sequence of num_keys tokens, whose keys the last two arguments locate.
   void add_sequence(int64_t first_query, int64_t num_queries, int64_t num_keys, const int32_t* block_table,
                     int64_t first_key_row) {
-    // Tiles of long prompts are many, and their keys need no sharing out.
+    // Tiles of long prompts are many, so that their keys need no sharing out.
     const int64_t num_chunks = num_queries > queries_per_tile ? 1 : (num_keys + kChunkKeys - 1) / kChunkKeys;
     for (int64_t query = 0; query < num_queries; query += queries_per_tile) {
       const int64_t count = std::min(queries_per_tile, num_queries - query);
       const int64_t visible = num_keys - num_queries + query + count;
-      for (int64_t chunk = 0; chunk < num_chunks; chunk++) items.push_back({(int64_t)tiles.size(), chunk});
-      tiles.push_back({first_query + query, count, visible, block_table, first_key_row, num_chunks, num_partials});
-      if (num_chunks > 1) num_partials += num_chunks;
+      tiles.push_back({first_query + query, count, visible, block_table, first_key_row, num_chunks, 0});
       max_queries = std::max(max_queries, count);
-      work += count * visible;
+      max_chunks = std::max(max_chunks, num_chunks);
+      num_scores += count * visible;
+    }
+  }
+
+  void add_items(bool split) {
+    for (size_t i = 0; i < tiles.size(); i++) {
+      AttentionTile& tile = tiles[i];
+      tile.first_item = items.size();
+      const int64_t chunks_each = split ? 1 : tile.num_chunks;
+      for (int64_t chunk = 0; chunk < tile.num_chunks; chunk += chunks_each) {
+        items.push_back({static_cast<int64_t>(i), chunk, chunk + chunks_each});
+      }
     }
   }
 };
@@ -64,15 +74,18 @@ int check_blocks(const int32_t* block_table, int64_t sequence, int64_t context, 
   return MG_OK;
 }
 
-int run(AttentionCall& call, const Plan& plan) {
+int run(AttentionCall& call, Plan& plan) {
   const int64_t min_parallel_work = 1 << 16;  // multiply-adds that outweigh waking the threads
+  const int64_t work = plan.num_scores * call.num_query_heads * call.head_size;
+  const int64_t num_tasks = plan.tiles.size() * call.num_kv_heads;
+  call.parallel = work >= min_parallel_work && mg_get_num_threads() > 1;
+  call.split = call.parallel && plan.max_chunks > 1 && num_tasks < 8 * mg_get_num_threads();
+  plan.add_items(call.split);
   call.tiles = plan.tiles.data();
   call.num_tiles = plan.tiles.size();
   call.items = plan.items.data();
   call.num_items = plan.items.size();
   call.max_queries = plan.max_queries;
-  call.num_partials = plan.num_partials;
-  call.parallel = plan.work * call.num_query_heads * call.head_size >= min_parallel_work;
   return mg_attention(call);
 }
 

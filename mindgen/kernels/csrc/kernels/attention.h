@@ -16,13 +16,15 @@ struct AttentionTile {
   int64_t num_keys;
   const int32_t* block_table;  // of the sequence; NULL: its keys are consecutive rows
   int64_t first_key_row;       // without a block table
-  int64_t num_chunks;          // the keys are shared out over so many items
-  int64_t first_partial;       // with several chunks: the number of the first one's partial result
+  int64_t num_chunks;          // of keys; each has its own softmax, and these are merged in order
+  int64_t first_item;
 };
 
+// Some chunks of a tile, for one thread: all of them, or a single one when the call is split.
 struct AttentionItem {
   int64_t tile;
-  int64_t chunk;
+  int64_t first_chunk;
+  int64_t end_chunk;
 };
 
 struct AttentionCall {
@@ -41,7 +43,7 @@ struct AttentionCall {
   const AttentionItem* items;
   int64_t num_items;
   int64_t max_queries;  // in a tile
-  int64_t num_partials;
+  bool split;
   bool parallel;
 };
 
