@@ -4,6 +4,9 @@
 #include "dot_product.h"
 #include "panel_product.h"
 #include "row_product.h"
+#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
+#include "tile_block.h"
+#endif
 
 namespace mindgen::MG_ISA {
 
@@ -11,7 +14,12 @@ template <class T>
 struct BlockOf {
   using type = VectorBlock<FloatKernel<T>>;
 };
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
+template <>
+struct BlockOf<bfloat16> {
+  using type = TileBlock;
+};
+#elif defined(__AVX512BF16__)
 template <>
 struct BlockOf<bfloat16> {
   using type = VectorBlock<PairKernel>;

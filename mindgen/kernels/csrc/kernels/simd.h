@@ -11,7 +11,7 @@
 
 namespace mindgen::MG_ISA {
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(MG_TILE_EMULATION)
 constexpr int kWidth = 16;
 #elif defined(__AVX2__)
 constexpr int kWidth = 8;

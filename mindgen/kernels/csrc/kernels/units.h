@@ -36,22 +36,26 @@ struct FloatUnits {
   }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(MG_TILE_EMULATION)
 // Two bfloat16 to a unit.
 struct PairUnits {
   using T = bfloat16;
   static constexpr int kElements = 2;
 
   static inline uintv load_along_depth(const T* from, int64_t count) {
-    const __mmask32 present = count >= 32 ? ~0u : (1u << count) - 1;
-    return bit_cast<uintv>(_mm512_maskz_loadu_epi16(present, from));
+    if (count >= 2 * kWidth) return load_bits<uintv>(from);
+    T elements[2 * kWidth] = {};
+    memcpy(elements, from, count * sizeof(T));
+    return load_bits<uintv>(elements);
   }
   static inline uintv load_along_rows(const T* from, int64_t count, int64_t row_length, int64_t depth) {
     const uintv even = bit_cast<uintv>(load_upto(from, count)) >> 16;
     return depth > 1 ? even | bit_cast<uintv>(load_upto(from + row_length, count)) : even;
   }
 };
+#endif
 
+#if defined(__AVX512BF16__)
 // Swaps the off-diagonal squares of DISTANCE lanes in every square of twice as many.
 template <int DISTANCE>
 static inline void swap_squares(uintv* v) {

@@ -1,0 +1,15 @@
+// Stands in for table.cc in the library of emulated tiles, which has the matrix products only.
+#include "dispatch.h"
+
+namespace mindgen::portable {
+
+static KernelTable matrix_products() {
+  KernelTable products = {};
+  products.matmul = matmul;
+  products.grouped_matmul = grouped_matmul;
+  return products;
+}
+
+const KernelTable table = matrix_products();
+
+}  // namespace mindgen::portable
