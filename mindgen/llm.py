@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
@@ -12,19 +12,11 @@ from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Sequence as EngineSequence
 from mindgen.errors import ConfigError, RequestError
 from mindgen.model_config import read_model_config
-from mindgen.outputs import CompletionOutput, RequestOutput
+from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
 from mindgen.tokenizer import IncrementalDetokenizer, load_tokenizer
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
-
-
-class TextChunk(NamedTuple):
-    """What a step added to a request: its text, and the whole output once it is finished."""
-
-    index: int
-    text: str
-    output: RequestOutput | None
 
 
 class LLM:
@@ -110,12 +102,16 @@ class LLM:
             for request in open_requests.values():
                 self._engine.abort(request.sequence)
 
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a prompt, special tokens included."""
+        return self._tokenizer.encode(text)
+
     def _open(self, index: int, prompt: str, params: SamplingParams, adapter_id: str | None) -> "_OpenRequest":
         if not prompt:
             raise RequestError(f"prompt {index} is empty: expected some text")
         warnings = []
         if self._on_missing_adapter == "base" and adapter_id is not None and adapter_id not in self._registry.names():
-            warnings.append(f"unknown adapter_id {adapter_id!r}: the base model answered, as on_missing_adapter=base asks")
+            warnings.append(f"unknown adapter_id {adapter_id!r}: answered by the base model")
             adapter_id = None
         token_ids = self._tokenizer.encode(prompt)
         try:

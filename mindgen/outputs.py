@@ -35,3 +35,12 @@ class RequestOutput:
     adapter_id: str | None = None
     adapter_digest: str | None = None
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TextChunk:
+    """What a step added to a prompt's answer: its text, and the whole output once it is finished."""
+
+    index: int
+    text: str
+    output: RequestOutput | None

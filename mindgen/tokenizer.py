@@ -70,7 +70,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return HuggingFaceTokenizer(folder / "tokenizer.json")
     if (folder / "tokenizer.model").is_file():
         config_path = folder / "tokenizer_config.json"
-        return SentencePieceTokenizer(folder / "tokenizer.model", read_json(config_path) if config_path.is_file() else {})
+        config = read_json(config_path) if config_path.is_file() else {}
+        return SentencePieceTokenizer(folder / "tokenizer.model", config)
     raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model")
 
 

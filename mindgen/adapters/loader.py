@@ -35,8 +35,8 @@ def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, in
         in_features, out_features = modules[module]
         if pair.a.shape[1] != in_features or pair.b.shape[0] != out_features:
             raise AdapterError(
-                f"adapter {adapter_id} ({folder}) does not fit the model: {module} maps {in_features} to {out_features}, "
-                f"but its lora_A is {pair.a.shape} and its lora_B {pair.b.shape}"
+                f"adapter {adapter_id} ({folder}) does not fit the model: {module} maps {in_features} to "
+                f"{out_features}, but its lora_A is {pair.a.shape} and its lora_B {pair.b.shape}"
             )
     return AdapterWeights(adapter_id, adapter.digest, adapter.pairs)
 

@@ -20,7 +20,7 @@ _PREFIX = "base_model.model."
 _TENSOR_NAME = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 
 # Settings that change what an adapter computes and that are not served; each with its harmless values.
-_UNSERVED = {
+_UNSERVED: dict[str, tuple[object, ...]] = {
     "use_dora": (False, None),
     "bias": ("none", None),
     "modules_to_save": (None, []),
@@ -185,14 +185,14 @@ def _validate(path: Path, config: PeftConfig) -> None:
         require(type(alpha) in (int, float) and math.isfinite(alpha), "lora_alpha", alpha, "a number")
     names = [config.target_modules] if isinstance(config.target_modules, str) else config.target_modules
     valid_names = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    require(bool(valid_names), "target_modules", config.target_modules, "a list of module names or a regular expression")
+    require(bool(valid_names), "target_modules", config.target_modules, "a list of names or a regular expression")
     for expression in (*names[: isinstance(config.target_modules, str)], *config.rank_pattern, *config.alpha_pattern):
         try:
             re.compile(expression)
         except re.error as error:
             raise AdapterError(f"{path}: {expression!r} is no regular expression: {error}") from error
     layers = config.layers_to_transform
-    valid_layers = layers is None or isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    valid_layers = layers is None or (isinstance(layers, list) and all(type(layer) is int for layer in layers))
     require(valid_layers, "layers_to_transform", layers, "a list of layer numbers")
 
 

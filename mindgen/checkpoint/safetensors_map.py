@@ -16,8 +16,14 @@ from mindgen import dtypes
 from mindgen.errors import CheckpointError
 
 # numpy has no bfloat16; its bits travel as uint16, and the record keeps the name.
-_STORAGE = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32}
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+_DTYPES = {
+    "F64": ("float64", np.float64),
+    "F32": ("float32", np.float32),
+    "F16": ("float16", np.float16),
+    "BF16": ("bfloat16", np.uint16),
+    "I64": ("int64", np.int64),
+    "I32": ("int32", np.int32),
+}
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -74,15 +80,15 @@ def _view(path: Path, name: str, entry: Any, buffer: np.ndarray) -> MappedTensor
         code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed") from error
-    if code not in _STORAGE:
-        raise CheckpointError(f"{path}: {name!r} has dtype {code!r}; served are {', '.join(_STORAGE)}")
+    if code not in _DTYPES:
+        raise CheckpointError(f"{path}: {name!r} has dtype {code!r}; served are {', '.join(_DTYPES)}")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise CheckpointError(f"{path}: the header's entry for {name!r} has a shape or offset that is no natural number")
-    storage = np.dtype(_STORAGE[code])
+        raise CheckpointError(f"{path}: the shape and offsets of {name!r} must be natural numbers: {entry!r}")
+    dtype, storage = _DTYPES[code][0], np.dtype(_DTYPES[code][1])
     expected = math.prod(shape) * storage.itemsize
     if end - begin != expected or end > buffer.size:
         raise CheckpointError(
             f"{path}: {name!r} of shape {shape} needs {expected} bytes, but its data lies at {begin}..{end} "
             f"of {buffer.size}: the file is truncated or damaged; copy or download it again"
         )
-    return MappedTensor(_DTYPES[code], buffer[begin:end].view(storage).reshape(shape))
+    return MappedTensor(dtype, buffer[begin:end].view(storage).reshape(shape))

@@ -1,6 +1,7 @@
 """The engine's limits."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from mindgen.errors import ConfigError
 
@@ -20,6 +21,9 @@ class EngineConfig:
     Raises:
         ConfigError: a value is out of its range.
     """
+
+    # How pydantic checks this class where it is part of a configuration file.
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     block_size: int = 16
     num_blocks: int | None = None

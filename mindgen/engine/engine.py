@@ -69,7 +69,7 @@ class Engine:
         max_len = min(len(token_ids) + params.max_tokens, self.max_model_len)
         if self._block_manager.num_needed(max_len) > self._block_manager.num_blocks:
             capacity = self._block_manager.num_blocks * self._config.block_size
-            raise RequestError(f"the request may need {max_len} tokens of KV cache, there are {capacity}: raise num_blocks")
+            raise RequestError(f"the request may need {max_len} tokens of KV cache, of {capacity}: raise num_blocks")
         sequence = Sequence(
             request_id=self._num_requests,
             token_ids=list(token_ids),

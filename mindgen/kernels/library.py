@@ -6,6 +6,7 @@ Buffers are passed as addresses: an int, or a numpy array (contiguous), or None 
 import ctypes
 import enum
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_void_p
+from typing import Any
 
 from mindgen.errors import KernelError
 
@@ -111,7 +112,7 @@ class KernelLibrary:
         """What the last refused call said; empty when none was."""
         return self._library.mg_last_error().decode()
 
-    def call(self, name: str, *args) -> None:
+    def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""
         self._check(getattr(self._library, f"mg_{name}")(*args))
 

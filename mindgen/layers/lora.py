@@ -17,7 +17,9 @@ class LoraDelta(nn.Cell):
     model's, stays zero. B holds the adapter's scaling.
     """
 
-    def __init__(self, in_features: int, part_sizes: tuple[int, ...], num_slots: int, max_rank: int, dtype: str) -> None:
+    def __init__(
+        self, in_features: int, part_sizes: tuple[int, ...], num_slots: int, max_rank: int, dtype: str
+    ) -> None:
         super().__init__()
         self.dtype = dtype
         self.max_rank = max_rank
@@ -36,11 +38,10 @@ class LoraDelta(nn.Cell):
         column = 0
         for index, (pair, size) in enumerate(zip(pairs, self.part_sizes, strict=True)):
             if pair is not None:
-                row = index * self.max_rank
-                rank = pair.a.shape[0]
+                rows = slice(index * self.max_rank, index * self.max_rank + pair.a.shape[0])
                 scaled_b = pair.b.T * np.float32(pair.scaling)  # (r, out)
-                self.a_memory[slot, :, row : row + rank] = dtypes.from_float32(pair.a.T, self.dtype)
-                self.b_memory[slot, row : row + rank, column : column + size] = dtypes.from_float32(scaled_b, self.dtype)
+                self.a_memory[slot, :, rows] = dtypes.from_float32(pair.a.T, self.dtype)
+                self.b_memory[slot, rows, column : column + size] = dtypes.from_float32(scaled_b, self.dtype)
             column += size
 
     def construct(self, x: Tensor, y: Tensor, segment_ends: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
 
 def zeros_parameter(shape: tuple[int, ...], dtype: str, name: str) -> tuple[Parameter, np.ndarray]:
     """A parameter of zeros and the array it lives in, through which it can be written."""
-    array = np.zeros(shape, dtypes.STORAGE[dtype])
+    array: np.ndarray = np.zeros(shape, dtypes.STORAGE[dtype])
     parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
     return parameter, array

@@ -1,0 +1,33 @@
+"""The command line: parses, calls the commands, and turns what they raise into one line and an exit code."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from mindgen.commands import generate
+from mindgen.errors import MindgenError
+
+
+def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 1 for what failed, 2 for wrong usage, 130 when interrupted.
+
+    Args:
+        argv: the arguments after the program's name; None takes the process's own.
+        started: time.perf_counter() when the process began.
+    """
+    parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    generate.add_arguments(commands.add_parser("generate", help="generate text for prompts"))
+    arguments = parser.parse_args(argv)
+    try:
+        generate.run(arguments, time.perf_counter() if started is None else started)
+    except MindgenError as error:
+        if arguments.debug:
+            raise
+        print(f"mindgen: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mindgen: interrupted", file=sys.stderr)
+        return 130
+    return 0

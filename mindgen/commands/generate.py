@@ -1,0 +1,152 @@
+"""`mindgen generate`, which run_generate.py is: prompts in, text or JSON lines out, streamed as it comes."""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindgen.commands.prediction_output import RunReport, open_output, parse_target
+from mindgen.config import GenerationSettings, Settings, load_settings
+from mindgen.errors import ConfigError, RequestError, UsageError
+from mindgen.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM
+
+_DEFAULT_NEW_TOKENS = 64
+_BASE = "base"
+_GENERATION_FLAGS = {
+    "max_length": int, "max_new_tokens": int, "temperature": float, "top_k": int, "top_p": float,
+    "repetition_penalty": float, "seed": int,
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags; those whose dest is a key of the configuration override it, and have no default of their own."""
+    add = parser.add_argument
+    add("--config", type=Path, help="YAML configuration")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--output", default="text", help="text or jsonl on standard output, or a file ending in .txt or .jsonl")
+    add("--predict_data", nargs="+", help="prompts: one or several texts, or a file with a prompt per line")
+    add("--adapter_id", nargs="+", help=f"the adapter that answers: one for all prompts or one each; '{_BASE}' is none")
+    add("--on_missing_adapter", choices=["error", "base"], help="what an unknown adapter_id gets (default: error)")
+    add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
+    add("--dtype", dest="model.dtype", choices=["auto", "bfloat16", "float16", "float32"])
+    add(
+        "--adapter_path", dest="model.pet_config.adapter_path", metavar="PATH", help="a lora_adapter.json or its folder"
+    )
+    add("--run_mode", choices=["predict"])
+    add("--use_parallel", type=_boolean, metavar="True|False")
+    for name, kind in _GENERATION_FLAGS.items():
+        add(f"--{name}", dest=f"generation.{name}", type=kind, metavar=kind.__name__.upper())
+    add("--do_sample", dest="generation.do_sample", type=_boolean, nargs="?", const=True, metavar="True|False")
+
+
+def run(arguments: argparse.Namespace, started: float) -> None:
+    """Generates and prints; `started` is when the process began, in time.perf_counter() seconds.
+
+    Raises:
+        MindgenError: of whatever part refused.
+    """
+    settings = load_settings(arguments.config, _overrides(arguments))
+    if settings.use_parallel:
+        raise ConfigError("use_parallel: this version runs on one process only; leave it False")
+    prompts = _read_prompts(settings.predict_data)
+    adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
+    params = _sampling_params(settings.generation)
+    target = parse_target(arguments.output)
+    report = RunReport(started)
+    llm = _load(settings, report)
+    all_params = [_within_max_length(params, settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+    with open_output(target) as output:
+        for chunk in llm.stream(prompts, all_params, adapter_ids):
+            output.write(prompts, chunk)
+            report.add(chunk)
+    report.print()
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    own = ("command", "config", "debug", "output")
+    return {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
+
+
+def _load(settings: Settings, report: RunReport) -> "LLM":
+    from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
+
+    report.imported = time.perf_counter()
+    llm = LLM(
+        model=settings.model.path,
+        adapters=settings.model.pet_config.adapter_path,
+        dtype=settings.model.dtype,
+        config=settings.engine,
+        on_missing_adapter=settings.on_missing_adapter,
+    )
+    report.loaded = time.perf_counter()
+    return llm
+
+
+def _read_prompts(predict_data: str | list[str] | None) -> list[str]:
+    given = [predict_data] if isinstance(predict_data, str) else predict_data or []
+    if not given:
+        raise UsageError("no prompt: pass --predict_data with a text, several texts, or a file with a prompt per line")
+    path = Path(given[0])
+    looks_like_file = path.suffix in (".txt", ".prompts") and not any(character.isspace() for character in given[0])
+    if len(given) > 1 or not (looks_like_file or _is_file(path)):
+        return given
+    try:
+        prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise UsageError(f"cannot read the prompts in {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompts in {path} are not UTF-8 text: {error}") from error
+    if not prompts:
+        raise RequestError(f"{path} holds no prompt: expected one per line")
+    return prompts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a file name
+        return False
+
+
+def _adapter_ids(adapter_id: str | list[str] | None, num_prompts: int) -> list[str | None]:
+    ids = [adapter_id] if isinstance(adapter_id, str) else adapter_id or [_BASE]
+    ids = ids * num_prompts if len(ids) == 1 else ids
+    if len(ids) != num_prompts:
+        raise UsageError(f"--adapter_id has {len(ids)} names for {num_prompts} prompts; give one, or one for each")
+    return [None if name == _BASE else name for name in ids]
+
+
+def _sampling_params(generation: GenerationSettings) -> SamplingParams:
+    max_tokens = generation.max_new_tokens
+    return SamplingParams(
+        max_tokens=_DEFAULT_NEW_TOKENS if max_tokens is None else max_tokens,
+        temperature=generation.temperature if generation.do_sample else 0.0,
+        top_k=generation.top_k,
+        top_p=generation.top_p,
+        repetition_penalty=generation.repetition_penalty,
+        seed=generation.seed,
+    )
+
+
+def _within_max_length(params: SamplingParams, generation: GenerationSettings, prompt_len: int) -> SamplingParams:
+    """The parameters for a prompt of that many tokens, where max_length counts and max_new_tokens is not given."""
+    if generation.max_new_tokens is not None or generation.max_length is None:
+        return params
+    max_tokens = generation.max_length - prompt_len
+    if max_tokens < 1:
+        raise RequestError(
+            f"max_length {generation.max_length} leaves nothing to generate: the prompt has {prompt_len}"
+        )
+    return dataclasses.replace(params, max_tokens=max_tokens)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected True or False, not {text!r}")

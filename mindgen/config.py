@@ -1,0 +1,125 @@
+"""The YAML configuration of a run, validated: what is not in the schema is an error that names the nearest key."""
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mindgen import demo
+from mindgen.engine.config import EngineConfig
+from mindgen.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class PetConfig(_Section):
+    """Adapters, as MindFormers names them; adapter_path is a lora_adapter.json or the folder that holds it."""
+
+    pet_type: Literal["slora"] = "slora"
+    adapter_path: str | None = None
+
+
+class ModelSettings(_Section):
+    """The model: a Hugging Face folder, or `demo`."""
+
+    path: str = demo.NAME
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    pet_config: PetConfig = PetConfig()
+
+
+class GenerationSettings(_Section):
+    """Sampling, with MindFormers' names; max_new_tokens goes before max_length, which counts the prompt as well."""
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+
+class Settings(_Section):
+    """A whole configuration file."""
+
+    run_mode: Literal["predict"] = "predict"
+    use_parallel: bool = False
+    adapter_id: str | list[str] | None = None
+    on_missing_adapter: Literal["error", "base"] = "error"
+    predict_data: str | list[str] | None = None
+    model: ModelSettings = ModelSettings()
+    engine: EngineConfig = EngineConfig()
+    generation: GenerationSettings = GenerationSettings()
+
+
+def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
+    """The settings of a YAML file, with values from the command line on top.
+
+    Args:
+        path: None is an empty file.
+        overrides: by dotted key, e.g. {"generation.top_k": 5}.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not follow the schema.
+    """
+    name = "command line" if path is None else str(path)
+    raw = {} if path is None else _read_yaml(path)
+    for key, value in overrides.items():
+        _override(name, raw, key.split("."), value)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {'; '.join(_describe(details) for details in error.errors())}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(raw).__name__}")
+    return raw or {}
+
+
+def _override(name: str, raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    section = raw
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{name}: {key} must hold keys and values, not {section!r}")
+    section[keys[-1]] = value
+
+
+def _describe(details: Any) -> str:
+    # pydantic adds the tried alternative of a union to the location; only what names keys is kept.
+    valid_keys = _valid_keys(Settings)
+    location = [str(part) for part in details["loc"]]
+    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        key = ".".join(location)
+        nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.0)[0]
+        return f"unknown key {key!r}; did you mean {nearest!r}?"
+    while len(location) > 1 and ".".join(location) not in valid_keys:
+        location.pop()
+    message = details["msg"].removeprefix("Input should be ")
+    return f"{'.'.join(location)} must be {message}, not {details['input']!r}"
+
+
+def _valid_keys(section: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all keys of a section, sections within it included."""
+    keys = []
+    for name, annotation in typing.get_type_hints(section).items():
+        if typing.get_origin(annotation) is typing.ClassVar or name == "model_config":
+            continue
+        keys.append(prefix + name)
+        if annotation is EngineConfig or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            keys += _valid_keys(annotation, f"{prefix}{name}.")
+    return keys
