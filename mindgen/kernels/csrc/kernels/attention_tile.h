@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "scratch.h"
+#include "shuffle.h"
 #include "simd.h"
 
 namespace mindgen::MG_ISA {
@@ -99,29 +100,6 @@ void prefetch(const T* from, const KeyOffsets& keys, int64_t head_size) {
   const int64_t cache_line = 64 / sizeof(T);
   for (int64_t i = 0; i < keys.count; i++) {
     for (int64_t d = 0; d < head_size; d += cache_line) __builtin_prefetch(from + keys.at[i] + d);
-  }
-}
-
-// The lower or upper halves of a and b, taking turns.
-floatv interleave(floatv a, floatv b, bool upper) {
-  intv lanes;
-#pragma GCC unroll 16
-  for (int i = 0; i < kWidth; i++) lanes[i] = upper * kWidth / 2 + i / 2 + i % 2 * kWidth;
-  return __builtin_shuffle(a, b, lanes);
-}
-
-// Each perfect shuffle of the rows' halves lets one more bit of the row change places with one of the lane.
-void transpose(floatv* block) {
-  floatv shuffled[kWidth];
-#pragma GCC unroll 4
-  for (int step = 1; step < kWidth; step *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kWidth / 2; i++) {
-      shuffled[2 * i] = interleave(block[i], block[i + kWidth / 2], false);
-      shuffled[2 * i + 1] = interleave(block[i], block[i + kWidth / 2], true);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; i++) block[i] = shuffled[i];
   }
 }
 

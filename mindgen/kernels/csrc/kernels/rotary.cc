@@ -1,5 +1,6 @@
 #include "dispatch.h"
 #include "parallel.h"
+#include "shuffle.h"
 #include "simd.h"
 
 namespace mindgen::MG_ISA {
@@ -20,16 +21,12 @@ void rotate_halves(const T* x, const T* cos, const T* sin, T* y, int64_t D) {
 // Elements 2i and 2i + 1 are a pair.
 template <class T>
 void rotate_pairs(const T* x, const T* cos, const T* sin, T* y, int64_t D) {
-  intv partner;
   floatv sign;
-  for (int lane = 0; lane < kWidth; lane++) {
-    partner[lane] = lane ^ 1;
-    sign[lane] = lane % 2 ? 1 : -1;
-  }
+  for (int lane = 0; lane < kWidth; lane++) sign[lane] = lane % 2 ? 1 : -1;
   for (int64_t i = 0; i < D; i += kWidth) {
     const int64_t left = D - i;
     const floatv value = load_upto(x + i, left);
-    const floatv turned = __builtin_shuffle(value, partner) * sign;
+    const floatv turned = swap_neighbours(value, Lanes()) * sign;
     store_upto(y + i, value * load_upto(cos + i, left) + turned * load_upto(sin + i, left), left);
   }
 }
