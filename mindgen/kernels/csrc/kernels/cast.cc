@@ -1,6 +1,6 @@
 #include "dispatch.h"
-#include "parallel.h"
 #include "simd.h"
+#include "threads.h"
 
 namespace mindgen::MG_ISA {
 namespace {

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "dispatch.h"
-#include "parallel.h"
+#include "threads.h"
 
 using namespace mindgen;
 

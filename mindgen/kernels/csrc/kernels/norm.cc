@@ -1,8 +1,8 @@
 #include <math.h>
 
 #include "dispatch.h"
-#include "parallel.h"
 #include "simd.h"
+#include "threads.h"
 
 namespace mindgen::MG_ISA {
 namespace {

@@ -1,7 +1,7 @@
 #include "dispatch.h"
-#include "parallel.h"
 #include "shuffle.h"
 #include "simd.h"
+#include "threads.h"
 
 namespace mindgen::MG_ISA {
 namespace {
