@@ -50,7 +50,7 @@ class VectorBlock {
   static constexpr int kPanels = 3;
   static constexpr int kBlockRows = 128;
 
-  struct Session {};  // nothing to set up per thread
+  struct Session {};  // nothing to set up for a thread
 
   // rows rows -> (rows, units)
   template <class T>

@@ -1,6 +1,5 @@
 // The product for few rows of inputs, by dot products along K: every weight is read once, in memory order.
 #pragma once
-#include "dispatch.h"
 #include "scratch.h"
 #include "simd.h"
 

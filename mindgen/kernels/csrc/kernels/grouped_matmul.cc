@@ -44,14 +44,13 @@ void multiply_groups(const Groups<T>& groups, int64_t count) {
   for (int64_t e = 0; e < count && share_large; e++) {
     if (groups.rows(e) >= kManyRows) groups.multiply_panels(e, threads);
   }
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t e = 0; e < count; e++) {
+  parallel_for(count, threads, [&](int64_t e) {
     if (groups.rows(e) < kManyRows) {
       groups.multiply_few(e);
     } else if (!share_large) {
       groups.multiply_panels(e, 1);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -9,16 +9,16 @@ void multiply(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int t
   const int64_t M = x.rows, N = w.rows, K = x.depth;
   if (x.transposed || M > kMaxDotRows) return panel_product(x, w, bias, y, threads);
   if (w.transposed) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t n = 0; n < N; n += kSumColumns) {
+    parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
+      const int64_t n = i * kSumColumns;
       row_product(x.data, w.data, bias, y, M, K, N, n, smaller(n + kSumColumns, N));
-    }
+    });
   } else {
     const auto* inputs = DotOf<T>::type::prepare(x.data, M * K);
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t n = 0; n < N; n += kDotColumns) {
+    parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
+      const int64_t n = i * kDotColumns;
       dot_product(M, inputs, w.data, bias, y, N, K, n, smaller(n + kDotColumns, N));
-    }
+    });
   }
 }
 
@@ -27,11 +27,10 @@ void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, 
                     bool transpose_x, bool transpose_w) {
   const int threads = useful_threads(batch * M * N * K);
   const bool whole_products = batch >= threads;  // a product to a thread, or all threads to each product
-#pragma omp parallel for schedule(dynamic) num_threads(whole_products ? threads : 1)
-  for (int64_t b = 0; b < batch; b++) {
+  parallel_for(batch, whole_products ? threads : 1, [&](int64_t b) {
     multiply(Matrix<T>{x + b * M * K, M, K, transpose_x}, Matrix<T>{w + b * N * K, N, K, !transpose_w}, bias,
              y + b * M * N, whole_products && batch > 1 ? 1 : threads);
-  }
+  });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The ways to a matrix product, shared by the plain and the grouped one.
 #pragma once
 #include "block_kernels.h"
+#include "dispatch.h"
 #include "dot_product.h"
 #include "panel_product.h"
 #include "row_product.h"

@@ -1,7 +1,7 @@
 // The product for many rows: Y^T = W X^T, blocked for the caches. X is packed into panels once, all K of it, so that
 // W can be read where it lies.
 #pragma once
-#include "dispatch.h"
+#include "parallel.h"
 #include "scratch.h"
 #include "units.h"
 
@@ -56,19 +56,12 @@ class PanelProduct {
     const int64_t panel_groups = ceil_divide(panels_, Block::kPanels);
     const int64_t panel_blocks = smaller(panel_groups, ceil_divide(4 * threads_, row_blocks));
     const int64_t panel_step = ceil_divide(panel_groups, panel_blocks) * Block::kPanels;
-#pragma omp parallel num_threads(threads_)
-    {
-      typename Block::Session session;
-      (void)session;
-#pragma omp for
-      for (int64_t p = 0; p < panels_; p++) pack(p);
-#pragma omp for collapse(2) schedule(dynamic)
-      for (int64_t row = 0; row < w_.rows; row += row_step) {
-        for (int64_t p = 0; p < panels_; p += panel_step) {
-          multiply_block(row, smaller(row_step, w_.rows - row), p, smaller(panel_step, panels_ - p));
-        }
-      }
-    }
+    const int64_t parts = ceil_divide(panels_, panel_step);
+    parallel_for(panels_, threads_, [&](int64_t p) { pack(p); });
+    parallel_for(ceil_divide(w_.rows, row_step) * parts, threads_, [&](int64_t i) {
+      const int64_t row = i / parts * row_step, p = i % parts * panel_step;
+      multiply_block(row, smaller(row_step, w_.rows - row), p, smaller(panel_step, panels_ - p));
+    });
   }
 
   uint32_t* packed(int64_t first_unit, int64_t p) const {
@@ -86,6 +79,8 @@ class PanelProduct {
     const int64_t padded_rows = round_up(rows, larger(Block::kRows, kWidth));
     const int64_t sum_step = padded_rows * kWidth;
     float* sums = (float*)scratch(kScratchSums, panels * sum_step * sizeof(float));  // (panels, rows, kWidth)
+    const typename Block::Session session{};
+    (void)session;
     for (int64_t u = 0; u == 0 || u < units_; u += slice_units_) {
       multiply_slice(row, rows, first_panel, panels, u, sums, sum_step);
     }

@@ -1,14 +1,24 @@
-// When a kernel is worth several threads.
+// Loops over tasks by several threads, for machines that are busy with other things too: a thread the system does not
+// run in time takes no tasks, and nobody waits for it.
 #pragma once
 #include <stdint.h>
 
-#include "mindgen_kernels.h"
-
 namespace mindgen {
 
-// Waking the threads costs as much as some ten thousand elements of arithmetic.
-static inline int threads_for_elements(int64_t elements) { return elements < 32768 ? 1 : mg_get_num_threads(); }
-
-static inline int threads_for_bytes(int64_t bytes) { return bytes < (1 << 19) ? 1 : mg_get_num_threads(); }
+// task(context, i) for every i from 0 to count - 1, by up to `threads` threads, this one among them. One call at a time
+// has help: those from other threads, or from within tasks, do their tasks alone.
+void run_tasks(int64_t count, int threads, void (*task)(const void* context, int64_t i), const void* context);
 
 }  // namespace mindgen
+
+#ifdef MG_ISA
+namespace mindgen::MG_ISA {
+
+// body(i) for every i from 0 to count - 1
+template <class Body>
+static void parallel_for(int64_t count, int threads, const Body& body) {
+  run_tasks(count, threads, [](const void* context, int64_t i) { (*(const Body*)context)(i); }, &body);
+}
+
+}  // namespace mindgen::MG_ISA
+#endif

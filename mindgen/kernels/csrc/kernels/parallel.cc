@@ -1,0 +1,98 @@
+#include "parallel.h"
+
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace mindgen {
+namespace {
+
+struct Job {
+  const int64_t count;
+  void (*const task)(const void*, int64_t);
+  const void* const context;
+  int places;                // for helpers, guarded by the mutex of the pool
+  std::atomic<int> helpers;  // at work
+  std::atomic<int64_t> next;
+
+  void work() {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, i);
+  }
+};
+
+// Between the kernels of a step there is less than this, and waking a sleeping thread takes about as long.
+constexpr auto kSpinTime = std::chrono::microseconds(200);
+
+// Leaves the core to whoever else can run.
+template <class Condition>
+bool spin_until(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + kSpinTime;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    sched_yield();
+  }
+  return true;
+}
+
+class Pool {
+ public:
+  // Whether there was no other job; otherwise nothing was done.
+  bool run(Job& job) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (job_) return false;
+      for (; workers_ < job.places; workers_++) std::thread(&Pool::help, this).detach();
+      job_ = &job;
+    }
+    published_.notify_all();
+    job.work();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;  // nobody joins from here on
+    }
+    const auto done = [&] { return job.helpers == 0; };
+    if (!spin_until(done)) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      left_.wait(lock, done);
+    }
+    return true;
+  }
+
+ private:
+  // The life of a helper.
+  void help() {
+    for (;;) {
+      spin_until([&] { return job_ != nullptr; });
+      std::unique_lock<std::mutex> lock(mutex_);
+      published_.wait(lock, [&] { return job_ != nullptr && job_.load()->places > 0; });
+      Job& job = *job_;
+      job.places--;
+      job.helpers++;
+      lock.unlock();
+      job.work();
+      lock.lock();
+      job.helpers--;
+      left_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable published_, left_;
+  std::atomic<Job*> job_{nullptr};
+  int workers_ = 0;
+};
+
+}  // namespace
+
+void run_tasks(int64_t count, int threads, void (*task)(const void*, int64_t), const void* context) {
+  static Pool& pool = *new Pool;  // never destroyed: helpers use it to the end of the process
+  const int places = (int)(count < threads ? count : threads) - 1;
+  Job job{count, task, context, places, {0}, {0}};
+  if (places < 1 || !pool.run(job)) job.work();
+}
+
+}  // namespace mindgen
