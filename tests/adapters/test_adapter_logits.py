@@ -1,0 +1,88 @@
+"""Each adapter's logits against peft and the dense merge, alone and mixed in one batch."""
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from probe import Probe
+from tiny_adapters import CONFIGS, make_adapter
+from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
+
+KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request, tmp_path_factory):
+    """A model's folder and its adapters' folders by name."""
+    folder = make_model(request.param, tmp_path_factory.mktemp("model"), torch.float32)
+    adapters = tmp_path_factory.mktemp("adapters")
+    return folder, {name: make_adapter(name, folder, adapters) for name in CONFIGS}
+
+
+def prompts(count: int) -> list[list[int]]:
+    generator = np.random.default_rng(1)
+    return [generator.integers(3, VOCAB_SIZE, length).tolist() for length in generator.integers(1, 40, count)]
+
+
+def peft_model(model, name: str, dtype: torch.dtype) -> torch.nn.Module:
+    folder, adapters = model
+    return PeftModel.from_pretrained(load_oracle(folder, dtype), adapters[name]).eval().to(dtype)
+
+
+def peft_logits(model, name: str, dtype: torch.dtype) -> np.ndarray:
+    adapted = peft_model(model, name, dtype)
+    return np.stack([oracle_logits(adapted, prompt) for prompt in prompts(8)])
+
+
+def test_each_adapter_equals_peft_and_the_dense_merge(model):
+    folder, adapters = model
+    probe = Probe(folder, "float32", list(adapters.values()))
+    base = probe.logits(prompts(2))
+    for slot, name in enumerate(adapters, start=1):
+        ours = probe.logits(prompts(2), [slot, slot])
+        adapted = peft_model(model, name, torch.float32)
+        expected = np.stack([oracle_logits(adapted, prompt) for prompt in prompts(2)])
+        merged = adapted.merge_and_unload()  # W + scale * B A
+        dense = np.stack([oracle_logits(merged, prompt) for prompt in prompts(2)])
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+        np.testing.assert_allclose(ours, dense, atol=1e-4)
+        assert np.abs(ours - base).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_as_exact_as_peft(model, dtype):
+    folder, adapters = model
+    probe = Probe(folder, dtype, list(adapters.values()))
+    ours = np.concatenate([probe.logits(prompts(8), [slot] * 8) for slot in range(1, len(adapters) + 1)])
+    exact, theirs = (
+        np.concatenate([peft_logits(model, name, kind) for name in adapters])
+        for kind in (torch.float32, getattr(torch, dtype))
+    )
+    assert np.abs(ours - exact).mean() <= 1.5 * np.abs(theirs - exact).mean()
+    assert np.abs(ours - exact).max() <= 1.5 * np.abs(theirs - exact).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mixed_batch_equals_each_request_alone(model, dtype):
+    """Base and adapters interleaved, of different lengths, through prompts and decoding steps."""
+    folder, adapters = model
+    probe = Probe(folder, dtype, list(adapters.values()))
+    slots = [2, 0, 4, 1, 3, 0, 2, 1]
+    together = [probe.open(prompt, slot) for prompt, slot in zip(prompts(8), slots, strict=True)]
+    alone = [probe.open(prompt, slot) for prompt, slot in zip(prompts(8), slots, strict=True)]
+    for _ in range(3):
+        mixed = probe.advance(together)
+        single = np.concatenate([probe.advance([sequence]) for sequence in alone])
+        # The order of a float32 sum may differ with the number of rows; bfloat16 then rounds now and then otherwise.
+        tolerance = 1e-5 if dtype == "float32" else 2**-7
+        np.testing.assert_allclose(mixed, single, atol=tolerance * np.abs(single).max())
+        for first, second, row in zip(together, alone, single, strict=True):
+            first.token_ids.append(int(row.argmax()))
+            second.token_ids.append(int(row.argmax()))
+
+
+def test_base_rows_in_a_mixed_batch_are_the_base_model(model):
+    folder, adapters = model
+    with_adapters, without = Probe(folder, "float32", list(adapters.values())), Probe(folder, "float32")
+    mixed = with_adapters.logits(prompts(3), [0, 1, 0])
+    np.testing.assert_allclose(mixed[[0, 2]], without.logits(prompts(3))[[0, 2]], atol=1e-5)

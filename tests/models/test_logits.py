@@ -1,0 +1,96 @@
+"""The networks' logits against transformers on the same weights."""
+
+import numpy as np
+import pytest
+import torch
+from probe import Probe
+from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
+
+from mindgen.engine.runner import StepGraph
+
+LENGTHS = (1, 2, 7, 8, 9, 16, 31, 57)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+def prompts() -> list[list[int]]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(3, VOCAB_SIZE, length).tolist() for length in LENGTHS]
+
+
+def assert_as_exact_as_transformers(ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray) -> None:
+    """Errors at most 1.5 times transformers' own in the dtype, and no answer changed that the exact margin decides."""
+    our_error, their_error = np.abs(ours - exact), np.abs(theirs - exact)
+    assert our_error.mean() <= 1.5 * their_error.mean()
+    assert our_error.max() <= 1.5 * their_error.max()
+    top_two = np.sort(exact, axis=1)[:, -2:]
+    decided = top_two[:, 1] - top_two[:, 0] > 1.5 * their_error.max()
+    assert decided.any()
+    assert (ours.argmax(axis=1) == exact.argmax(axis=1))[decided].all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(kind, dtype, tmp_path):
+    torch_dtype = getattr(torch, dtype)
+    folder = make_model(kind, tmp_path, torch_dtype)
+    probe = Probe(folder, dtype)
+    oracles = [load_oracle(folder, torch_dtype), load_oracle(folder, torch.float32)]
+    sequences = [probe.open(prompt) for prompt in prompts()]
+    for _ in range(3):  # the prompts, then two decoding steps with tokens that the oracle chose
+        ours = probe.advance(sequences)
+        theirs, exact = (
+            np.stack([oracle_logits(oracle, sequence.token_ids).numpy() for sequence in sequences])
+            for oracle in oracles
+        )
+        assert_as_exact_as_transformers(ours, theirs, exact)
+        for sequence, row in zip(sequences, exact, strict=True):
+            sequence.token_ids.append(int(row.argmax()))
+
+
+def test_float32_is_exact_and_greedy_tokens_are_equal(kind, tmp_path):
+    folder = make_model(kind, tmp_path, torch.float32)
+    probe = Probe(folder, "float32")
+    oracle = load_oracle(folder, torch.float32)
+    sequences = [probe.open(prompt) for prompt in prompts()[2:5]]
+    for _ in range(64):
+        ours = probe.advance(sequences)
+        for sequence, row in zip(sequences, ours, strict=True):
+            exact = oracle_logits(oracle, sequence.token_ids).numpy()
+            assert np.abs(row - exact).max() < 1e-4
+            assert row.argmax() == exact.argmax()
+            sequence.token_ids.append(int(row.argmax()))
+
+
+def test_sharded_checkpoint_equals_single_file(tmp_path):
+    single = make_model("qwen3-untied", tmp_path / "single", torch.bfloat16)
+    sharded = make_model("qwen3-untied", tmp_path / "sharded", torch.bfloat16, max_shard_size="150KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    np.testing.assert_array_equal(
+        Probe(single, "bfloat16").logits(prompts()), Probe(sharded, "bfloat16").logits(prompts())
+    )
+
+
+def test_checkpoint_of_another_dtype_is_converted(tmp_path):
+    single = make_model("qwen2-tied", tmp_path / "single", torch.float32)
+    half = tmp_path / "half"
+    load_oracle(single, torch.float32).to(torch.bfloat16).save_pretrained(half)
+    np.testing.assert_array_equal(
+        Probe(single, "bfloat16").logits(prompts()), Probe(half, "bfloat16").logits(prompts())
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_whole_prompts_through_flash_attention(dtype, tmp_path):
+    """The graph that Ascend runs whole prompts on gives what the paged one gives, within the dtype's rounding."""
+    folder = make_model("llama3-grouped-tied", tmp_path, getattr(torch, dtype))
+    probe = Probe(folder, dtype)
+    paged = probe.logits(prompts())
+    # Static shapes, for MindSpore's CPU does not compile FlashAttentionScore for any number of sequences.
+    probe.runner._graphs[False, False] = StepGraph(probe.runner._network, whole_prompts=True, with_adapters=False)
+    flash = probe.logits(prompts())
+    np.testing.assert_allclose(
+        flash, paged, atol=4 * np.abs(paged).max() * {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    )
