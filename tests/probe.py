@@ -22,7 +22,7 @@ class Probe:
     """A network with adapters in slots 1, 2, ..., and the logits that it gives to sequences."""
 
     def __init__(self, folder: Path, dtype: str, adapters: list[Path] | None = None, max_rank: int = 16) -> None:
-        cache = CacheShape(num_blocks=192, block_size=BLOCK_SIZE)
+        cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         self.runner = Runner(folder, read_model_config(folder), cache, num_positions=1025, dtype=dtype)
         self.num_slots = len(adapters or []) + 1
         if adapters:
