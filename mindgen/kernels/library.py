@@ -21,6 +21,12 @@ class DType(enum.IntEnum):
     INT32 = 4
     INT64 = 5
     BOOL = 6
+    INT8 = 7
+    INT16 = 8
+    UINT8 = 9
+    UINT16 = 10
+    UINT32 = 11
+    UINT64 = 12
 
 
 class _Buffer(c_void_p):

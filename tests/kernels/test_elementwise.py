@@ -13,6 +13,10 @@ ARITHMETIC = [dtype.name.lower() for dtype in DType if dtype != DType.BOOL]
 EVERY = [dtype.name.lower() for dtype in DType]
 
 
+def is_integer(dtype):
+    return dtype.startswith(("int", "uint"))
+
+
 def code(dtype):
     return DType[dtype.upper()]
 
@@ -31,13 +35,13 @@ def elementwise(kernels, name, a, b, dtype, y=None):
 
 
 def random_array(rng, shape, dtype):
-    if dtype.startswith("int"):
+    if is_integer(dtype):
         return rng.integers(-50000, 50000, shape).astype(dtype)
     return to_buffer(rng.standard_normal(shape), dtype)
 
 
 def assert_operation(y, name, a, b, dtype):
-    if dtype.startswith("int"):
+    if is_integer(dtype):
         with np.errstate(over="ignore"):
             np.testing.assert_array_equal(y, OPERATIONS[name](a, b))
     elif dtype == "float64":
@@ -103,10 +107,15 @@ def test_strided_inputs(kernels):
 
 
 def test_integers_wrap_around(kernels):
-    for dtype in ("int32", "int64"):
+    for dtype in ("int8", "int16", "int32", "int64"):
         largest = np.full(3, np.iinfo(dtype).max, dtype)
         np.testing.assert_array_equal(elementwise(kernels, "add", largest, largest, dtype), -2)
         np.testing.assert_array_equal(elementwise(kernels, "mul", largest, largest, dtype), 1)
+
+
+def test_product_of_bools(kernels):
+    a, b = np.array([[True], [False]]), np.array([True, False])
+    np.testing.assert_array_equal(elementwise(kernels, "mul", a, b, "bool"), a & b)
 
 
 def test_bad_arithmetic_arguments(library):
@@ -114,6 +123,7 @@ def test_bad_arithmetic_arguments(library):
     one = np.array([1])
     for arguments, message in [
         ((a, a, y, 1, shape, one, one, DType.BOOL), "dtype must be"),
+        ((a, a, y, 1, shape, one, one, 13), "no dtype 13"),
         ((a, a, y, 17, shape, one, one, 0), "ndim 17 is not within 0..16"),
         ((a, a, y, 1, -shape, one, one, 0), "dimension 0 has size -4"),
         ((a, None, y, 1, shape, one, one, 0), "NULL"),
@@ -123,18 +133,21 @@ def test_bad_arithmetic_arguments(library):
     assert np.isnan(y).all()
 
 
-def values_to_cast(from_dtype):
+def values_to_cast(from_dtype, to_dtype):
     if from_dtype == "bool":
         return np.arange(300) % 3 == 0
-    if from_dtype.startswith("int"):
+    if is_integer(from_dtype):
         return np.random.default_rng(0).integers(-1000, 1000, 40003).astype(from_dtype) // 5
-    return to_buffer(np.random.default_rng(0).standard_normal(40003) * 100, from_dtype)
+    values = np.random.default_rng(0).standard_normal(40003) * 100
+    if is_integer(to_dtype):  # what it cannot hold is undefined
+        values = np.clip(values, max(np.iinfo(to_dtype).min, -1000), min(np.iinfo(to_dtype).max, 1000))
+    return to_buffer(values, from_dtype)
 
 
 @pytest.mark.parametrize("to_dtype", EVERY)
 @pytest.mark.parametrize("from_dtype", EVERY)
 def test_cast(kernels, from_dtype, to_dtype):
-    x = values_to_cast(from_dtype)
+    x = values_to_cast(from_dtype, to_dtype)
     values = from_bfloat16(x) if from_dtype == "bfloat16" else x
     expected = to_buffer(values.astype(np.float32) if to_dtype == "bfloat16" else values, to_dtype)
     for count in (1, 19, x.size):
@@ -174,7 +187,7 @@ def test_float64_is_rounded_once(kernels, sign):
 def test_bad_cast_arguments(library):
     x, y = np.ones(4, np.float32), np.full(4, np.nan, np.float32)
     for arguments, message in [
-        ((x, 7, y, 0, 4), "no cast from dtype 7 to 0"),
+        ((x, 13, y, 0, 4), "no cast from dtype 13 to 0"),
         ((x, 0, y, -1, 4), "no cast from dtype 0 to -1"),
         ((x, 0, y, 0, -4), "-4 elements"),
         ((None, 0, y, 0, 4), "NULL"),

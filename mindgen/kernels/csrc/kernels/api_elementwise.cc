@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kMaxDimensions = 16;
 
-bool is_dtype(mg_dtype dtype) { return dtype >= MG_FLOAT32 && dtype <= MG_BOOL; }
+bool is_dtype(mg_dtype dtype) { return dtype >= MG_FLOAT32 && dtype <= MG_UINT64; }
 
 // The same elements in fewer, longer dimensions, at least one.
 struct Broadcast {
@@ -31,7 +31,7 @@ using Kernel = decltype(mg_add);
 
 int run(const char* name, Kernel* KernelTable::*kernel, const void* a, const void* b, void* y, int ndim,
         const int64_t* shape, const int64_t* a_strides, const int64_t* b_strides, mg_dtype dtype) {
-  if (!is_dtype(dtype) || dtype == MG_BOOL) return fail("%s: dtype must be a float or an integer", name);
+  if (!is_dtype(dtype)) return fail("%s: there is no dtype %d", name, dtype);
   if (ndim < 0 || ndim > kMaxDimensions) return fail("%s: ndim %d is not within 0..%d", name, ndim, kMaxDimensions);
   if (ndim > 0 && (!shape || !a_strides || !b_strides)) return fail("%s: shape or strides is NULL", name);
   int64_t count = 1;
@@ -53,6 +53,7 @@ extern "C" {
 
 int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
            const int64_t* b_strides, mg_dtype dtype) {
+  if (dtype == MG_BOOL) return fail("add: dtype must be a float or an integer");
   return run("add", &KernelTable::add, a, b, y, ndim, shape, a_strides, b_strides, dtype);
 }
 

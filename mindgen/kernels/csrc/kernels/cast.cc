@@ -28,8 +28,10 @@ float round_to_odd(double value) {
   return bit_cast<float>(bits | 1);
 }
 float round_to_odd(float value) { return value; }
-float round_to_odd(int32_t value) { return round_to_odd((double)value); }
-float round_to_odd(int64_t value) { return round_to_odd((double)value); }
+template <class Integer>
+float round_to_odd(Integer value) {
+  return round_to_odd((double)value);
+}
 
 template <class To>
 struct Make {
@@ -62,14 +64,16 @@ struct Make<float16> {
 
 template <class From, class To>
 void cast_elements(const From* x, To* y, int64_t count) {
-#pragma omp parallel for num_threads(threads_for_elements(count))
-  for (int64_t i = 0; i < count; i++) y[i] = Make<To>::of(value_of(x[i]));
+  for_pieces(count, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; i++) y[i] = Make<To>::of(value_of(x[i]));
+  });
 }
 
 template <class From, class To>
 void cast_vectors(const From* x, To* y, int64_t count) {
-#pragma omp parallel for num_threads(threads_for_elements(count))
-  for (int64_t i = 0; i < count; i += kWidth) store_upto(y + i, load_upto(x + i, count - i), count - i);
+  for_pieces(count, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; i += kWidth) store_upto(y + i, load_upto(x + i, end - i), end - i);
+  });
 }
 
 template <class F>
@@ -79,6 +83,12 @@ int for_any_dtype(mg_dtype dtype, F f) {
     case MG_INT32: return f(int32_t());
     case MG_INT64: return f(int64_t());
     case MG_BOOL: return f(boolean());
+    case MG_INT8: return f(int8_t());
+    case MG_INT16: return f(int16_t());
+    case MG_UINT8: return f(uint8_t());
+    case MG_UINT16: return f(uint16_t());
+    case MG_UINT32: return f(uint32_t());
+    case MG_UINT64: return f(uint64_t());
     default: return for_dtype(dtype, f);
   }
 }

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "dispatch.h"
 #include "simd.h"
 #include "threads.h"
@@ -19,6 +21,9 @@ struct Multiply {
   }
 };
 
+template <class T>
+constexpr bool is_compute_type = std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
+
 // One row for float32, bfloat16 and float16. A contiguous row may go with a repeated element (stride 0).
 template <class Operation, class T>
 void run_row(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* y, int64_t count) {
@@ -38,42 +43,27 @@ void run_row(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* y, i
   }
 }
 
+// One row for the others. Integers come unsigned and are widened at least to unsigned, as only those wrap around.
 template <class Operation, class T>
 void run_plain_row(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* y, int64_t count) {
+  using Wide = decltype(T() + 0u);
   if (a_stride == 1 && b_stride == 1) {
-    for (int64_t i = 0; i < count; i++) y[i] = Operation::of(a[i], b[i]);
+    for (int64_t i = 0; i < count; i++) y[i] = (T)Operation::of((Wide)a[i], (Wide)b[i]);
   } else {
-    for (int64_t i = 0; i < count; i++) y[i] = Operation::of(a[i * a_stride], b[i * b_stride]);
+    for (int64_t i = 0; i < count; i++) y[i] = (T)Operation::of((Wide)a[i * a_stride], (Wide)b[i * b_stride]);
   }
-}
-
-template <class Operation>
-void run_row(const double* a, int64_t a_stride, const double* b, int64_t b_stride, double* y, int64_t count) {
-  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
-}
-
-// Integers wrap around, which C++ promises for unsigned ones only.
-template <class Operation>
-void run_row(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride, uint32_t* y, int64_t count) {
-  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
-}
-
-template <class Operation>
-void run_row(const uint64_t* a, int64_t a_stride, const uint64_t* b, int64_t b_stride, uint64_t* y, int64_t count) {
-  run_plain_row<Operation>(a, a_stride, b, b_stride, y, count);
 }
 
 // The last of ndim >= 1 dimensions is the row; long rows are cut.
 template <class Operation, class T>
 void run(const T* a, const T* b, T* y, int ndim, const int64_t* shape, const int64_t* a_strides,
          const int64_t* b_strides) {
-  const int64_t piece = 16384, length = shape[ndim - 1];
+  const int64_t piece = kTaskElements, length = shape[ndim - 1];
   const int64_t pieces = (length + piece - 1) / piece;
   const int64_t a_stride = a_strides[ndim - 1], b_stride = b_strides[ndim - 1];
   int64_t rows = 1;
   for (int i = 0; i < ndim - 1; i++) rows *= shape[i];
-#pragma omp parallel for num_threads(threads_for_elements(rows * length))
-  for (int64_t i = 0; i < rows * pieces; i++) {
+  for_rows(rows * pieces, length < piece ? length : piece, [&](int64_t i) {
     const int64_t row = i / pieces, first = i % pieces * piece;
     const int64_t count = first + piece < length ? piece : length - first;
     int64_t a_start = first * a_stride, b_start = first * b_stride;
@@ -82,13 +72,14 @@ void run(const T* a, const T* b, T* y, int ndim, const int64_t* shape, const int
       b_start += rest % shape[dim] * b_strides[dim];
     }
     T* out = y + row * length + first;
-    // Both operations commute.
-    if (a_stride == 0) {
+    if constexpr (!is_compute_type<T>) {
+      run_plain_row<Operation>(a + a_start, a_stride, b + b_start, b_stride, out, count);
+    } else if (a_stride == 0) {  // both operations commute
       run_row<Operation>(b + b_start, b_stride, a + a_start, a_stride, out, count);
     } else {
       run_row<Operation>(a + a_start, a_stride, b + b_start, b_stride, out, count);
     }
-  }
+  });
 }
 
 template <class Operation>
@@ -101,8 +92,15 @@ int run_dtype(const void* a, const void* b, void* y, int ndim, const int64_t* sh
   };
   switch (dtype) {
     case MG_FLOAT64: return run_as(double());
-    case MG_INT32: return run_as(uint32_t());
-    case MG_INT64: return run_as(uint64_t());
+    case MG_BOOL:
+    case MG_INT8:
+    case MG_UINT8: return run_as(uint8_t());
+    case MG_INT16:
+    case MG_UINT16: return run_as(uint16_t());
+    case MG_INT32:
+    case MG_UINT32: return run_as(uint32_t());
+    case MG_INT64:
+    case MG_UINT64: return run_as(uint64_t());
     default: return for_dtype(dtype, run_as);
   }
 }

@@ -13,7 +13,10 @@ extern "C" {
 
 enum { MG_OK = 0, MG_ERROR = 1 };
 
-typedef enum { MG_FLOAT32, MG_BFLOAT16, MG_FLOAT16, MG_FLOAT64, MG_INT32, MG_INT64, MG_BOOL } mg_dtype;
+typedef enum {
+  MG_FLOAT32, MG_BFLOAT16, MG_FLOAT16, MG_FLOAT64, MG_INT32, MG_INT64, MG_BOOL,
+  MG_INT8, MG_INT16, MG_UINT8, MG_UINT16, MG_UINT32, MG_UINT64
+} mg_dtype;
 
 // Slowest first. AVX512 stands for AVX512-F/BW/DQ/VL with AVX512-BF16; AMX adds AMX-BF16 to it.
 typedef enum { MG_PORTABLE, MG_AVX2, MG_AVX512, MG_AMX } mg_instruction_set;
@@ -77,7 +80,7 @@ int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype);
 int mg_silu(const void* x, void* y, int64_t count, mg_dtype dtype);
 
 // y = a op b with numpy's broadcasting: y has shape (ndim), a and b their strides in elements, 0 where they repeat.
-// All dtypes but bool. y may be a or b when their shape is y's.
+// Integers wrap around; bool can be multiplied only. y may be a or b when their shape is y's.
 int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
            const int64_t* b_strides, mg_dtype dtype);
 int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
