@@ -25,11 +25,14 @@ MINDGEN_OP(AddRmsNorm) {
 // query, key, cos, sin, lengths, query_out, key_out; the rotation is told by `interleaved`.
 static int apply_rotary(const OpCall& call, bool interleaved) {
   const int64_t T = call.rows(0), D = call.last(2);
-  call.require(call.last(0) % D == 0 && call.last(1) % D == 0, "query's and key's rows must be whole heads of cos's size");
-  call.require(call.rows(1) == T && call.elements(3) == call.elements(2), "query and key, cos and sin must match in rows");
+  call.require(D > 0 && call.last(0) % D == 0 && call.last(1) % D == 0,
+               "query's and key's rows must be whole heads of cos's size");
+  call.require(call.rows(1) == T && call.elements(3) == call.elements(2),
+               "query and key, cos and sin must match in rows");
   return mg_apply_rotary(call.params[0], call.params[1], call.params[2], call.params[3],
                          call.integers<int32_t>(4, "int32"), call.output(2), call.output(1), T, call.last(0) / D,
-                         call.last(1) / D, D, call.rows(2), call.elements(4), interleaved, call.float_dtype({0, 1, 2, 3}));
+                         call.last(1) / D, D, call.rows(2), call.elements(4), interleaved,
+                         call.float_dtype({0, 1, 2, 3}));
 }
 
 // query, key, cos, sin, lengths, [cos_format], query_out, key_out
@@ -48,7 +51,8 @@ MINDGEN_OP(ApplyRotaryPosEmbFloat32) {
 // key, value, key_cache, value_cache, slot_mapping, output (nobody reads it)
 static int reshape_and_cache(const OpCall& call) {
   call.require_count(6);
-  const int64_t T = call.elements(4), slots = call.dim(2, 0) * call.dim(2, 1), width = call.elements(2, 2, call.ndims[2]);
+  call.require(call.ndims[2] == 4, "caches must be (blocks, block, Hkv, D)");
+  const int64_t T = call.elements(4), slots = call.dim(2, 0) * call.dim(2, 1), width = call.elements(2, 2, 4);
   call.dtype({0, 1, 2, 3});
   call.require(call.elements(0) == T * width && call.elements(1) == T * width,
                "key and value must have a row of the cache's width for each slot");
@@ -60,6 +64,14 @@ static int reshape_and_cache(const OpCall& call) {
 MINDGEN_OP(ReshapeAndCache) { return reshape_and_cache(call); }
 MINDGEN_OP(ReshapeAndCacheFloat32) { return reshape_and_cache(call); }
 
+static void require_paged_shapes(const OpCall& call, int query_lens) {
+  call.require(call.ndims[1] == 4 && call.ndims[3] == 2, "caches must be (blocks, block, Hkv, D), block_tables (B, n)");
+  call.require(call.elements(1) == call.elements(2), "the two caches must have one shape");
+  const int64_t B = call.dim(3, 0);
+  call.require(call.elements(4) == B && (call.absent(query_lens) || call.elements(query_lens) == B),
+               "context_lens and q_seq_lens must have an entry for each row of block_tables");
+}
+
 struct PagedArguments {
   const int32_t* query_lens;
   int64_t Hq;
@@ -68,11 +80,8 @@ struct PagedArguments {
 
 // query, key_cache, value_cache, block_tables, context_lens, ..., y
 static int paged_attention(const OpCall& call, const PagedArguments& arguments) {
-  call.require(call.ndims[1] == 4 && call.ndims[3] == 2, "caches must be (blocks, block, Hkv, D), block_tables (B, n)");
-  call.require(call.elements(1) == call.elements(2), "the two caches must have one shape");
   const int64_t Hkv = call.dim(1, 2), D = call.dim(1, 3), B = call.dim(3, 0);
   call.require(call.last(0) == arguments.Hq * D, "query's rows must be head_num heads of the caches' size");
-  call.require(call.elements(4) == B, "context_lens must have an entry for each row of block_tables");
   return mg_paged_attention(call.params[0], call.params[1], call.params[2], call.integers<int32_t>(3, "int32"),
                             call.integers<int32_t>(4, "int32"), arguments.query_lens, call.output(), call.rows(0), B,
                             call.dim(3, 1), call.dim(1, 0), call.dim(1, 1), arguments.Hq, Hkv, D, arguments.scale,
@@ -84,6 +93,7 @@ static int paged_attention(const OpCall& call, const PagedArguments& arguments) 
 // attn_mask is the causal mask, which the lengths already tell.
 MINDGEN_OP(PagedAttention) {
   call.require_count(17);
+  require_paged_shapes(call, 8);
   call.require_absent(5, "antiquant_scale");
   call.require_absent(6, "antiquant_offset");
   call.require_absent(9, "alibi_mask");
@@ -97,7 +107,8 @@ MINDGEN_OP(PagedAttention) {
 // query, key_cache, value_cache, block_tables, context_lens, q_seq_lens, scale (1,), y
 MINDGEN_OP(PagedAttentionFloat32) {
   call.require_count(8);
-  const int64_t Hq = call.last(0) / call.dim(1, 3);
+  require_paged_shapes(call, 5);
+  const int64_t D = call.dim(1, 3), Hq = D > 0 ? call.last(0) / D : 0;
   return paged_attention(call, {call.integers<int32_t>(5, "int32"), Hq, call.scalar<float>(6)});
 }
 
@@ -114,8 +125,8 @@ MINDGEN_OP(FlashAttentionScore) {
   call.require(call.scalar<int64_t>(16) == layout_th, "input_layout must be TH");
   call.require(!call.absent(8) && !call.absent(9), "TH needs actual_seq_qlen and actual_seq_kvlen");
   call.require(call.elements(8) == call.elements(9), "actual_seq_qlen and actual_seq_kvlen must have one length");
-  const int64_t Hq = call.scalar<int64_t>(10), D = call.last(0) / Hq;
-  call.require(D * Hq == call.last(0) && call.last(1) % D == 0, "rows must be whole heads: check head_num");
+  const int64_t Hq = call.scalar<int64_t>(10), D = Hq > 0 ? call.last(0) / Hq : 0;
+  call.require(D > 0 && D * Hq == call.last(0) && call.last(1) % D == 0, "rows must be whole heads: check head_num");
   call.require(call.elements(1) == call.elements(2), "key and value must have one shape");
   return mg_flash_attention(call.params[0], call.params[1], call.params[2], call.integers<int64_t>(8, "int64"),
                             call.integers<int64_t>(9, "int64"), call.output(), call.rows(0), call.rows(1),

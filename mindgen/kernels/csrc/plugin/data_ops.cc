@@ -3,24 +3,12 @@
 
 using mindgen::OpCall;
 
-// The strides, in elements, of input i seen with the output's shape: 0 along axes where it repeats.
-static std::vector<int64_t> broadcast_strides(const OpCall& call, int i) {
-  const int out = call.count - 1, missing = call.ndims[out] - call.ndims[i];
-  std::vector<int64_t> strides(call.ndims[out], 0);
-  int64_t stride = 1;
-  for (int axis = call.ndims[i] - 1; axis >= 0; --axis) {
-    const int64_t size = call.shapes[i][axis];
-    strides[axis + missing] = size == 1 ? 0 : stride;
-    stride *= size;
-  }
-  return strides;
-}
-
 // a, b, y
 template <typename Kernel>
 static int binary(const OpCall& call, Kernel kernel) {
   call.require_count(3);
-  const std::vector<int64_t> a = broadcast_strides(call, 0), b = broadcast_strides(call, 1);
+  const std::vector<int64_t> a = call.broadcast_strides(0, call.ndims[0], call.ndims[2]);
+  const std::vector<int64_t> b = call.broadcast_strides(1, call.ndims[1], call.ndims[2]);
   return kernel(call.params[0], call.params[1], call.params[2], call.ndims[2], call.shapes[2], a.data(), b.data(),
                 call.dtype({0, 1, 2}));
 }
@@ -30,6 +18,7 @@ MINDGEN_OP(Mul) { return binary(call, mg_mul); }
 
 // x, ([dtype] outside graphs), y
 MINDGEN_OP(Cast) {
+  call.require(call.count == 2 || call.count == 3, "expected x and a dtype");
   const int out = call.count - 1;
   return mg_cast(call.params[0], call.dtype({0}), call.output(), call.dtype({out}), call.elements(0));
 }
@@ -39,15 +28,25 @@ MINDGEN_OP(Reshape) {
   return mg_copy(call.params[0], call.output(), call.elements(0) * call.item_size(0));
 }
 
-// x, indices, [axis, batch_dims], y
+// x (batch..., outer..., size, inner...), indices (batch..., n...), [axis of size, number of batch axes], y
 MINDGEN_OP(Gather) {
   call.require_count(5);
-  call.require(call.scalar<int64_t>(3) == 0, "batch_dims must be 0");
   const int axis = call.axis(0, call.scalar<int64_t>(2));
+  const int64_t given = call.scalar<int64_t>(3), batch_dims = given < 0 ? given + call.ndims[1] : given;
+  call.require(batch_dims >= 0 && batch_dims <= call.ndims[1] && batch_dims <= axis,
+               "batch_dims " + std::to_string(given) + " must be within 0..axis");
   const mg_dtype index_dtype = call.dtype({1});
   call.require(index_dtype == MG_INT32 || index_dtype == MG_INT64, "indices must be int32 or int64");
-  return mg_gather(call.params[0], call.params[1], index_dtype, call.output(), call.elements(0, 0, axis), call.dim(0, axis),
-                   call.elements(1), call.elements(0, axis + 1, call.ndims[0]) * call.item_size(0));
+  const int64_t outer = call.elements(0, batch_dims, axis), size = call.dim(0, axis);
+  const int64_t num_indices = call.elements(1, batch_dims, call.ndims[1]);
+  const int64_t inner = call.elements(0, axis + 1, call.ndims[0]) * call.item_size(0);
+  for (int64_t batch = 0; batch < call.elements(0, 0, batch_dims); ++batch) {
+    const void* x = call.at(0, batch * outer * size * inner);
+    const void* indices = call.at(1, batch * num_indices * call.item_size(1));
+    void* y = call.at(4, batch * outer * num_indices * inner);
+    if (mg_gather(x, indices, index_dtype, y, outer, size, num_indices, inner) != MG_OK) return MG_ERROR;
+  }
+  return MG_OK;
 }
 
 // The bytes that the parts in [first, first + num_parts) have from the axis on.

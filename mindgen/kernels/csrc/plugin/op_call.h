@@ -1,6 +1,5 @@
 // One call as MindSpore's op plugin makes it: inputs, then the primitive's scalars, then outputs, all untyped.
 #pragma once
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -37,21 +36,29 @@ struct OpCall {
   int64_t rows(int i) const { return elements(i, 0, ndims[i] - 1); }
 
   template <typename T>
-  T scalar(int i) const { return *static_cast<const T*>(params[i]); }
+  T scalar(int i) const {
+    require(params[i] != nullptr, "argument " + std::to_string(i) + " must not be None");
+    return *static_cast<const T*>(params[i]);
+  }
   template <typename T>
   const T* integers(int i, const char* dtype) const {
-    require(std::strcmp(dtypes[i], dtype) == 0, "input " + std::to_string(i) + " must be " + dtype + ", not " + dtypes[i]);
+    require(std::strcmp(dtypes[i], dtype) == 0,
+            "input " + std::to_string(i) + " must be " + dtype + ", not " + dtypes[i]);
     return static_cast<const T*>(params[i]);
   }
+  void* at(int i, int64_t byte) const { return static_cast<char*>(params[i]) + byte; }
   void* output(int from_end = 1) const { return params[count - from_end]; }
 
   void require(bool served, const std::string& message) const {
     if (!served) throw Refused(message);
   }
-  void require_absent(int i, const char* name) const { require(absent(i), std::string(name) + " is not served, pass None"); }
+  void require_absent(int i, const char* name) const {
+    require(absent(i), std::string(name) + " is not served, pass None");
+  }
   void require_count(int expected) const {
-    require(count == expected, "expected " + std::to_string(expected) + " parameters, MindSpore passed " +
-                                   std::to_string(count) + "; this MindSpore version is not served, use 2.9.0 or 2.10.0");
+    require(count == expected,
+            "expected " + std::to_string(expected) + " parameters, MindSpore passed " + std::to_string(count) +
+                "; this MindSpore version is not served, use 2.9.0 or 2.10.0");
   }
   // The dtype that these parameters share.
   mg_dtype dtype(std::initializer_list<int> same) const;
@@ -62,21 +69,16 @@ struct OpCall {
     require(value >= -ndims[i] && value < ndims[i], "axis " + std::to_string(value) + " is out of range");
     return static_cast<int>(value < 0 ? value + ndims[i] : value);
   }
+  // The strides, in elements, of the first `axes` axes of input i along the first `out_axes` axes of the output that
+  // they are broadcast to: 0 where it repeats.
+  std::vector<int64_t> broadcast_strides(int i, int axes, int out_axes) const;
 };
 
-// Runs an op's body; what it throws becomes the library's last error and one line on stderr.
-template <typename Body>
-int serve(const char* op, const OpCall& call, Body body) {
-  try {
-    if (body(call) == MG_OK) return 0;
-    std::fprintf(stderr, "mindgen: CPU op %s: %s\n", op, mg_last_error());
-  } catch (const std::exception& error) {
-    const std::string message = std::string("CPU op ") + op + ": " + error.what();
-    mg_set_error(message.c_str());
-    std::fprintf(stderr, "mindgen: %s\n", message.c_str());
-  }
-  return 1;
-}
+using OpBody = int(const OpCall& call);
+
+// Runs an op's body and returns what MindSpore takes for success or failure. Why a call was refused becomes the
+// library's last error and one line on stderr.
+int serve(const char* op, const OpCall& call, OpBody* body);
 
 }  // namespace mindgen
 
