@@ -12,10 +12,11 @@ floatv silu(floatv x) { return x / (1 + exp(-x)); }
 int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for num_threads(threads_for_elements(count))
-    for (int64_t i = 0; i < count; i += kWidth) {
-      store_upto((T*)y + i, silu(load_upto((const T*)x + i, count - i)), count - i);
-    }
+    for_pieces(count, [&](int64_t first, int64_t end) {
+      for (int64_t i = first; i < end; i += kWidth) {
+        store_upto((T*)y + i, silu(load_upto((const T*)x + i, end - i)), end - i);
+      }
+    });
     return (int)MG_OK;
   });
 }
@@ -23,15 +24,14 @@ int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
 int swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for num_threads(threads_for_elements(rows * H))
-    for (int64_t row = 0; row < rows; row++) {
+    for_rows(rows, H, [&](int64_t row) {
       const T* gate = (const T*)x + row * 2 * H;
       const T* up = gate + H;
       T* out = (T*)y + row * H;
       for (int64_t i = 0; i < H; i += kWidth) {
         store_upto(out + i, silu(load_upto(gate + i, H - i)) * load_upto(up + i, H - i), H - i);
       }
-    }
+    });
     return (int)MG_OK;
   });
 }

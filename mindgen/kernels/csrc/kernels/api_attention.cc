@@ -78,8 +78,8 @@ int run(AttentionCall& call, Plan& plan) {
   const int64_t min_parallel_work = 1 << 16;  // multiply-adds that outweigh waking the threads
   const int64_t work = plan.num_scores * call.num_query_heads * call.head_size;
   const int64_t num_tasks = plan.tiles.size() * call.num_kv_heads;
-  call.parallel = work >= min_parallel_work && mg_get_num_threads() > 1;
-  call.split = call.parallel && plan.max_chunks > 1 && num_tasks < 8 * mg_get_num_threads();
+  call.num_threads = work < min_parallel_work ? 1 : mg_get_num_threads();
+  call.split = call.num_threads > 1 && plan.max_chunks > 1 && num_tasks < 8 * call.num_threads;
   plan.add_items(call.split);
   call.tiles = plan.tiles.data();
   call.num_tiles = plan.tiles.size();

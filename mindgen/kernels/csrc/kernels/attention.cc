@@ -1,6 +1,7 @@
 // Causal attention with an online softmax: one core for paged and for consecutive keys and values.
 #include "attention_tile.h"
 #include "dispatch.h"
+#include "parallel.h"
 #include "small_product.h"
 
 namespace mindgen::MG_ISA {
@@ -103,19 +104,15 @@ int run(const AttentionCall& call) {
     const int64_t floats = call.num_items * heads * Softmax::num_floats(rows, partials.padded_size);
     partials.memory = static_cast<float*>(scratch(kScratchSums, floats * sizeof(float)));
   }
-#pragma omp parallel num_threads(call.parallel ? mg_get_num_threads() : 1)
-  {
+  parallel_for(call.num_items * heads, call.num_threads, [&](int64_t i) {
     Workspace work = make_workspace(rows, call.head_size);
-#pragma omp for schedule(dynamic) nowait
-    for (int64_t i = 0; i < call.num_items * heads; i++) run_item<T>(call, i / heads, i % heads, partials, work);
-    if (call.split) {
-#pragma omp barrier
-#pragma omp for schedule(dynamic) nowait
-      for (int64_t i = 0; i < call.num_tiles * heads; i++) {
-        merge_items<T>(call, call.tiles[i / heads], i % heads, partials, work);
-      }
-    }
-  }
+    run_item<T>(call, i / heads, i % heads, partials, work);
+  });
+  if (!call.split) return MG_OK;
+  parallel_for(call.num_tiles * heads, call.num_threads, [&](int64_t i) {
+    Workspace work = make_workspace(rows, call.head_size);
+    merge_items<T>(call, call.tiles[i / heads], i % heads, partials, work);
+  });
   return MG_OK;
 }
 

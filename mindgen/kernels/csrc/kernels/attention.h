@@ -44,7 +44,7 @@ struct AttentionCall {
   int64_t num_items;
   int64_t max_queries;  // in a tile
   bool split;
-  bool parallel;
+  int num_threads;
 };
 
 // Runs it with the kernel of the instruction set in use.

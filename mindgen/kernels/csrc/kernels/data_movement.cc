@@ -8,6 +8,8 @@ using namespace mindgen;
 
 namespace {
 
+constexpr int64_t kElementBytes = 16;  // copied in the time that arithmetic takes for an element
+
 const char* bytes_at(const void* buffer, int64_t offset) { return static_cast<const char*>(buffer) + offset; }
 char* bytes_at(void* buffer, int64_t offset) { return static_cast<char*>(buffer) + offset; }
 
@@ -19,12 +21,11 @@ int gather_rows(const void* x, const Index* indices, void* y, int64_t outer, int
       return fail("gather: index %lld is outside an axis of %lld", (long long)indices[i], (long long)size);
     }
   }
-#pragma omp parallel for num_threads(threads_for_bytes(outer * num_indices * inner))
-  for (int64_t row = 0; row < outer * num_indices; row++) {
+  for_rows(outer * num_indices, inner / kElementBytes, [&](int64_t row) {
     const int64_t index = indices[row % num_indices];
     const int64_t from = row / num_indices * size + (index < 0 ? index + size : index);
     memcpy(bytes_at(y, row * inner), bytes_at(x, from * inner), inner);
-  }
+  });
   return MG_OK;
 }
 
@@ -66,13 +67,12 @@ int mg_reshape_and_cache(const void* key, const void* value, void* key_cache, vo
                   (long long)t, (long long)num_slots);
     }
   }
-#pragma omp parallel for num_threads(threads_for_bytes(2 * T * width))
-  for (int64_t t = 0; t < T; t++) {
-    if (slot_mapping[t] == -1) continue;
+  for_rows(T, 2 * width / kElementBytes, [&](int64_t t) {
+    if (slot_mapping[t] == -1) return;
     const int64_t from = t * width, to = slot_mapping[t] * width;
     memcpy(bytes_at(key_cache, to), bytes_at(key, from), width);
     memcpy(bytes_at(value_cache, to), bytes_at(value, from), width);
-  }
+  });
   return MG_OK;
 }
 
@@ -94,26 +94,24 @@ int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y,
 int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer) {
   const int64_t width = check_parts("concat", y, parts, inner, num_parts, outer);
   if (width < 0) return MG_ERROR;
-#pragma omp parallel for num_threads(threads_for_bytes(outer * width))
-  for (int64_t row = 0; row < outer; row++) {
+  for_rows(outer, width / kElementBytes, [&](int64_t row) {
     int64_t offset = row * width;
     for (int i = 0; i < num_parts; offset += inner[i++]) {
       if (inner[i] > 0) memcpy(bytes_at(y, offset), bytes_at(parts[i], row * inner[i]), inner[i]);
     }
-  }
+  });
   return MG_OK;
 }
 
 int mg_split(const void* x, void* const* parts, const int64_t* inner, int num_parts, int64_t outer) {
   const int64_t width = check_parts("split", x, parts, inner, num_parts, outer);
   if (width < 0) return MG_ERROR;
-#pragma omp parallel for num_threads(threads_for_bytes(outer * width))
-  for (int64_t row = 0; row < outer; row++) {
+  for_rows(outer, width / kElementBytes, [&](int64_t row) {
     int64_t offset = row * width;
     for (int i = 0; i < num_parts; offset += inner[i++]) {
       if (inner[i] > 0) memcpy(bytes_at(parts[i], row * inner[i]), bytes_at(x, offset), inner[i]);
     }
-  }
+  });
   return MG_OK;
 }
 
@@ -121,11 +119,11 @@ int mg_copy(const void* x, void* y, int64_t bytes) {
   if (bytes < 0) return fail("copy: %lld bytes", (long long)bytes);
   if (bytes == 0 || x == y) return MG_OK;
   if (!x || !y) return fail("copy: x or y is NULL");
-  const int64_t piece = 1 << 18;
-#pragma omp parallel for num_threads(threads_for_bytes(bytes))
-  for (int64_t start = 0; start < bytes; start += piece) {
+  const int64_t piece = kTaskElements * kElementBytes;
+  for_rows((bytes + piece - 1) / piece, kTaskElements, [&](int64_t i) {
+    const int64_t start = i * piece;
     memcpy(bytes_at(y, start), bytes_at(x, start), bytes - start < piece ? bytes - start : piece);
-  }
+  });
   return MG_OK;
 }
 

@@ -35,12 +35,10 @@ int rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t row
              mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for num_threads(threads_for_elements(rows * H))
-    for (int64_t row = 0; row < rows; row++) {
-      const float scale =
-          normalize_row((const T*)x + row * H, (const T*)gamma, (T*)y + row * H, H, epsilon);
+    for_rows(rows, H, [&](int64_t row) {
+      const float scale = normalize_row((const T*)x + row * H, (const T*)gamma, (T*)y + row * H, H, epsilon);
       if (rstd) rstd[row] = scale;
-    }
+    });
     return (int)MG_OK;
   });
 }
@@ -49,13 +47,12 @@ int add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, flo
                  int64_t H, float epsilon, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for num_threads(threads_for_elements(rows * H))
-    for (int64_t row = 0; row < rows; row++) {
+    for_rows(rows, H, [&](int64_t row) {
       T* row_sum = (T*)sum + row * H;
       add_row((const T*)x1 + row * H, (const T*)x2 + row * H, row_sum, H);
       const float scale = normalize_row(row_sum, (const T*)gamma, (T*)y + row * H, H, epsilon);
       if (rstd) rstd[row] = scale;
-    }
+    });
     return (int)MG_OK;
   });
 }

@@ -9,16 +9,10 @@ namespace mindgen {
 // has help: those from other threads, or from within tasks, do their tasks alone.
 void run_tasks(int64_t count, int threads, void (*task)(const void* context, int64_t i), const void* context);
 
-}  // namespace mindgen
-
-#ifdef MG_ISA
-namespace mindgen::MG_ISA {
-
-// body(i) for every i from 0 to count - 1
+// body(i) for every i from 0 to count - 1. Static: each file has its own, compiled for its instruction set.
 template <class Body>
 static void parallel_for(int64_t count, int threads, const Body& body) {
   run_tasks(count, threads, [](const void* context, int64_t i) { (*(const Body*)context)(i); }, &body);
 }
 
-}  // namespace mindgen::MG_ISA
-#endif
+}  // namespace mindgen

@@ -41,14 +41,12 @@ void rotate_heads(const T* x, const T* cos, const T* sin, T* y, int64_t num_head
 
 // lengths is never NULL here: rows of cos and sin count from 0 in each sequence.
 int apply_rotary(const void* query, const void* key, const void* cos, const void* sin, const int32_t* lengths,
-                 void* query_out, void* key_out, int64_t T, int64_t Hq, int64_t Hkv, int64_t D, int64_t,
+                 void* query_out, void* key_out, int64_t, int64_t Hq, int64_t Hkv, int64_t D, int64_t,
                  int64_t B, bool interleaved, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using Element = decltype(type);
-#pragma omp parallel num_threads(threads_for_elements(T * (Hq + Hkv) * D))
     for (int64_t b = 0, first_token = 0; b < B; first_token += lengths[b++]) {
-#pragma omp for nowait
-      for (int64_t position = 0; position < lengths[b]; position++) {
+      for_rows(lengths[b], (Hq + Hkv) * D, [&](int64_t position) {
         const int64_t query_start = (first_token + position) * Hq * D, key_start = (first_token + position) * Hkv * D;
         const Element* cos_row = (const Element*)cos + position * D;
         const Element* sin_row = (const Element*)sin + position * D;
@@ -56,7 +54,7 @@ int apply_rotary(const void* query, const void* key, const void* cos, const void
                      interleaved);
         rotate_heads((const Element*)key + key_start, cos_row, sin_row, (Element*)key_out + key_start, Hkv, D,
                      interleaved);
-      }
+      });
     }
     return (int)MG_OK;
   });
