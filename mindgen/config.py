@@ -74,6 +74,8 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         _override(name, raw, key.split("."), value)
     try:
         return Settings.model_validate(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{name}: {'; '.join(_describe(details) for details in error.errors())}") from error
 

@@ -152,8 +152,13 @@ def _pair(path: Path, config: PeftConfig, module: str, half: dict[str, MappedTen
         raise AdapterError(
             f"{path}: {module} has lora_A {a.shape} and lora_B {b.shape}, but {_CONFIG_FILE} gives it rank {rank}"
         )
-    scaling = config.scaling_of(module)
-    return LoraPair(dtypes.to_float32(a.data, a.dtype), dtypes.to_float32(b.data, b.dtype), scaling)
+    for tensor in (a, b):
+        if tensor.dtype not in dtypes.STORAGE:
+            raise AdapterError(f"{path}: the LoRA tensors of {module} must be floats, not {tensor.dtype}")
+    pair = LoraPair(a.as_dtype("float32"), b.as_dtype("float32"), config.scaling_of(module))
+    if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
+        raise AdapterError(f"{path}: the LoRA tensors of {module} are not finite")
+    return pair
 
 
 def _digest(folder: Path, tensors: dict[str, MappedTensor]) -> str:

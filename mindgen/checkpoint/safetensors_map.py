@@ -69,9 +69,9 @@ def map_safetensors(path: Path) -> dict[str, MappedTensor]:
         raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
     header.pop("__metadata__", None)
     start = 8 + header_bytes
-    if not header or size == start:
-        return {}
-    buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
+    buffer: np.ndarray = np.zeros(0, np.uint8)  # numpy maps no empty range
+    if size > start:
+        buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
     return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
 
 
@@ -80,7 +80,7 @@ def _view(path: Path, name: str, entry: Any, buffer: np.ndarray) -> MappedTensor
         code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed") from error
-    if code not in _DTYPES:
+    if not isinstance(code, str) or code not in _DTYPES:
         raise CheckpointError(f"{path}: {name!r} has dtype {code!r}; served are {', '.join(_DTYPES)}")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise CheckpointError(f"{path}: the shape and offsets of {name!r} must be natural numbers: {entry!r}")

@@ -1,0 +1,118 @@
+"""Mapping safetensors files: equal to the safetensors package's reading, and safe with files that lie."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from mindgen import dtypes
+from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.safetensors_map import map_safetensors
+from mindgen.errors import CheckpointError, ModelError
+
+
+def write_raw(path, header: object, data: bytes, length: int | None = None) -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
+
+
+def test_equals_what_safetensors_wrote(tmp_path):
+    torch.manual_seed(0)
+    tensors = {str(dtype): torch.randn(3, 5).to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+    tensors |= {"ids": torch.arange(7), "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 4)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    mapped = map_safetensors(tmp_path / "weights.safetensors")
+    assert mapped.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert mapped[name].shape == tuple(tensor.shape)
+        np.testing.assert_array_equal(dtypes.to_float32(mapped[name].data, mapped[name].dtype), tensor.float().numpy())
+
+
+def test_tensors_are_views_of_the_file(tmp_path):
+    save_file({"weight": torch.ones(4)}, tmp_path / "weights.safetensors")
+    data = map_safetensors(tmp_path / "weights.safetensors")["weight"].data
+    assert not data.flags.owndata and not data.flags.writeable
+
+
+ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [2, 3]},
+        {"shape": [2, -2]},
+        {"shape": [2.0, 2]},
+        {"shape": [2**40, 2**40]},
+        {"shape": "22"},
+        {"data_offsets": [0, 17]},
+        {"data_offsets": [8, 24]},
+        {"data_offsets": [-16, 0]},
+        {"data_offsets": [16, 0]},
+        {"data_offsets": [0]},
+        {"dtype": "F8_E4M3"},
+        {"dtype": ["F32"]},
+    ],
+)
+def test_lying_headers(tmp_path, change):
+    path = tmp_path / "weights.safetensors"
+    write_raw(path, {"weight": {**ENTRY, **change}}, bytes(16))
+    with pytest.raises(CheckpointError, match="weight"):
+        map_safetensors(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 8, b"\xff" * 40, (5).to_bytes(8, "little") + b"[1]  "])
+def test_no_safetensors_at_all(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        map_safetensors(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 200), value=st.integers(0, 255), length=st.integers(0, 400))
+def test_damaged_files_never_crash(tmp_path_factory, position, value, length):
+    """Any byte changed and any length: the tensors lie within the file, or it is a CheckpointError."""
+    path = tmp_path_factory.mktemp("fuzz") / "weights.safetensors"
+    save_file({"a": torch.ones(4, 4), "b": torch.ones(3, dtype=torch.bfloat16)}, path)
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] = value
+    path.write_bytes(content[:length] if length < 300 else content)
+    try:
+        tensors = map_safetensors(path)
+    except CheckpointError:
+        return
+    for tensor in tensors.values():
+        tensor.data.sum()
+
+
+def test_index_may_not_leave_the_folder(tmp_path):
+    save_file({"weight": torch.ones(4)}, tmp_path / "outside.safetensors")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"weight": "../outside.safetensors"}}')
+    with pytest.raises(CheckpointError, match="outside"):
+        map_weights(folder)
+
+
+def test_incomplete_folders(tmp_path):
+    with pytest.raises(ModelError, match="neither model.safetensors nor"):
+        map_weights(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"weight": "model-1.safetensors"}}')
+    with pytest.raises(CheckpointError, match=r"model-1.safetensors: No such file"):
+        map_weights(tmp_path)
+    save_file({"other": torch.ones(4)}, tmp_path / "model-1.safetensors")
+    with pytest.raises(CheckpointError, match="promises 'weight'"):
+        map_weights(tmp_path)
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_bfloat16_rounds_as_torch(values):
+    array = np.array(values, np.float32)
+    ours = dtypes.to_float32(dtypes.from_float32(array, "bfloat16"), "bfloat16")
+    np.testing.assert_array_equal(ours, torch.from_numpy(array).to(torch.bfloat16).float().numpy())

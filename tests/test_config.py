@@ -1,0 +1,75 @@
+"""The configuration file: what it accepts, and how it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from mindgen.config import Settings, load_settings
+from mindgen.engine.config import EngineConfig
+from mindgen.errors import ConfigError
+
+DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_settings(path, {})
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)
+    return str(raised.value)
+
+
+def test_demo_configuration_is_valid():
+    settings = load_settings(DEMO, {})
+    assert settings.model.path == "demo"
+    assert settings.engine.block_size == 16
+
+
+def test_command_line_goes_before_the_file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("generation: {top_k: 5, top_p: 0.5}\nengine: {block_size: 8}")
+    settings = load_settings(path, {"generation.top_k": 9, "model.pet_config.adapter_path": "x"})
+    assert (settings.generation.top_k, settings.generation.top_p) == (9, 0.5)
+    assert settings.model.pet_config.adapter_path == "x"
+    assert settings.engine == EngineConfig(block_size=8)
+
+
+def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    assert load_settings(None, {}) == load_settings(path, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "generation: {temprature: 1.0}",
+            "unknown key 'generation.temprature'; did you mean 'generation.temperature'?",
+        ),
+        ("temperature: 1.0", "unknown key 'temperature'; did you mean 'generation.temperature'?"),
+        ("engine: {blok_size: 8}", "unknown key 'engine.blok_size'; did you mean 'engine.block_size'?"),
+        ("model: {pet_config: {adapterpath: a}}", "did you mean 'model.pet_config.adapter_path'?"),
+        ("1: 2", "1"),
+        ("generation: {top_k: five}", "generation.top_k must be a valid integer, not 'five'"),
+        ("generation: {do_sample: 'maybe'}", "generation.do_sample must be a valid boolean, not 'maybe'"),
+        ("generation: {top_k: 1.5}", "generation.top_k must be a valid integer"),
+        ("engine: {block_size: 0}", "block_size must be at least 1, not 0"),
+        ("engine: {block_size: x}", "engine.block_size must be a valid integer"),
+        ("model: {dtype: int8}", "model.dtype must be 'auto', 'bfloat16', 'float16' or 'float32', not 'int8'"),
+        ("model: demo", "model must be a valid dictionary"),
+        ("predict_data: 5", "predict_data must be a valid string"),
+        ("[1, 2]", "must hold keys and values, not list"),
+        ("a: [1,", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path, text, expected):
+    assert expected in refusal(tmp_path, text)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the configuration .*No such file"):
+        load_settings(tmp_path / "nowhere.yaml", {})
