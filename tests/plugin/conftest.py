@@ -1,0 +1,33 @@
+import mindspore
+import pytest
+from op_calls import MODES
+
+from mindgen.kernels import plugin
+
+
+@pytest.fixture(scope="session")
+def library():
+    return plugin.load()
+
+
+@pytest.fixture(autouse=True)
+def restored_mode():
+    before = mindspore.get_context("mode")
+    yield
+    mindspore.set_context(mode=before)
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return request.param
+
+
+@pytest.fixture(params=["bfloat16", "float16"])
+def half_dtype(request):
+    """The dtypes of Ascend's attention ops."""
+    return request.param
+
+
+@pytest.fixture(params=["bfloat16", "float16", "float32"])
+def dtype(request):
+    return request.param
