@@ -86,10 +86,14 @@ def test_bad_group_ends(kernels, ends, message):
         kernels.call("grouped_matmul", x, w, np.array(ends), y, 3, 2, 2, 4, False, DTYPES["float32"])
 
 
-def test_bad_arguments(kernels):
-    with pytest.raises(KernelError, match="^grouped_matmul: dtype must be"):
-        kernels.call("grouped_matmul", None, None, None, None, 1, 1, 1, 1, False, DTYPES["float32"] + 3)
-    with pytest.raises(KernelError, match="^grouped_matmul: negative size: T 1, E 1, K -1, N 1"):
-        kernels.call("grouped_matmul", None, None, None, None, 1, 1, -1, 1, False, DTYPES["float32"])
-    with pytest.raises(KernelError, match="^grouped_matmul: x, w, group_ends or y is NULL"):
-        kernels.call("grouped_matmul", None, None, None, None, 1, 1, 1, 1, False, DTYPES["float32"])
+BAD_CALLS = [
+    ((1, 1, 1, 1, False, 4), "dtype must be float32, bfloat16 or float16"),
+    ((1, 1, -1, 1, False, 0), "negative size: T 1, E 1, K -1, N 1"),
+    ((1, 1, 1, 1, False, 0), "x, w, group_ends or y is NULL"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD_CALLS)
+def test_bad_arguments(kernels, arguments, message):
+    with pytest.raises(KernelError, match=f"^grouped_matmul: {message}"):
+        kernels.call("grouped_matmul", None, None, None, None, *arguments)

@@ -23,11 +23,12 @@ struct PairKernel {
 };
 #endif
 
-// sums (panels, sum_step / kWidth, kWidth) (+)= weights (rows, units) times panels (panels, units, kWidth), where rows
-// and the number of panels are those of the block kernel.
+// sums (panels, sum_step / kWidth, kWidth) (+)= weights (rows, units) times panels (panels, units, kWidth), where rows is
+// a multiple of the block kernel's kRows, and there are up to kPanels panels.
 struct Operands {
   const uint32_t* weights;
   int64_t weight_step;
+  int64_t rows;
   const uint32_t* panels;
   int64_t panel_step;
   int64_t units;
@@ -71,6 +72,13 @@ class VectorBlock {
  private:
   template <int PANELS>
   static void multiply_panels(const Operands& o) {
+    for (int64_t row = 0; row < o.rows; row += kRows) {
+      multiply_rows<PANELS>(o, o.weights + row * o.weight_step, o.sums + row * kWidth);
+    }
+  }
+
+  template <int PANELS>
+  static void multiply_rows(const Operands& o, const uint32_t* weights, float* sums) {
     floatv total[kRows][PANELS] = {};
     for (int64_t u = 0; u < o.units; u++) {
       floatv inputs[PANELS];
@@ -78,7 +86,7 @@ class VectorBlock {
       for (int p = 0; p < PANELS; p++) inputs[p] = load_bits<floatv>(o.panels + p * o.panel_step + u * kWidth);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; r++) {
-        const uint32_t weight = o.weights[r * o.weight_step + u];
+        const uint32_t weight = weights[r * o.weight_step + u];
 #pragma GCC unroll 3
         for (int p = 0; p < PANELS; p++) total[r][p] = Arithmetic::multiply_add(weight, inputs[p], total[r][p]);
       }
@@ -87,7 +95,7 @@ class VectorBlock {
     for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 3
       for (int p = 0; p < PANELS; p++) {
-        float* to = o.sums + p * o.sum_step + r * kWidth;
+        float* to = sums + p * o.sum_step + r * kWidth;
         store(to, o.accumulate ? total[r][p] + load(to) : total[r][p]);
       }
     }

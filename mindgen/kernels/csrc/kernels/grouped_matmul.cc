@@ -3,8 +3,6 @@
 namespace mindgen::MG_ISA {
 namespace {
 
-constexpr int64_t kManyRows = 16;  // from here on a group is worth packing
-
 template <class T>
 struct Groups {
   const T* x;
@@ -26,11 +24,8 @@ struct Groups {
     const T *inputs = x + start(e) * K, *weights = w + e * K * N;
     T* outputs = y + start(e) * N;
     if (!transpose_w) return row_product<T>(inputs, weights, nullptr, outputs, rows(e), K, N, 0, N);
-    for (int64_t m = 0; m < rows(e); m += kMaxDotRows) {
-      const int64_t some = smaller(kMaxDotRows, rows(e) - m);
-      const auto* prepared = DotOf<T>::type::prepare(inputs + m * K, some * K);
-      dot_product<T>(some, prepared, weights, nullptr, outputs + m * N, N, K, 0, N);
-    }
+    const auto* prepared = prepare_inputs(inputs, rows(e), K);
+    dot_product<T>(rows(e), prepared, weights, nullptr, outputs, N, K, 0, N);
   }
 };
 

@@ -7,14 +7,14 @@ namespace {
 template <class T>
 void multiply(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads) {
   const int64_t M = x.rows, N = w.rows, K = x.depth;
-  if (x.transposed || M > kMaxDotRows) return panel_product(x, w, bias, y, threads);
+  if (x.transposed || M >= kManyRows) return panel_product(x, w, bias, y, threads);
   if (w.transposed) {
     parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
       const int64_t n = i * kSumColumns;
       row_product(x.data, w.data, bias, y, M, K, N, n, smaller(n + kSumColumns, N));
     });
   } else {
-    const auto* inputs = DotOf<T>::type::prepare(x.data, M * K);
+    const auto* inputs = prepare_inputs(x.data, M, K);
     parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
       const int64_t n = i * kDotColumns;
       dot_product(M, inputs, w.data, bias, y, N, K, n, smaller(n + kDotColumns, N));

@@ -11,6 +11,8 @@
 
 namespace mindgen::MG_ISA {
 
+constexpr int64_t kManyRows = 17;  // from here on packing the inputs pays
+
 template <class T>
 struct BlockOf {
   using type = VectorBlock<FloatKernel<T>>;

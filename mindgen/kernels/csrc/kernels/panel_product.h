@@ -104,12 +104,12 @@ class PanelProduct {
       Block::pack_weights(w_, row, padded_rows, k, units, to);
       weights = to;
     }
-    for (int64_t p = 0; p < panels; p += Block::kPanels) {
-      for (int64_t r = 0; r < rows; r += Block::kRows) {
-        Block::multiply(smaller(Block::kPanels, panels - p),
-                        {weights + r * weight_step, weight_step, packed(u, first_panel + p), slice_units_ * kWidth,
-                         units, sums + p * sum_step + r * kWidth, sum_step, u > 0});
-      }
+    int64_t p = 0;
+    for (int64_t groups = ceil_divide(panels, Block::kPanels); groups > 0; groups--) {
+      const int64_t count = ceil_divide(panels - p, groups);  // 2 + 2 rather than 3 + 1
+      Block::multiply(count, {weights, weight_step, round_up(rows, Block::kRows), packed(u, first_panel + p),
+                              slice_units_ * kWidth, units, sums + p * sum_step, sum_step, u > 0});
+      p += count;
     }
   }
 

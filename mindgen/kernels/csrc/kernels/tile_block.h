@@ -29,10 +29,14 @@ class TileBlock {
 
   static void multiply(int64_t panels, const Operands& o) {
     tile_memory_barrier();
-    if (panels == 2) {
-      multiply_pair(o);
-    } else {
-      multiply_single(o);
+    for (int64_t row = 0; row < o.rows; row += kRows) {
+      const uint32_t* weights = o.weights + row * o.weight_step;
+      float* sums = o.sums + row * kWidth;
+      if (panels == 2) {
+        multiply_pair(o, weights, sums);
+      } else {
+        multiply_single(o, weights, sums);
+      }
     }
   }
 
@@ -41,19 +45,19 @@ class TileBlock {
   static constexpr int64_t kStride = kTileRowBytes;
 
   // Tiles 0 to 3 are the sums: rows 0..15 of both panels, then rows 16..31.
-  static void multiply_pair(const Operands& o) {
+  static void multiply_pair(const Operands& o, const uint32_t* weights, float* sums) {
     if (o.accumulate) {
-      tile_load(0, o.sums, kStride);
-      tile_load(1, o.sums + o.sum_step, kStride);
-      tile_load(2, o.sums + kTileUnits, kStride);
-      tile_load(3, o.sums + o.sum_step + kTileUnits, kStride);
+      tile_load(0, sums, kStride);
+      tile_load(1, sums + o.sum_step, kStride);
+      tile_load(2, sums + kTileUnits, kStride);
+      tile_load(3, sums + o.sum_step + kTileUnits, kStride);
     } else {
       tile_zero(0);
       tile_zero(1);
       tile_zero(2);
       tile_zero(3);
     }
-    const uint32_t *upper = o.weights, *lower = o.weights + kTileRows * o.weight_step;
+    const uint32_t *upper = weights, *lower = weights + kTileRows * o.weight_step;
     const uint32_t *left = o.panels, *right = o.panels + o.panel_step;
     for (int64_t at = 0; at < o.units * kWidth; at += kTileUnits) {
       tile_load(6, left + at, kStride);
@@ -65,21 +69,21 @@ class TileBlock {
       tile_multiply_add(2, 5, 6);
       tile_multiply_add(3, 5, 7);
     }
-    tile_store(0, o.sums, kStride);
-    tile_store(1, o.sums + o.sum_step, kStride);
-    tile_store(2, o.sums + kTileUnits, kStride);
-    tile_store(3, o.sums + o.sum_step + kTileUnits, kStride);
+    tile_store(0, sums, kStride);
+    tile_store(1, sums + o.sum_step, kStride);
+    tile_store(2, sums + kTileUnits, kStride);
+    tile_store(3, sums + o.sum_step + kTileUnits, kStride);
   }
 
-  static void multiply_single(const Operands& o) {
+  static void multiply_single(const Operands& o, const uint32_t* weights, float* sums) {
     if (o.accumulate) {
-      tile_load(0, o.sums, kStride);
-      tile_load(2, o.sums + kTileUnits, kStride);
+      tile_load(0, sums, kStride);
+      tile_load(2, sums + kTileUnits, kStride);
     } else {
       tile_zero(0);
       tile_zero(2);
     }
-    const uint32_t *upper = o.weights, *lower = o.weights + kTileRows * o.weight_step;
+    const uint32_t *upper = weights, *lower = weights + kTileRows * o.weight_step;
     for (int64_t at = 0; at < o.units * kWidth; at += kTileUnits) {
       tile_load(6, o.panels + at, kStride);
       tile_load(4, upper + at, kStride);
@@ -87,8 +91,8 @@ class TileBlock {
       tile_load(5, lower + at, kStride);
       tile_multiply_add(2, 5, 6);
     }
-    tile_store(0, o.sums, kStride);
-    tile_store(2, o.sums + kTileUnits, kStride);
+    tile_store(0, sums, kStride);
+    tile_store(2, sums + kTileUnits, kStride);
   }
 };
 
