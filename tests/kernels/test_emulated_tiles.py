@@ -2,14 +2,15 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import test_grouped_matmul
 import test_matmul
-from conftest import REPOSITORY
 
 from mindgen.kernels.library import KernelLibrary
 
+REPOSITORY = Path(__file__).parents[2]
 TARGET = "mindgen_emulated_tiles"
 
 
