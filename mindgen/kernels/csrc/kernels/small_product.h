@@ -31,7 +31,7 @@ static void add_block_product(const float* a, int64_t a_stride, const float* b, 
   }
 }
 
-// As many rows as twelve sums and their operands leave in sixteen vector registers.
+// Six rows at a time: twelve sums and their operands fill the sixteen vector registers of AVX2.
 template <int VECTORS>
 static void add_column_product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
                                int64_t c_stride, int64_t rows, int64_t depth) {
