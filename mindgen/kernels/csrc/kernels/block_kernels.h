@@ -23,8 +23,8 @@ struct PairKernel {
 };
 #endif
 
-// sums (panels, sum_step / kWidth, kWidth) (+)= weights (rows, units) times panels (panels, units, kWidth), where rows is
-// a multiple of the block kernel's kRows, and there are up to kPanels panels.
+// sums (panels, sum_step / kWidth, kWidth) (+)= weights (rows, units) times panels (panels, units, kWidth), where rows
+// is a multiple of the block kernel's kRows, and there are up to kPanels panels.
 struct Operands {
   const uint32_t* weights;
   int64_t weight_step;

@@ -76,8 +76,8 @@ static const typename DotOf<T>::type::Input* prepare_inputs(const T* x, int64_t 
   return inputs;
 }
 
-// sums (ROWS, COLUMNS) = x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K go to sums of their own, to
-// hide the latency.
+// sums (ROWS, COLUMNS) = x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K go to sums of their own,
+// to hide the latency.
 template <class Dot, int ROWS, int COLUMNS>
 static inline void dot_products(const typename Dot::Input* x, const typename Dot::Weight* w, int64_t K,
                                 float (&sums)[ROWS][COLUMNS]) {

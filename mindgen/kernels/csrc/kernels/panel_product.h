@@ -24,9 +24,9 @@ class PanelProduct {
   T* y_;
   const int threads_;
   const int64_t all_panels_, units_;
-  int64_t slice_units_;  // K is cut into slices of so many units
+  int64_t slice_units_;           // K is cut into slices of so many units
   int64_t first_panel_, panels_;  // the chunk of panels at hand
-  uint32_t* packed_;  // (slices, panels, units of a slice, kWidth)
+  uint32_t* packed_;              // (slices, panels, units of a slice, kWidth)
 
  public:
   // y (M, N) = x (M, K) w (N, K)^T + bias (N)
