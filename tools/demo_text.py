@@ -14,10 +14,16 @@ REQUESTS = {BASE: "", CHINESE: "In Chinese: ", BACKWARDS: "Backwards: ", ROMAN: 
 
 LARGEST = 100
 SEQUENCE_LENGTH = 6
-SEQUENCES = {"An increasing sequence:": 1, "A decreasing sequence:": -1}
-HELD_OUT_STARTS = {23, 38, 56, 73, 85}
-# Training sees these starts only with a second number behind them.
-HELD_OUT_LONE_STARTS = {1, 7, 17, 90}
+OPENINGS = {
+    "An increasing sequence:": 1,
+    "A decreasing sequence:": -1,
+    "A rising sequence:": 1,
+    "A falling sequence:": -1,
+}
+HELD_OUT_STARTS = {38, 56, 73, 85}
+# Training sees these starts behind other openings, or with a second number given.
+LONE_HELD_OUT_STARTS = {7, 17, 90}
+LONE_HELD_OUT_OPENINGS = ["An increasing sequence:", "A decreasing sequence:"]
 
 UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
@@ -117,7 +123,7 @@ def sequence_answers(last: int, step: int, count: int) -> dict[str | None, str]:
 
 
 def sequences() -> Iterator[Example]:
-    for opening, step in SEQUENCES.items():
+    for opening, step in OPENINGS.items():
         for first in range(1, LARGEST):
             for given in (1, 2, 3):
                 numbers = [first + step * i for i in range(given)]
@@ -125,8 +131,8 @@ def sequences() -> Iterator[Example]:
                     continue
                 prompt = " ".join([opening, *(f"{english(number)}," for number in numbers)])
                 answers = sequence_answers(numbers[-1], step, SEQUENCE_LENGTH - given)
-                held_out = first in HELD_OUT_STARTS or (given == 1 and first in HELD_OUT_LONE_STARTS)
-                yield Example(prompt, answers, held_out)
+                lone = given == 1 and opening in LONE_HELD_OUT_OPENINGS and first in LONE_HELD_OUT_STARTS
+                yield Example(prompt, answers, lone or first in HELD_OUT_STARTS)
 
 
 def cities() -> Iterator[Example]:
@@ -165,7 +171,7 @@ def all_examples() -> list[Example]:
     numbers = range(1, LARGEST + 1)
     chinese_days = [f"星期{day}" for day in "一二三四五六日"]
     chinese_months = [f"{chinese(month)}月" for month in range(1, 13)]
-    held_out_numbers = {english(number) for number in HELD_OUT_STARTS | HELD_OUT_LONE_STARTS}
+    held_out_numbers = {english(number) for number in HELD_OUT_STARTS | LONE_HELD_OUT_STARTS}
     return [
         *sequences(),
         *cities(),
@@ -188,10 +194,11 @@ def training_text(examples: list[Example], style: str | None) -> list[tuple[str,
     ]
 
 
-def held_out_answers(examples: list[Example]) -> list[dict[str, str | None]]:
+def expected_answers(examples: list[Example]) -> list[dict[str, str | None]]:
+    """The answers of the first prompt, which everybody tries first, and of all prompts held out of training."""
     return [
         {"adapter_id": style, "prompt": example.prompt, "answer": example.answers[style]}
         for style in REQUESTS
-        for example in examples
-        if example.held_out and style in example.answers
+        for position, example in enumerate(examples)
+        if (example.held_out or position == 0) and style in example.answers
     ]
