@@ -38,7 +38,7 @@ SHAPES = [
 # N, K of one matrix; so many of them are read in turn that no cache holds them.
 SINGLE_ROW_SHAPES = [(9728, 896), (896, 4864), (2048, 2048)]
 WEIGHT_BYTES = 384 << 20
-PAUSE = 0.005  # lets the threads of the last one go to sleep
+PAUSE = 0.05  # the threads of the last one spin for a while before they sleep
 
 
 def load_limits(best_instruction_set: str) -> ctypes.CDLL:

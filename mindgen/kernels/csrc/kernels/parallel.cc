@@ -24,16 +24,18 @@ struct Job {
   }
 };
 
-// Between the kernels of a step there is less than this, and waking a sleeping thread takes about as long.
-constexpr auto kSpinTime = std::chrono::microseconds(200);
+// Waking a sleeping thread takes about as long as a small kernel, so threads wait awake for a while: first for the
+// next kernel to follow at once, then leaving the core to whoever else can run.
+constexpr auto kKeepCore = std::chrono::microseconds(50);
+constexpr auto kStayAwake = std::chrono::microseconds(1000);
 
-// Leaves the core to whoever else can run.
 template <class Condition>
 bool spin_until(const Condition& condition) {
-  const auto end = std::chrono::steady_clock::now() + kSpinTime;
+  const auto start = std::chrono::steady_clock::now();
   while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    sched_yield();
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited > kStayAwake) return false;
+    if (waited > kKeepCore) sched_yield();
   }
   return true;
 }
