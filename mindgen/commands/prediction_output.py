@@ -148,12 +148,12 @@ class RunReport:
             return
         num_prompt_tokens = sum(len(output.prompt_token_ids) for output in self._outputs)
         num_tokens = sum(len(output.outputs[0].token_ids) for output in self._outputs)
-        seconds = time.perf_counter() - self.loaded
+        num_later, seconds = num_tokens - len(self._outputs), time.perf_counter() - self._first_token
         print(
-            f"{len(self._outputs)} prompts of {num_prompt_tokens} tokens, {num_tokens} tokens generated: "
-            f"{num_tokens / seconds:.1f} tokens/s\n"
-            f"first token {self._first_token - self.started:.2f} s after the start: importing "
+            f"{len(self._outputs)} prompt(s), {num_prompt_tokens} tokens; {num_tokens} tokens generated, "
+            f"{num_later / seconds:.1f} tokens/s after the first\n"
+            f"time to first token {self._first_token - self.started:.2f} s: importing "
             f"{self.imported - self.started:.2f} s, loading {self.loaded - self.imported:.2f} s, "
-            f"compiling and prefill {self._first_token - self.loaded:.2f} s",
+            f"compiling and prompt {self._first_token - self.loaded:.2f} s",
             file=sys.stderr,
         )

@@ -1,0 +1,128 @@
+"""The LLM class on the demo: its adapters' answers, and results that do not depend on company."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindgen import LLM, SamplingParams
+from mindgen.engine.config import EngineConfig
+from mindgen.errors import MindgenError, RequestError, UnknownAdapterError
+
+ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
+PROMPTS = [answer["prompt"] for answer in ANSWERS]
+ADAPTERS = [answer["adapter_id"] for answer in ANSWERS]
+GREEDY = SamplingParams(temperature=0, max_tokens=80)
+
+
+@pytest.fixture(scope="module")
+def llm():
+    return LLM("demo")
+
+
+def texts(llm: LLM, **arguments) -> list[str]:
+    return [output.outputs[0].text for output in llm.generate(PROMPTS, GREEDY, ADAPTERS, **arguments)]
+
+
+def test_held_out_prompts_are_answered_right_in_one_mixed_batch(llm):
+    assert texts(llm) == [answer["answer"] for answer in ANSWERS]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_answers_are_right_in_every_dtype(dtype):
+    chosen = ANSWERS[:: len(ANSWERS) // 4]
+    llm = LLM("demo", dtype=dtype)
+    outputs = llm.generate([a["prompt"] for a in chosen], GREEDY, [a["adapter_id"] for a in chosen])
+    assert [output.outputs[0].text for output in outputs] == [a["answer"] for a in chosen]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EngineConfig(max_num_seqs=1, max_num_batched_tokens=4),
+        EngineConfig(max_num_seqs=3, max_num_batched_tokens=7, block_size=4),
+        EngineConfig(max_num_seqs=5, num_blocks=40, block_size=8, max_model_len=160),
+    ],
+)
+def test_chunks_queues_and_small_blocks_change_nothing(config):
+    assert texts(LLM("demo", config=config)) == [answer["answer"] for answer in ANSWERS]
+
+
+def test_sampled_tokens_depend_on_the_seed_alone(llm):
+    def sample(prompts: list[str], adapters: list[str | None], seeds: list[int]) -> list[list[int]]:
+        params = [SamplingParams(temperature=1.5, seed=seed, max_tokens=20, ignore_eos=True) for seed in seeds]
+        return [output.outputs[0].token_ids for output in llm.generate(prompts, params, adapters)]
+
+    together = sample(PROMPTS[:6], ADAPTERS[:6], list(range(6)))
+    alone = [sample([PROMPTS[i]], [ADAPTERS[i]], [i])[0] for i in range(6)]
+    assert together == alone
+
+
+def test_stream_joins_to_the_final_text(llm):
+    chunks: dict[int, str] = {}
+    outputs = {}
+    for chunk in llm.stream(PROMPTS[:5], GREEDY, ADAPTERS[:5]):
+        chunks[chunk.index] = chunks.get(chunk.index, "") + chunk.text
+        if chunk.output is not None:
+            outputs[chunk.index] = chunk.output
+    assert [chunks[index] for index in range(5)] == [outputs[index].outputs[0].text for index in range(5)]
+
+
+def test_outputs_say_who_answered_and_why_it_ended(llm):
+    first, second = llm.generate(
+        PROMPTS[0], SamplingParams(temperature=0, max_tokens=2), [None, "A1"][:1]
+    ) + llm.generate(PROMPTS[0], GREEDY, "A1")
+    assert (first.adapter_id, first.adapter_digest) == (None, None)
+    assert second.adapter_id == "A1" and len(second.adapter_digest) == 64
+    assert (first.outputs[0].finish_reason, second.outputs[0].finish_reason) == ("length", "stop")
+    assert len(first.outputs[0].token_ids) == 2
+    metrics = second.metrics
+    assert metrics.arrival_time <= metrics.first_token_time <= metrics.finished_time
+
+
+def test_a_refused_request_leaves_the_engine_clean(llm):
+    before = texts(llm)
+    for prompts, adapters, error in (
+        ([PROMPTS[0], ""], None, RequestError),
+        ([PROMPTS[0], "word " * 3000], None, RequestError),
+        ([PROMPTS[0], PROMPTS[1]], ["A1", "A9"], UnknownAdapterError),
+        ([PROMPTS[0]], ["A1", "A2"], RequestError),
+    ):
+        with pytest.raises(error):
+            llm.generate(prompts, GREEDY, adapters)
+    llm._engine._scheduler.check_integrity()
+    llm._engine._pool.check_integrity()
+    assert texts(llm) == before
+
+
+def test_a_stream_that_nobody_reads_on_frees_its_blocks(llm):
+    stream = llm.stream(PROMPTS[:4], GREEDY, ADAPTERS[:4])
+    next(stream)
+    stream.close()
+    assert not llm._engine.has_unfinished()
+    llm._engine._scheduler.check_integrity()
+
+
+def test_unknown_adapter_may_be_the_base_model():
+    llm = LLM("demo", on_missing_adapter="base")
+    output = llm.generate(PROMPTS[0], GREEDY, "B7")[0]
+    assert output.adapter_id is None and "B7" in output.warnings[0]
+    assert output.outputs[0].text == llm.generate(PROMPTS[0], GREEDY)[0].outputs[0].text
+
+
+def test_wrong_arguments():
+    for arguments in (
+        {"dtype": "int8"},
+        {"on_missing_adapter": "ignore"},
+        {"model": "nowhere"},
+        {"adapters": "nowhere"},
+    ):
+        with pytest.raises(MindgenError):
+            LLM(**arguments)
+
+
+def test_two_engines_in_one_process(llm):
+    other = LLM("demo", config=EngineConfig(block_size=8))
+    assert texts(other) == texts(llm)
+    assert np.all([output.adapter_digest for output in other.generate(PROMPTS[0], GREEDY, "A1")])

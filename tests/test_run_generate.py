@@ -1,0 +1,147 @@
+"""run_generate.py as a user types it: answers, formats, and mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(encoding="utf-8"))
+
+
+def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run_generate.py"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+
+
+def expected_answer(adapter_id: str | None, prompt: str) -> str:
+    return next(a["answer"] for a in ANSWERS if a["adapter_id"] == adapter_id and a["prompt"] == prompt)
+
+
+def refusal(*arguments: object, code: int, cwd: Path = ROOT) -> str:
+    """The one line that a mistake gets."""
+    result = run(*arguments, cwd=cwd)
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("mindgen: error: ")
+    return result.stderr
+
+
+def test_the_command_alone_answers_and_tells_its_figures():
+    result = run("--adapter_id", "A1")
+    assert result.returncode == 0, result.stderr
+    prompt = "An increasing sequence: one,"
+    assert result.stdout == f"{prompt}{expected_answer('A1', prompt)}\n"
+    assert "tokens/s" in result.stderr and "time to first token" in result.stderr
+
+
+def test_several_prompts_and_adapters_in_one_batch_as_json_lines(tmp_path):
+    chosen = [next(a for a in reversed(ANSWERS) if a["adapter_id"] == name) for name in ("A3", None, "A1", "A2")]
+    target = tmp_path / "answers.jsonl"
+    result = run(
+        "--predict_data", *(answer["prompt"] for answer in chosen),
+        "--adapter_id", *(answer["adapter_id"] or "base" for answer in chosen),
+        "--output", target,
+    )  # fmt: skip
+    assert result.returncode == 0 and result.stdout == "", result.stderr
+    records = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [record["text"] for record in records] == [answer["answer"] for answer in chosen]
+    assert [record["adapter_id"] for record in records] == [answer["adapter_id"] for answer in chosen]
+    digests = [record["adapter_digest"] for record in records]
+    assert digests[1] is None and len(set(digests)) == 4
+    assert {record["finish_reason"] for record in records} == {"stop"}
+
+
+def test_prompts_from_a_file_from_another_folder(tmp_path):
+    chosen = [answer for answer in ANSWERS if answer["adapter_id"] == "A2"][:3]
+    (tmp_path / "prompts.txt").write_text("\n\n".join(answer["prompt"] for answer in chosen) + "\n")
+    result = run("--predict_data", "prompts.txt", "--adapter_id", "A2", cwd=tmp_path)
+    assert result.stdout.splitlines() == [answer["prompt"] + answer["answer"] for answer in chosen]
+
+
+def test_sampling_with_a_seed_repeats_and_length_flags_bound():
+    flags = (
+        "--predict_data",
+        "I love",
+        "--do_sample",
+        "--temperature",
+        3,
+        "--top_k",
+        40,
+        "--seed",
+        7,
+        "--output",
+        "jsonl",
+    )
+    first, again = (json.loads(run(*flags, "--max_new_tokens", 12).stdout) for _ in range(2))
+    assert first == again
+    assert first["num_tokens"] <= 12
+    bounded = json.loads(run("--max_length", 9, "--config", ROOT / "tests" / "data" / "no_limits.yaml", *flags).stdout)
+    assert bounded["num_prompt_tokens"] + bounded["num_tokens"] <= 9
+
+
+def test_missing_adapter_may_be_asked_to_be_the_base_model():
+    prompt = "An increasing sequence: one,"
+    result = run("--adapter_id", "B7", "--on_missing_adapter", "base")
+    assert result.returncode == 0
+    assert result.stdout.startswith(prompt + expected_answer(None, prompt))
+    assert "unknown adapter_id 'B7'" in result.stdout and "warning: prompt 0: unknown adapter_id 'B7'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("--adapter_id", "A9"), 2, "unknown adapter_id 'A9'"),
+        (("--adapter_id", "A9"), 2, "known adapters: A1, A2, A3"),
+        (("--predict_data", ""), 1, "prompt 0 is empty"),
+        (("--predict_data", "word " * 3000), 1, "the context of"),
+        (("--predict_data", "missing.txt"), 2, "cannot read the prompts in missing.txt"),
+        (("--config", "missing.yaml"), 2, "cannot read the configuration missing.yaml"),
+        (("--model", "missing"), 1, "no such model folder: missing"),
+        (("--model", "tests"), 1, "tests has no config.json"),
+        (("--adapter_path", "missing.json"), 1, "cannot read the adapter list missing.json"),
+        (("--adapter_id", "A1", "A2"), 2, "2 names for 1 prompts"),
+        (("--output", "answers.csv"), 2, "ending in .txt or .jsonl"),
+        (("--top_p", "3", "--do_sample"), 1, "top_p must be above 0 and at most 1, not 3.0"),
+        (("--use_parallel", "True"), 2, "use_parallel"),
+        (("--max_new_tokens", "0"), 1, "max_tokens must be at least 1"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, code, expected):
+    assert expected in refusal(*arguments, code=code)
+
+
+def test_damaged_adapters_are_refused_and_others_still_work(tmp_path):
+    (tmp_path / "bad").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "bad" / name).write_bytes((ROOT / "adapters" / "A1" / name).read_bytes())
+    weights = tmp_path / "bad" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    listing = {"bad": "bad", "good": str(ROOT / "adapters" / "A2")}
+    (tmp_path / "lora_adapter.json").write_text(json.dumps(listing))
+    assert "truncated" in refusal("--adapter_path", tmp_path, "--adapter_id", "bad", code=1)
+    assert run("--adapter_path", tmp_path, "--adapter_id", "good").returncode == 0
+
+
+def test_damaged_model(tmp_path):
+    demo = ROOT / "mindgen" / "demo" / "model"
+    for path in demo.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert "truncated or damaged" in refusal("--model", tmp_path, code=1)
+    weights.unlink()
+    assert "neither model.safetensors nor" in refusal("--model", tmp_path, code=1)
+
+
+def test_debug_shows_the_traceback():
+    result = run("--adapter_id", "A9", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr and "UnknownAdapterError" in result.stderr
