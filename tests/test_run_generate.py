@@ -15,9 +15,7 @@ ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(e
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_generate.py"), *map(str, arguments)]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=120)
 
 
 def expected_answer(adapter_id: str | None, prompt: str) -> str:
@@ -67,19 +65,8 @@ def test_prompts_from_a_file_from_another_folder(tmp_path):
 
 
 def test_sampling_with_a_seed_repeats_and_length_flags_bound():
-    flags = (
-        "--predict_data",
-        "I love",
-        "--do_sample",
-        "--temperature",
-        3,
-        "--top_k",
-        40,
-        "--seed",
-        7,
-        "--output",
-        "jsonl",
-    )
+    sampling = ("--do_sample", "--temperature", 3, "--top_k", 40, "--seed", 7)
+    flags = ("--predict_data", "I love", "--output", "jsonl", *sampling)
     first, again = (json.loads(run(*flags, "--max_new_tokens", 12).stdout) for _ in range(2))
     assert first == again
     assert first["num_tokens"] <= 12
