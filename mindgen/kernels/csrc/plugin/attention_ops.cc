@@ -43,7 +43,7 @@ MINDGEN_OP(ApplyRotaryPosEmb) {
   return apply_rotary(call, cos_format == 3);
 }
 
-MINDGEN_OP(ApplyRotaryPosEmbFloat32) {
+MINDGEN_CUSTOM_OP(ApplyRotaryPosEmbFloat32) {
   call.require_count(7);
   return apply_rotary(call, false);
 }
@@ -52,6 +52,7 @@ MINDGEN_OP(ApplyRotaryPosEmbFloat32) {
 static int reshape_and_cache(const OpCall& call) {
   call.require_count(6);
   call.require(call.ndims[2] == 4, "caches must be (blocks, block, Hkv, D)");
+  for (int copied : call.copied) call.require(copied != 2 && copied != 3, "caches must be contiguous, not views");
   const int64_t T = call.elements(4), slots = call.dim(2, 0) * call.dim(2, 1), width = call.elements(2, 2, 4);
   call.dtype({0, 1, 2, 3});
   call.require(call.elements(0) == T * width && call.elements(1) == T * width,
@@ -62,7 +63,7 @@ static int reshape_and_cache(const OpCall& call) {
 }
 
 MINDGEN_OP(ReshapeAndCache) { return reshape_and_cache(call); }
-MINDGEN_OP(ReshapeAndCacheFloat32) { return reshape_and_cache(call); }
+MINDGEN_CUSTOM_OP(ReshapeAndCacheFloat32) { return reshape_and_cache(call); }
 
 static void require_paged_shapes(const OpCall& call, int query_lens) {
   call.require(call.ndims[1] == 4 && call.ndims[3] == 2, "caches must be (blocks, block, Hkv, D), block_tables (B, n)");
@@ -105,7 +106,7 @@ MINDGEN_OP(PagedAttention) {
 }
 
 // query, key_cache, value_cache, block_tables, context_lens, q_seq_lens, scale (1,), y
-MINDGEN_OP(PagedAttentionFloat32) {
+MINDGEN_CUSTOM_OP(PagedAttentionFloat32) {
   call.require_count(8);
   require_paged_shapes(call, 5);
   const int64_t D = call.dim(1, 3), Hq = D > 0 ? call.last(0) / D : 0;

@@ -3,14 +3,24 @@
 
 using mindgen::OpCall;
 
+// Input i in y's dtype, in `memory` when it has another: MindSpore leaves its implicit conversions to the plugin.
+static const void* in_output_dtype(const OpCall& call, int i, std::vector<char>& memory) {
+  const mg_dtype from = call.dtype({i}), to = call.dtype({call.count - 1});
+  if (from == to) return call.params[i];
+  memory.resize(call.elements(i) * call.item_size(call.count - 1));
+  call.require(mg_cast(call.params[i], from, memory.data(), to, call.elements(i)) == MG_OK, mg_last_error());
+  return memory.data();
+}
+
 // a, b, y
 template <typename Kernel>
 static int binary(const OpCall& call, Kernel kernel) {
   call.require_count(3);
+  std::vector<char> a_memory, b_memory;
   const std::vector<int64_t> a = call.broadcast_strides(0, call.ndims[0], call.ndims[2]);
   const std::vector<int64_t> b = call.broadcast_strides(1, call.ndims[1], call.ndims[2]);
-  return kernel(call.params[0], call.params[1], call.params[2], call.ndims[2], call.shapes[2], a.data(), b.data(),
-                call.dtype({0, 1, 2}));
+  return kernel(in_output_dtype(call, 0, a_memory), in_output_dtype(call, 1, b_memory), call.params[2], call.ndims[2],
+                call.shapes[2], a.data(), b.data(), call.dtype({2}));
 }
 
 MINDGEN_OP(Add) { return binary(call, mg_add); }

@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "views.h"
+
 namespace {
 
 struct DtypeName {
@@ -68,10 +70,11 @@ std::vector<int64_t> OpCall::broadcast_strides(int i, int axes, int out_axes) co
   return strides;
 }
 
-int serve(const char* op, const OpCall& call, OpBody* body) {
+int serve(const char* op, OpCall call, InputInfo* info, OpBody* body) {
   std::string reason;
   try {
-    if (body(call) == MG_OK) return 0;
+    const ContiguousInputs inputs(call, info);
+    if (body(inputs.call()) == MG_OK) return 0;
     reason = mg_last_error();
   } catch (const std::exception& error) {
     reason = error.what();

@@ -20,6 +20,7 @@ struct OpCall {
   int* ndims;
   int64_t** shapes;
   const char** dtypes;
+  std::vector<int> copied;  // the inputs that are copies, and not the caller's memory
 
   bool absent(int i) const { return params[i] == nullptr || std::strcmp(dtypes[i], "none") == 0; }
   int64_t dim(int i, int axis) const { return shapes[i][axis < 0 ? axis + ndims[i] : axis]; }
@@ -76,17 +77,25 @@ struct OpCall {
 
 using OpBody = int(const OpCall& call);
 
+class InputInfo;
+
 // Runs an op's body and returns what MindSpore takes for success or failure. Why a call was refused becomes the
 // library's last error and one line on stderr.
-int serve(const char* op, const OpCall& call, OpBody* body);
+int serve(const char* op, OpCall call, InputInfo* info, OpBody* body);
 
 }  // namespace mindgen
 
 // Defines the entry point of one op; the body sees the call as `call` and returns MG_OK or MG_ERROR.
-#define MINDGEN_OP(Name)                                                                                         \
-  static int Name##_body(const mindgen::OpCall& call);                                                           \
-  extern "C" __attribute__((visibility("default"))) int Name(int count, void** params, int* ndims,               \
-                                                             int64_t** shapes, const char** dtypes, void*, void*) { \
-    return mindgen::serve(#Name, mindgen::OpCall{count, params, ndims, shapes, dtypes}, Name##_body);            \
-  }                                                                                                              \
+#define MINDGEN_OP(Name) MINDGEN_ENTRY_POINT(Name, static_cast<mindgen::InputInfo*>(extra))
+
+// An entry point for ops.Custom, whose last argument is something else.
+#define MINDGEN_CUSTOM_OP(Name) MINDGEN_ENTRY_POINT(Name, ((void)extra, nullptr))
+
+#define MINDGEN_ENTRY_POINT(Name, info)                                                                            \
+  static int Name##_body(const mindgen::OpCall& call);                                                             \
+  extern "C" __attribute__((visibility("default"))) int Name(int count, void** params, int* ndims,                 \
+                                                             int64_t** shapes, const char** dtypes, void*,         \
+                                                             void* extra) {                                        \
+    return mindgen::serve(#Name, mindgen::OpCall{count, params, ndims, shapes, dtypes, {}}, info, Name##_body);    \
+  }                                                                                                                \
   static int Name##_body(const mindgen::OpCall& call)
