@@ -150,39 +150,38 @@ def test_gradients():
     np.testing.assert_array_equal(gradient.asnumpy(), np.repeat(2 * weight.asnumpy().sum(0)[:, None], 2, axis=1))
 
 
-class Views(nn.Cell):
-    """Transposes and slices, which MindSpore passes on without copying them."""
+class OfView(nn.Cell):
+    """Ops of a transpose or a slice, which MindSpore passes on without copying it."""
 
-    def __init__(self):
+    def __init__(self, kind):
         super().__init__()
-        self.rms_norm = gen.RmsNorm(1e-5)
-        self.matmul = ops.MatMul()
+        self.kind = kind
+        self.matmul = ops.MatMul(transpose_b=True)
         self.mul = ops.Mul()
-        self.concat = ops.Concat(1)
 
-    def construct(self, x, ones):
-        """x (3, 4), ones (3)."""
-        transposed, columns, rows = mint.transpose(x, 0, 1), mint.narrow(x, 1, 1, 2), mint.narrow(x, 0, 1, 2)
-        return (
-            self.matmul(x, transposed),
-            self.mul(transposed, transposed),
-            self.mul(columns, columns),
-            self.mul(rows, rows),
-            self.concat((columns, x)),
-            ops.cast(transposed, mindspore.int32),
-            self.rms_norm(transposed, ones)[0],
-            self.rms_norm(ops.mul(transposed, 1.0), ones)[0],
-        )
+    def construct(self, x):
+        if self.kind == "transposed":
+            view = mint.transpose(x, 0, 1)
+        else:
+            view = mint.narrow(x, 0 if self.kind == "rows" else 1, 1, 2)
+        return self.matmul(view, view), self.mul(view, view), ops.cast(view, mindspore.int32)
 
 
-def test_views(mode):
-    if mode == "dynamic graph":
-        pytest.skip("MindSpore has no views there")
-    x = np.arange(12, dtype=np.float32).reshape(3, 4)
-    [outputs] = run(mode, Views(), (Tensor(x), Tensor(np.ones(3, np.float32))))
-    expected = (
-        x @ x.T, x.T * x.T, x[:, 1:3] * x[:, 1:3], x[1:] * x[1:], np.concatenate([x[:, 1:3], x], axis=1), x.T,
-    )  # fmt: skip
-    for actual, wanted in zip(outputs, expected, strict=False):
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("kind", ["transposed", "rows", "columns"])
+@pytest.mark.parametrize("mode", ["static graph", "pynative"])
+def test_views(mode, kind, dtype):
+    x = np.arange(12).reshape(3, 4)
+    view = {"transposed": x.T, "rows": x[1:], "columns": x[:, 1:3]}[kind]
+    [outputs] = run(mode, OfView(kind), [Tensor(x.astype(dtype))])
+    expected = view @ view.T, view * view, view
+    for actual, wanted in zip(outputs, expected, strict=True):
         np.testing.assert_array_equal(actual.asnumpy(), wanted)
-    np.testing.assert_array_equal(outputs[6].asnumpy(), outputs[7].asnumpy())
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "complex128"])
+def test_views_of_other_dtypes(dtype):
+    x = (np.arange(24).reshape(2, 3, 4) % 3).astype(dtype)
+    view = mint.transpose(Tensor(x), 0, 2)[:, 1:]
+    expected = np.concatenate([x.T[:, 1:], x.T[:, 1:]], axis=1)
+    np.testing.assert_array_equal(ops.Concat(1)((view, view)).asnumpy(), expected)
