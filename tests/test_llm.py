@@ -7,7 +7,7 @@ import pytest
 
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
-from mindgen.errors import MindgenError, RequestError, UnknownAdapterError
+from mindgen.errors import AdapterError, MindgenError, RequestError, UnknownAdapterError
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 PROMPTS = [answer["prompt"] for answer in ANSWERS]
@@ -60,6 +60,25 @@ def test_sampled_tokens_depend_on_the_seed_alone(llm):
     together = sample(PROMPTS[:6], ADAPTERS[:6], list(range(6)))
     alone = [sample([PROMPTS[i]], [ADAPTERS[i]], [i])[0] for i in range(6)]
     assert together == alone
+
+
+def test_adapters_join_after_the_base_model_has_answered():
+    """One at a time, so that graphs and slots come to be in the middle of things."""
+    llm = LLM("demo")
+    for adapter_id in (None, "A2", None, "A3", "A2", "A1"):
+        answer = next(answer for answer in ANSWERS if answer["adapter_id"] == adapter_id)
+        assert llm.generate(answer["prompt"], GREEDY, adapter_id)[0].outputs[0].text == answer["answer"]
+
+
+def test_a_broken_adapter_in_the_list_harms_no_other(tmp_path):
+    root = Path(__file__).parents[1]
+    listing = {"gone": "gone", "A3": str(root / "adapters" / "A3")}
+    (tmp_path / "lora_adapter.json").write_text(json.dumps(listing))
+    llm = LLM("demo", adapters=tmp_path)
+    answer = next(answer for answer in ANSWERS if answer["adapter_id"] == "A3")
+    assert llm.generate(answer["prompt"], GREEDY, "A3")[0].outputs[0].text == answer["answer"]
+    with pytest.raises(AdapterError, match="gone"):
+        llm.generate(answer["prompt"], GREEDY, "gone")
 
 
 def test_stream_joins_to_the_final_text(llm):

@@ -1,6 +1,8 @@
 """The engine: takes token ids in, gives token ids out, many requests at a time."""
 
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from mindgen.engine.runner import Runner
 from mindgen.engine.sampler import sample
 from mindgen.engine.scheduler import ScheduledSequence, Scheduler
 from mindgen.engine.sequence import Sequence
-from mindgen.errors import ConfigError, RequestError
+from mindgen.errors import AdapterError, ConfigError, RequestError
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
@@ -44,7 +46,7 @@ class Engine:
         self._config = config
         self._runner = Runner(folder, model_config, cache, num_positions, dtype)
         self._pool = AdapterPool(len(adapters.names()) + 1, self._load_adapter, self._runner.write_adapter)
-        self._lora_enabled = False
+        self._max_rank = 0  # until the first request for an adapter makes room for them
         self._block_manager = BlockManager(cache.num_blocks, cache.block_size)
         self._scheduler = Scheduler(config, self._block_manager)
         self._num_requests = 0
@@ -131,14 +133,23 @@ class Engine:
         if adapter_id is None:
             return self._pool.slot(None)
         self._adapters.folder(adapter_id)  # an unknown name must not cost the memory of all slots
-        if not self._lora_enabled:
-            ranks = [read_peft_config(self._adapters.folder(name)).max_rank() for name in self._adapters.names()]
-            self._runner.enable_lora(self._pool.num_slots, max(ranks))
-            self._lora_enabled = True
+        if self._max_rank == 0:
+            self._max_rank = max([read_peft_config(self._adapters.folder(adapter_id)).max_rank(), *self._known_ranks()])
+            self._runner.enable_lora(self._pool.num_slots, self._max_rank)
         return self._pool.slot(adapter_id)
 
+    def _known_ranks(self) -> Iterator[int]:
+        """The ranks of all adapters that can be read; the others are refused when a request asks for them."""
+        for name in self._adapters.names():
+            with suppress(AdapterError):
+                yield read_peft_config(self._adapters.folder(name)).max_rank()
+
     def _load_adapter(self, adapter_id: str) -> AdapterWeights:
-        return load_adapter(adapter_id, self._adapters.folder(adapter_id), self._runner.modules())
+        adapter = load_adapter(adapter_id, self._adapters.folder(adapter_id), self._runner.modules())
+        rank = max(pair.a.shape[0] for pair in adapter.pairs.values())
+        if rank > self._max_rank:
+            raise AdapterError(f"adapter {adapter_id} has rank {rank}, there is room for {self._max_rank}: start again")
+        return adapter
 
 
 def _num_blocks(model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int) -> int:

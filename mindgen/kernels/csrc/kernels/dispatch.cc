@@ -1,6 +1,5 @@
 #include "dispatch.h"
 
-#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -17,7 +16,7 @@ std::mutex error_mutex;
 std::string last_error;
 
 std::atomic<mg_instruction_set> current_set{mg_best_instruction_set()};
-std::atomic<int> current_threads{omp_get_max_threads()};
+std::atomic<int> current_threads{available_cores()};
 
 const KernelTable& table_of(mg_instruction_set set) {
 #ifdef MG_X86

@@ -27,7 +27,7 @@ void mg_set_error(const char* message);             // for shims that refuse a c
 mg_instruction_set mg_best_instruction_set(void);   // what this machine can run
 mg_instruction_set mg_get_instruction_set(void);    // what the kernels use now (the best, at start)
 int mg_set_instruction_set(mg_instruction_set set); // error when this machine cannot run it
-int mg_set_num_threads(int num_threads);            // >= 1; at start, what OpenMP says
+int mg_set_num_threads(int num_threads);            // >= 1; at start, the cores it may run on
 int mg_get_num_threads(void);
 
 // y (batch, M, N) = x (batch, M, K) times w (batch, N, K)^T + bias (N) or NULL.

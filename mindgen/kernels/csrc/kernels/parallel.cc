@@ -90,6 +90,13 @@ class Pool {
 
 }  // namespace
 
+int available_cores() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
+  const int present = (int)std::thread::hardware_concurrency();
+  return present > 0 ? present : 1;
+}
+
 void run_tasks(int64_t count, int threads, void (*task)(const void*, int64_t), const void* context) {
   static Pool& pool = *new Pool;  // never destroyed: helpers use it to the end of the process
   const int places = (int)(count < threads ? count : threads) - 1;
