@@ -7,6 +7,8 @@
 #include <mutex>
 #include <string>
 
+#include "parallel.h"
+
 namespace mindgen {
 namespace {
 
