@@ -86,6 +86,8 @@ class LLM:
         params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
         adapters = _for_each(prompts, adapter_ids, "adapter_ids")
         open_requests: dict[int, _OpenRequest] = {}
+        if self._engine.has_unfinished():
+            raise RequestError("another stream of this LLM is still open: read it to its end or close it first")
         try:
             for index, arguments in enumerate(zip(prompts, params, adapters, strict=True)):
                 request = self._open(index, *arguments)

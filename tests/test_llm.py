@@ -120,6 +120,8 @@ def test_a_refused_request_leaves_the_engine_clean(llm):
 def test_a_stream_that_nobody_reads_on_frees_its_blocks(llm):
     stream = llm.stream(PROMPTS[:4], GREEDY, ADAPTERS[:4])
     next(stream)
+    with pytest.raises(RequestError, match="another stream"):
+        llm.generate(PROMPTS[0])
     stream.close()
     assert not llm._engine.has_unfinished()
     llm._engine._scheduler.check_integrity()
