@@ -22,7 +22,7 @@ _HOMES = {
 }
 __all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
 
-# MindSpore reads the plugin's path once, when it is imported; so it must be set as early as this.
+# MindSpore reads the plugin's path once, before its first op; so it must be set as early as this.
 plugin.announce()
 
 
