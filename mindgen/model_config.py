@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindgen.checkpoint.hf import read_json
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import ModelError
 
 
@@ -58,7 +58,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         ModelError: a field is missing, of the wrong type, or asks for what mindgen does not serve.
     """
     path = folder / "config.json"
-    raw = read_json(path)
+    raw = read_json_object(path, ModelError)
     architecture = (raw.get("architectures") or ["(none)"])[0]
     if architecture not in _ARCHITECTURES:
         raise ModelError(f"{path}: architecture {architecture} is not served; served are {', '.join(_ARCHITECTURES)}")
@@ -129,7 +129,7 @@ def _read_rope(path: Path, raw: dict[str, Any]) -> RopeConfig:
 
 def _read_eos(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     generation_path = folder / "generation_config.json"
-    generation = read_json(generation_path) if generation_path.is_file() else {}
+    generation = read_json_object(generation_path, ModelError) if generation_path.is_file() else {}
     eos = generation.get("eos_token_id", raw.get("eos_token_id"))
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(type(token_id) is int for token_id in ids):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mindgen.checkpoint.hf import read_json
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import ModelError
 
 _REPLACEMENT = "\ufffd"
@@ -70,7 +70,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return HuggingFaceTokenizer(folder / "tokenizer.json")
     if (folder / "tokenizer.model").is_file():
         config_path = folder / "tokenizer_config.json"
-        config = read_json(config_path) if config_path.is_file() else {}
+        config = read_json_object(config_path, ModelError) if config_path.is_file() else {}
         return SentencePieceTokenizer(folder / "tokenizer.model", config)
     raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model")
 

@@ -93,7 +93,7 @@ def test_missing_adapter_may_be_asked_to_be_the_base_model():
         (("--config", "missing.yaml"), 2, "cannot read the configuration missing.yaml"),
         (("--model", "missing"), 1, "no such model folder: missing"),
         (("--model", "tests"), 1, "tests has no config.json"),
-        (("--adapter_path", "missing.json"), 1, "cannot read the adapter list missing.json"),
+        (("--adapter_path", "missing.json"), 1, "cannot read missing.json: No such file"),
         (("--adapter_id", "A1", "A2"), 2, "2 names for 1 prompts"),
         (("--output", "answers.csv"), 2, "ending in .txt or .jsonl"),
         (("--top_p", "3", "--do_sample"), 1, "top_p must be above 0 and at most 1, not 3.0"),

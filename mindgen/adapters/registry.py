@@ -1,9 +1,9 @@
 """Which adapters exist: the names and folders of a lora_adapter.json."""
 
 import difflib
-import json
 from pathlib import Path
 
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import AdapterError, UnknownAdapterError
 
 LIST_FILE = "lora_adapter.json"
@@ -24,16 +24,9 @@ class AdapterRegistry:
         """
         if path.is_dir():
             path = path / LIST_FILE
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
-        except OSError as error:
-            raise AdapterError(f"cannot read the adapter list {path}: {error.strerror}") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise AdapterError(f"the adapter list {path} is not valid JSON: {error}") from error
-        except ValueError as error:
-            raise AdapterError(f"the adapter list {path}: {error}") from error
-        if not isinstance(raw, dict) or not all(isinstance(folder, str) and folder for folder in raw.values()):
-            raise AdapterError(f'the adapter list {path} must be an object like {{"A1": "path/of/its/folder"}}')
+        raw = read_json_object(path, AdapterError)
+        if not all(isinstance(folder, str) and folder for folder in raw.values()):
+            raise AdapterError(f'{path} must list adapters like {{"A1": "path/of/its/folder"}}')
         return cls({name: path.parent / folder for name, folder in raw.items()})
 
     def names(self) -> list[str]:
@@ -51,12 +44,3 @@ class AdapterRegistry:
             known = ", ".join(self._folders) or "none"
             raise UnknownAdapterError(f"unknown adapter_id {adapter_id!r}{hint}; known adapters: {known}")
         return self._folders[adapter_id]
-
-
-def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The JSON object, unless it says one name twice: which adapter would that be?"""
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{', '.join(repeated)} is listed more than once")
-    return dict(pairs)

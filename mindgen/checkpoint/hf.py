@@ -1,31 +1,13 @@
 """A Hugging Face model folder: config.json and the tensors of one or several safetensors files."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.errors import CheckpointError, ModelError
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ModelError: the file is missing or holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value
 
 
 def model_folder(path: Path) -> Path:
@@ -52,7 +34,7 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
         if not (folder / _SINGLE_FILE).is_file():
             raise ModelError(f"{folder} has neither {_SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
         return map_safetensors(folder / _SINGLE_FILE)
-    weight_map = read_json(folder / _INDEX_FILE).get("weight_map")
+    weight_map = read_json_object(folder / _INDEX_FILE, ModelError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError(f"{folder / _INDEX_FILE} has no weight_map of tensor names to file names")
     shards = {}

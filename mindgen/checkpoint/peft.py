@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.errors import AdapterError, CheckpointError
 
@@ -97,7 +98,7 @@ def read_peft_config(folder: Path) -> PeftConfig:
         AdapterError: it is missing, malformed, or asks for what is not served.
     """
     path = folder / _CONFIG_FILE
-    raw = _read_json(path)
+    raw = read_json_object(path, AdapterError)
     if raw.get("peft_type", "LORA") != "LORA":
         raise AdapterError(f"{path}: peft_type {raw['peft_type']!r} is not served, only LORA")
     for key, harmless in _UNSERVED.items():
@@ -163,7 +164,7 @@ def _pair(path: Path, config: PeftConfig, module: str, half: dict[str, MappedTen
 
 def _digest(folder: Path, tensors: dict[str, MappedTensor]) -> str:
     """SHA-256 of the configuration and the tensors, whatever their order in the files."""
-    hasher = hashlib.sha256(json.dumps(_read_json(folder / _CONFIG_FILE), sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps(read_json_object(folder / _CONFIG_FILE, AdapterError), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
@@ -205,15 +206,3 @@ def _values(path: Path, field: str, pattern: Any) -> list[Any]:
     if not isinstance(pattern, dict):
         raise AdapterError(f"{path}: {field} must be an object of patterns and values, not {pattern!r}")
     return list(pattern.values())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AdapterError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise AdapterError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value

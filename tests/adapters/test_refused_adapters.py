@@ -162,5 +162,5 @@ def test_registry(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"A1": 3}', '{"A1": ""}', '{"A1": "a", "A1": "b"}'])
 def test_malformed_registry(tmp_path, text):
     (tmp_path / "lora_adapter.json").write_text(text)
-    with pytest.raises(AdapterError, match="adapter list"):
+    with pytest.raises(AdapterError, match="lora_adapter.json"):
         AdapterRegistry.from_json(tmp_path / "lora_adapter.json")

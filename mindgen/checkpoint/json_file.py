@@ -1,0 +1,32 @@
+"""JSON files that people and other tools write."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mindgen.errors import MindgenError
+
+
+def read_json_object(path: Path, error_class: type[MindgenError]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        error_class: the file is missing, is not JSON, holds something else, or names a key twice.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_with_unique_keys)
+    except OSError as error:
+        raise error_class(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also bad UTF-8 and bad JSON
+        raise error_class(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise error_class(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there more than once")
+    return dict(pairs)
