@@ -1,6 +1,7 @@
 """The command line: parses, calls the commands, and turns what they raise into one line and an exit code."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,14 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
             raise
         print(f"mindgen: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder without permission
+        if arguments.debug:
+            raise
+        print(f"mindgen: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mindgen: interrupted", file=sys.stderr)
         return 130

@@ -128,6 +128,19 @@ def test_damaged_model(tmp_path):
     assert "neither model.safetensors nor" in refusal("--model", tmp_path, code=1)
 
 
+def test_a_full_disk_is_one_line(tmp_path):
+    target = tmp_path / "answers.jsonl"
+    target.symlink_to("/dev/full")
+    assert "No space left on device" in refusal("--output", target, code=1)
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    command = f"'{sys.executable}' run_generate.py --predict_data 'I love' 'An' 'One' | head -c 3"
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert len(result.stdout) == 3
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+
+
 def test_debug_shows_the_traceback():
     result = run("--adapter_id", "A9", "--debug")
     assert result.returncode != 0
