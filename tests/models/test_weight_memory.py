@@ -1,0 +1,49 @@
+"""Weights stay in the mapped file; only those that lie side by side in one parameter are copied, once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from probe import Probe
+from tiny_models import make_model
+
+from mindgen.errors import ModelError
+
+
+def mapped_file(address: int) -> str:
+    """The file that the address is mapped from, or what else it is."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if begin <= address < end:
+            return line.split()[5] if len(line.split()) > 5 else ""
+    return ""
+
+
+def test_single_weights_are_the_file_itself(tmp_path):
+    folder = make_model("qwen3-untied", tmp_path, torch.bfloat16)
+    probe = Probe(folder, "bfloat16")
+    probe.logits([[3, 4, 5]])
+    network = probe.runner._network
+    layer = network.model.layers[1]
+    for weight in (network.model.embed_tokens.weight, layer.mlp.down_proj.weight, layer.self_attn.o_proj.weight):
+        assert mapped_file(weight.data_ptr()) == str(folder / "model.safetensors")
+    assert not mapped_file(layer.mlp.gate_up_proj.weight.data_ptr()).endswith(".safetensors")
+
+
+def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path):
+    folder = make_model("qwen2-tied", tmp_path, torch.bfloat16)
+    config = (folder / "config.json").read_text()
+    for old, new, expected in (
+        ('"num_hidden_layers": 2', '"num_hidden_layers": 3', "no tensor 'model.layers.2"),
+        ('"num_hidden_layers": 2', '"num_hidden_layers": 1', "tensors that Qwen2ForCausalLM does not"),
+        ('"intermediate_size": 200', '"intermediate_size": 100', "has shape .*config.json asks for"),
+        ('"Qwen2ForCausalLM"', '"BertModel"', "architecture BertModel is not served"),
+        ('"hidden_act": "silu"', '"hidden_act": "gelu"', "hidden_act 'gelu' is not served"),
+        ('"vocab_size": 320', '"vocab_size": "many"', "vocab_size must be a positive integer, not 'many'"),
+        ('"num_key_value_heads": 2', '"num_key_value_heads": 4', "6 query heads do not divide among 4"),
+        ('"rope_type": "default"', '"rope_type": "yarn"', "rope type 'yarn' is not served"),
+    ):
+        assert old in config
+        (folder / "config.json").write_text(config.replace(old, new))
+        with pytest.raises(ModelError, match=expected):
+            Probe(folder, "bfloat16")
