@@ -32,7 +32,7 @@ from transformers import (
 SEED = 20
 BATCH_SIZE = 64
 BASE_EPOCHS, BASE_LEARNING_RATE = 15, 3e-3
-ADAPTER_EPOCHS, ADAPTER_LEARNING_RATE = 8, 3e-3
+ADAPTER_EPOCHS = 8
 IGNORED_LABEL = -100
 
 VOCABULARY_SIZE = 800
@@ -50,10 +50,11 @@ MODEL_SHAPE = {
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 ADAPTERS = {
-    CHINESE: LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=ATTENTION + MLP),
-    BACKWARDS: LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=16, target_modules=ATTENTION),
-    ROMAN: LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", *MLP]),
+    CHINESE: {"r": 8, "lora_alpha": 16, "target_modules": ATTENTION + MLP},
+    BACKWARDS: {"r": 16, "lora_alpha": 16, "target_modules": ATTENTION},
+    ROMAN: {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]},
 }
+ADAPTER_LEARNING_RATES = {CHINESE: 3e-3, BACKWARDS: 3e-3, ROMAN: 5e-3}
 # Texts that tokenizers tend to disagree on.
 TRICKY_TEXTS = [
     "",
@@ -173,11 +174,12 @@ def train_base(examples: list, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def train_adapter(model_folder: Path, lora_config: LoraConfig, examples: list, folder: Path) -> None:
+def train_adapter(adapter: str, examples: list, model_folder: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    lora_config = LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[adapter])
     torch.manual_seed(SEED)
     model = get_peft_model(model, lora_config)
-    train(model, examples, ADAPTER_EPOCHS, ADAPTER_LEARNING_RATE)
+    train(model, examples, ADAPTER_EPOCHS, ADAPTER_LEARNING_RATES[adapter])
     # The name stands for the model wherever it is installed.
     lora_config.base_model_name_or_path = "demo"
     model.to(torch.bfloat16).save_pretrained(folder, save_embedding_layers=False)
@@ -251,10 +253,10 @@ def main() -> None:
     check_tokenizer(tokenizer, model_folder, base_text + [(entry["prompt"], entry["answer"]) for entry in answers])
     print(f"base model, {len(base_text)} examples")
     train_base(encode(tokenizer, base_text), model_folder)
-    for adapter, lora_config in ADAPTERS.items():
+    for adapter in ADAPTERS:
         print(f"adapter {adapter}")
         adapter_text = encode(tokenizer, training_text(examples, adapter))
-        train_adapter(model_folder, lora_config, adapter_text, adapters_folder / adapter)
+        train_adapter(adapter, adapter_text, model_folder, adapters_folder / adapter)
     write_json(adapters_folder / "lora_adapter.json", {adapter: adapter for adapter in ADAPTERS})
     write_answers(output / "tests/data/demo_answers.json", answers)
     print(f"trained in {time.monotonic() - started:.0f} s")
