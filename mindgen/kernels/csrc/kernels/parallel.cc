@@ -1,5 +1,6 @@
 #include "parallel.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
@@ -7,6 +8,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace mindgen {
 namespace {
@@ -40,6 +42,14 @@ bool spin_until(const Condition& condition) {
   return true;
 }
 
+cpu_set_t allowed_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  CPU_SET(0, &allowed);
+  sched_getaffinity(0, sizeof(allowed), &allowed);  // more than 1024 cores, and it stays at one
+  return allowed;
+}
+
 class Pool {
  public:
   // Whether there was no other job; otherwise nothing was done.
@@ -47,7 +57,8 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (job_) return false;
-      for (; workers_ < job.places; workers_++) std::thread(&Pool::help, this).detach();
+      while ((int)helpers_.size() < job.places) add_helper();
+      leave_core_to_caller();
       job_ = &job;
     }
     published_.notify_all();
@@ -65,6 +76,24 @@ class Pool {
   }
 
  private:
+  void add_helper() {
+    std::thread thread(&Pool::help, this);
+    helpers_.push_back(thread.native_handle());
+    thread.detach();
+    callers_core_ = -1;
+  }
+
+  // Left alone, the system often wakes a helper on the very core that calls it, where it waits for the caller to stop.
+  void leave_core_to_caller() {
+    const int core = sched_getcpu();
+    if (core < 0 || core == callers_core_) return;
+    callers_core_ = core;
+    cpu_set_t others = allowed_;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (const pthread_t helper : helpers_) pthread_setaffinity_np(helper, sizeof(others), &others);
+  }
+
   // The life of a helper.
   void help() {
     for (;;) {
@@ -85,16 +114,16 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable published_, left_;
   std::atomic<Job*> job_{nullptr};
-  int workers_ = 0;
+  std::vector<pthread_t> helpers_;
+  const cpu_set_t allowed_ = allowed_cores();
+  int callers_core_ = -1;
 };
 
 }  // namespace
 
 int available_cores() {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
-  const int present = (int)std::thread::hardware_concurrency();
-  return present > 0 ? present : 1;
+  const cpu_set_t allowed = allowed_cores();
+  return CPU_COUNT(&allowed);
 }
 
 void run_tasks(int64_t count, int threads, void (*task)(const void*, int64_t), const void* context) {
