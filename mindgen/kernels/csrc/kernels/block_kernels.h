@@ -50,6 +50,8 @@ class VectorBlock {
 #endif
   static constexpr int kPanels = 3;
   static constexpr int kBlockRows = 128;
+  // Deep slices, for L2 delivers the panels fast enough, and sums are written to memory once a slice.
+  static constexpr int64_t kSliceUnits = 512;
 
   struct Session {};  // nothing to set up for a thread
 
@@ -80,6 +82,7 @@ class VectorBlock {
   template <int PANELS>
   static void multiply_rows(const Operands& o, const uint32_t* weights, float* sums) {
     floatv total[kRows][PANELS] = {};
+#pragma GCC unroll 2
     for (int64_t u = 0; u < o.units; u++) {
       floatv inputs[PANELS];
 #pragma GCC unroll 3
@@ -91,12 +94,13 @@ class VectorBlock {
         for (int p = 0; p < PANELS; p++) total[r][p] = Arithmetic::multiply_add(weight, inputs[p], total[r][p]);
       }
     }
+    const bool accumulate = o.accumulate;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 3
       for (int p = 0; p < PANELS; p++) {
         float* to = sums + p * o.sum_step + r * kWidth;
-        store(to, o.accumulate ? total[r][p] + load(to) : total[r][p]);
+        store(to, accumulate ? total[r][p] + load(to) : total[r][p]);
       }
     }
   }

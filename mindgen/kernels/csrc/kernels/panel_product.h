@@ -16,8 +16,7 @@ template <class Block, class T>
 class PanelProduct {
   using Units = typename Block::Units;
   static constexpr int64_t kChunkPanels = 512 / kWidth;  // the sums of so many with a block of weights fit in L2
-  static constexpr int64_t kSliceUnits = 128;            // a block kernel's panels so deep fit in L1
-  static constexpr int64_t kLoneSliceUnits = 1024;       // and in L2, which will do when there are no other panels
+  static constexpr int64_t kLoneSliceUnits = 1024;       // fit in L2, which will do when there are no other panels
 
   const Matrix<T> x_, w_;
   const T* bias_;
@@ -33,7 +32,7 @@ class PanelProduct {
   PanelProduct(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads)
       : x_(x), w_(w), bias_(bias), y_(y), threads_(threads), all_panels_(ceil_divide(x.rows, kWidth)),
         units_(ceil_divide(x.depth, Units::kElements)) {
-    const int64_t limit = all_panels_ <= Block::kPanels ? kLoneSliceUnits : kSliceUnits;
+    const int64_t limit = all_panels_ <= Block::kPanels ? kLoneSliceUnits : Block::kSliceUnits;
     const int64_t slices = larger(1, ceil_divide(units_, limit));
     slice_units_ = larger(kWidth, round_up(ceil_divide(units_, slices), kWidth));
   }

@@ -13,6 +13,7 @@ class TileBlock {
   static constexpr int kRows = 2 * kTileRows;
   static constexpr int kPanels = 2;
   static constexpr int kBlockRows = 256;
+  static constexpr int64_t kSliceUnits = 256;  // two panels so deep fit in L1
 
   struct Session {
     Session() { tile_configure(); }
