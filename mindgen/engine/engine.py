@@ -90,8 +90,9 @@ class Engine:
         return self._scheduler.has_unfinished()
 
     def abort(self, sequence: Sequence) -> None:
-        """Takes a request out, wherever it stands."""
-        self._scheduler.abort(sequence)
+        """Takes a request out, wherever it stands; a finished one is out already."""
+        if sequence.finish_reason is None:
+            self._scheduler.abort(sequence)
 
     def adapter_digest(self, adapter_id: str | None) -> str | None:
         """The digest of an adapter that a request has used; None for the base model."""

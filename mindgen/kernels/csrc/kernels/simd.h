@@ -72,10 +72,14 @@ static inline shortv float_to_float16(floatv value) {
 #else
 static inline floatv float16_to_float(shortv bits) {
   const uintv wide = __builtin_convertvector(bits, uintv);
-  const uintv magnitude = (wide & 0x7fff) << 13;
-  const uintv finite = bit_cast<uintv>(bit_cast<floatv>(magnitude) * 0x1p112f);  // exact, subnormals too
-  const uintv infinite_or_nan = magnitude | 0x7f800000;
-  return bit_cast<floatv>((magnitude >= 0x0f800000 ? infinite_or_nan : finite) | (wide & 0x8000) << 16);
+  const uintv magnitude = wide & 0x7fff;
+  const uintv normal = (magnitude << 13) + (112u << 23);
+  // No float32 subnormals on the way: other libraries may have told the processor to flush them.
+  const uintv subnormal = bit_cast<uintv>(__builtin_convertvector(bit_cast<intv>(magnitude), floatv) * 0x1p-24f);
+  const uintv infinite_or_nan = (magnitude << 13) | 0x7f800000;
+  uintv result = magnitude < 0x400 ? subnormal : normal;
+  result = magnitude >= 0x7c00 ? infinite_or_nan : result;
+  return bit_cast<floatv>(result | (wide & 0x8000) << 16);
 }
 
 static inline shortv float_to_float16(floatv value) {
