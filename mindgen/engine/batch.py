@@ -21,7 +21,6 @@ class Batch:
         output_rows: (B,) int32, each sequence's last token.
         segment_ends: (E,) int64, cumulative token counts of the slots; None when all rows are the base model's.
         order: (B,) the place of each of the batch's sequences in the list of scheduled ones.
-        whole_prompts: every sequence starts in this step.
     """
 
     input_ids: np.ndarray
@@ -34,7 +33,6 @@ class Batch:
     output_rows: np.ndarray
     segment_ends: np.ndarray | None
     order: np.ndarray
-    whole_prompts: bool
 
 
 def build_batch(scheduled: list[ScheduledSequence], block_size: int, num_slots: int) -> Batch:
@@ -61,7 +59,6 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, num_slots: 
         output_rows=q_seq_ends - np.int32(1),
         segment_ends=_segment_ends(entries, num_slots),
         order=order,
-        whole_prompts=not starts.any(),
     )
 
 

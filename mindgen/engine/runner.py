@@ -36,7 +36,7 @@ class Runner:
         self._network = build_network(config, cache, num_positions, dtype)
         self._network.load(WeightSource(map_weights(folder), dtype))
         self._network.set_train(False)
-        self._graphs: dict[tuple[bool, bool], StepGraph] = {}
+        self._graphs: dict[bool, StepGraph] = {}
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
@@ -58,7 +58,7 @@ class Runner:
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
-        graph = self._graph(whole_prompts=False, with_adapters=batch.segment_ends is not None)
+        graph = self._graph(with_adapters=batch.segment_ends is not None)
         tables = batch.block_tables
         if not self._dynamic:  # one shape for all decoding steps
             tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
@@ -68,19 +68,22 @@ class Runner:
         ]  # fmt: skip
         if batch.segment_ends is not None:
             arrays.append(batch.segment_ends)
+        self._kernels.clear_last_error()
         try:
             return graph(*(Tensor.from_numpy(np.ascontiguousarray(array)) for array in arrays)).asnumpy()
         except RuntimeError as error:
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
 
-    def _graph(self, whole_prompts: bool, with_adapters: bool) -> "StepGraph":
-        key = (whole_prompts, with_adapters)
-        if key not in self._graphs:
-            self._graphs[key] = StepGraph(self._network, whole_prompts, with_adapters)
+    def _graph(self, with_adapters: bool) -> "StepGraph":
+        if with_adapters not in self._graphs:
+            # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
+            # number of sequences.
+            graph = StepGraph(self._network, whole_prompts=False, with_adapters=with_adapters)
             if self._dynamic:
-                self._graphs[key].make_dynamic()
-        return self._graphs[key]
+                graph.make_dynamic()
+            self._graphs[with_adapters] = graph
+        return self._graphs[with_adapters]
 
 
 class StepGraph(nn.Cell):

@@ -118,6 +118,9 @@ class KernelLibrary:
         """What the last refused call said; empty when none was."""
         return self._library.mg_last_error().decode()
 
+    def clear_last_error(self) -> None:
+        self._library.mg_set_error(b"")
+
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""
         self._check(getattr(self._library, f"mg_{name}")(*args))

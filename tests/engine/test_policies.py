@@ -121,14 +121,13 @@ def test_batch_of_prompts_chunks_and_decodes_sorted_by_adapter():
     assert batch.q_seq_ends.tolist() == [1, 4, 10]
     assert batch.output_rows.tolist() == [0, 3, 9]
     assert batch.segment_ends.tolist() == [1, 4, 10, 10]
-    assert not batch.whole_prompts
 
 
 def test_batch_without_adapters_has_no_segments():
     prompt = make_sequence(0, 3, 5)
     prompt.block_table = [0, 1]
     batch = build_batch([ScheduledSequence(prompt, 3)], 4, 4)
-    assert batch.segment_ends is None and batch.whole_prompts
+    assert batch.segment_ends is None
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_whole_prompts_through_flash_attention(dtype, tmp_path):
     probe = Probe(folder, dtype)
     paged = probe.logits(prompts())
     # Static shapes, for MindSpore's CPU does not compile FlashAttentionScore for any number of sequences.
-    probe.runner._graphs[False, False] = StepGraph(probe.runner._network, whole_prompts=True, with_adapters=False)
+    probe.runner._graphs[False] = StepGraph(probe.runner._network, whole_prompts=True, with_adapters=False)
     flash = probe.logits(prompts())
     np.testing.assert_allclose(
         flash, paged, atol=4 * np.abs(paged).max() * {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
