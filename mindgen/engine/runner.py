@@ -72,6 +72,7 @@ class Runner:
         try:
             return graph(*(Tensor.from_numpy(np.ascontiguousarray(array)) for array in arrays)).asnumpy()
         except RuntimeError as error:
+            self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
 
