@@ -75,13 +75,19 @@ def test_adapters_join_after_the_base_model_has_answered():
 
 def test_a_broken_adapter_in_the_list_harms_no_other(tmp_path):
     root = Path(__file__).parents[1]
-    listing = {"gone": "gone", "A3": str(root / "adapters" / "A3")}
+    greedy = tmp_path / "greedy"  # claims a rank that no memory could hold
+    greedy.mkdir()
+    config = json.loads((root / "adapters" / "A1" / "adapter_config.json").read_text())
+    (greedy / "adapter_config.json").write_text(json.dumps({**config, "r": 10**12}))
+    (greedy / "adapter_model.safetensors").write_bytes((root / "adapters/A1/adapter_model.safetensors").read_bytes())
+    listing = {"gone": "gone", "greedy": "greedy", "A3": str(root / "adapters" / "A3")}
     (tmp_path / "lora_adapter.json").write_text(json.dumps(listing))
     llm = LLM("demo", adapters=tmp_path)
     answer = next(answer for answer in ANSWERS if answer["adapter_id"] == "A3")
     assert llm.generate(answer["prompt"], GREEDY, "A3")[0].outputs[0].text == answer["answer"]
-    with pytest.raises(AdapterError, match="gone"):
-        llm.generate(answer["prompt"], GREEDY, "gone")
+    for name, expected in (("gone", "no such folder"), ("greedy", "rank 1000000000000")):
+        with pytest.raises(AdapterError, match=expected):
+            llm.generate(answer["prompt"], GREEDY, name)
 
 
 def test_stream_joins_to_the_final_text(llm):

@@ -17,6 +17,9 @@ class AdapterWeights:
     digest: str
     pairs: dict[str, LoraPair]
 
+    def max_rank(self) -> int:
+        return max(pair.a.shape[0] for pair in self.pairs.values())
+
 
 def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]]) -> AdapterWeights:
     """The adapter in the folder, checked against the model's linears.

@@ -7,6 +7,8 @@ from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import AdapterError, UnknownAdapterError
 
 LIST_FILE = "lora_adapter.json"
+# What the command line calls the base model, so that no adapter may be called that.
+BASE_NAME = "base"
 
 
 class AdapterRegistry:
@@ -20,13 +22,17 @@ class AdapterRegistry:
         """From a lora_adapter.json, {"A1": "path", ...}, or the folder that holds it; paths are relative to the file.
 
         Raises:
-            AdapterError: the file is missing or malformed.
+            AdapterError: the file is missing or malformed, or an adapter has the base model's name.
         """
         if path.is_dir():
             path = path / LIST_FILE
         raw = read_json_object(path, AdapterError)
         if not all(isinstance(folder, str) and folder for folder in raw.values()):
             raise AdapterError(f'{path} must list adapters like {{"A1": "path/of/its/folder"}}')
+        if BASE_NAME in raw:
+            raise AdapterError(
+                f"{path}: no adapter can be named {BASE_NAME!r}, which stands for the base model; rename it"
+            )
         return cls({name: path.parent / folder for name, folder in raw.items()})
 
     def names(self) -> list[str]:

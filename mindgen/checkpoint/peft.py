@@ -57,9 +57,6 @@ class PeftConfig:
     alpha_pattern: dict[str, float]
     layers_to_transform: list[int] | None
 
-    def max_rank(self) -> int:
-        return max([self.rank, *self.rank_pattern.values()])
-
     def targets(self, module: str) -> bool:
         """Whether PEFT would put LoRA on the module of that full name."""
         if isinstance(self.target_modules, str):
@@ -108,7 +105,7 @@ def read_peft_config(folder: Path) -> PeftConfig:
     config = PeftConfig(
         rank=raw.get("r", 8),
         alpha=raw.get("lora_alpha", 8),
-        use_rslora=bool(raw.get("use_rslora", False)),
+        use_rslora=raw.get("use_rslora") or False,
         target_modules=raw.get("target_modules") or [],
         rank_pattern=raw.get("rank_pattern") or {},
         alpha_pattern=raw.get("alpha_pattern") or {},
@@ -175,9 +172,13 @@ def _digest(folder: Path, tensors: dict[str, MappedTensor]) -> str:
 def _by_pattern(pattern: dict[str, Any], module: str, default: float) -> float:
     """The first entry whose key, a regular expression, matches the end of the module's name; as PEFT does."""
     for key, value in pattern.items():
-        if re.fullmatch(rf"(.*\.)?({key})", module):
+        if re.fullmatch(_suffix_expression(key), module):
             return value
     return default
+
+
+def _suffix_expression(key: str) -> str:
+    return rf"(.*\.)?({key})"
 
 
 def _validate(path: Path, config: PeftConfig) -> None:
@@ -189,17 +190,24 @@ def _validate(path: Path, config: PeftConfig) -> None:
         require(type(rank) is int and rank > 0, "r", rank, "a positive integer")
     for alpha in (config.alpha, *_values(path, "alpha_pattern", config.alpha_pattern)):
         require(type(alpha) in (int, float) and math.isfinite(alpha), "lora_alpha", alpha, "a number")
-    names = [config.target_modules] if isinstance(config.target_modules, str) else config.target_modules
-    valid_names = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    require(type(config.use_rslora) is bool, "use_rslora", config.use_rslora, "true or false")
+    names = config.target_modules
+    valid_names = names and (isinstance(names, str) or _is_list_of(str, names))
     require(bool(valid_names), "target_modules", config.target_modules, "a list of names or a regular expression")
-    for expression in (*names[: isinstance(config.target_modules, str)], *config.rank_pattern, *config.alpha_pattern):
+    targets = [config.target_modules] if isinstance(config.target_modules, str) else []
+    patterns = [_suffix_expression(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
+    for expression in (*targets, *patterns):
         try:
             re.compile(expression)
         except re.error as error:
             raise AdapterError(f"{path}: {expression!r} is no regular expression: {error}") from error
     layers = config.layers_to_transform
-    valid_layers = layers is None or (isinstance(layers, list) and all(type(layer) is int for layer in layers))
+    valid_layers = layers is None or _is_list_of(int, layers)
     require(valid_layers, "layers_to_transform", layers, "a list of layer numbers")
+
+
+def _is_list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def _values(path: Path, field: str, pattern: Any) -> list[Any]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands.prediction_output import RunReport, open_output, parse_target
 from mindgen.config import GenerationSettings, Settings, load_settings
 from mindgen.errors import ConfigError, RequestError, UsageError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from mindgen.llm import LLM
 
 _DEFAULT_NEW_TOKENS = 64
-_BASE = "base"
 _GENERATION_FLAGS = {
     "max_length": int, "max_new_tokens": int, "temperature": float, "top_k": int, "top_p": float,
     "repetition_penalty": float, "seed": int,
@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show the traceback of an error")
     add("--output", default="text", help="text or jsonl on standard output, or a file ending in .txt or .jsonl")
     add("--predict_data", nargs="+", help="prompts: one or several texts, or a file with a prompt per line")
-    add("--adapter_id", nargs="+", help=f"the adapter that answers: one for all prompts or one each; '{_BASE}' is none")
+    add(
+        "--adapter_id",
+        nargs="+",
+        help=f"the adapter that answers: one for all prompts or one each; '{BASE_NAME}' is none",
+    )
     add("--on_missing_adapter", choices=["error", "base"], help="what an unknown adapter_id gets (default: error)")
     add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
     add("--dtype", dest="model.dtype", choices=["auto", "bfloat16", "float16", "float32"])
@@ -113,11 +117,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _adapter_ids(adapter_id: str | list[str] | None, num_prompts: int) -> list[str | None]:
-    ids = [adapter_id] if isinstance(adapter_id, str) else adapter_id or [_BASE]
+    ids = [adapter_id] if isinstance(adapter_id, str) else adapter_id or [BASE_NAME]
     ids = ids * num_prompts if len(ids) == 1 else ids
     if len(ids) != num_prompts:
         raise UsageError(f"--adapter_id has {len(ids)} names for {num_prompts} prompts; give one, or one for each")
-    return [None if name == _BASE else name for name in ids]
+    return [None if name == BASE_NAME else name for name in ids]
 
 
 def _sampling_params(generation: GenerationSettings) -> SamplingParams:

@@ -10,7 +10,6 @@ import numpy as np
 from mindgen.adapters.loader import AdapterWeights, load_adapter
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.peft import read_peft_config
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
@@ -135,21 +134,28 @@ class Engine:
             return self._pool.slot(None)
         self._adapters.folder(adapter_id)  # an unknown name must not cost the memory of all slots
         if self._max_rank == 0:
-            self._max_rank = max([read_peft_config(self._adapters.folder(adapter_id)).max_rank(), *self._known_ranks()])
+            self._max_rank = max([self._read_adapter(adapter_id).max_rank(), *self._servable_ranks()])
             self._runner.enable_lora(self._pool.num_slots, self._max_rank)
         return self._pool.slot(adapter_id)
 
-    def _known_ranks(self) -> Iterator[int]:
-        """The ranks of all adapters that can be read; the others are refused when a request asks for them."""
+    def _servable_ranks(self) -> Iterator[int]:
+        """The ranks of all adapters that fit the model; the others are refused when a request asks for them.
+
+        Their tensors are checked, for what a configuration alone claims must not decide how much memory is taken.
+        """
         for name in self._adapters.names():
             with suppress(AdapterError):
-                yield read_peft_config(self._adapters.folder(name)).max_rank()
+                yield self._read_adapter(name).max_rank()
+
+    def _read_adapter(self, adapter_id: str) -> AdapterWeights:
+        return load_adapter(adapter_id, self._adapters.folder(adapter_id), self._runner.modules())
 
     def _load_adapter(self, adapter_id: str) -> AdapterWeights:
-        adapter = load_adapter(adapter_id, self._adapters.folder(adapter_id), self._runner.modules())
-        rank = max(pair.a.shape[0] for pair in adapter.pairs.values())
-        if rank > self._max_rank:
-            raise AdapterError(f"adapter {adapter_id} has rank {rank}, there is room for {self._max_rank}: start again")
+        adapter, room = self._read_adapter(adapter_id), self._max_rank
+        if adapter.max_rank() > room:
+            raise AdapterError(
+                f"adapter {adapter_id} has rank {adapter.max_rank()}, there is room for {room}: start again"
+            )
         return adapter
 
 

@@ -41,8 +41,8 @@ class Linear(nn.Cell):
 
     def write_adapter(self, slot: int, pairs: dict[str, LoraPair]) -> None:
         """Puts an adapter's pairs for this layer, by module name, into a slot."""
-        if self.lora is not None:
-            self.lora.write_slot(slot, [pairs.get(name) for name in self.parts])
+        assert self.lora is not None, "enable_lora comes first: an adapter must not get lost here"
+        self.lora.write_slot(slot, [pairs.get(name) for name in self.parts])
 
     def construct(self, x: Tensor, segment_ends: Tensor | None) -> Tensor:
         """segment_ends (E,) int64 as in LoraDelta, or None for a batch without adapters."""

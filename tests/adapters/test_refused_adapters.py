@@ -108,6 +108,8 @@ def test_truncated_weights(tmp_path, kept):
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"rank_pattern": [1]}, "rank_pattern must be an object"),
+        ({"rank_pattern": {"(?i)q_proj": 4}}, "no regular expression"),
+        ({"use_rslora": "no"}, "use_rslora must be true or false, not 'no'"),
         ({"layers_to_transform": "all"}, "layers_to_transform must be a list"),
     ],
 )
@@ -159,7 +161,7 @@ def test_registry(tmp_path):
         registry.folder("A11")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"A1": 3}', '{"A1": ""}', '{"A1": "a", "A1": "b"}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"A1": 3}', '{"A1": ""}', '{"A1": "a", "A1": "b"}', '{"base": "a"}'])
 def test_malformed_registry(tmp_path, text):
     (tmp_path / "lora_adapter.json").write_text(text)
     with pytest.raises(AdapterError, match="lora_adapter.json"):
