@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 _OP_PLUGIN = "MS_OP_PLUGIN_PATH"
 
@@ -23,3 +24,11 @@ def quiet_mindspore() -> None:
 
 def is_mindspore_imported() -> bool:
     return "mindspore" in sys.modules
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: $MINDGEN_CACHE, or mindgen in the user's cache folder."""
+    given = os.environ.get("MINDGEN_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindgen"

@@ -21,9 +21,16 @@ BLOCK_SIZE = 8
 class Probe:
     """A network with adapters in slots 1, 2, ..., and the logits that it gives to sequences."""
 
-    def __init__(self, folder: Path, dtype: str, adapters: list[Path] | None = None, max_rank: int = 16) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        adapters: list[Path] | None = None,
+        max_rank: int = 16,
+        executor: str = "mindgen",
+    ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
-        self.runner = Runner(folder, read_model_config(folder), cache, num_positions=1025, dtype=dtype)
+        self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
         self.num_slots = len(adapters or []) + 1
         if adapters:
             self.runner.enable_lora(self.num_slots, max_rank)

@@ -1,5 +1,6 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore
@@ -10,7 +11,7 @@ from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
 from mindgen.errors import KernelError
-from mindgen.kernels import plugin
+from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
@@ -18,25 +19,36 @@ from mindgen.models.registry import build_network
 
 
 class Runner:
-    """The network on MindSpore's CPU, in GRAPH mode.
+    """The network on the CPU, compiled by MindSpore.
 
     Shapes are dynamic, so batches of any size run on one compiled graph; except in float32, where MindSpore
     compiles once for each shape.
 
     Args:
         num_positions: rows of the rotary tables, more than any batch has tokens.
+        executor: what runs the compiled graphs, one of EXECUTORS.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        cache: CacheShape,
+        num_positions: int,
+        dtype: str,
+        executor: str = "mindgen",
+    ) -> None:
         self._kernels = plugin.load()
-        mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": "O0"})
+        # Eager mode is the one in which graphs can be given to a backend.
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         mindspore.set_device("CPU")
+        self._executor = executor
         self._dynamic = dtype != "float32"
         self._max_blocks = cache.num_blocks
         self._network = build_network(config, cache, num_positions, dtype)
         self._network.load(WeightSource(map_weights(folder), dtype))
         self._network.set_train(False)
-        self._graphs: dict[bool, StepGraph] = {}
+        self._graphs: dict[bool, Callable[..., Tensor]] = {}
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
@@ -76,14 +88,14 @@ class Runner:
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
 
-    def _graph(self, with_adapters: bool) -> "StepGraph":
+    def _graph(self, with_adapters: bool) -> Callable[..., Tensor]:
         if with_adapters not in self._graphs:
             # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
             # number of sequences.
             graph = StepGraph(self._network, whole_prompts=False, with_adapters=with_adapters)
             if self._dynamic:
                 graph.make_dynamic()
-            self._graphs[with_adapters] = graph
+            self._graphs[with_adapters] = backend.compile_graph(graph, self._executor)
         return self._graphs[with_adapters]
 
 

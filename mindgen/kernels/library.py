@@ -73,6 +73,7 @@ def _load(path: str) -> ctypes.CDLL:
         raise KernelError(f"cannot load the CPU kernels: {error}") from error
     library.mg_last_error.restype = c_char_p
     library.mg_set_error.argtypes = [c_char_p]
+    library.mg_executor_functions.restype = c_void_p
     for name, letters in _SIGNATURES.items():
         function = getattr(library, f"mg_{name}", None)
         if function is not None:
@@ -120,6 +121,10 @@ class KernelLibrary:
 
     def clear_last_error(self) -> None:
         self._library.mg_set_error(b"")
+
+    def executor_functions(self) -> int:
+        """The address of the mg_executor table, for what runs graphs on these kernels."""
+        return self._library.mg_executor_functions()
 
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""

@@ -71,6 +71,22 @@ int mg_apply_rotary(const void* query, const void* key, const void* cos, const v
                                 interleaved, dtype);
 }
 
+int mg_rotary_and_cache(const mg_rotary_and_cache_call* call) {
+  if (!is_compute_dtype(call->dtype)) return fail("rotary_and_cache: dtype must be float32, bfloat16 or float16");
+  if (call->T < 0 || call->Hq < 1 || call->Hkv < 1 || call->D < 2 || call->D % 2 != 0 || call->num_slots < 0) {
+    return fail("rotary_and_cache: T %lld, Hq %lld, Hkv %lld, head size %lld, %lld slots: sizes must be positive, the "
+                "head size even", (long long)call->T, (long long)call->Hq, (long long)call->Hkv, (long long)call->D,
+                (long long)call->num_slots);
+  }
+  if (call->T == 0) return MG_OK;
+  if (!call->query || !call->key || !call->value || !call->cos || !call->sin || !call->slot_mapping ||
+      !call->query_out || !call->key_cache || !call->value_cache || !call->query_gamma != !call->key_gamma) {
+    return fail("rotary_and_cache: a buffer is NULL");
+  }
+  if (check_slots("rotary_and_cache", call->slot_mapping, call->T, call->num_slots) != MG_OK) return MG_ERROR;
+  return kernels().rotary_and_cache(call);
+}
+
 int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
   if (check_rows("swiglu", rows, H, dtype) != MG_OK) return MG_ERROR;
   if (rows == 0) return MG_OK;

@@ -61,12 +61,7 @@ int mg_reshape_and_cache(const void* key, const void* value, void* key_cache, vo
   if (!key || !value || !key_cache || !value_cache || !slot_mapping) {
     return fail("reshape_and_cache: a buffer is NULL");
   }
-  for (int64_t t = 0; t < T; t++) {
-    if (slot_mapping[t] < -1 || slot_mapping[t] >= num_slots) {
-      return fail("reshape_and_cache: slot %d of token %lld is outside the cache of %lld", (int)slot_mapping[t],
-                  (long long)t, (long long)num_slots);
-    }
-  }
+  if (check_slots("reshape_and_cache", slot_mapping, T, num_slots) != MG_OK) return MG_ERROR;
   for_rows(T, 2 * width / kElementBytes, [&](int64_t t) {
     if (slot_mapping[t] == -1) return;
     const int64_t from = t * width, to = slot_mapping[t] * width;

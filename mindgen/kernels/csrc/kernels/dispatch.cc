@@ -54,6 +54,16 @@ int fail(const char* format, ...) {
   return MG_ERROR;
 }
 
+int check_slots(const char* name, const int32_t* slot_mapping, int64_t T, int64_t num_slots) {
+  for (int64_t t = 0; t < T; t++) {
+    if (slot_mapping[t] < -1 || slot_mapping[t] >= num_slots) {
+      return fail("%s: slot %d of token %lld is outside the cache of %lld", name, (int)slot_mapping[t], (long long)t,
+                  (long long)num_slots);
+    }
+  }
+  return MG_OK;
+}
+
 }  // namespace mindgen
 
 using namespace mindgen;

@@ -12,6 +12,7 @@
   apply(rms_norm)                 \
   apply(add_rms_norm)             \
   apply(apply_rotary)             \
+  apply(rotary_and_cache)         \
   apply(swiglu)                   \
   apply(silu)                     \
   apply(add)                      \
@@ -44,6 +45,9 @@ const KernelTable& kernels();
 
 // Keeps the message for mg_last_error() and returns MG_ERROR.
 int fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// Whether every slot is -1 or within a cache of num_slots.
+int check_slots(const char* name, const int32_t* slot_mapping, int64_t T, int64_t num_slots);
 
 // cpu.cc: what this machine can run, asked once.
 mg_instruction_set detect_instruction_set();

@@ -45,7 +45,7 @@ int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, v
 int mg_rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t rows, int64_t H, float epsilon,
                 mg_dtype dtype);
 
-// sum (rows, H) = x1 + x2, rounded to dtype; y = rms_norm(sum).
+// sum (rows, H) = x1 + x2, rounded to dtype; y = rms_norm(sum). sum may be x1 or x2.
 int mg_add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, float* rstd, void* sum,
                     int64_t rows, int64_t H, float epsilon, mg_dtype dtype);
 
@@ -60,6 +60,25 @@ int mg_apply_rotary(const void* query, const void* key, const void* cos, const v
 // Slot -1 skips the row; any other slot outside the cache is an error and nothing is written.
 int mg_reshape_and_cache(const void* key, const void* value, void* key_cache, void* value_cache,
                          const int32_t* slot_mapping, int64_t T, int64_t num_slots, int64_t width);
+
+// What lies between the projection to queries, keys and values and attention, in one pass over the rows: heads are
+// normalized as by mg_rms_norm where gammas (D) are given (both or none), query and key are rotated as by
+// mg_apply_rotary, key and value go to the cache as by mg_reshape_and_cache.
+typedef struct {
+  const void *query, *key, *value;               // (T, Hq*D), (T, Hkv*D) twice
+  int64_t query_step, key_step, value_step;      // elements from row to row
+  const void *query_gamma, *key_gamma;           // (D) or NULL
+  float epsilon;
+  const void *cos, *sin;                         // (T, D)
+  bool interleaved;
+  const int32_t* slot_mapping;                   // (T)
+  void* query_out;                               // (T, Hq*D)
+  void *key_cache, *value_cache;                 // (num_slots, Hkv*D)
+  int64_t T, Hq, Hkv, D, num_slots;
+  mg_dtype dtype;
+} mg_rotary_and_cache_call;
+
+int mg_rotary_and_cache(const mg_rotary_and_cache_call* call);
 
 // Causal attention of the last query_lens[b] tokens of sequence b (NULL: 1 each; they sum to T) over its
 // context_lens[b] tokens, these included, whose keys and values lie in the blocks of block_tables (B, max_blocks).

@@ -1,6 +1,7 @@
 #include "dispatch.h"
+#include "norm_row.h"
+#include "scratch.h"
 #include "shuffle.h"
-#include "simd.h"
 #include "threads.h"
 
 namespace mindgen::MG_ISA {
@@ -37,7 +38,41 @@ void rotate_heads(const T* x, const T* cos, const T* sin, T* y, int64_t num_head
   for (int64_t head = 0; head < num_heads; head++) rotate(x + head * D, cos, sin, y + head * D, D);
 }
 
+// Heads x -> y, normalized first where gamma is given.
+template <class T>
+void norm_and_rotate_heads(const mg_rotary_and_cache_call& call, const T* x, const T* gamma, int64_t token, T* y,
+                           int64_t num_heads) {
+  const int64_t D = call.D;
+  const T *cos = (const T*)call.cos + token * D, *sin = (const T*)call.sin + token * D;
+  if (gamma) {
+    T* normed = (T*)scratch(kScratchInputs, num_heads * D * sizeof(T));
+    for (int64_t head = 0; head < num_heads; head++) {
+      normalize_row(x + head * D, gamma, normed + head * D, D, call.epsilon);
+    }
+    x = normed;
+  }
+  rotate_heads(x, cos, sin, y, num_heads, D, call.interleaved);
+}
+
 }  // namespace
+
+int rotary_and_cache(const mg_rotary_and_cache_call* arguments) {
+  const mg_rotary_and_cache_call& call = *arguments;
+  const int64_t query_width = call.Hq * call.D, kv_width = call.Hkv * call.D;
+  return for_dtype(call.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(call.T, query_width + 2 * kv_width, [&](int64_t t) {
+      norm_and_rotate_heads(call, (const T*)call.query + t * call.query_step, (const T*)call.query_gamma, t,
+                            (T*)call.query_out + t * query_width, call.Hq);
+      const int64_t slot = call.slot_mapping[t];
+      if (slot == -1) return;
+      norm_and_rotate_heads(call, (const T*)call.key + t * call.key_step, (const T*)call.key_gamma, t,
+                            (T*)call.key_cache + slot * kv_width, call.Hkv);
+      memcpy((T*)call.value_cache + slot * kv_width, (const T*)call.value + t * call.value_step, kv_width * sizeof(T));
+    });
+    return (int)MG_OK;
+  });
+}
 
 // lengths is never NULL here: rows of cos and sin count from 0 in each sequence.
 int apply_rotary(const void* query, const void* key, const void* cos, const void* sin, const int32_t* lengths,

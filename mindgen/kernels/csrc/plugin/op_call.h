@@ -75,7 +75,16 @@ struct OpCall {
   std::vector<int64_t> broadcast_strides(int i, int axes, int out_axes) const;
 };
 
+// What an op does once its inputs are contiguous; returns MG_OK or MG_ERROR, or throws Refused.
 using OpBody = int(const OpCall& call);
+
+// Makes an op known to MindSpore and to the executor under this name.
+struct RegisteredOp {
+  RegisteredOp(const char* name, OpBody* body);
+};
+
+// NULL when no op has this name.
+OpBody* find_body(const std::string& name);
 
 class InputInfo;
 
@@ -86,7 +95,10 @@ int serve(const char* op, OpCall call, InputInfo* info, OpBody* body);
 }  // namespace mindgen
 
 // Defines the entry point of one op; the body sees the call as `call` and returns MG_OK or MG_ERROR.
-#define MINDGEN_OP(Name) MINDGEN_ENTRY_POINT(Name, static_cast<mindgen::InputInfo*>(extra))
+#define MINDGEN_OP(Name)                                                      \
+  static int Name##_body(const mindgen::OpCall& call);                        \
+  static const mindgen::RegisteredOp Name##_registered(#Name, Name##_body);   \
+  MINDGEN_ENTRY_POINT(Name, static_cast<mindgen::InputInfo*>(extra))
 
 // An entry point for ops.Custom, whose last argument is something else.
 #define MINDGEN_CUSTOM_OP(Name) MINDGEN_ENTRY_POINT(Name, ((void)extra, nullptr))

@@ -1,0 +1,124 @@
+"""Makes MindSpore on the CPU run compiled graphs on mindgen's executor.
+
+The layer between them, csrc/backend, needs MindSpore's headers and is tied to its version, so it is compiled on this
+machine at its first use, and kept for the next.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import mindspore
+from mindspore import Tensor, graph, nn
+
+from mindgen import environment
+from mindgen.errors import KernelError
+from mindgen.kernels import plugin
+
+# Who runs compiled graphs: mindgen's executor, the same without making one kernel of several ops, MindSpore's runtime.
+EXECUTORS = ("mindgen", "mindgen_unfused", "mindspore")
+_NAME = "mindgen"
+
+_SOURCES = Path(__file__).parent / "csrc"
+_FLAGS = ["-shared", "-fPIC", "-O2", "-std=c++17", "-D_GLIBCXX_USE_CXX11_ABI=0", "-DENABLE_FAST_HASH_TABLE=1"]
+_INCLUDES = [
+    "", "include", "include/third_party", "include/third_party/robin_hood_hashing", "include/mindspore/include",
+    "include/third_party/securec/include", "include/mindspore/core/include", "include/mindspore/core/mindrt/include",
+    "include/mindspore/core/mindrt", "include/mindspore/ops", "include/mindspore/ops/include",
+    "include/mindspore/ops/kernel/include", "include/mindspore/ccsrc", "include/mindspore/ccsrc/include",
+]  # fmt: skip
+
+
+def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
+    """The cell as a function that is compiled at its first call and run by that executor, one of EXECUTORS.
+
+    Where mindgen's cannot be made to work, it is MindSpore's, and a line on standard error says why.
+    """
+    if executor != "mindspore" and _is_registered():
+        # MindSpore's name for compiling with fusion is O1.
+        return mindspore.jit(cell, backend=_NAME, jit_level="O1" if executor == "mindgen" else "O0")
+    return mindspore.jit(cell, backend="ms_backend", jit_level="O0")
+
+
+@cache
+def _is_registered() -> bool:
+    try:
+        _register()
+    except KernelError as error:
+        print(f"mindgen: MindSpore's runtime runs the network, more slowly: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _register() -> None:
+    """Registers the backend with MindSpore, compiling the layer if this machine has not done so yet.
+
+    Raises:
+        KernelError: there is no compiler, or MindSpore does not take the backend; it says why.
+    """
+    executor = plugin.load().executor_functions()
+    path = _compiled_library()
+    if not graph.register_custom_backend(_NAME, str(path)):
+        raise KernelError(f"MindSpore {mindspore.__version__} does not take the graph backend {path}")
+    ctypes.CDLL(str(path)).mindgen_backend_bind(ctypes.c_void_p(executor))
+
+
+def _compiled_library() -> Path:
+    sources = sorted((_SOURCES / "backend").glob("*.cc"))
+    headers = [*sorted((_SOURCES / "backend").glob("*.h")), _header("executor"), _header("kernels")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in [*sources, *headers]))
+    digest.update(" ".join([*_FLAGS, sys.version]).encode())
+    folder = environment.cache_folder()
+    path = folder / f"mindspore-{mindspore.__version__}-{digest.hexdigest()[:16]}.so"
+    if path.is_file():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # processes that start at once compile once
+            if not path.is_file():
+                _compile(sources, path)
+    except OSError as error:
+        raise KernelError(f"cannot write to {folder}: {error.strerror}") from error
+    return path
+
+
+def _header(part: str) -> Path:
+    return _SOURCES / part / f"mindgen_{part}.h"
+
+
+def _compile(sources: list[Path], target: Path) -> None:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise KernelError("there is no C++ compiler (Debian, Ubuntu: apt install g++)")
+    print(
+        f"mindgen: compiling the graph backend for MindSpore {mindspore.__version__}, once on this machine "
+        f"(about a minute)",
+        file=sys.stderr,
+        flush=True,
+    )
+    root = Path(mindspore.__file__).parent
+    includes = [*(root / include for include in _INCLUDES), sysconfig.get_paths()["include"]]
+    includes += [_header(part).parent for part in ("executor", "kernels")]
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        built = Path(scratch) / target.name
+        command = [compiler, *_FLAGS, *(f"-I{include}" for include in includes), *map(str, sources), "-o", str(built)]
+        command += [f"-L{root / 'lib'}", "-lmindspore_core", "-lmindspore_backend_manager"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise KernelError(f"the graph backend does not compile: {_first_error(done.stderr)}")
+        os.replace(built, target)
+
+
+def _first_error(log: str) -> str:
+    lines = [line for line in log.splitlines() if "error" in line]
+    return lines[0] if lines else log.strip()[-200:]

@@ -1,0 +1,54 @@
+// A compiled graph: its nodes are run in order, on a workspace that is laid out anew when the shapes of inputs change.
+#pragma once
+#include <mutex>
+
+#include "graph.h"
+
+namespace mindgen {
+
+class Executor {
+ public:
+  Graph graph;
+
+  explicit Executor(bool fuse) : fuse_(fuse) {}
+
+  // Throws Refused when the graph cannot be run.
+  void compile();
+  // Throws Refused when a kernel refuses its inputs; the next run starts afresh.
+  void run(void* const* data, const int64_t (*shapes)[MG_MAX_AXES], mg_allocate_output* allocate, void* context);
+  std::string describe() const;
+
+  std::string description;  // as last asked for
+
+ private:
+  // The arguments of a call of the plugin: inputs, scalars among them, and outputs.
+  struct PluginCall {
+    std::vector<int> values;
+    std::vector<void*> params;
+    std::vector<int> ndims;
+    std::vector<int64_t*> shapes;
+    std::vector<const char*> dtypes;
+  };
+
+  void mark_views();
+  void copy_strided_inputs();
+  void copy_outputs_without_memory();
+  void check_outputs() const;
+  PluginCall plugin_call(const Node& node);
+
+  bool bind_inputs(void* const* data, const int64_t (*shapes)[MG_MAX_AXES]);
+  void infer_shapes();
+  void lay_out_workspace();
+  void bind_results(mg_allocate_output* allocate, void* context);
+  void run_node(size_t index);
+
+  const bool fuse_;
+  std::vector<PluginCall> plugin_calls_;  // by node
+  std::vector<int64_t> slot_offsets_;     // one more than there are slots
+  std::unique_ptr<char, void (*)(void*)> workspace_{nullptr, std::free};
+  int64_t workspace_bytes_ = 0;
+  bool shapes_known_ = false;
+  std::mutex running_;
+};
+
+}  // namespace mindgen

@@ -1,0 +1,125 @@
+// One run of a compiled graph.
+#include <cstring>
+
+#include "executor.h"
+#include "ops.h"
+#include "profile.h"
+
+namespace mindgen {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+int64_t round_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+void Executor::run(void* const* data, const int64_t (*shapes)[MG_MAX_AXES], mg_allocate_output* allocate,
+                   void* context) {
+  std::lock_guard<std::mutex> lock(running_);
+  const bool same_shapes = bind_inputs(data, shapes);
+  if (!same_shapes || !shapes_known_) {
+    shapes_known_ = false;
+    infer_shapes();
+    lay_out_workspace();
+    shapes_known_ = true;
+  }
+  bind_results(allocate, context);
+  for (size_t index = 0; index < graph.nodes.size(); index++) {
+    if (!graph.nodes[index].op->is_view) run_node(index);
+  }
+}
+
+// Whether all inputs have the shapes of the run before.
+bool Executor::bind_inputs(void* const* data, const int64_t (*shapes)[MG_MAX_AXES]) {
+  bool same_shapes = true;
+  for (size_t i = 0; i < graph.inputs.size(); i++) {
+    const Value& value = graph.values[graph.inputs[i]];
+    Tensor& tensor = graph.tensor(graph.inputs[i]);
+    tensor.data = data[i];
+    tensor.dtype = value.type.dtype;
+    if (tensor.shape.ndim == value.type.ndim &&
+        std::equal(tensor.shape.dims, tensor.shape.dims + tensor.shape.ndim, shapes[i])) {
+      continue;
+    }
+    same_shapes = false;
+    Shape shape;
+    for (int axis = 0; axis < value.type.ndim; axis++) shape.dims[shape.ndim++] = shapes[i][axis];
+    tensor.set_shape(shape);
+  }
+  return same_shapes;
+}
+
+void Executor::infer_shapes() {
+  for (const Node& node : graph.nodes) {
+    try {
+      node.op->infer(graph, node);
+    } catch (const Refused& refused) {
+      throw Refused(std::string(node.op->name) + " (" + node.name + "): " + refused.what());
+    }
+  }
+}
+
+void Executor::lay_out_workspace() {
+  std::vector<int64_t> bytes(slot_offsets_.size(), 0);
+  for (const Value& value : graph.values) {
+    if (value.slot != kNowhere) bytes[value.slot] = std::max(bytes[value.slot], value.tensor.bytes());
+  }
+  int64_t total = 0;
+  for (size_t slot = 0; slot < slot_offsets_.size(); slot++) {
+    slot_offsets_[slot] = total;
+    total += round_up(bytes[slot], kAlignment);
+  }
+  if (total <= workspace_bytes_) return;
+  workspace_.reset();
+  workspace_bytes_ = round_up(total + total / 8, 4096);  // some room, for prompts grow by a little often
+  workspace_.reset(static_cast<char*>(std::aligned_alloc(4096, workspace_bytes_)));
+  if (!workspace_) {
+    workspace_bytes_ = 0;
+    throw Refused("no memory for " + std::to_string(total) + " bytes of intermediate results");
+  }
+}
+
+void Executor::bind_results(mg_allocate_output* allocate, void* context) {
+  for (const Node& node : graph.nodes) {
+    for (int index : node.outputs) {
+      Value& value = graph.values[index];
+      Tensor& tensor = value.tensor;
+      if (value.base != kNowhere) {
+        tensor.data = static_cast<char*>(graph.tensor(value.base).data) + value.offset;
+      } else if (value.output != kNowhere) {
+        mg_tensor_type type = value.type;
+        std::copy(tensor.shape.dims, tensor.shape.dims + type.ndim, type.shape);
+        tensor.data = allocate(context, value.output, &type);
+        if (!tensor.data && tensor.bytes() > 0) throw Refused("no memory for an output");
+      } else {
+        tensor.data = value.slot == kNowhere ? nullptr : workspace_.get() + slot_offsets_[value.slot];
+      }
+    }
+  }
+}
+
+void Executor::run_node(size_t index) {
+  const Node& node = graph.nodes[index];
+  const bool profiled = profile().recording();
+  const int64_t start = profiled ? nanoseconds_now() : 0;
+  int status;
+  if (node.op->run) {
+    status = node.op->run(graph, node);
+  } else {
+    PluginCall& call = plugin_calls_[index];
+    for (size_t i = 0; i < call.values.size(); i++) {
+      const Value& value = graph.values[call.values[i]];
+      if (value.kind != Value::kScalar) call.params[i] = value.tensor.data;
+    }
+    status = node.op->body(OpCall{static_cast<int>(call.values.size()), call.params.data(), call.ndims.data(),
+                                  call.shapes.data(), call.dtypes.data(), {}});
+  }
+  if (status != MG_OK) throw Refused(std::string(node.op->name) + " (" + node.name + "): " + mg_last_error());
+  if (!profiled) return;
+  const int64_t end = nanoseconds_now();
+  const Cost cost = node.op->cost ? node.op->cost(graph, node) : tensor_cost(graph, node);
+  profile().add({node.op->name, node.name.c_str(), start, end - start, cost.bytes, cost.operations});
+}
+
+}  // namespace mindgen
