@@ -6,13 +6,10 @@ Whatever is compared takes turns within one run, as machines speed up and slow d
 """
 
 import argparse
-import ctypes
 import json
 import mmap
 import platform
 import statistics
-import subprocess
-import tempfile
 import time
 from importlib.metadata import distribution
 from pathlib import Path
@@ -41,20 +38,6 @@ WEIGHT_BYTES = 384 << 20
 PAUSE = 0.05  # the threads of the last one spin for a while before they sleep
 
 
-def load_limits(best_instruction_set: str) -> ctypes.CDLL:
-    """machine_limits.c, compiled for this machine."""
-    source = Path(__file__).with_name("machine_limits.c")
-    target = Path(tempfile.mkdtemp()) / "machine_limits.so"
-    flags = ["-mamx-tile", "-mamx-bf16"] if best_instruction_set == "amx" else []
-    command = ["gcc", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *flags, source, "-o", target]
-    subprocess.run(command, check=True)
-    limits = ctypes.CDLL(str(target))
-    limits.read_bandwidth.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    limits.product_rate.argtypes = [ctypes.c_int, ctypes.c_long]
-    limits.read_bandwidth.restype = limits.product_rate.restype = ctypes.c_double
-    return limits
-
-
 def random_bfloat16(*shape: int) -> np.ndarray:
     values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return (values.view(np.uint32) >> 16).astype(np.uint16)
@@ -72,12 +55,12 @@ def timed(function, times: int) -> list[float]:
     return seconds
 
 
-def compare_shape(library: KernelLibrary, limits: ctypes.CDLL, threads: int, shape, turns: int) -> dict:
+def compare_shape(library: KernelLibrary, shape, turns: int) -> dict:
     M, N, K = shape
     x, w, y = random_bfloat16(M, K), random_bfloat16(N, K), np.empty((M, N), np.uint16)
     contenders = {
         "mindgen": lambda: library.call("matmul", x, w, None, y, 1, M, N, K, False, True, DType.BFLOAT16),
-        "limit": lambda: rates.append(limits.product_rate(threads, 200_000)),
+        "limit": lambda: rates.append(library.measure_product_rate(DType.BFLOAT16)),
     }
     if torch is not None:
         tx, tw = (torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) for a in (x, w))
@@ -106,7 +89,7 @@ def weights_in_memory(huge_pages: bool) -> np.ndarray:
     return weights
 
 
-def compare_single_row(library, limits, threads: int, shape, weights: np.ndarray, turns: int) -> dict:
+def compare_single_row(library, shape, weights: np.ndarray, turns: int) -> dict:
     N, K = shape
     matrices = weights[: weights.size // (N * K) * (N * K)].reshape(-1, N, K)
     x, y = random_bfloat16(1, K), np.empty((1, N), np.uint16)
@@ -118,7 +101,7 @@ def compare_single_row(library, limits, threads: int, shape, weights: np.ndarray
     products, reads = [], []
     for _ in range(turns):
         products += [matrices.nbytes / seconds / 1e9 for seconds in timed(multiply, 1)]
-        reads.append(limits.read_bandwidth(matrices.ctypes.data, matrices.nbytes, threads) / 1e9)
+        reads.append(library.measure_read_bandwidth() / 1e9)
         time.sleep(PAUSE)
     return {
         "N": N,
@@ -148,7 +131,6 @@ def main() -> None:
     path = arguments.library or distribution("mindgen").locate_file("mindgen/kernels/libmindgen_cpu.so")
     library = KernelLibrary(path)
     library.num_threads = arguments.threads
-    limits = load_limits(library.best_instruction_set)
     if torch is None:
         print("torch is not installed: no comparison with it")
     else:
@@ -161,13 +143,13 @@ def main() -> None:
         "torch": torch and torch.__version__,
     }
     print(", ".join(f"{name} {value}" for name, value in report.items()))
-    report["shapes"] = [compare_shape(library, limits, arguments.threads, s, arguments.turns) for s in SHAPES]
+    report["shapes"] = [compare_shape(library, s, arguments.turns) for s in SHAPES]
     print_table("bfloat16, medians", report["shapes"])
     report["single_row"] = []
     for huge_pages in (False, True):
         weights = weights_in_memory(huge_pages)
         for shape in SINGLE_ROW_SHAPES:
-            row = compare_single_row(library, limits, arguments.threads, shape, weights, arguments.turns)
+            row = compare_single_row(library, shape, weights, arguments.turns)
             report["single_row"].append({"huge_pages": str(huge_pages), **row})
     print_table("one row, weights read from memory, medians", report["single_row"])
 

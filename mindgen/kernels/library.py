@@ -5,7 +5,8 @@ Buffers are passed as addresses: an int, or a numpy array (contiguous), or None 
 
 import ctypes
 import enum
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_void_p
+import mmap
+from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int64, c_void_p
 from typing import Any
 
 from mindgen.errors import KernelError
@@ -46,7 +47,12 @@ class _Buffer(c_void_p):
 _TYPES = {"p": _Buffer, "P": POINTER(c_void_p), "n": c_int64, "i": c_int, "f": c_float, "b": c_bool, "d": c_int}
 _SIGNATURES = {
     "matmul": "pppp nnnn bb d",
+    "linear": "pn pppp nnn d",
+    "linear_swiglu": "pn ppp nnn d",
     "grouped_matmul": "pppp nnnn b d",
+    "add_lora": "pn pPpi pb p nnnn d",
+    "measure_read_bandwidth": "pn",
+    "measure_product_rate": "d",
     "rms_norm": "pppp nn f d",
     "add_rms_norm": "pppppp nn f d",
     "apply_rotary": "ppppppp nnnnnn b d",
@@ -78,6 +84,7 @@ def _load(path: str) -> ctypes.CDLL:
         function = getattr(library, f"mg_{name}", None)
         if function is not None:
             function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
+            function.restype = c_double if name.startswith("measure_") else c_int
     return library
 
 
@@ -125,6 +132,19 @@ class KernelLibrary:
     def executor_functions(self) -> int:
         """The address of the mg_executor table, for what runs graphs on these kernels."""
         return self._library.mg_executor_functions()
+
+    def measure_read_bandwidth(self) -> float:
+        """Bytes per second of all threads reading memory, no cache holding it."""
+        size = 256 << 20
+        memory = mmap.mmap(-1, size)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        address = ctypes.addressof(c_char.from_buffer(memory))
+        ctypes.memset(address, 1, size)
+        return self._library.mg_measure_read_bandwidth(address, size)
+
+    def measure_product_rate(self, dtype: DType) -> float:
+        """Floating point operations per second of all threads at best, two to a multiplication."""
+        return self._library.mg_measure_product_rate(dtype)
 
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""

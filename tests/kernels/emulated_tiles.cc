@@ -6,7 +6,10 @@ namespace mindgen::portable {
 static KernelTable matrix_products() {
   KernelTable products = {};
   products.matmul = matmul;
+  products.linear = linear;
+  products.linear_swiglu = linear_swiglu;
   products.grouped_matmul = grouped_matmul;
+  products.add_lora = add_lora;
   return products;
 }
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import test_grouped_matmul
+import test_linear
+import test_lora
 import test_matmul
 
 from mindgen.kernels.library import KernelLibrary
@@ -58,3 +60,15 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, N):
 @pytest.mark.parametrize("K, N", [(131, 16), (16, 131), (64, 200)])
 def test_groups(kernels, sizes, K, N):
     test_grouped_matmul.check(kernels, "bfloat16", sizes, K, N, rows_after=2)
+
+
+@pytest.mark.parametrize("M", [2, 17, 40])
+@pytest.mark.parametrize("N, K", [(37, 75), (130, 129), (300, 64)])
+def test_epilogues(kernels, M, N, K):
+    test_linear.check_linear(kernels, "bfloat16", M, N, K, with_bias=True, residual="y")
+    test_linear.check_swiglu(kernels, "bfloat16", M, N, K, with_bias=True)
+
+
+@pytest.mark.parametrize("rows", test_lora.GROUPS.values(), ids=test_lora.GROUPS.keys())
+def test_lora_groups(kernels, rows):
+    test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, skip_first=True, rows_after=2)

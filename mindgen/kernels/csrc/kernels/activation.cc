@@ -3,12 +3,6 @@
 #include "threads.h"
 
 namespace mindgen::MG_ISA {
-namespace {
-
-floatv silu(floatv x) { return x / (1 + exp(-x)); }
-
-}  // namespace
-
 int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -3,6 +3,31 @@
 
 using namespace mindgen;
 
+namespace {
+
+int check_linear(const char* name, const void* x, int64_t x_step, const void* w, const void* y, int64_t M, int64_t N,
+                 int64_t K, mg_dtype dtype) {
+  if (!is_compute_dtype(dtype)) return fail("%s: dtype must be float32, bfloat16 or float16", name);
+  if (M < 0 || N < 0 || K < 0) {
+    return fail("%s: negative size: M %lld, N %lld, K %lld", name, (long long)M, (long long)N, (long long)K);
+  }
+  if (x_step < K) return fail("%s: x_step is %lld, less than K %lld", name, (long long)x_step, (long long)K);
+  if (M > 0 && N > 0 && (!y || (K > 0 && (!x || !w)))) return fail("%s: x, w or y is NULL", name);
+  return MG_OK;
+}
+
+int check_groups(const char* name, const int64_t* group_ends, int64_t E, int64_t T) {
+  for (int64_t e = 0, start = 0; e < E; start = group_ends[e++]) {
+    if (group_ends[e] < start || group_ends[e] > T) {
+      return fail("%s: group_ends[%lld] is %lld, not within %lld..%lld", name, (long long)e, (long long)group_ends[e],
+                  (long long)start, (long long)T);
+    }
+  }
+  return MG_OK;
+}
+
+}  // namespace
+
 extern "C" {
 
 int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t batch, int64_t M, int64_t N,
@@ -17,6 +42,20 @@ int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t b
   return kernels().matmul(x, w, bias, y, batch, M, N, K, transpose_x, transpose_w, dtype);
 }
 
+int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
+              int64_t N, int64_t K, mg_dtype dtype) {
+  if (check_linear("linear", x, x_step, w, y, M, N, K, dtype) != MG_OK) return MG_ERROR;
+  if (M == 0 || N == 0) return MG_OK;
+  return kernels().linear(x, x_step, w, bias, residual, y, M, N, K, dtype);
+}
+
+int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,
+                     int64_t K, mg_dtype dtype) {
+  if (check_linear("linear_swiglu", x, x_step, w, y, M, N, K, dtype) != MG_OK) return MG_ERROR;
+  if (M == 0 || N == 0) return MG_OK;
+  return kernels().linear_swiglu(x, x_step, w, bias, y, M, N, K, dtype);
+}
+
 int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void* y, int64_t T, int64_t E,
                       int64_t K, int64_t N, bool transpose_w, mg_dtype dtype) {
   if (!is_compute_dtype(dtype)) return fail("grouped_matmul: dtype must be float32, bfloat16 or float16");
@@ -28,13 +67,35 @@ int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, v
   if (!y || (E > 0 && (!group_ends || (K > 0 && (!x || !w))))) {
     return fail("grouped_matmul: x, w, group_ends or y is NULL");
   }
-  for (int64_t e = 0, start = 0; e < E; start = group_ends[e++]) {
-    if (group_ends[e] < start || group_ends[e] > T) {
-      return fail("grouped_matmul: group_ends[%lld] is %lld, not within %lld..%lld", (long long)e,
-                  (long long)group_ends[e], (long long)start, (long long)T);
-    }
-  }
+  if (check_groups("grouped_matmul", group_ends, E, T) != MG_OK) return MG_ERROR;
   return kernels().grouped_matmul(x, w, group_ends, y, T, E, K, N, transpose_w, dtype);
+}
+
+int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
+                int num_parts, const int64_t* group_ends, bool skip_first, void* y, int64_t T, int64_t E, int64_t K,
+                int64_t rank, mg_dtype dtype) {
+  if (!is_compute_dtype(dtype)) return fail("add_lora: dtype must be float32, bfloat16 or float16");
+  if (T < 0 || E < 0 || K < 0 || rank < 0 || num_parts < 0) {
+    return fail("add_lora: negative size: T %lld, E %lld, K %lld, rank %lld, num_parts %d", (long long)T, (long long)E,
+                (long long)K, (long long)rank, num_parts);
+  }
+  if (x_step < K) return fail("add_lora: x_step is %lld, less than K %lld", (long long)x_step, (long long)K);
+  if (T == 0 || E == 0 || K == 0 || rank == 0 || num_parts == 0) return MG_OK;
+  if (!x || !a || !b || !sizes || !group_ends || !y) return fail("add_lora: x, a, b, sizes, group_ends or y is NULL");
+  for (int p = 0; p < num_parts; p++) {
+    if (sizes[p] < 0) return fail("add_lora: sizes[%d] is negative: %lld", p, (long long)sizes[p]);
+    if (sizes[p] > 0 && !b[p]) return fail("add_lora: b[%d] is NULL", p);
+  }
+  if (check_groups("add_lora", group_ends, E, T) != MG_OK) return MG_ERROR;
+  return kernels().add_lora(x, x_step, a, b, sizes, num_parts, group_ends, skip_first, y, T, E, K, rank, dtype);
+}
+
+double mg_measure_read_bandwidth(const void* data, int64_t bytes) {
+  return data ? kernels().measure_read_bandwidth(data, bytes) : 0;
+}
+
+double mg_measure_product_rate(mg_dtype dtype) {
+  return is_compute_dtype(dtype) ? kernels().measure_product_rate(dtype) : 0;
 }
 
 }  // extern "C"

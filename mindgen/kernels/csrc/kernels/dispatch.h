@@ -7,7 +7,12 @@
 // namespace mindgen::MG_ISA with the signature of mg_<name>, and an mg_<name> that checks the arguments.
 #define MG_FOR_EACH_KERNEL(apply) \
   apply(matmul)                   \
+  apply(linear)                   \
+  apply(linear_swiglu)            \
   apply(grouped_matmul)           \
+  apply(add_lora)                 \
+  apply(measure_read_bandwidth)   \
+  apply(measure_product_rate)     \
   apply(attention)                \
   apply(rms_norm)                 \
   apply(add_rms_norm)             \

@@ -1,10 +1,12 @@
 // The product for few rows of inputs, by dot products along K: every weight is read once, in memory order.
 #pragma once
+#include "epilogue.h"
 #include "scratch.h"
-#include "simd.h"
+#include "units.h"
 
 namespace mindgen::MG_ISA {
 
+constexpr int64_t kDotRows = 8;
 constexpr int64_t kDotColumns = 64;  // to a thread at a time: long enough to read in order, short enough to balance
 
 // One weight at a time, converted to float32.
@@ -58,32 +60,33 @@ struct DotOf<bfloat16> {
 };
 #endif
 
-// The distance of prepared rows of inputs: room for a last vector, and never a power of two, which would have all rows
-// share one set of the cache.
+// x (M, K) as the dot products take it: followed by zeros up to a whole vector.
 template <class Dot>
-static inline int64_t input_step(int64_t K) {
-  return (K + 2 * Dot::kStep - 1) / Dot::kStep * Dot::kStep;
-}
+struct Inputs {
+  const typename Dot::Input* data;
+  int64_t step;
 
-// x (M, K) -> (M, input_step), zeros after K; valid until the thread's next call
+  Inputs from_row(int64_t m) const { return {data + m * step, step}; }
+};
+
+// Valid until the thread's next call.
 template <class T>
-static const typename DotOf<T>::type::Input* prepare_inputs(const T* x, int64_t M, int64_t K) {
+static Inputs<typename DotOf<T>::type> prepare_inputs(const Matrix<T>& x) {
   using Dot = typename DotOf<T>::type;
   using Input = typename Dot::Input;
-  const int64_t step = input_step<Dot>(K);
-  Input* inputs = (Input*)scratch(kScratchInputs, M * step * sizeof(Input));
-  for (int64_t m = 0; m < M; m++) Dot::prepare_row(x + m * K, K, inputs + m * step);
-  return inputs;
+  // Room for a last vector, and never a power of two, which would have all rows share one set of the cache.
+  const int64_t step = (x.depth + 2 * Dot::kStep - 1) / Dot::kStep * Dot::kStep;
+  Input* inputs = (Input*)scratch(kScratchInputs, x.rows * step * sizeof(Input));
+  for (int64_t m = 0; m < x.rows; m++) Dot::prepare_row(x.at(m, 0), x.depth, inputs + m * step);
+  return {inputs, step};
 }
 
-// sums (ROWS, COLUMNS) = x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K go to sums of their own,
-// to hide the latency.
+// sums (ROWS, COLUMNS of kDotColumns) = x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K go to sums
+// of their own, to hide the latency.
 template <class Dot, int ROWS, int COLUMNS>
-static inline void dot_products(const typename Dot::Input* x, const typename Dot::Weight* w, int64_t K,
-                                float (&sums)[ROWS][COLUMNS]) {
+static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, float* sums) {
   constexpr int kUnroll = ROWS * COLUMNS <= 2 ? 4 : ROWS * COLUMNS <= 8 ? 2 : 1;
   constexpr int64_t kPrefetch = 4096 / sizeof(*w);
-  const int64_t x_step = input_step<Dot>(K);
   floatv total[ROWS][COLUMNS][kUnroll] = {};
   int64_t k = 0;
   for (; k + kUnroll * Dot::kStep <= K; k += kUnroll * Dot::kStep) {
@@ -96,7 +99,7 @@ static inline void dot_products(const typename Dot::Input* x, const typename Dot
         const auto weights = Dot::load_weights(w + n * K + at);
 #pragma GCC unroll 8
         for (int m = 0; m < ROWS; m++) {
-          total[m][n][u] = Dot::multiply_add(weights, Dot::load_inputs(x + m * x_step + at), total[m][n][u]);
+          total[m][n][u] = Dot::multiply_add(weights, Dot::load_inputs(x.data + m * x.step + at), total[m][n][u]);
         }
       }
     }
@@ -107,7 +110,7 @@ static inline void dot_products(const typename Dot::Input* x, const typename Dot
       const auto weights = Dot::load_weights(w + n * K + k, K - k);
 #pragma GCC unroll 8
       for (int m = 0; m < ROWS; m++) {
-        total[m][n][0] = Dot::multiply_add(weights, Dot::load_inputs(x + m * x_step + k), total[m][n][0]);
+        total[m][n][0] = Dot::multiply_add(weights, Dot::load_inputs(x.data + m * x.step + k), total[m][n][0]);
       }
     }
   }
@@ -117,51 +120,51 @@ static inline void dot_products(const typename Dot::Input* x, const typename Dot
     for (int n = 0; n < COLUMNS; n++) {
 #pragma GCC unroll 4
       for (int u = 1; u < kUnroll; u++) total[m][n][0] += total[m][n][u];
-      sums[m][n] = sum(total[m][n][0]);
+      sums[m * kDotColumns + n] = sum(total[m][n][0]);
     }
   }
 }
 
-// y (ROWS, COLUMNS of N)
-template <int ROWS, int COLUMNS, class T, class Input>
-static inline void dot_block(const Input* x, const T* w, const T* bias, T* y, int64_t N, int64_t K) {
-  float sums[ROWS][COLUMNS];
-  dot_products<typename DotOf<T>::type>(x, w, K, sums);
-  for (int m = 0; m < ROWS; m++) {
-    for (int n = 0; n < COLUMNS; n++) {
-      y[m * N + n] = from_float<T>(bias ? sums[m][n] + to_float(bias[n]) : sums[m][n]);
-    }
-  }
-}
-
-// Columns begin .. end of y (ROWS, N). One row of inputs keeps up with memory best if weights are read in order; more
-// rows need two columns to keep the arithmetic busy.
-template <int ROWS, class T, class Input>
-static void dot_columns(const Input* x, const T* w, const T* bias, T* y, int64_t N, int64_t K, int64_t begin,
-                        int64_t end) {
+// sums (ROWS, kDotColumns) = x (ROWS, K) w (columns, K)^T. One row of inputs keeps up with memory best if weights are
+// read in order; more rows need two columns to keep the arithmetic busy.
+template <class Dot, int ROWS>
+static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns, float* sums) {
   constexpr int kColumns = ROWS > 1 ? 2 : 1;
-  int64_t n = begin;
-  for (; n + kColumns <= end; n += kColumns) {
-    dot_block<ROWS, kColumns>(x, w + n * K, bias ? bias + n : nullptr, y + n, N, K);
-  }
-  if (n < end) dot_block<ROWS, 1>(x, w + n * K, bias ? bias + n : nullptr, y + n, N, K);
+  int64_t n = 0;
+  for (; n + kColumns <= columns; n += kColumns) dot_products<Dot, ROWS, kColumns>(x, w + n * K, K, sums + n);
+  if (n < columns) dot_products<Dot, ROWS, 1>(x, w + n * K, K, sums + n);
 }
 
-// Columns begin .. end of y (M, N) = x (M, K) w (N, K)^T + bias (N), x prepared.
-template <class T, class Input>
-static void dot_product(int64_t M, const Input* x, const T* w, const T* bias, T* y, int64_t N, int64_t K,
-                        int64_t begin, int64_t end) {
-  const int64_t x_step = input_step<typename DotOf<T>::type>(K);
-  for (; M > 0; M -= 8, x += 8 * x_step, y += 8 * N) {
-    switch (M) {
-      case 1: dot_columns<1>(x, w, bias, y, N, K, begin, end); break;
-      case 2: dot_columns<2>(x, w, bias, y, N, K, begin, end); break;
-      case 3: dot_columns<3>(x, w, bias, y, N, K, begin, end); break;
-      case 4: dot_columns<4>(x, w, bias, y, N, K, begin, end); break;
-      case 5: dot_columns<5>(x, w, bias, y, N, K, begin, end); break;
-      case 6: dot_columns<6>(x, w, bias, y, N, K, begin, end); break;
-      case 7: dot_columns<7>(x, w, bias, y, N, K, begin, end); break;
-      default: dot_columns<8>(x, w, bias, y, N, K, begin, end);
+template <class Dot>
+static void dot_rows(int64_t rows, const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns,
+                     float* sums) {
+  switch (rows) {
+    case 1: return dot_columns<Dot, 1>(x, w, K, columns, sums);
+    case 2: return dot_columns<Dot, 2>(x, w, K, columns, sums);
+    case 3: return dot_columns<Dot, 3>(x, w, K, columns, sums);
+    case 4: return dot_columns<Dot, 4>(x, w, K, columns, sums);
+    case 5: return dot_columns<Dot, 5>(x, w, K, columns, sums);
+    case 6: return dot_columns<Dot, 6>(x, w, K, columns, sums);
+    case 7: return dot_columns<Dot, 7>(x, w, K, columns, sums);
+    default: return dot_columns<Dot, kDotRows>(x, w, K, columns, sums);
+  }
+}
+
+// Columns begin .. end, at most kDotColumns of them, of x (M, K) w^T.
+template <class T, class Y>
+static void dot_product(int64_t M, const Inputs<typename DotOf<T>::type>& x, const Matrix<T>& w,
+                        const Epilogue<T, Y>& epilogue, int64_t begin, int64_t end) {
+  float sums[2][kDotRows][kDotColumns];
+  for (int64_t m = 0; m < M; m += kDotRows) {
+    const int64_t rows = M - m < kDotRows ? M - m : kDotRows;
+    for (int part = 0; part < epilogue.parts(); part++) {
+      dot_rows(rows, x.from_row(m), w.at(part * epilogue.columns + begin, 0), w.depth, end - begin, sums[part][0]);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+      for (int64_t n = begin; n < end; n += kWidth) {
+        const floatv up = epilogue.swiglu ? load(sums[1][row] + n - begin) : floatv{};
+        epilogue.write(m + row, n, end - n, load(sums[0][row] + n - begin), up);
+      }
     }
   }
 }

@@ -3,21 +3,21 @@
 namespace mindgen::MG_ISA {
 namespace {
 
-// y (M, N) = x (M, K) w (N, K)^T + bias (N), either possibly stored transposed.
+// x (M, K) w (N, K)^T, either possibly stored transposed.
 template <class T>
-void multiply(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads) {
-  const int64_t M = x.rows, N = w.rows, K = x.depth;
-  if (x.transposed || M >= kManyRows) return panel_product(x, w, bias, y, threads);
+void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T>& epilogue, int threads) {
+  if (x.transposed || x.rows >= kManyRows) return panel_product(x, w, epilogue, threads);
+  const int64_t N = epilogue.columns;
   if (w.transposed) {
     parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
       const int64_t n = i * kSumColumns;
-      row_product(x.data, w.data, bias, y, M, K, N, n, smaller(n + kSumColumns, N));
+      row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
     });
   } else {
-    const auto* inputs = prepare_inputs(x.data, M, K);
+    const auto inputs = prepare_inputs(x);
     parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
       const int64_t n = i * kDotColumns;
-      dot_product(M, inputs, w.data, bias, y, N, K, n, smaller(n + kDotColumns, N));
+      dot_product(x.rows, inputs, w, epilogue, n, smaller(n + kDotColumns, N));
     });
   }
 }
@@ -28,9 +28,16 @@ void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, 
   const int threads = useful_threads(batch * M * N * K);
   const bool whole_products = batch >= threads;  // a product to a thread, or all threads to each product
   parallel_for(batch, whole_products ? threads : 1, [&](int64_t b) {
-    multiply(Matrix<T>{x + b * M * K, M, K, transpose_x}, Matrix<T>{w + b * N * K, N, K, !transpose_w}, bias,
-             y + b * M * N, whole_products && batch > 1 ? 1 : threads);
+    multiply(whole_matrix(x + b * M * K, M, K, transpose_x), whole_matrix(w + b * N * K, N, K, !transpose_w),
+             Epilogue<T>{y + b * M * N, N, N, bias}, whole_products && batch > 1 ? 1 : threads);
   });
+}
+
+template <class T>
+void multiply_weights(const void* x, int64_t x_step, const void* w, int64_t weight_rows, int64_t M, int64_t K,
+                      const Epilogue<T>& epilogue) {
+  multiply(Matrix<T>{(const T*)x, M, K, x_step, false}, whole_matrix((const T*)w, weight_rows, K, false), epilogue,
+           useful_threads(M * weight_rows * K));
 }
 
 }  // namespace
@@ -40,6 +47,24 @@ int matmul(const void* x, const void* w, const void* bias, void* y, int64_t batc
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     multiply_batch((const T*)x, (const T*)w, (const T*)bias, (T*)y, batch, M, N, K, transpose_x, transpose_w);
+  });
+  return MG_OK;
+}
+
+int linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
+           int64_t N, int64_t K, mg_dtype dtype) {
+  for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    multiply_weights(x, x_step, w, N, M, K, Epilogue<T>{(T*)y, N, N, (const T*)bias, (const T*)residual});
+  });
+  return MG_OK;
+}
+
+int linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,
+                  int64_t K, mg_dtype dtype) {
+  for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    multiply_weights(x, x_step, w, 2 * N, M, K, Epilogue<T>{(T*)y, N, N, (const T*)bias, nullptr, true});
   });
   return MG_OK;
 }

@@ -35,9 +35,9 @@ static inline int useful_threads(int64_t multiplications) {
   return (int)smaller(worth, mg_get_num_threads());
 }
 
-template <class T>
-static void panel_product(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads) {
-  PanelProduct<typename BlockOf<T>::type, T>(x, w, bias, y, threads).run();
+template <class T, class Y>
+static void panel_product(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads) {
+  PanelProduct<typename BlockOf<T>::type, T, Y>(x, w, epilogue, threads).run();
 }
 
 }  // namespace mindgen::MG_ISA

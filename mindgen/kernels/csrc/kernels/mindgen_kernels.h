@@ -36,10 +36,33 @@ int mg_get_num_threads(void);
 int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t batch, int64_t M, int64_t N,
               int64_t K, bool transpose_x, bool transpose_w, mg_dtype dtype);
 
+// y (M, N) = x (M, K) w (N, K)^T + bias (N) or NULL + residual (M, N) or NULL. y may be the residual. Rows of x are
+// x_step elements apart. float32, bfloat16, float16.
+int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
+              int64_t N, int64_t K, mg_dtype dtype);
+
+// y (M, N) = silu(x w[:N]^T + bias[:N]) * (x w[N:]^T + bias[N:]); w (2N, K), bias (2N) or NULL; else as mg_linear.
+int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,
+                     int64_t K, mg_dtype dtype);
+
 // y (T, N): row t of slot e, that is group_ends[e-1] <= t < group_ends[e], is x[t] (K) times w[e] (K, N), or
 // (N, K)^T with transpose_w. Rows after the last group's end become zeros. float32, bfloat16, float16.
 int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void* y, int64_t T, int64_t E,
                       int64_t K, int64_t N, bool transpose_w, mg_dtype dtype);
+
+// LoRA of weights whose outputs lie side by side in y (T, sum of sizes): for row t of slot e, as in mg_grouped_matmul,
+// and part p, y[t, columns of p] += (x[t] a[e]^T)[p*rank .. (p+1)*rank] b[p][e].
+// x (T, K), rows x_step elements apart; a (E, num_parts*rank, K); b[p] (E, rank, sizes[p]). Rows after the last group's
+// end stay as they are, and with skip_first those of slot 0. float32, bfloat16, float16.
+int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
+                int num_parts, const int64_t* group_ends, bool skip_first, void* y, int64_t T, int64_t E, int64_t K,
+                int64_t rank, mg_dtype dtype);
+
+// What limits the products: bytes per second of all threads reading data once, whole megabytes of it, and operations
+// per second of the multiplications that the instruction set in use has for the dtype; 0 when there is nothing to
+// measure.
+double mg_measure_read_bandwidth(const void* data, int64_t bytes);
+double mg_measure_product_rate(mg_dtype dtype);
 
 // y (rows, H) = x / sqrt(mean(x^2) + epsilon) * gamma (H); rstd (rows) float32 or NULL. y may be x.
 int mg_rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t rows, int64_t H, float epsilon,

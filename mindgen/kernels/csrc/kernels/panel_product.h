@@ -1,6 +1,7 @@
 // The product for many rows: Y^T = W X^T, blocked for the caches. X is packed into panels once, all K of it, so that
 // W can be read where it lies.
 #pragma once
+#include "epilogue.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "units.h"
@@ -12,15 +13,14 @@ static inline int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a, b) 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-template <class Block, class T>
+template <class Block, class T, class Y>
 class PanelProduct {
   using Units = typename Block::Units;
   static constexpr int64_t kChunkPanels = 512 / kWidth;  // the sums of so many with a block of weights fit in L2
   static constexpr int64_t kLoneSliceUnits = 1024;       // fit in L2, which will do when there are no other panels
 
   const Matrix<T> x_, w_;
-  const T* bias_;
-  T* y_;
+  const Epilogue<T, Y> epilogue_;
   const int threads_;
   const int64_t all_panels_, units_;
   int64_t slice_units_;           // K is cut into slices of so many units
@@ -28,9 +28,8 @@ class PanelProduct {
   uint32_t* packed_;              // (slices, panels, units of a slice, kWidth)
 
  public:
-  // y (M, N) = x (M, K) w (N, K)^T + bias (N)
-  PanelProduct(const Matrix<T>& x, const Matrix<T>& w, const T* bias, T* y, int threads)
-      : x_(x), w_(w), bias_(bias), y_(y), threads_(threads), all_panels_(ceil_divide(x.rows, kWidth)),
+  PanelProduct(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads)
+      : x_(x), w_(w), epilogue_(epilogue), threads_(threads), all_panels_(ceil_divide(x.rows, kWidth)),
         units_(ceil_divide(x.depth, Units::kElements)) {
     const int64_t limit = all_panels_ <= Block::kPanels ? kLoneSliceUnits : Block::kSliceUnits;
     const int64_t slices = larger(1, ceil_divide(units_, limit));
@@ -49,17 +48,18 @@ class PanelProduct {
 
  private:
   void multiply_chunk() {
-    const int64_t row_blocks = ceil_divide(w_.rows, Block::kBlockRows);
-    const int64_t row_step = round_up(ceil_divide(w_.rows, row_blocks), Block::kRows);
+    const int64_t columns = epilogue_.columns;
+    const int64_t row_blocks = ceil_divide(columns * epilogue_.parts(), Block::kBlockRows);
+    const int64_t row_step = round_up(ceil_divide(columns, row_blocks), Block::kRows);
     // Few rows of weights, as in a low-rank adapter, leave the panels to share out.
     const int64_t panel_groups = ceil_divide(panels_, Block::kPanels);
     const int64_t panel_blocks = smaller(panel_groups, ceil_divide(4 * threads_, row_blocks));
     const int64_t panel_step = ceil_divide(panel_groups, panel_blocks) * Block::kPanels;
     const int64_t parts = ceil_divide(panels_, panel_step);
     parallel_for(panels_, threads_, [&](int64_t p) { pack(p); });
-    parallel_for(ceil_divide(w_.rows, row_step) * parts, threads_, [&](int64_t i) {
+    parallel_for(ceil_divide(columns, row_step) * parts, threads_, [&](int64_t i) {
       const int64_t row = i / parts * row_step, p = i % parts * panel_step;
-      multiply_block(row, smaller(row_step, w_.rows - row), p, smaller(panel_step, panels_ - p));
+      multiply_block(row, smaller(row_step, columns - row), p, smaller(panel_step, panels_ - p));
     });
   }
 
@@ -77,14 +77,18 @@ class PanelProduct {
   void multiply_block(int64_t row, int64_t rows, int64_t first_panel, int64_t panels) const {
     const int64_t padded_rows = round_up(rows, larger(Block::kRows, kWidth));
     const int64_t sum_step = padded_rows * kWidth;
-    float* sums = (float*)scratch(kScratchSums, panels * sum_step * sizeof(float));  // (panels, rows, kWidth)
+    const int64_t part_step = panels * sum_step;
+    // (parts, panels, rows, kWidth)
+    float* sums = (float*)scratch(kScratchSums, epilogue_.parts() * part_step * sizeof(float));
     const typename Block::Session session{};
     (void)session;
     for (int64_t u = 0; u == 0 || u < units_; u += slice_units_) {
-      multiply_slice(row, rows, first_panel, panels, u, sums, sum_step);
+      for (int part = 0; part < epilogue_.parts(); part++) {
+        multiply_slice(part * epilogue_.columns + row, rows, first_panel, panels, u, sums + part * part_step, sum_step);
+      }
     }
     for (int64_t p = 0; p < panels; p++) {
-      write_panel(sums + p * sum_step, row, rows, (first_panel_ + first_panel + p) * kWidth);
+      write_panel(sums + p * sum_step, part_step, row, rows, (first_panel_ + first_panel + p) * kWidth);
     }
   }
 
@@ -93,9 +97,9 @@ class PanelProduct {
                       int64_t sum_step) const {
     int64_t units = smaller(slice_units_, units_ - u);
     const int64_t k = u * Units::kElements;
-    const bool whole_units = w_.depth % Units::kElements == 0;
+    const bool whole_units = w_.depth % Units::kElements == 0 && w_.step % Units::kElements == 0;
     const uint32_t* weights = (const uint32_t*)w_.at(row, k);
-    int64_t weight_step = w_.depth / Units::kElements;
+    int64_t weight_step = w_.step / Units::kElements;
     if (!Block::kReadsWeightsDirectly || w_.transposed || !whole_units || rows % Block::kRows != 0) {
       const int64_t padded_rows = round_up(rows, larger(Block::kRows, kWidth));
       units = weight_step = round_up(units, kWidth);
@@ -112,16 +116,18 @@ class PanelProduct {
     }
   }
 
-  // sums (rows, kWidth) -> y (kWidth from input row m on, rows from column n on)
-  void write_panel(const float* sums, int64_t n, int64_t rows, int64_t m) const {
+  // sums (parts, rows, kWidth), the parts part_step apart -> y (kWidth from input row m on, rows from column n on)
+  void write_panel(const float* sums, int64_t part_step, int64_t n, int64_t rows, int64_t m) const {
     const int64_t inputs = smaller(kWidth, x_.rows - m);
     for (int64_t r = 0; r < rows; r += kWidth) {
-      uintv v[kWidth];
-      for (int i = 0; i < kWidth; i++) v[i] = load_bits<uintv>(sums + (r + i) * kWidth);
-      transpose(v);
-      const floatv bias = bias_ ? load_upto(bias_ + n + r, rows - r) : floatv{};
+      uintv v[2][kWidth] = {};
+      for (int part = 0; part < epilogue_.parts(); part++) {
+        const float* from = sums + part * part_step + r * kWidth;
+        for (int i = 0; i < kWidth; i++) v[part][i] = load_bits<uintv>(from + i * kWidth);
+        transpose(v[part]);
+      }
       for (int64_t i = 0; i < inputs; i++) {
-        store_upto(y_ + (m + i) * w_.rows + n + r, bit_cast<floatv>(v[i]) + bias, rows - r);
+        epilogue_.write(m + i, n + r, rows - r, bit_cast<floatv>(v[0][i]), bit_cast<floatv>(v[1][i]));
       }
     }
   }

@@ -226,6 +226,8 @@ static inline floatv exp(floatv x) {
   return y * bit_cast<floatv>((first + 127) << 23) * bit_cast<floatv>((second + 127) << 23);
 }
 
+static inline floatv silu(floatv x) { return x / (1 + exp(-x)); }
+
 // ---- The dtype of a call as a type: f(float()), f(bfloat16()) or f(float16())
 
 template <class F>

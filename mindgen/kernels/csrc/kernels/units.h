@@ -7,18 +7,24 @@
 
 namespace mindgen::MG_ISA {
 
-// The element (row, k) of a matrix (rows, depth) stored as it is, or as (depth, rows) when transposed.
+// A matrix (rows, depth) stored as it is, or as (depth, rows) when transposed, what is stored as a row being `step`
+// elements from the next.
 template <class T>
 struct Matrix {
   const T* data;
   int64_t rows;
   int64_t depth;
+  int64_t step;
   bool transposed;
 
-  const T* at(int64_t row, int64_t k) const {
-    return transposed ? data + k * rows + row : data + row * depth + k;
-  }
+  const T* at(int64_t row, int64_t k) const { return transposed ? data + k * step + row : data + row * step + k; }
 };
+
+// Without gaps.
+template <class T>
+static inline Matrix<T> whole_matrix(const T* data, int64_t rows, int64_t depth, bool transposed) {
+  return {data, rows, depth, transposed ? rows : depth, transposed};
+}
 
 // One element to a unit, converted to float32.
 template <class Element>
@@ -105,7 +111,7 @@ template <class Units, class T>
 static inline void load_columns(const Matrix<T>& m, int64_t row, int64_t k, uintv* v) {
   for (int i = 0; i < kWidth; i++, k += Units::kElements) {
     const bool inside = k < m.depth && row < m.rows;
-    v[i] = inside ? Units::load_along_rows(m.at(row, k), m.rows - row, m.rows, m.depth - k) : uintv{};
+    v[i] = inside ? Units::load_along_rows(m.at(row, k), m.rows - row, m.step, m.depth - k) : uintv{};
   }
 }
 
