@@ -38,6 +38,7 @@ class Linear(nn.Cell):
     def enable_lora(self, num_slots: int, max_rank: int) -> None:
         """Makes room for adapters; to be called before the network is compiled."""
         self.lora = LoraDelta(self.in_features, tuple(self.parts.values()), num_slots, max_rank, self.dtype)
+        self.lora.update_parameters_name(f"{next(iter(self.parts))}.")  # MindSpore wants names to be unique
 
     def write_adapter(self, slot: int, pairs: dict[str, LoraPair]) -> None:
         """Puts an adapter's pairs for this layer, by module name, into a slot."""

@@ -74,7 +74,8 @@ def test_mixed_batch_equals_each_request_alone(model, dtype):
         mixed = probe.advance(together)
         single = np.concatenate([probe.advance([sequence]) for sequence in alone])
         # The order of a float32 sum may differ with the number of rows; bfloat16 then rounds now and then otherwise.
-        tolerance = 1e-5 if dtype == "float32" else 2**-7
+        # A base row that is alone runs the graph without adapters, where more is fused and so rounded less.
+        tolerance = 1e-5 if dtype == "float32" else 2**-6
         np.testing.assert_allclose(mixed, single, atol=tolerance * np.abs(single).max())
         for first, second, row in zip(together, alone, single, strict=True):
             first.token_ids.append(int(row.argmax()))

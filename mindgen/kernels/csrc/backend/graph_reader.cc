@@ -110,9 +110,19 @@ void GraphReader::add_node(const CNodePtr& node) {
     const int64_t index = integer(node->input(2)->cast<ValueNodePtr>()->value());
     if (index < 0 || index >= static_cast<int64_t>(elements.size())) throw NotServed("a tuple within a tuple");
     values_[node.get()] = {elements[index]};
+  } else if (op == "TensorToTuple") {
+    add_tuple_of_tensor(node);
   } else {
     add_op(node, primitive);
   }
+}
+
+// Lengths of sequences, of which attention takes a tuple; for the executor that is a vector of int64.
+void GraphReader::add_tuple_of_tensor(const CNodePtr& node) {
+  const std::vector<int> inputs = {values_of(node->input(1)).at(0), checked(executor_.add_int(graph_, kNumberTypeInt64))};
+  const mg_tensor_type type{MG_INT64, 1, {-1}};
+  values_[node.get()] = {checked(executor_.add_node(graph_, "Cast", node->fullname_with_scope().c_str(), inputs.data(),
+                                                    2, &type, 1))};
 }
 
 void GraphReader::add_op(const CNodePtr& node, const PrimitivePtr& primitive) {

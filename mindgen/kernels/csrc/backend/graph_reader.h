@@ -31,6 +31,7 @@ class GraphReader {
 
   void add_parameters(const mindspore::FuncGraphPtr& func_graph);
   void add_node(const mindspore::CNodePtr& node);
+  void add_tuple_of_tensor(const mindspore::CNodePtr& node);
   void add_op(const mindspore::CNodePtr& node, const mindspore::PrimitivePtr& primitive);
   void note_load(const mindspore::CNodePtr& node);
   void note_writes(const mindspore::CNodePtr& node, const mindspore::PrimitivePtr& primitive);

@@ -47,12 +47,11 @@ void fuse_swiglu(Rewriter& r, int index) {
             {&fused::linear_swiglu, r.node(linear).name, {inputs[0], inputs[1], inputs[2]}, swiglu.outputs});
 }
 
-// The product of rows grouped by adapter with weights (E, N, K) if transposed, else (E, K, N).
-bool is_grouped(const Rewriter& r, int index, bool transposed) {
+// The product of rows grouped by adapter with weights (E, K, N).
+bool is_grouped(const Rewriter& r, int index) {
   if (!r.is(index, "GroupedMatmul")) return false;
   const Node& node = r.node(index);
-  return node.inputs.size() == 12 && r.graph.scalar<bool>(node.inputs[11]) == transposed &&
-         !r.graph.scalar<bool>(node.inputs[10]);
+  return node.inputs.size() == 12 && !r.graph.scalar<bool>(node.inputs[10]) && !r.graph.scalar<bool>(node.inputs[11]);
 }
 
 struct Lora {
@@ -72,7 +71,7 @@ bool find_lora(const Rewriter& r, int delta, Lora& lora) {
   int split = kNowhere, low = kNowhere;
   for (size_t part = 0; part < deltas.size(); part++) {
     const int second = r.producer(deltas[part]);
-    if (!is_grouped(r, second, false)) return false;
+    if (!is_grouped(r, second)) return false;
     if (r.only_user(deltas[part], concat == kNowhere ? "Add" : "Concat") == kNowhere) return false;
     const Node& node = r.node(second);
     const int rows = node.inputs[0];
@@ -94,7 +93,7 @@ bool find_lora(const Rewriter& r, int delta, Lora& lora) {
   }
   if (split != kNowhere) lora.nodes.push_back(split);
   const int first = r.producer(low);
-  if (!is_grouped(r, first, true) || r.node(first).inputs[7] != lora.group_ends) return false;
+  if (!is_grouped(r, first) || r.node(first).inputs[7] != lora.group_ends) return false;
   if (r.only_user(low, split == kNowhere ? "GroupedMatmul" : "Split") == kNowhere) return false;
   lora.x = r.node(first).inputs[0];
   lora.a = r.node(first).inputs[1];
@@ -193,7 +192,7 @@ void fuse_rotary_and_cache(Rewriter& r, int index) {
 }  // namespace
 
 void fuse(Graph& graph) {
-  Pattern* const patterns[] = {fuse_linear, fuse_bias, fuse_lora, fuse_swiglu, fuse_rotary_and_cache, fuse_residual};
+  Pattern* const patterns[] = {fuse_linear, fuse_bias, fuse_swiglu, fuse_rotary_and_cache, fuse_residual};
   for (Pattern* pattern : patterns) {
     Rewriter rewriter(graph);
     for (int index = 0; index < rewriter.num_nodes(); index++) pattern(rewriter, index);
