@@ -1,6 +1,7 @@
 """The offline API: text in, text out."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Sequence as EngineSequence
 from mindgen.errors import ConfigError, RequestError
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
 from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk
+from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.tokenizer import IncrementalDetokenizer, load_tokenizer
 
@@ -54,6 +58,8 @@ class LLM:
         dtype = _checkpoint_dtype(folder) if dtype == "auto" else dtype
         self._engine = Engine(folder, model_config, registry, dtype, config or EngineConfig())
         self._registry = registry
+        self._dtype = dtype
+        self._profile: Profile | None = None
 
     def generate(
         self,
@@ -93,7 +99,7 @@ class LLM:
                 request = self._open(index, *arguments)
                 open_requests[request.sequence.request_id] = request
             while open_requests:
-                for sequence in self._engine.step():
+                for sequence in self._engine.step(self._profile):
                     request = open_requests[sequence.request_id]
                     text, output = request.advance(), None
                     if sequence.finish_reason is not None:
@@ -103,6 +109,17 @@ class LLM:
         finally:  # also when the caller stops listening
             for request in open_requests.values():
                 self._engine.abort(request.sequence)
+
+    @contextmanager
+    def profile(self) -> Iterator[Profile]:
+        """Records where the time of all steps goes until it is left."""
+        profile = Profile(plugin.load(), DType[self._dtype.upper()])
+        self._profile = profile
+        try:
+            with profile.recording():
+                yield profile
+        finally:
+            self._profile = None
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a prompt, special tokens included."""

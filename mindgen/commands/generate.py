@@ -3,11 +3,14 @@
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands.prediction_output import RunReport, open_output, parse_target
+from mindgen.commands.profile_report import report_profile
 from mindgen.config import GenerationSettings, Settings, load_settings
 from mindgen.errors import ConfigError, RequestError, UsageError
 from mindgen.sampling_params import SamplingParams
@@ -27,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, help="YAML configuration")
     add("--debug", action="store_true", help="show the traceback of an error")
+    add(
+        "--profile",
+        nargs="?",
+        const=Path("output/profile.json"),
+        type=Path,
+        metavar="JSON",
+        help="print a table of the kernels, and write a Chrome trace (default: output/profile.json)",
+    )
     add("--output", default="text", help="text or jsonl on standard output, or a file ending in .txt or .jsonl")
     add("--predict_data", nargs="+", help="prompts: one or several texts, or a file with a prompt per line")
     add(
@@ -63,15 +74,25 @@ def run(arguments: argparse.Namespace, started: float) -> None:
     report = RunReport(started)
     llm = _load(settings, report)
     all_params = [_within_max_length(params, settings.generation, len(llm.encode(prompt))) for prompt in prompts]
-    with open_output(target) as output:
+    with open_output(target) as output, _profiled(llm, arguments.profile):
         for chunk in llm.stream(prompts, all_params, adapter_ids):
             output.write(prompts, chunk)
             report.add(chunk)
     report.print()
 
 
+@contextmanager
+def _profiled(llm: "LLM", trace: Path | None) -> Iterator[None]:
+    if trace is None:
+        yield
+        return
+    with llm.profile() as profile:
+        yield
+    report_profile(profile, trace)
+
+
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    own = ("command", "config", "debug", "output")
+    own = ("command", "config", "debug", "output", "profile")
     return {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
 
 

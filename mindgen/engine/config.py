@@ -1,7 +1,7 @@
 """The engine's limits."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mindgen.errors import ConfigError
 
@@ -17,6 +17,9 @@ class EngineConfig:
         max_num_seqs: sequences in a batch.
         max_num_batched_tokens: tokens in a batch; longer prompts are computed in chunks.
         max_model_len: tokens of prompt and output together; None is what the model was made for.
+        executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for
+            comparisons) or "mindspore" (MindSpore's own runtime).
+        num_threads: of the CPU kernels, in the whole process; None is one for each core.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -31,9 +34,14 @@ class EngineConfig:
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 2048
     max_model_len: int | None = None
+    executor: Literal["mindgen", "mindgen_unfused", "mindspore"] = "mindgen"
+    num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+        for name in (
+            "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
+            "num_threads",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"engine: {name} must be at least 1, not {value}")

@@ -21,6 +21,7 @@ from mindgen.errors import AdapterError, ConfigError, RequestError
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
+from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 
 _ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -43,7 +44,7 @@ class Engine:
         self._model_config = model_config
         self._adapters = adapters
         self._config = config
-        self._runner = Runner(folder, model_config, cache, num_positions, dtype)
+        self._runner = Runner(folder, model_config, cache, num_positions, dtype, config.executor, config.num_threads)
         self._pool = AdapterPool(len(adapters.names()) + 1, self._load_adapter, self._runner.write_adapter)
         self._max_rank = 0  # until the first request for an adapter makes room for them
         self._block_manager = BlockManager(cache.num_blocks, cache.block_size)
@@ -97,9 +98,15 @@ class Engine:
         """The digest of an adapter that a request has used; None for the base model."""
         return self._pool.digest(adapter_id)
 
-    def step(self) -> list[Sequence]:
+    def step(self, profile: Profile | None = None) -> list[Sequence]:
         """Runs one batch; returns the sequences that got a new token."""
+        if profile is None:
+            return self._step(self._scheduler.schedule())
         scheduled = self._scheduler.schedule()
+        with profile.step(sum(entry.num_tokens for entry in scheduled), len(scheduled)):
+            return self._step(scheduled)
+
+    def _step(self, scheduled: list[ScheduledSequence]) -> list[Sequence]:
         batch = build_batch(scheduled, self._config.block_size, self._pool.num_slots)
         logits = self._runner.run(batch)
         return self._postprocess([scheduled[place] for place in batch.order], logits)

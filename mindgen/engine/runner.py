@@ -27,6 +27,7 @@ class Runner:
     Args:
         num_positions: rows of the rotary tables, more than any batch has tokens.
         executor: what runs the compiled graphs, one of EXECUTORS.
+        num_threads: of the kernels, in the whole process; None is one for each core.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class Runner:
         num_positions: int,
         dtype: str,
         executor: str = "mindgen",
+        num_threads: int | None = None,
     ) -> None:
         self._kernels = plugin.load()
+        if num_threads is not None:
+            self._kernels.num_threads = num_threads
         # Eager mode is the one in which graphs can be given to a backend.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         mindspore.set_device("CPU")

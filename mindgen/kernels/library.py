@@ -7,7 +7,7 @@ import ctypes
 import enum
 import mmap
 from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int64, c_void_p
-from typing import Any
+from typing import Any, ClassVar
 
 from mindgen.errors import KernelError
 
@@ -80,12 +80,27 @@ def _load(path: str) -> ctypes.CDLL:
     library.mg_last_error.restype = c_char_p
     library.mg_set_error.argtypes = [c_char_p]
     library.mg_executor_functions.restype = c_void_p
+    library.mg_profile_stop.restype = c_int64
+    library.mg_profile_read.argtypes = [POINTER(KernelCallRecord), c_int64]
     for name, letters in _SIGNATURES.items():
         function = getattr(library, f"mg_{name}", None)
         if function is not None:
             function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
             function.restype = c_double if name.startswith("measure_") else c_int
     return library
+
+
+class KernelCallRecord(ctypes.Structure):
+    """mg_kernel_call of csrc/executor/mindgen_executor.h; times in nanoseconds of time.monotonic_ns()."""
+
+    _fields_: ClassVar = [
+        ("op", c_char_p),
+        ("name", c_char_p),
+        ("start_ns", c_int64),
+        ("duration_ns", c_int64),
+        ("bytes", c_int64),
+        ("operations", c_int64),
+    ]
 
 
 class KernelLibrary:
@@ -145,6 +160,17 @@ class KernelLibrary:
     def measure_product_rate(self, dtype: DType) -> float:
         """Floating point operations per second of all threads at best, two to a multiplication."""
         return self._library.mg_measure_product_rate(dtype)
+
+    def start_profile(self) -> None:
+        """From now on every run of a graph records its kernel calls."""
+        self._library.mg_profile_start()
+
+    def stop_profile(self) -> "ctypes.Array[KernelCallRecord]":
+        """The calls recorded; their strings live as long as the graphs."""
+        count = self._library.mg_profile_stop()
+        records = (KernelCallRecord * count)()
+        self._library.mg_profile_read(records, count)
+        return records
 
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""

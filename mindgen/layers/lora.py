@@ -55,7 +55,7 @@ class LoraDelta(nn.Cell):
         low_rank = self._multiply(x, self.lora_a, segment_ends)  # (T, P*r)
         if self.num_parts == 1:
             return self.add(y, self._multiply(low_rank, self.lora_b[0], segment_ends))
-        deltas = ()
+        deltas: tuple[Tensor, ...] = ()
         for part, low in enumerate(self.split(low_rank)):  # P of (T, r)
             deltas = (*deltas, self._multiply(low, self.lora_b[part], segment_ends))
         return self.add(y, self.concat(deltas))
