@@ -119,6 +119,7 @@ class StepGraph(nn.Cell):
         if self.with_adapters:
             inputs.append(Tensor(shape=[None], dtype=mindspore.int64))
         self.set_inputs(*inputs)
+        self.phase = "increment"  # MindSpore's word for inference: no search for a graph that fits, at every call
 
     def construct(
         self,

@@ -36,6 +36,8 @@ tensor::TensorPtr tensor_in(const BaseRef& reference) {
   MS_EXCEPTION(TypeError) << "an input of the graph is no tensor: " << reference.ToString();
 }
 
+using Outputs = std::map<int, tensor::TensorPtr>;  // by number
+
 // A graph on the executor, or, where that does not serve it, the number of MindSpore's own.
 class BuiltGraph {
  public:
@@ -61,7 +63,8 @@ class BuiltGraph {
 
   RunningStatus run(const VectorRef& inputs, VectorRef* outputs) {
     if (graph_ == nullptr) return BackendManager::GetInstance().Run(own_.first, own_.second, inputs, outputs);
-    Run run(inputs, num_inputs_);
+    std::lock_guard<std::mutex> lock(running_);
+    Run run(inputs, num_inputs_, &spare_outputs_);
     const bool has_lock = PyGILState_Check() != 0;
     PyThreadState* const released = has_lock ? PyEval_SaveThread() : nullptr;  // other threads of Python go on
     const int status = bound_executor->run(graph_, run.data.data(), run.shapes.get(), static_cast<int>(num_inputs_),
@@ -69,6 +72,7 @@ class BuiltGraph {
     if (has_lock) PyEval_RestoreThread(released);
     if (status != MG_OK) MS_EXCEPTION(RuntimeError) << bound_executor->last_error();
     for (const auto& output : run.outputs) outputs->push_back(output.second);
+    spare_outputs_ = std::move(run.outputs);
     return backend::kRunningSuccess;
   }
 
@@ -77,9 +81,11 @@ class BuiltGraph {
   struct Run {
     std::vector<void*> data;
     std::unique_ptr<int64_t[][MG_MAX_AXES]> shapes;
-    std::map<int, tensor::TensorPtr> outputs;
+    Outputs outputs;
+    Outputs* const spare;
 
-    Run(const VectorRef& inputs, size_t count) : shapes(new int64_t[count][MG_MAX_AXES]) {
+    Run(const VectorRef& inputs, size_t count, Outputs* spare_outputs)
+        : shapes(new int64_t[count][MG_MAX_AXES]), spare(spare_outputs) {
       for (size_t i = 0; i < count; i++) {
         const tensor::TensorPtr tensor = tensor_in(inputs[i]);
         if (!tensor->is_contiguous()) MS_EXCEPTION(ValueError) << "input " << i << " of the graph is a view: copy it";
@@ -91,9 +97,19 @@ class BuiltGraph {
 
     static void* allocate(void* context, int index, const mg_tensor_type* type) {
       const ShapeVector shape(type->shape, type->shape + type->ndim);
-      const auto tensor = std::make_shared<tensor::Tensor>(type_id_of(type->dtype), shape);
-      static_cast<Run*>(context)->outputs[index] = tensor;
+      Run& run = *static_cast<Run*>(context);
+      tensor::TensorPtr tensor = std::move((*run.spare)[index]);
+      if (!is_free(tensor) || tensor->shape() != shape) {
+        tensor = std::make_shared<tensor::Tensor>(type_id_of(type->dtype), shape);
+      }
+      run.outputs[index] = tensor;
       return tensor->data_c();
+    }
+
+    // Whether nobody else looks at the tensor or at its memory.
+    static bool is_free(const tensor::TensorPtr& tensor) {
+      return tensor != nullptr && tensor.use_count() == 1 && tensor->device_address() != nullptr &&
+             tensor->device_address().use_count() == 1;
     }
   };
 
@@ -102,7 +118,9 @@ class BuiltGraph {
     graph_ = nullptr;
   }
 
+  std::mutex running_;
   mg_graph* graph_ = nullptr;
+  Outputs spare_outputs_;  // of the run before: MindSpore fills new ones with zeros, which takes long for logits
   size_t num_inputs_ = 0;
   std::pair<backend::BackendType, BackendGraphId> own_{};
 };
