@@ -1,5 +1,6 @@
 """What the machine gives at best at this moment, and what it is."""
 
+import os
 import platform
 import statistics
 import time
@@ -15,6 +16,7 @@ from mindgen.kernels.plugin import library_path
 _READ_BYTES = 384 << 20  # more than any cache holds
 _READS = 3
 _PRODUCT_ROUNDS = 5_000_000
+_PROC_STAT = Path("/proc/stat")
 _PAUSE = 0.05  # the threads of the measurement spin for a while before they sleep
 
 
@@ -38,6 +40,12 @@ class Machine:
         product_rate = self._library.product_rate(self._threads, _PRODUCT_ROUNDS)
         time.sleep(_PAUSE)
         return MachineLimits(statistics.median(reads), product_rate)
+
+
+def busy_seconds() -> float:
+    """Seconds that the cores have not been idle since the machine started, those taken by the host included."""
+    user, nice, system, _, _, interrupt, soft_interrupt, steal = map(int, _PROC_STAT.read_text().split()[1:9])
+    return (user + nice + system + interrupt + soft_interrupt + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def processor_name() -> str:

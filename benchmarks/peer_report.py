@@ -47,6 +47,7 @@ def summarize(workload: Workload, contenders: list[Contender], costs: ModelCosts
         row = {"workload": workload.name, "engine": contender.name, "turns": len(rates), **_spread(rates, "")}
         shares = [share for m in measured.values() if (share := _share(workload, m, costs)) is not None]
         row |= _spread(shares, "share_")
+        row["other_cores"] = statistics.median(m.other_cores for m in measured.values())
         if contender.name != "mindgen":
             pairs = [(own[turn], measured[turn]) for turn in measured if turn in own]
             row |= _spread([ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in pairs], "ratio_")
@@ -104,9 +105,7 @@ def format_table(report: dict, workloads: list[Workload]) -> str:
     lines += ["", f"{'engine':14}{'start to first token':>22}{'peak memory':>14}  versions, precision"]
     lines += [_engine_line(name, engine) for name, engine in report["engines"].items()]
     for workload in workloads:
-        limit = _LIMITS.get(workload.rate, "")
-        header = f"{'tokens/s':14}{'median':>9}{'min':>9}{'max':>9}{'turns':>7}  {'mindgen against it':26}{limit:>18}"
-        lines += ["", workload.title, header + f"{'same first tokens':>20}"]
+        lines += ["", workload.title, _header(_LIMITS.get(workload.rate, ""))]
         lines += [_summary_line(row) for row in report["summary"] if row["workload"] == workload.name]
     return "\n".join(lines)
 
@@ -121,6 +120,11 @@ def _engine_line(name: str, engine: dict) -> str:
     return f"{name:14}{cells}  {versions}; {engine['precision']}{failure}"
 
 
+def _header(limit: str) -> str:
+    columns = f"{'tokens/s':14}{'median':>9}{'min':>9}{'max':>9}{'turns':>7}{'other cores':>13}"
+    return f"{columns}  {'mindgen against it':26}{limit:>18}{'same first tokens':>20}"
+
+
 def _summary_line(row: dict) -> str:
     rates = "".join(f"{row[key]:9.1f}" for key in ("median", "minimum", "maximum"))
     ratio = share = agreement = ""
@@ -129,7 +133,8 @@ def _summary_line(row: dict) -> str:
         agreement = f"{row['same_first_tokens']} of {row['first_tokens']}"
     if "share_median" in row:
         share = f"{row['share_median']:.2f}"
-    return f"{row['engine']:14}{rates}{row['turns']:7}  {ratio:26}{share:>18}{agreement:>20}".rstrip()
+    others = f"{row['other_cores']:.2f}"
+    return f"{row['engine']:14}{rates}{row['turns']:7}{others:>13}  {ratio:26}{share:>18}{agreement:>20}".rstrip()
 
 
 def _plot(report: dict, workloads: list[Workload], path: Path) -> str:

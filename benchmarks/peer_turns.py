@@ -6,8 +6,9 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from machine import Machine, MachineLimits
+from machine import Machine, MachineLimits, busy_seconds
 from worker_process import WorkerError, WorkerProcess
 from workloads import Workload
 
@@ -18,10 +19,16 @@ _WARM_UP_TOKENS = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, how often, on which model; timeout is the longest silence of a worker, in seconds."""
+    """What is measured, how often, on which model.
+
+    Attributes:
+        room: what the engines must hold, whichever of the workloads are run.
+        timeout: the longest silence of a worker, in seconds.
+    """
 
     folder: Path
     workloads: list[Workload]
+    room: dict[str, int]
     turns: int
     threads: int
     timeout: float
@@ -29,13 +36,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of a workload; limits are those of the machine right before and after, averaged."""
+    """One run of a workload.
+
+    Attributes:
+        other_cores: how many cores were busy with something else meanwhile.
+        limits: those of the machine right before and after, averaged.
+    """
 
     workload: str
     turn: int
     seconds: float
     tokens_per_second: float
     first_tokens: list[int]
+    other_cores: float
     limits: MachineLimits
 
 
@@ -58,22 +71,35 @@ class Contender:
         return self.name == "mindgen" or not workload.num_adapters
 
 
-def run_turns(contenders: list[Contender], plan: Plan, machine: Machine, logs: Path) -> None:
-    """Fills in the contenders' results; one that fails keeps what it had and is left out from then on."""
+def run_turns(contenders: list[Contender], plan: Plan, machine: Machine, logs: Path) -> bool:
+    """Fills in the contenders' results; False when interrupted, with what there is so far.
+
+    A contender that fails keeps what it had and is left out from then on.
+    """
+    running: dict[str, _Runner] = {}
     with ExitStack() as stack:
-        running: dict[str, _Runner] = {}
-        for contender in contenders:
-            _attempt(contender, running, lambda contender=contender: _prepare(contender, plan, logs))
-            if contender.absence is None and contender.failure is None:
-                _say(f"{contender.name}: starting")
-                runner = stack.enter_context(_Runner(contender, plan, logs))
-                running[contender.name] = runner
-                _attempt(contender, running, runner.start)
-        for turn in range(plan.turns):
-            for workload in plan.workloads:
-                _take_turn(contenders, running, machine, workload, turn)
+        try:
+            _start_all(contenders, running, plan, logs, stack)
+            for turn in range(plan.turns):
+                for workload in plan.workloads:
+                    _take_turn(contenders, running, machine, workload, turn)
+            complete = True
+        except KeyboardInterrupt:
+            _say("interrupted")
+            complete = False
         for runner in running.values():
             runner.record_memory()
+    return complete
+
+
+def _start_all(contenders, running: "dict[str, _Runner]", plan: Plan, logs: Path, stack: ExitStack) -> None:
+    for contender in contenders:
+        _attempt(contender, running, lambda contender=contender: _prepare(contender, plan, logs))
+        if contender.absence is None and contender.failure is None:
+            _say(f"{contender.name}: starting")
+            runner = stack.enter_context(_Runner(contender, plan, logs))
+            running[contender.name] = runner
+            _attempt(contender, running, runner.start)
 
 
 def _take_turn(contenders, running: "dict[str, _Runner]", machine: Machine, workload: Workload, turn: int) -> None:
@@ -84,12 +110,10 @@ def _take_turn(contenders, running: "dict[str, _Runner]", machine: Machine, work
         result = _attempt(contender, running, lambda name=contender.name: running[name].run(workload, turn))
         after = machine.measure()
         if result is not None:
-            seconds, rate, first_tokens = result
-            limits = MachineLimits(
-                (before.read_bandwidth + after.read_bandwidth) / 2, (before.product_rate + after.product_rate) / 2
-            )
-            contender.measurements.append(Measurement(workload.name, turn, seconds, rate, first_tokens, limits))
-            _say(f"turn {turn + 1}, {workload.name}, {contender.name}: {rate:.4g} tokens/s in {seconds:.2f} s")
+            measurement = Measurement(workload.name, turn, **result, limits=_average(before, after))
+            contender.measurements.append(measurement)
+            rate = f"{measurement.tokens_per_second:.4g} tokens/s in {measurement.seconds:.2f} s"
+            _say(f"turn {turn + 1}, {workload.name}, {contender.name}: {rate}")
         before = after
 
 
@@ -141,32 +165,28 @@ class _Runner:
 
     def start(self) -> None:
         """Loads the model, times the first token from the start of the process on, and warms everything up."""
-        workloads = self._plan.workloads
-        limits = {
-            "threads": self._plan.threads,
-            "max_num_seqs": max(w.num_requests for w in workloads),
-            "max_model_len": max(w.prompt_len + w.new_tokens for w in workloads),
-            "max_total_len": max(w.num_requests * (w.prompt_len + w.new_tokens) for w in workloads),
-        }
+        limits = {"threads": self._plan.threads, **self._plan.room}
         request = {"command": "load", "folder": str(self._plan.folder), "limits": limits}
         self._contender.precision = self._process.request(request, self._plan.timeout)["precision"]
         self._generate([[1] * 8], 1, [None])
         self._contender.startup_seconds = time.perf_counter() - self._process.started
-        for workload in workloads:
+        for workload in self._plan.workloads:
             if self._contender.takes(workload):
                 prompts = workload.prompts(self._plan.turns, self._vocab_size)
                 self._generate(prompts, min(workload.new_tokens, _WARM_UP_TOKENS), workload.adapters(self._adapters))
 
-    def run(self, workload: Workload, turn: int) -> tuple[float, float, list[int]]:
-        """Seconds, tokens per second, and each request's first new token."""
+    def run(self, workload: Workload, turn: int) -> dict[str, Any]:
+        """The fields of a Measurement that its worker can tell."""
         prompts = workload.prompts(turn, self._vocab_size)
         adapters = workload.adapters(self._adapters)
         first_token_seconds = None
         if workload.rate == "decode":
             first_token_seconds = min(self._generate(prompts, 1, adapters)["seconds"] for _ in range(2))
+        others = busy_seconds() - self._process.busy_seconds()
         answer = self._generate(prompts, workload.new_tokens, adapters)
+        others = busy_seconds() - self._process.busy_seconds() - others
         rate = workload.tokens_per_second(answer["seconds"], first_token_seconds)
-        return answer["seconds"], rate, answer["first_tokens"]
+        return {**answer, "tokens_per_second": rate, "other_cores": max(0.0, others / answer["seconds"])}
 
     def record_memory(self) -> None:
         self._contender.peak_memory_bytes = self._process.peak_memory()
@@ -174,6 +194,10 @@ class _Runner:
     def _generate(self, prompts: list[list[int]], new_tokens: int, adapters: list[str | None]) -> dict:
         request = {"command": "run", "prompts": prompts, "new_tokens": new_tokens, "adapters": adapters}
         return self._process.request(request, self._plan.timeout)
+
+
+def _average(a: MachineLimits, b: MachineLimits) -> MachineLimits:
+    return MachineLimits((a.read_bandwidth + b.read_bandwidth) / 2, (a.product_rate + b.product_rate) / 2)
 
 
 def _say(text: str) -> None:

@@ -29,7 +29,7 @@ from machine import Machine
 from peer_report import write_report
 from peer_turns import Contender, Plan, run_turns
 from random_model import SHAPES, make_model
-from workloads import FULL, QUICK
+from workloads import FULL, QUICK, room_for
 
 ENGINES = ("mindgen", "transformers", "vllm", "llamacpp", "openvino")
 _OWN_INTERPRETER = ("mindgen", "transformers")
@@ -113,7 +113,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     folder = arguments.folder or Path("output/benchmarks") / shape
     chosen = [workloads[name] for name in dict.fromkeys(arguments.workloads or workloads)]
     make_model(folder, shape)
-    return Plan(folder.resolve(), chosen, arguments.turns, arguments.threads, arguments.timeout)
+    room = room_for(list(workloads.values()))
+    return Plan(folder.resolve(), chosen, room, arguments.turns, arguments.threads, arguments.timeout)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,11 +127,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     output = arguments.output or Path("output/benchmarks/peers-quick" if arguments.quick else "output/benchmarks/peers")
     output.parent.mkdir(parents=True, exist_ok=True)
-    run_turns(contenders, plan, Machine(plan.threads), logs=output)
+    complete = run_turns(contenders, plan, Machine(plan.threads), logs=output)
     write_report(contenders, plan, output)
-    return 0 if any(contender.measurements for contender in contenders) else 1
+    return 0 if complete and any(contender.measurements for contender in contenders) else 1
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are let go
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -74,6 +74,10 @@ class WorkerProcess:
         """Bytes: the largest resident sizes of its processes so far, added up."""
         return sum(_peak_resident_size(pid) for pid in _processes_of_session(self._process.pid))
 
+    def busy_seconds(self) -> float:
+        """Processor time of its processes so far."""
+        return sum(_processor_time(pid) for pid in _processes_of_session(self._process.pid))
+
     def close(self) -> None:
         """Ends it, at once if it is slow to go."""
         self._process.stdin.close()
@@ -125,6 +129,15 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+def _processor_time(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except FileNotFoundError:
+        return 0
+    user, system = fields[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_resident_size(pid: int) -> int:

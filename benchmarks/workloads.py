@@ -61,6 +61,15 @@ QUICK = [
 ]
 
 
+def room_for(workloads: list[Workload]) -> dict[str, int]:
+    """How many sequences, tokens of one and tokens of all sequences an engine must hold at once."""
+    return {
+        "max_num_seqs": max(w.num_requests for w in workloads),
+        "max_model_len": max(w.prompt_len + w.new_tokens for w in workloads),
+        "max_total_len": max(w.num_requests * (w.prompt_len + w.new_tokens) for w in workloads),
+    }
+
+
 @dataclass(frozen=True)
 class ModelCosts:
     """What a token costs at least.

@@ -122,7 +122,7 @@ def test_costs_of_the_random_model(tmp_path):
 def test_summary():
     def contender(name: str, rates: list[float]) -> Contender:
         limits = MachineLimits(read_bandwidth=1000.0, product_rate=1.0)
-        runs = [Measurement("decode", turn, 1.0, rate, [turn], limits) for turn, rate in enumerate(rates)]
+        runs = [Measurement("decode", turn, 1.0, rate, [turn], 0.0, limits) for turn, rate in enumerate(rates)]
         return Contender(name, None, {}, measurements=runs)
 
     costs = ModelCosts(weight_bytes=20, layer_weights=1, head_weights=1, attention_width=1)
