@@ -7,7 +7,7 @@ from pathlib import Path
 
 from machine import processor_name
 from peer_turns import Contender, Measurement, Plan
-from workloads import ModelCosts, Workload, read_costs
+from workloads import ModelCosts, Workload
 
 _LIMITS = {"decode": "of read bandwidth", "prefill": "of product peak"}
 _COLORS = {"mindgen": "#d1495b"}
@@ -16,13 +16,12 @@ _OTHER_COLOR = "#8d99ae"
 
 def write_report(contenders: list[Contender], plan: Plan, output: Path) -> None:
     """Prints the table, and writes output.json and, with matplotlib, output.png."""
-    costs = read_costs(plan.folder)
     report = {
         "machine": {"processor": processor_name(), "threads": plan.threads, **_machine_limits(contenders)},
-        "model": {"folder": plan.folder.name, **dataclasses.asdict(costs)},
+        "model": {"folder": plan.folder.name, **dataclasses.asdict(plan.costs)},
         "turns": plan.turns,
         "engines": {contender.name: _describe(contender) for contender in contenders},
-        "summary": [row for workload in plan.workloads for row in summarize(workload, contenders, costs)],
+        "summary": [row for workload in plan.workloads for row in summarize(workload, contenders, plan.costs)],
         "measurements": [
             {"engine": contender.name, **dataclasses.asdict(measurement)}
             for contender in contenders

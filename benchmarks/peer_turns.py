@@ -1,6 +1,5 @@
 """Lets the contenders run in turns, A B A B, with the machine's limits measured in between."""
 
-import json
 import sys
 import time
 from contextlib import ExitStack
@@ -10,9 +9,7 @@ from typing import Any
 
 from machine import Machine, MachineLimits, busy_seconds
 from worker_process import WorkerError, WorkerProcess
-from workloads import Workload
-
-from mindgen.model_config import read_model_config
+from workloads import ModelCosts, Workload
 
 _WARM_UP_TOKENS = 4
 
@@ -22,11 +19,14 @@ class Plan:
     """What is measured, how often, on which model.
 
     Attributes:
+        adapters: the names of the model's adapters.
         room: what the engines must hold, whichever of the workloads are run.
         timeout: the longest silence of a worker, in seconds.
     """
 
     folder: Path
+    costs: ModelCosts
+    adapters: list[str]
     workloads: list[Workload]
     room: dict[str, int]
     turns: int
@@ -149,9 +149,6 @@ class _Runner:
         log = logs.with_name(f"{logs.name}-{contender.name}.log")
         self._contender = contender
         self._plan = plan
-        self._vocab_size = read_model_config(plan.folder).vocab_size
-        adapters = plan.folder / "lora_adapter.json"
-        self._adapters = list(json.loads(adapters.read_text())) if adapters.is_file() else []
         self._process = WorkerProcess(contender.command, log, contender.environment)
 
     def __enter__(self) -> "_Runner":
@@ -172,13 +169,14 @@ class _Runner:
         self._contender.startup_seconds = time.perf_counter() - self._process.started
         for workload in self._plan.workloads:
             if self._contender.takes(workload):
-                prompts = workload.prompts(self._plan.turns, self._vocab_size)
-                self._generate(prompts, min(workload.new_tokens, _WARM_UP_TOKENS), workload.adapters(self._adapters))
+                prompts = workload.prompts(self._plan.turns, self._plan.costs.vocab_size)
+                adapters = workload.adapters(self._plan.adapters)
+                self._generate(prompts, min(workload.new_tokens, _WARM_UP_TOKENS), adapters)
 
     def run(self, workload: Workload, turn: int) -> dict[str, Any]:
         """The fields of a Measurement that its worker can tell."""
-        prompts = workload.prompts(turn, self._vocab_size)
-        adapters = workload.adapters(self._adapters)
+        prompts = workload.prompts(turn, self._plan.costs.vocab_size)
+        adapters = workload.adapters(self._plan.adapters)
         first_token_seconds = None
         if workload.rate == "decode":
             first_token_seconds = min(self._generate(prompts, 1, adapters)["seconds"] for _ in range(2))

@@ -29,7 +29,10 @@ from machine import Machine
 from peer_report import write_report
 from peer_turns import Contender, Plan, run_turns
 from random_model import SHAPES, make_model
-from workloads import FULL, QUICK, room_for
+from workloads import FULL, QUICK, read_costs, room_for
+
+from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+from mindgen.errors import MindgenError
 
 ENGINES = ("mindgen", "transformers", "vllm", "llamacpp", "openvino")
 _OWN_INTERPRETER = ("mindgen", "transformers")
@@ -111,10 +114,19 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             raise UsageError(f"unknown workload {name!r}; there are {', '.join(workloads)}")
     shape = arguments.shape or ("tiny" if arguments.quick else "qwen2.5-0.5b")
     folder = arguments.folder or Path("output/benchmarks") / shape
-    chosen = [workloads[name] for name in dict.fromkeys(arguments.workloads or workloads)]
     make_model(folder, shape)
-    room = room_for(list(workloads.values()))
-    return Plan(folder.resolve(), chosen, room, arguments.turns, arguments.threads, arguments.timeout)
+    adapters = AdapterRegistry.from_json(folder).names() if (folder / LIST_FILE).is_file() else []
+    chosen = [workloads[name] for name in dict.fromkeys(arguments.workloads or workloads)]
+    return Plan(
+        folder=folder.resolve(),
+        costs=read_costs(folder),
+        adapters=adapters,
+        workloads=[workload for workload in chosen if workload.num_adapters <= len(adapters)],
+        room=room_for(list(workloads.values())),
+        turns=arguments.turns,
+        threads=arguments.threads,
+        timeout=arguments.timeout,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         contenders = choose_contenders(arguments)
         plan = make_plan(arguments)
-    except UsageError as error:
+    except (UsageError, MindgenError, OSError) as error:
         print(f"peers.py: {error}", file=sys.stderr)
         return 2
     output = arguments.output or Path("output/benchmarks/peers-quick" if arguments.quick else "output/benchmarks/peers")

@@ -75,12 +75,14 @@ class ModelCosts:
     """What a token costs at least.
 
     Attributes:
+        vocab_size: rows of the output layer.
         weight_bytes: read for every step of decoding.
         layer_weights: elements of the layers' matrices, each multiplied once for every token.
         head_weights: elements of the output layer, multiplied where a token is wanted.
         attention_width: query heads times head size, of all layers.
     """
 
+    vocab_size: int
     weight_bytes: int
     layer_weights: int
     head_weights: int
@@ -98,6 +100,7 @@ def read_costs(folder: Path) -> ModelCosts:
     embedding = tensors["model.embed_tokens.weight"].data
     rows_only = 0 if config.tie_word_embeddings else embedding.nbytes  # an embedding that is no output layer as well
     return ModelCosts(
+        vocab_size=config.vocab_size,
         weight_bytes=sum(tensor.data.nbytes for tensor in tensors.values()) - rows_only,
         layer_weights=sum(t.data.size for name, t in tensors.items() if ".layers." in name and t.data.ndim == 2),
         head_weights=embedding.size,

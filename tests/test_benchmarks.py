@@ -55,6 +55,7 @@ def test_smoke_run(tmp_path):
         (["--threads", "0"], "--threads must be 1 to"),
         (["--workloads", "dcode"], "unknown workload 'dcode'"),
         (["--environments", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
+        (["--folder", __file__], "[Errno 17] File exists"),
     ],
 )
 def test_bad_arguments(arguments, message, capsys):
@@ -125,7 +126,7 @@ def test_summary():
         runs = [Measurement("decode", turn, 1.0, rate, [turn], 0.0, limits) for turn, rate in enumerate(rates)]
         return Contender(name, None, {}, measurements=runs)
 
-    costs = ModelCosts(weight_bytes=20, layer_weights=1, head_weights=1, attention_width=1)
+    costs = ModelCosts(vocab_size=9, weight_bytes=20, layer_weights=1, head_weights=1, attention_width=1)
     workload = Workload("decode", "decode", 1, 8, 32)
     ours, theirs = summarize(workload, [contender("mindgen", [40, 20, 30]), contender("vllm", [10, 10, 20])], costs)
     assert (ours["median"], ours["minimum"], ours["maximum"], ours["share_median"]) == (30, 20, 40, 0.6)

@@ -1,5 +1,6 @@
 """OpenVINO GenAI with continuous batching; its exporter writes float16 weights, the products are bfloat16."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,14 @@ class OpenVinoEngine(PeerEngine):
 
     @staticmethod
     def prepare(folder: Path) -> None:
-        target = folder / "openvino"
-        if (target / "openvino_model.bin").is_file():
+        target, partial = folder / "openvino", folder / "openvino.partial"
+        if target.is_dir():
             return
         command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "--model", folder]
-        command += ["--task", "text-generation-with-past", "--weight-format", "fp16", target]
+        command += ["--task", "text-generation-with-past", "--weight-format", "fp16", partial]
         if subprocess.run(command).returncode != 0:
             raise RuntimeError("optimum could not export the model; the log of the preparation says why")
+        os.replace(partial, target)
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         import openvino_genai
