@@ -104,8 +104,9 @@ def format_table(report: dict, workloads: list[Workload]) -> str:
     lines += ["", f"{'engine':14}{'start to first token':>22}{'peak memory':>14}  versions, precision"]
     lines += [_engine_line(name, engine) for name, engine in report["engines"].items()]
     for workload in workloads:
-        lines += ["", workload.title, _header(_LIMITS.get(workload.rate, ""))]
-        lines += [_summary_line(row) for row in report["summary"] if row["workload"] == workload.name]
+        rows = [row for row in report["summary"] if row["workload"] == workload.name]
+        if rows:
+            lines += ["", workload.title, _header(_LIMITS.get(workload.rate, "")), *map(_summary_line, rows)]
     return "\n".join(lines)
 
 

