@@ -7,22 +7,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from matmul import load_limits
-
-from mindgen.kernels.library import KernelLibrary
+from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.kernels.plugin import library_path
 
-_READ_BYTES = 384 << 20  # more than any cache holds
 _READS = 3
-_PRODUCT_ROUNDS = 5_000_000
 _PROC_STAT = Path("/proc/stat")
 _PAUSE = 0.05  # the threads of the measurement spin for a while before they sleep
 
 
 @dataclass(frozen=True)
 class MachineLimits:
-    """Bytes read per second, and bfloat16 operations per second (0 where no instruction multiplies bfloat16)."""
+    """Bytes read per second, and operations per second of bfloat16 products."""
 
     read_bandwidth: float
     product_rate: float
@@ -30,16 +25,14 @@ class MachineLimits:
 
 class Machine:
     def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._data = np.ones(_READ_BYTES, np.uint8)
-        self._library = load_limits(KernelLibrary(library_path()).best_instruction_set)
+        self._library = KernelLibrary(library_path())
+        self._library.num_threads = threads
 
     def measure(self) -> MachineLimits:
-        address = self._data.ctypes.data
-        reads = [self._library.read_bandwidth(address, _READ_BYTES, self._threads) for _ in range(_READS)]
-        product_rate = self._library.product_rate(self._threads, _PRODUCT_ROUNDS)
+        bandwidth = statistics.median(self._library.measure_read_bandwidth() for _ in range(_READS))
+        product_rate = self._library.measure_product_rate(DType.BFLOAT16)
         time.sleep(_PAUSE)
-        return MachineLimits(statistics.median(reads), product_rate)
+        return MachineLimits(bandwidth, product_rate)
 
 
 def busy_seconds() -> float:

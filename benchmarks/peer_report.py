@@ -77,7 +77,7 @@ def _share(workload: Workload, measurement: Measurement, costs: ModelCosts) -> f
     limits = measurement.limits
     if workload.rate == "decode":
         return measurement.tokens_per_second * costs.weight_bytes / limits.read_bandwidth
-    if workload.rate == "prefill" and limits.product_rate > 0:
+    if workload.rate == "prefill":
         return costs.prefill_operations(workload.prompt_len) / measurement.seconds / limits.product_rate
     return None
 

@@ -140,12 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         contenders = choose_contenders(arguments)
         plan = make_plan(arguments)
+        machine = Machine(plan.threads)
     except (UsageError, MindgenError, OSError) as error:
         print(f"peers.py: {error}", file=sys.stderr)
         return 2
     output = arguments.output or Path("output/benchmarks/peers-quick" if arguments.quick else "output/benchmarks/peers")
     output.parent.mkdir(parents=True, exist_ok=True)
-    complete = run_turns(contenders, plan, Machine(plan.threads), logs=output)
+    complete = run_turns(contenders, plan, machine, logs=output)
     write_report(contenders, plan, output)
     return 0 if complete and any(contender.measurements for contender in contenders) else 1
 
