@@ -10,7 +10,6 @@ from pathlib import Path
 from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.kernels.plugin import library_path
 
-_READS = 3
 _PROC_STAT = Path("/proc/stat")
 _PAUSE = 0.05  # the threads of the measurement spin for a while before they sleep
 
@@ -24,12 +23,13 @@ class MachineLimits:
 
 
 class Machine:
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, reads: int) -> None:
+        self._reads = reads
         self._library = KernelLibrary(library_path())
         self._library.num_threads = threads
 
     def measure(self) -> MachineLimits:
-        bandwidth = statistics.median(self._library.measure_read_bandwidth() for _ in range(_READS))
+        bandwidth = statistics.median(self._library.measure_read_bandwidth() for _ in range(self._reads))
         product_rate = self._library.measure_product_rate(DType.BFLOAT16)
         time.sleep(_PAUSE)
         return MachineLimits(bandwidth, product_rate)

@@ -80,9 +80,10 @@ def run_turns(contenders: list[Contender], plan: Plan, machine: Machine, logs: P
     with ExitStack() as stack:
         try:
             _start_all(contenders, running, plan, logs, stack)
+            limits = machine.measure()
             for turn in range(plan.turns):
                 for workload in plan.workloads:
-                    _take_turn(contenders, running, machine, workload, turn)
+                    limits = _take_turn(contenders, running, machine, limits, workload, turn)
             complete = True
         except KeyboardInterrupt:
             _say("interrupted")
@@ -102,8 +103,15 @@ def _start_all(contenders, running: "dict[str, _Runner]", plan: Plan, logs: Path
             _attempt(contender, running, runner.start)
 
 
-def _take_turn(contenders, running: "dict[str, _Runner]", machine: Machine, workload: Workload, turn: int) -> None:
-    before = machine.measure()
+def _take_turn(
+    contenders: list[Contender],
+    running: "dict[str, _Runner]",
+    machine: Machine,
+    before: MachineLimits,
+    workload: Workload,
+    turn: int,
+) -> MachineLimits:
+    """Adds a measurement to each contender; returns the machine's limits after the last."""
     for contender in contenders:
         if contender.name not in running or not contender.takes(workload):
             continue
@@ -115,6 +123,7 @@ def _take_turn(contenders, running: "dict[str, _Runner]", machine: Machine, work
             rate = f"{measurement.tokens_per_second:.4g} tokens/s in {measurement.seconds:.2f} s"
             _say(f"turn {turn + 1}, {workload.name}, {contender.name}: {rate}")
         before = after
+    return before
 
 
 def _attempt(contender: Contender, running: "dict[str, _Runner]", action):

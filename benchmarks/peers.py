@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         contenders = choose_contenders(arguments)
         plan = make_plan(arguments)
-        machine = Machine(plan.threads)
+        machine = Machine(plan.threads, reads=1 if arguments.quick else 3)
     except (UsageError, MindgenError, OSError) as error:
         print(f"peers.py: {error}", file=sys.stderr)
         return 2
