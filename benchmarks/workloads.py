@@ -42,7 +42,8 @@ class Workload:
         return [names[index % self.num_adapters] for index in range(self.num_requests)]
 
     def tokens_per_second(self, seconds: float, first_token_seconds: float | None) -> float:
-        if self.rate == "decode":
+        # In very short runs noise may leave no time after the first token; all tokens over all time is a lower bound.
+        if self.rate == "decode" and seconds > first_token_seconds:
             return (self.new_tokens - 1) / (seconds - first_token_seconds)
         return self.num_requests * (self.prompt_len if self.rate == "prefill" else self.new_tokens) / seconds
 

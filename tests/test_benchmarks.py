@@ -171,5 +171,6 @@ def test_summary():
 
 def test_rates():
     assert Workload("decode", "decode", 1, 32, 128).tokens_per_second(3.0, 1.0) == 127 / 2
+    assert Workload("decode", "decode", 1, 32, 128).tokens_per_second(2.0, 2.1) == 64
     assert Workload("prefill", "prefill", 1, 1024, 1).tokens_per_second(2.0, None) == 512
     assert Workload("batch", "output", 32, 128, 64).tokens_per_second(4.0, None) == 512
