@@ -16,12 +16,12 @@ class MindgenEngine(PeerEngine):
         from mindgen.kernels import plugin
         from mindgen.model_config import read_model_config
 
-        library = plugin.load()
-        library.num_threads = limits.threads
         adapters = AdapterRegistry.from_json(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
-        config = EngineConfig(max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len)
+        config = EngineConfig(
+            max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len, num_threads=limits.threads
+        )
         self._engine = Engine(folder, read_model_config(folder), adapters, "bfloat16", config)
-        self.precision = f"bfloat16, {library.instruction_set}"
+        self.precision = f"bfloat16, {plugin.load().instruction_set}, executor {config.executor}"
 
     def generate(self, prompts: list[list[int]], new_tokens: int, adapters: list[str | None]) -> list[list[int]]:
         from mindgen.sampling_params import SamplingParams
