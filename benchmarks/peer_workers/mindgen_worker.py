@@ -1,0 +1,39 @@
+"""mindgen, through its engine, which takes token ids."""
+
+from pathlib import Path
+
+from worker import Limits, PeerEngine, serve
+
+
+class MindgenEngine(PeerEngine):
+    module = "mindgen"
+    distributions = ("mindgen", "mindspore")
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+        from mindgen.engine.config import EngineConfig
+        from mindgen.engine.engine import Engine
+        from mindgen.kernels import plugin
+        from mindgen.model_config import read_model_config
+
+        adapters = AdapterRegistry.from_json(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
+        config = EngineConfig(
+            max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len, num_threads=limits.threads
+        )
+        self._engine = Engine(folder, read_model_config(folder), adapters, "bfloat16", config)
+        self.precision = f"bfloat16, {plugin.load().instruction_set}, executor {config.executor}"
+
+    def generate(self, prompts: list[list[int]], new_tokens: int, adapters: list[str | None]) -> list[list[int]]:
+        from mindgen.sampling_params import SamplingParams
+
+        params = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
+        sequences = [
+            self._engine.add_request(prompt, params, adapter) for prompt, adapter in zip(prompts, adapters, strict=True)
+        ]
+        while self._engine.has_unfinished():
+            self._engine.step()
+        return [sequence.output_token_ids for sequence in sequences]
+
+
+if __name__ == "__main__":
+    serve(MindgenEngine)
