@@ -141,9 +141,13 @@ class KernelLibrary:
         """Floating point operations per second of all threads at best, two to a multiplication."""
         return self._library.mg_measure_product_rate(dtype)
 
+    def function(self, name: str) -> Any:
+        """mg_<name>, whose status nobody checks."""
+        return getattr(self._library, f"mg_{name}")
+
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""
-        self._check(getattr(self._library, f"mg_{name}")(*args))
+        self._check(self.function(name)(*args))
 
     def _check(self, status: int) -> None:
         if status != 0:
