@@ -1,4 +1,4 @@
-"""The matrix product against torch's linear, and against what the machine gives at best.
+"""The matrix products against torch's linear, and against what the machine gives at best.
 
     python benchmarks/matmul.py [--json PATH] [--threads N] [--library PATH]
 
@@ -7,7 +7,6 @@ Whatever is compared takes turns within one run, as machines speed up and slow d
 
 import argparse
 import json
-import mmap
 import platform
 import statistics
 import time
@@ -15,6 +14,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
+from decoder import Adapters, Decoder, random_bfloat16, run
 
 from mindgen.kernels.library import DType, KernelLibrary
 
@@ -32,15 +32,11 @@ SHAPES = [
     (512, 9728, 896),
     (512, 896, 4864),
 ]
-# N, K of one matrix; so many of them are read in turn that no cache holds them.
-SINGLE_ROW_SHAPES = [(9728, 896), (896, 4864), (2048, 2048)]
-WEIGHT_BYTES = 384 << 20
+# Rows of a step: one sequence, some, and a prompt, of which only the last row is worth an output.
+STEP_ROWS = [1, 4, 16, 32]
+PROMPT_ROWS = 1024
+LORA_ROWS, LORA_SLOTS, LORA_RANK = 32, 8, 8
 PAUSE = 0.05  # the threads of the last one spin for a while before they sleep
-
-
-def random_bfloat16(*shape: int) -> np.ndarray:
-    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def timed(function, times: int) -> list[float]:
@@ -81,35 +77,45 @@ def compare_shape(library: KernelLibrary, shape, turns: int) -> dict:
     return result
 
 
-def weights_in_memory(huge_pages: bool) -> np.ndarray:
-    memory = mmap.mmap(-1, WEIGHT_BYTES)
-    memory.madvise(mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE)
-    weights = np.frombuffer(memory, np.uint16)
-    weights[:] = np.resize(random_bfloat16(1 << 20), weights.shape)
-    return weights
-
-
-def compare_single_row(library, shape, weights: np.ndarray, turns: int) -> dict:
-    N, K = shape
-    matrices = weights[: weights.size // (N * K) * (N * K)].reshape(-1, N, K)
-    x, y = random_bfloat16(1, K), np.empty((1, N), np.uint16)
-
-    def multiply():
-        for w in matrices:
-            library.call("matmul", x, w, None, y, 1, 1, N, K, False, True, DType.BFLOAT16)
-
-    products, reads = [], []
+def compare_step(library: KernelLibrary, decoder: Decoder, rows: int, turns: int) -> dict:
+    """All products of a step against the time that memory or arithmetic need at best."""
+    calls = decoder.calls(library, rows, DType.BFLOAT16)
+    seconds, reads, rates = [], [], []
     for _ in range(turns):
-        products += [matrices.nbytes / seconds / 1e9 for seconds in timed(multiply, 1)]
-        reads.append(library.measure_read_bandwidth() / 1e9)
+        seconds += timed(lambda: run(calls), 1)
+        rates.append(library.measure_product_rate(DType.BFLOAT16))
+        reads.append(library.measure_read_bandwidth())
         time.sleep(PAUSE)
+    bandwidth, rate = statistics.median(reads), statistics.median(rates)
+    limit = max(decoder.bytes / bandwidth, rows * decoder.operations / rate)
     return {
-        "N": N,
-        "K": K,
-        "mindgen_gbps": statistics.median(products),
-        "read_gbps": statistics.median(reads),
-        "ratio": statistics.median(products) / statistics.median(reads),
-        "median_ratio_of_turns": statistics.median(p / r for p, r in zip(products, reads, strict=True)),
+        "rows": rows,
+        "mindgen_ms": statistics.median(seconds) * 1e3,
+        "limit_ms": limit * 1e3,
+        "read_gbps": bandwidth / 1e9,
+        "peak_gflops": rate / 1e9,
+        "ratio": limit / statistics.median(seconds),
+        "best_ratio": limit / min(seconds),
+    }
+
+
+def compare_lora(library: KernelLibrary, decoder: Decoder, adapters: Adapters, rows: int, turns: int) -> dict:
+    """A step with an adapter update after each product, against the bare step."""
+    bare = decoder.calls(library, rows, DType.BFLOAT16)
+    updates = adapters.calls(library, rows, DType.BFLOAT16)
+    both = [call for pair in zip(bare, updates, strict=False) for call in pair] + bare[len(updates) :]
+    seconds = {"bare": [], "both": []}
+    for _ in range(turns):
+        seconds["bare"] += timed(lambda: run(bare), 1)
+        seconds["both"] += timed(lambda: run(both), 1)
+    medians = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
+    return {
+        "rows": rows,
+        "slots": adapters.slots,
+        "rank": adapters.rank,
+        "bare_ms": medians["bare"],
+        "with_lora_ms": medians["both"],
+        "cost": medians["both"] / medians["bare"] - 1,
     }
 
 
@@ -145,13 +151,19 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in report.items()))
     report["shapes"] = [compare_shape(library, s, arguments.turns) for s in SHAPES]
     print_table("bfloat16, medians", report["shapes"])
-    report["single_row"] = []
+    report["steps"] = []
     for huge_pages in (False, True):
-        weights = weights_in_memory(huge_pages)
-        for shape in SINGLE_ROW_SHAPES:
-            row = compare_single_row(library, shape, weights, arguments.turns)
-            report["single_row"].append({"huge_pages": str(huge_pages), **row})
-    print_table("one row, weights read from memory, medians", report["single_row"])
+        decoder = Decoder(huge_pages)
+        for rows in STEP_ROWS:
+            step = compare_step(library, decoder, rows, arguments.turns)
+            report["steps"].append({"huge_pages": str(huge_pages), **step})
+    adapters = Adapters(LORA_SLOTS, LORA_RANK)
+    report["lora"] = [compare_lora(library, decoder, adapters, LORA_ROWS, arguments.turns)]
+    prompt = Decoder(huge_pages=True, layers=4, vocabulary=0)
+    report["prompt"] = [compare_step(library, prompt, PROMPT_ROWS, arguments.turns)]
+    print_table("decoding step, medians", report["steps"])
+    print_table("the same with LoRA", report["lora"])
+    print_table("layers of a prompt", report["prompt"])
 
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -172,9 +172,13 @@ class KernelLibrary:
         self._library.mg_profile_read(records, count)
         return records
 
+    def function(self, name: str) -> Any:
+        """mg_<name>, whose status nobody checks."""
+        return getattr(self._library, f"mg_{name}")
+
     def call(self, name: str, *args: Any) -> None:
         """mg_<name>(*args), or KernelError with its message."""
-        self._check(getattr(self._library, f"mg_{name}")(*args))
+        self._check(self.function(name)(*args))
 
     def _check(self, status: int) -> None:
         if status != 0:

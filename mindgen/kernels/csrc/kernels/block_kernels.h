@@ -35,6 +35,7 @@ struct Operands {
   float* sums;
   int64_t sum_step;
   bool accumulate;
+  const uint32_t* next_weights;  // to prefetch: what is read after the last of these rows; NULL if these are not new
 };
 
 // Packs weights and multiplies them in vector registers.
@@ -74,29 +75,41 @@ class VectorBlock {
  private:
   template <int PANELS>
   static void multiply_panels(const Operands& o) {
-    for (int64_t row = 0; row < o.rows; row += kRows) {
-      multiply_rows<PANELS>(o, o.weights + row * o.weight_step, o.sums + row * kWidth);
-    }
+    constexpr int kManyRows = PANELS == 1 ? 2 * kRows : kRows;  // sums enough to hide the latency
+    int64_t row = 0;
+    for (; row + kManyRows <= o.rows; row += kManyRows) multiply_rows<PANELS, kManyRows>(o, row);
+    if (row < o.rows) multiply_rows<PANELS, kRows>(o, row);
   }
 
-  template <int PANELS>
-  static void multiply_rows(const Operands& o, const uint32_t* weights, float* sums) {
-    floatv total[kRows][PANELS] = {};
+  template <int PANELS, int ROWS>
+  static void multiply_rows(const Operands& o, int64_t row) {
+    constexpr int64_t kLineUnits = 64 / sizeof(uint32_t);
+    const uint32_t* weights = o.weights + row * o.weight_step;
+    const uint32_t* next = row + ROWS < o.rows ? weights + ROWS * o.weight_step : o.next_weights;
+    float* sums = o.sums + row * kWidth;
+    floatv total[ROWS][PANELS] = {};
+    for (int64_t line = 0; line < o.units; line += kLineUnits) {
+      if (o.next_weights) {
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * o.weight_step + line, 0, 2);
+      }
+      const int64_t end = line + kLineUnits < o.units ? line + kLineUnits : o.units;
 #pragma GCC unroll 2
-    for (int64_t u = 0; u < o.units; u++) {
-      floatv inputs[PANELS];
+      for (int64_t u = line; u < end; u++) {
+        floatv inputs[PANELS];
 #pragma GCC unroll 3
-      for (int p = 0; p < PANELS; p++) inputs[p] = load_bits<floatv>(o.panels + p * o.panel_step + u * kWidth);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; r++) {
-        const uint32_t weight = weights[r * o.weight_step + u];
+        for (int p = 0; p < PANELS; p++) inputs[p] = load_bits<floatv>(o.panels + p * o.panel_step + u * kWidth);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+          const uint32_t weight = weights[r * o.weight_step + u];
 #pragma GCC unroll 3
-        for (int p = 0; p < PANELS; p++) total[r][p] = Arithmetic::multiply_add(weight, inputs[p], total[r][p]);
+          for (int p = 0; p < PANELS; p++) total[r][p] = Arithmetic::multiply_add(weight, inputs[p], total[r][p]);
+        }
       }
     }
     const bool accumulate = o.accumulate;
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 3
       for (int p = 0; p < PANELS; p++) {
         float* to = sums + p * o.sum_step + r * kWidth;

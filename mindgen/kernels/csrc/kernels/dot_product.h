@@ -2,6 +2,7 @@
 #pragma once
 #include "epilogue.h"
 #include "scratch.h"
+#include "shuffle.h"
 #include "units.h"
 
 namespace mindgen::MG_ISA {
@@ -81,10 +82,10 @@ static Inputs<typename DotOf<T>::type> prepare_inputs(const Matrix<T>& x) {
   return {inputs, step};
 }
 
-// sums (ROWS, COLUMNS of kDotColumns) = x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K go to sums
-// of their own, to hide the latency.
+// lanes (ROWS, COLUMNS of kWidth), which add up to x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K
+// go to sums of their own, to hide the latency.
 template <class Dot, int ROWS, int COLUMNS>
-static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, float* sums) {
+static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, floatv* lanes) {
   constexpr int kUnroll = ROWS * COLUMNS <= 2 ? 4 : ROWS * COLUMNS <= 8 ? 2 : 1;
   constexpr int64_t kPrefetch = 4096 / sizeof(*w);
   floatv total[ROWS][COLUMNS][kUnroll] = {};
@@ -93,14 +94,17 @@ static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight
 #pragma GCC unroll 4
     for (int u = 0; u < kUnroll; u++) {
       const int64_t at = k + u * Dot::kStep;
+      decltype(Dot::load_weights(w)) weights[COLUMNS];
 #pragma GCC unroll 2
       for (int n = 0; n < COLUMNS; n++) {
         __builtin_prefetch(w + n * K + at + kPrefetch);
-        const auto weights = Dot::load_weights(w + n * K + at);
+        weights[n] = Dot::load_weights(w + n * K + at);
+      }
 #pragma GCC unroll 8
-        for (int m = 0; m < ROWS; m++) {
-          total[m][n][u] = Dot::multiply_add(weights, Dot::load_inputs(x.data + m * x.step + at), total[m][n][u]);
-        }
+      for (int m = 0; m < ROWS; m++) {
+        const auto inputs = Dot::load_inputs(x.data + m * x.step + at);
+#pragma GCC unroll 2
+        for (int n = 0; n < COLUMNS; n++) total[m][n][u] = Dot::multiply_add(weights[n], inputs, total[m][n][u]);
       }
     }
   }
@@ -120,24 +124,29 @@ static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight
     for (int n = 0; n < COLUMNS; n++) {
 #pragma GCC unroll 4
       for (int u = 1; u < kUnroll; u++) total[m][n][0] += total[m][n][u];
-      sums[m * kDotColumns + n] = sum(total[m][n][0]);
+      lanes[m * kWidth + n] = total[m][n][0];
     }
   }
 }
 
-// sums (ROWS, kDotColumns) = x (ROWS, K) w (columns, K)^T. One row of inputs keeps up with memory best if weights are
-// read in order; more rows need two columns to keep the arithmetic busy.
+// sums (ROWS) of up to kWidth columns each: x (ROWS, K) w (columns, K)^T. One row of inputs keeps up with memory best
+// if weights are read in order; more rows need two columns to keep the arithmetic busy.
 template <class Dot, int ROWS>
-static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns, float* sums) {
+static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns, floatv* sums) {
   constexpr int kColumns = ROWS > 1 ? 2 : 1;
+  floatv lanes[ROWS][kWidth];
   int64_t n = 0;
-  for (; n + kColumns <= columns; n += kColumns) dot_products<Dot, ROWS, kColumns>(x, w + n * K, K, sums + n);
-  if (n < columns) dot_products<Dot, ROWS, 1>(x, w + n * K, K, sums + n);
+  for (; n + kColumns <= columns; n += kColumns) dot_products<Dot, ROWS, kColumns>(x, w + n * K, K, lanes[0] + n);
+  for (; n < columns; n++) dot_products<Dot, ROWS, 1>(x, w + n * K, K, lanes[0] + n);
+  for (int row = 0; row < ROWS; row++) {
+    for (int64_t absent = n; absent < kWidth; absent++) lanes[row][absent] = floatv{};
+    sums[row] = sums_of_each(lanes[row]);
+  }
 }
 
 template <class Dot>
 static void dot_rows(int64_t rows, const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns,
-                     float* sums) {
+                     floatv* sums) {
   switch (rows) {
     case 1: return dot_columns<Dot, 1>(x, w, K, columns, sums);
     case 2: return dot_columns<Dot, 2>(x, w, K, columns, sums);
@@ -154,16 +163,19 @@ static void dot_rows(int64_t rows, const Inputs<Dot>& x, const typename Dot::Wei
 template <class T, class Y>
 static void dot_product(int64_t M, const Inputs<typename DotOf<T>::type>& x, const Matrix<T>& w,
                         const Epilogue<T, Y>& epilogue, int64_t begin, int64_t end) {
-  float sums[2][kDotRows][kDotColumns];
+  floatv sums[2][kDotColumns / kWidth][kDotRows];
   for (int64_t m = 0; m < M; m += kDotRows) {
     const int64_t rows = M - m < kDotRows ? M - m : kDotRows;
     for (int part = 0; part < epilogue.parts(); part++) {
-      dot_rows(rows, x.from_row(m), w.at(part * epilogue.columns + begin, 0), w.depth, end - begin, sums[part][0]);
+      for (int64_t n = begin; n < end; n += kWidth) {
+        const T* weights = w.at(part * epilogue.columns + n, 0);
+        const int64_t columns = end - n < kWidth ? end - n : kWidth;
+        dot_rows(rows, x.from_row(m), weights, w.depth, columns, sums[part][(n - begin) / kWidth]);
+      }
     }
     for (int64_t row = 0; row < rows; row++) {
-      for (int64_t n = begin; n < end; n += kWidth) {
-        const floatv up = epilogue.swiglu ? load(sums[1][row] + n - begin) : floatv{};
-        epilogue.write(m + row, n, end - n, load(sums[0][row] + n - begin), up);
+      for (int64_t n = begin, i = 0; n < end; n += kWidth, i++) {
+        epilogue.write(m + row, n, end - n, sums[0][i][row], epilogue.swiglu ? sums[1][i][row] : floatv{});
       }
     }
   }

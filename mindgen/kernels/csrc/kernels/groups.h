@@ -29,13 +29,13 @@ static void multiply_groups(const Groups& groups, const Matrix<T>& x, const T* w
   const int threads = useful_threads(groups.all_rows() * N * K);
   const auto weights = [&](int64_t e) { return whole_matrix(w + e * N * K, N, K, transposed); };
   for (int64_t e = groups.first; e < groups.count; e++) {
-    if (groups.rows(e) < kManyRows) continue;
+    if (groups.rows(e) < kManyRows<T>) continue;
     panel_product(groups.of(x, e), weights(e), epilogue.from_row(groups.start(e)), threads);
   }
   const int64_t chunks = ceil_divide(N, kDotColumns);
   parallel_for((groups.count - groups.first) * chunks, threads, [&](int64_t i) {
     const int64_t e = groups.first + i / chunks, n = i % chunks * kDotColumns, end = smaller(n + kDotColumns, N);
-    if (groups.rows(e) == 0 || groups.rows(e) >= kManyRows) return;
+    if (groups.rows(e) == 0 || groups.rows(e) >= kManyRows<T>) return;
     const Matrix<T> inputs = groups.of(x, e);
     const Epilogue<T, Y> rows = epilogue.from_row(groups.start(e));
     if (transposed) {

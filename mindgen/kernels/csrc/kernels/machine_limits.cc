@@ -49,7 +49,8 @@ double multiply(VectorBlock<Arithmetic>) {
   volatile uint32_t half = 0x3f003f00;           // as a pair of bfloat16, and about as much as a float32
   const uint32_t weight = half;
   const floatv inputs = bit_cast<floatv>(uintv{} + half);
-  floatv sums[kSums] = {};
+  floatv sums[kSums];
+  for (int j = 0; j < kSums; j++) sums[j] = broadcast(j);
   for (int64_t i = 0; i < kProductRounds; i++) {
 #pragma GCC unroll 16
     for (int j = 0; j < kSums; j++) sums[j] = next(Arithmetic(), weight, inputs, sums[j]);

@@ -6,7 +6,7 @@ namespace {
 // x (M, K) w (N, K)^T, either possibly stored transposed.
 template <class T>
 void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T>& epilogue, int threads) {
-  if (x.transposed || x.rows >= kManyRows) return panel_product(x, w, epilogue, threads);
+  if (x.transposed || x.rows >= kManyRows<T>) return panel_product(x, w, epilogue, threads);
   const int64_t N = epilogue.columns;
   if (w.transposed) {
     parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {

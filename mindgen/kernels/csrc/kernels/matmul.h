@@ -11,8 +11,6 @@
 
 namespace mindgen::MG_ISA {
 
-constexpr int64_t kManyRows = 17;  // from here on packing the inputs pays
-
 template <class T>
 struct BlockOf {
   using type = VectorBlock<FloatKernel<T>>;
@@ -28,6 +26,10 @@ struct BlockOf<bfloat16> {
   using type = VectorBlock<PairKernel>;
 };
 #endif
+
+// From so many rows on packing the inputs pays: sooner where weights are multiplied as they lie.
+template <class T>
+constexpr int64_t kManyRows = sizeof(T) == 2 && BlockOf<T>::type::kReadsWeightsDirectly ? 9 : 17;
 
 // As many threads as a product is worth: starting one takes as long as some ten thousand multiplications.
 static inline int useful_threads(int64_t multiplications) {

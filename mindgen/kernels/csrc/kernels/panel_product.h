@@ -83,8 +83,13 @@ class PanelProduct {
     const typename Block::Session session{};
     (void)session;
     for (int64_t u = 0; u == 0 || u < units_; u += slice_units_) {
+      const bool last = u + slice_units_ >= units_;
       for (int part = 0; part < epilogue_.parts(); part++) {
-        multiply_slice(part * epilogue_.columns + row, rows, first_panel, panels, u, sums + part * part_step, sum_step);
+        const int64_t part_row = part * epilogue_.columns + row;
+        const T* next = part + 1 < epilogue_.parts() ? w_.at(part_row + epilogue_.columns, u * Units::kElements)
+                        : last                       ? w_.at(row + rows, 0)
+                                                     : w_.at(row, (u + slice_units_) * Units::kElements);
+        multiply_slice(part_row, rows, first_panel, panels, u, next, sums + part * part_step, sum_step);
       }
     }
     for (int64_t p = 0; p < panels; p++) {
@@ -92,9 +97,9 @@ class PanelProduct {
     }
   }
 
-  // The share of the slice from unit u on.
-  void multiply_slice(int64_t row, int64_t rows, int64_t first_panel, int64_t panels, int64_t u, float* sums,
-                      int64_t sum_step) const {
+  // The share of the slice from unit u on; `next` are the weights to follow.
+  void multiply_slice(int64_t row, int64_t rows, int64_t first_panel, int64_t panels, int64_t u, const T* next,
+                      float* sums, int64_t sum_step) const {
     int64_t units = smaller(slice_units_, units_ - u);
     const int64_t k = u * Units::kElements;
     const bool whole_units = w_.depth % Units::kElements == 0 && w_.step % Units::kElements == 0;
@@ -106,12 +111,14 @@ class PanelProduct {
       uint32_t* to = (uint32_t*)scratch(kScratchWeights, padded_rows * units * sizeof(uint32_t));
       Block::pack_weights(w_, row, padded_rows, k, units, to);
       weights = to;
+      next = nullptr;
     }
     int64_t p = 0;
     for (int64_t groups = ceil_divide(panels, Block::kPanels); groups > 0; groups--) {
       const int64_t count = ceil_divide(panels - p, groups);  // 2 + 2 rather than 3 + 1
       Block::multiply(count, {weights, weight_step, round_up(rows, Block::kRows), packed(u, first_panel + p),
-                              slice_units_ * kWidth, units, sums + p * sum_step, sum_step, u > 0});
+                              slice_units_ * kWidth, units, sums + p * sum_step, sum_step, u > 0,
+                              p == 0 ? (const uint32_t*)next : nullptr});
       p += count;
     }
   }

@@ -16,9 +16,11 @@ static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, 
                       int64_t count) {
   constexpr int kUnroll = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : 4;
   floatv total[kUnroll][ROWS][VECTORS] = {};
+  constexpr int64_t kPrefetch = 512 / sizeof(T);  // within a row: the rows are streams of their own
   const auto add = [&](int64_t k, floatv(&sums)[ROWS][VECTORS]) __attribute__((always_inline)) {
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) {
+      if (v * kWidth * sizeof(T) % 64 == 0) __builtin_prefetch(w.at(n, k) + v * kWidth + kPrefetch);
       const floatv weights = load_upto(w.at(n, k) + v * kWidth, v + 1 < VECTORS ? kWidth : count - v * kWidth);
 #pragma GCC unroll 4
       for (int row = 0; row < ROWS; row++) sums[row][v] += to_float(*x.at(m + row, k)) * weights;

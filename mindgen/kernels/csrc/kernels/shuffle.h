@@ -38,4 +38,25 @@ static inline void transpose(floatv* block) {
   }
 }
 
+// Blocks of 2 * HALF lanes, those of a before those of b, each folded into HALF lanes.
+template <int HALF, int... lane>
+static inline floatv fold(floatv a, floatv b, std::integer_sequence<int, lane...>) {
+  constexpr int kBlocks = kWidth / (2 * HALF);
+  const floatv low = {(lane / HALF < kBlocks ? a : b)[lane / HALF % kBlocks * 2 * HALF + lane % HALF]...};
+  const floatv high = {(lane / HALF < kBlocks ? a : b)[lane / HALF % kBlocks * 2 * HALF + lane % HALF + HALF]...};
+  return low + high;
+}
+
+template <int COUNT>
+static inline floatv fold_all(const floatv* v) {
+  if constexpr (COUNT == 1) {
+    return v[0];
+  } else {
+    return fold<kWidth / COUNT>(fold_all<COUNT / 2>(v), fold_all<COUNT / 2>(v + COUNT / 2), Lanes());
+  }
+}
+
+// Lane i is sum(v[i]), added in the same order.
+static inline floatv sums_of_each(const floatv* v) { return fold_all<kWidth>(v); }
+
 }  // namespace mindgen::MG_ISA
