@@ -76,7 +76,7 @@ class Batch:
         for context, queries in self.sequences:
             here, keys = slice(first_query, first_query + queries), slice(first_key, first_key + context)
             if queries:
-                expected = causal_attention(query[here], key[keys], value[keys], self.scale)
+                expected = causal_attention(query[here], key[keys], value[keys], self.scale, self.dtype)
                 assert_close(y[here], *expected, self.dtype)
             first_query, first_key = here.stop, keys.stop
 

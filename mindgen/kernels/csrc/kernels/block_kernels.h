@@ -62,6 +62,8 @@ class VectorBlock {
       pack_rows<Units>(w, row + r, k, units, to + r * units, units, kWidth);
     }
   }
+  // Where the vector of units from unit on of a row is among those of the packed rows.
+  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) { return row * units + unit; }
 
   static void multiply(int64_t panels, const Operands& o) {
     switch (panels) {

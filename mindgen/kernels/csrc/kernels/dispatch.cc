@@ -23,9 +23,10 @@ std::atomic<int> current_threads{available_cores()};
 const KernelTable& table_of(mg_instruction_set set) {
 #ifdef MG_X86
   static const KernelTable amx_table = [] {
-    KernelTable table = avx512::table;  // AMX speeds up matrix products only
+    KernelTable table = avx512::table;  // AMX speeds up matrix products only, and attention is two
     table.matmul = amx::matmul;
     table.grouped_matmul = amx::grouped_matmul;
+    table.attention = amx::attention;
     return table;
   }();
   switch (set) {

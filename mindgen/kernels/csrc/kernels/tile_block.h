@@ -27,6 +27,9 @@ class TileBlock {
       pack_rows<Units>(w, row + r, k, units, to + r * units, kWidth, kTileUnits);
     }
   }
+  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) {
+    return row / kTileRows * kTileRows * units + unit * kTileRows + row % kTileRows * kWidth;
+  }
 
   static void multiply(int64_t panels, const Operands& o) {
     tile_memory_barrier();
