@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import test_attention
 import test_grouped_matmul
 import test_matmul
 
@@ -58,3 +59,14 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, N):
 @pytest.mark.parametrize("K, N", [(131, 16), (16, 131), (64, 200)])
 def test_groups(kernels, sizes, K, N):
     test_grouped_matmul.check(kernels, "bfloat16", sizes, K, N, rows_after=2)
+
+
+@pytest.mark.parametrize("head_size", [8, 24, 64, 80])
+def test_attention_head_sizes(kernels, head_size):
+    sequences = [(5, 5), (37, 20), (150, 12), (129, 1)]
+    test_attention.check_both(kernels, test_attention.Batch(sequences, (18, 2), head_size, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (40, 1)])
+def test_attention_to_several_chunks(kernels, heads):
+    test_attention.check_both(kernels, test_attention.Batch([(530, 20), (513, 1)], heads, 16, dtype="bfloat16"))

@@ -28,9 +28,9 @@ class Partials {
   }
 };
 
-template <class T>
+template <class T, class Block>
 void run_whole(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head) {
-  const TileAttention<T> work(call, tile, kv_head);
+  const TileAttention<T, Block> work(call, tile, kv_head);
   const Softmax result = work.own_softmax(0), addition = work.own_softmax(1);
   work.attend(0, result);
   for (int64_t chunk = 1; chunk < tile.num_chunks; chunk++) {
@@ -40,10 +40,10 @@ void run_whole(const AttentionCall& call, const AttentionTile& tile, int64_t kv_
   work.store_output(result);
 }
 
-template <class T>
+template <class T, class Block>
 void run_chunk(const AttentionCall& call, const AttentionItem& item, int64_t kv_head, const Partials& partials) {
   const AttentionTile& tile = call.tiles[item.tile];
-  const TileAttention<T> work(call, tile, kv_head);
+  const TileAttention<T, Block> work(call, tile, kv_head);
   work.attend(item.chunk, work.softmax_at(partials.at(tile.first_item + item.chunk, kv_head)));
   if (!partials.finishes(item.tile, kv_head)) return;
   const Softmax result = work.softmax_at(partials.at(tile.first_item, kv_head));
@@ -54,24 +54,31 @@ void run_chunk(const AttentionCall& call, const AttentionItem& item, int64_t kv_
 }
 
 template <class T>
-int run(const AttentionCall& call) {
-  const int64_t heads = call.num_kv_heads;
+void run(const AttentionCall& call) {
+  using Block = typename BlockOf<T>::type;
+  using Few = typename FewRowsOf<T>::type;
+  const int64_t heads = call.num_kv_heads, group = call.num_query_heads / heads;
+  const auto has_few_rows = [&](const AttentionTile& tile) { return tile.num_queries * group <= kFewRows; };
   if (call.num_items == 0) {
-    parallel_for(call.num_tiles * heads, call.num_threads,
-                 [&](int64_t i) { run_whole<T>(call, call.tiles[i / heads], i % heads); });
-    return MG_OK;
+    return parallel_for(call.num_tiles * heads, call.num_threads, [&](int64_t i) {
+      const AttentionTile& tile = call.tiles[i / heads];
+      has_few_rows(tile) ? run_whole<T, Few>(call, tile, i % heads) : run_whole<T, Block>(call, tile, i % heads);
+    });
   }
-  const int64_t rows = TileAttention<T>::padded_rows(call.max_queries * (call.num_query_heads / heads));
+  const int64_t rows = TileAttention<T, Block>::padded_rows(call.max_queries * group);
   const Partials partials(call, Softmax::num_floats(rows, ceil_divide(call.head_size, kWidth)));
-  parallel_for(call.num_items * heads, call.num_threads,
-               [&](int64_t i) { run_chunk<T>(call, call.items[i / heads], i % heads, partials); });
-  return MG_OK;
+  parallel_for(call.num_items * heads, call.num_threads, [&](int64_t i) {
+    const AttentionItem& item = call.items[i / heads];
+    has_few_rows(call.tiles[item.tile]) ? run_chunk<T, Few>(call, item, i % heads, partials)
+                                        : run_chunk<T, Block>(call, item, i % heads, partials);
+  });
 }
 
 }  // namespace
 
 int attention(const AttentionCall& call) {
-  return for_dtype(call.dtype, [&](auto type) { return run<decltype(type)>(call); });
+  for_dtype(call.dtype, [&](auto type) { run<decltype(type)>(call); });
+  return MG_OK;
 }
 
 }  // namespace mindgen::MG_ISA

@@ -66,6 +66,17 @@ static inline floatv select_first(int64_t count, floatv v, float other) {
   return select(lanes_below(count, std::make_integer_sequence<int, kWidth>()), v, broadcast(other));
 }
 
+// v[i]: kWidth units of key i, zero from count keys and size elements on
+template <class Units, class T>
+static inline void load_keys(const T* key, const int64_t* offsets, int64_t count, int64_t size, uintv* v) {
+  if (count >= kWidth && size >= kWidth * Units::kElements) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; i++) v[i] = Units::load_along_depth(key + offsets[i], kWidth * Units::kElements);
+  } else {
+    for (int i = 0; i < kWidth; i++) v[i] = i < count ? Units::load_along_depth(key + offsets[i], size) : uintv{};
+  }
+}
+
 // v[i][0] op v[i][1] op ... in lane i
 template <class Operation>
 static inline floatv across_lanes(floatv* v, const Operation& operation) {

@@ -1,6 +1,6 @@
 // Attention of a tile of queries to the keys of a chunk, by the block products of the matrix product.
 #pragma once
-#include "attention_softmax.h"
+#include "attention_few_rows.h"
 
 namespace mindgen::MG_ISA {
 namespace {
@@ -14,7 +14,7 @@ struct KeyOffsets {
 static void find_keys(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head, int64_t first_key,
                       int64_t end_key, KeyOffsets& keys) {
   const int64_t width = call.num_kv_heads * call.head_size;
-  keys.count = larger(0, smaller(kTileKeys, end_key - first_key));
+  keys.count = larger(0, end_key - first_key);
   for (int64_t i = 0; i < keys.count;) {
     const int64_t key = first_key + i, in_block = key % call.block_size;
     const int64_t end = smaller(i + call.block_size - in_block, keys.count);
@@ -35,11 +35,12 @@ static inline void prefetch(const T* from, const KeyOffsets& keys, int64_t first
 }
 
 // One thread's work on tiles of at most so many rows, which are (query, query head of the group) pairs.
-template <class T>
+template <class T, class Block>
 class TileAttention {
-  using Block = typename BlockOf<T>::type;
   using Units = typename Block::Units;
   static constexpr int64_t kRowStep = Block::kRows > kWidth ? Block::kRows : kWidth;
+  static constexpr bool kPacks = Block::kPacks;
+  static constexpr int64_t kStepKeys = kPacks ? kTileKeys : kFewRowsTileKeys;
   static constexpr int64_t kTileUnits = kTileKeys / Units::kElements, kPanelUnits = kTileUnits * kWidth;
   static constexpr int64_t kVectorElements = kWidth * Units::kElements;
   static_assert(kBandRows % kRowStep == 0 && kTileUnits % kWidth == 0);
@@ -88,15 +89,13 @@ class TileAttention {
     softmax.clear();
     KeyOffsets offsets[2], *keys = offsets, *next_keys = offsets + 1;
     int64_t first_key = chunk * kChunkKeys;
-    find_keys(call_, tile_, kv_head_, first_key, end_key, *keys);
-    for (; keys->count > 0; std::swap(keys, next_keys), first_key += kTileKeys) {
-      find_keys(call_, tile_, kv_head_, first_key + kTileKeys, end_key, *next_keys);
-      pack_keys(*keys, *next_keys);
-      for (int64_t row = 0; row < rows_; row += kBandRows) {
-        const Band band = make_band(row, first_key, keys->count);
-        score(band, softmax);
-        if (row == 0) pack_values(*keys, *next_keys);
-        add_values(band, softmax);
+    find_keys(call_, tile_, kv_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
+    for (; keys->count > 0; std::swap(keys, next_keys), first_key += kStepKeys) {
+      find_keys(call_, tile_, kv_head_, first_key + kStepKeys, smaller(first_key + 2 * kStepKeys, end_key), *next_keys);
+      if constexpr (kPacks) {
+        attend_packed(first_key, *keys, *next_keys, softmax);
+      } else {
+        attend_directly(make_band(0, first_key, keys->count), *keys, *next_keys, softmax);
       }
     }
   }
@@ -131,23 +130,45 @@ class TileAttention {
     }
   }
 
+  float factor() const { return call_.scale * 1.44269504f; }  // log2(e): scores are taken in powers of two
+
+  void attend_directly(const Band& band, const KeyOffsets& keys, const KeyOffsets& next_keys,
+                       const Softmax& softmax) const {
+    const T *key = (const T*)call_.key, *value = (const T*)call_.value;
+    if (band.end_key == 0) return;
+    for (int64_t first = 0; first < band.end_key; first += kWidth) {
+      prefetch(key, next_keys, first, kWidth, call_.head_size);
+      Block::score(rows_, query_, query_units_, key, keys.at + first, keys.count - first, call_.head_size,
+                   scores_ + first * kBandRows);
+    }
+    add_scores<Block>(softmax, band, factor(), scores_, weights_);
+    for (int64_t first = 0; first < band.end_key; first += kVectorElements) {
+      prefetch(value, next_keys, first, kVectorElements, call_.head_size);
+      Block::add_values(rows_, weights_ + first / Units::kElements, kTileUnits, value, keys.at + first,
+                        smaller(kVectorElements, band.end_key - first), call_.head_size, softmax.sums,
+                        softmax.rows * kWidth);
+    }
+  }
+
+  void attend_packed(int64_t first_key, const KeyOffsets& keys, const KeyOffsets& next_keys,
+                     const Softmax& softmax) const {
+    pack_keys(keys, next_keys);
+    for (int64_t row = 0; row < rows_; row += kBandRows) {
+      const Band band = make_band(row, first_key, keys.count);
+      score(band, softmax);
+      if (row == 0) pack_values(keys, next_keys);
+      add_values(band, softmax);
+    }
+  }
+
   void pack_keys(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
     const T* key = (const T*)call_.key;
     for (int64_t first = 0; first < keys.count; first += kWidth) {
       prefetch(key, next_keys, first, kWidth, call_.head_size);
       for (int64_t u = 0; u < query_units_; u += kWidth) {
-        const int64_t d = u * Units::kElements, size = call_.head_size - d;
+        const int64_t d = u * Units::kElements;
         uintv v[kWidth];
-        if (first + kWidth <= keys.count && size >= kVectorElements) {
-#pragma GCC unroll 16
-          for (int64_t i = 0; i < kWidth; i++) {
-            v[i] = Units::load_along_depth(key + keys.at[first + i] + d, kVectorElements);
-          }
-        } else {
-          for (int64_t i = 0; i < kWidth; i++) {
-            v[i] = first + i < keys.count ? Units::load_along_depth(key + keys.at[first + i] + d, size) : uintv{};
-          }
-        }
+        load_keys<Units>(key + d, keys.at + first, keys.count - first, call_.head_size - d, v);
         transpose(v);
         uint32_t* to = keys_ + first * query_units_ + u * kWidth;
 #pragma GCC unroll 16
@@ -210,7 +231,7 @@ class TileAttention {
     multiply({query_ + band.first_row * query_units_, query_units_, round_up(band.rows, Block::kRows), keys_,
               query_units_ * kWidth, head_units_, scores_, kBandRows * kWidth, false},
              ceil_divide(band.end_key, kWidth));
-    add_scores<Block>(softmax, band, call_.scale * 1.44269504f /* log2(e) */, scores_, weights_);
+    add_scores<Block>(softmax, band, factor(), scores_, weights_);
   }
 
   void add_values(const Band& band, const Softmax& softmax) const {

@@ -42,6 +42,7 @@ template <class Arithmetic>
 class VectorBlock {
  public:
   using Units = typename Arithmetic::Units;
+  static constexpr bool kPacks = true;
   static constexpr bool kReadsWeightsDirectly = Arithmetic::kReadsWeightsDirectly;
 #if defined(__AVX512BF16__) || defined(__aarch64__)
   static constexpr int kRows = 8;  // rows * panels sums and what they need fill 32 registers

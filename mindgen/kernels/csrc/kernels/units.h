@@ -93,7 +93,7 @@ struct PairUnits {
 #if defined(__AVX512BF16__)
 // Swaps the off-diagonal squares of DISTANCE lanes in every square of twice as many.
 template <int DISTANCE>
-static inline void swap_squares(uintv* v) {
+__attribute__((always_inline)) static inline void swap_squares(uintv* v) {
   const intv lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const intv upper = lane & DISTANCE;  // from 16 on, the index means a lane of the second operand
   const __m512i low = bit_cast<__m512i>(upper ? lane + (16 - DISTANCE) : lane);
@@ -107,7 +107,7 @@ static inline void swap_squares(uintv* v) {
   }
 }
 
-static inline void transpose(uintv* v) {
+__attribute__((always_inline)) static inline void transpose(uintv* v) {
   swap_squares<1>(v);
   swap_squares<2>(v);
   swap_squares<4>(v);
