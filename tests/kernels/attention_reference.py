@@ -4,10 +4,11 @@ import numpy as np
 from buffers import EPSILON, SMALLEST, from_buffer
 
 
-def causal_attention(query, key, value, scale):
+def causal_attention(query, key, value, scale, dtype):
     """The last len(query) tokens over all: query (q, Hq, D), key and value (c, Hkv, D).
 
-    Returns y (q, Hq, D) and the error of a float32 computation of it (q, Hq, D).
+    Returns y (q, Hq, D) and the error of a float32 computation of it (q, Hq, D), with bfloat16 of one whose weights
+    are rounded to that.
     """
     num_queries, num_keys, group = len(query), len(key), query.shape[1] // key.shape[1]
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
@@ -23,7 +24,10 @@ def causal_attention(query, key, value, scale):
     score_error = (query.shape[-1] + 4) * magnitudes.max(axis=-1).T[:, :, None]
     sum_error = num_keys + 16
     weighted = np.einsum("hqk,khd->qhd", probabilities, abs(value))
-    return y, EPSILON["float32"] * (2 * score_error + sum_error) * weighted
+    error = EPSILON["float32"] * (2 * score_error + sum_error)
+    if dtype == "bfloat16":
+        error += EPSILON[dtype] / 2
+    return y, error * weighted
 
 
 def assert_close(actual, expected, computation_error, dtype):

@@ -1,18 +1,19 @@
-// Stands in for table.cc in the library of emulated tiles, which has the matrix products only.
+// Stands in for table.cc in the library of emulated tiles, which has the matrix products and attention only.
 #include "dispatch.h"
 
 namespace mindgen::portable {
 
-static KernelTable matrix_products() {
+static KernelTable products_in_tiles() {
   KernelTable products = {};
   products.matmul = matmul;
   products.linear = linear;
   products.linear_swiglu = linear_swiglu;
   products.grouped_matmul = grouped_matmul;
   products.add_lora = add_lora;
+  products.attention = attention;
   return products;
 }
 
-const KernelTable table = matrix_products();
+const KernelTable table = products_in_tiles();
 
 }  // namespace mindgen::portable

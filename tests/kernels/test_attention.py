@@ -76,7 +76,7 @@ class Batch:
         for context, queries in self.sequences:
             here, keys = slice(first_query, first_query + queries), slice(first_key, first_key + context)
             if queries:
-                expected = causal_attention(query[here], key[keys], value[keys], self.scale)
+                expected = causal_attention(query[here], key[keys], value[keys], self.scale, self.dtype)
                 assert_close(y[here], *expected, self.dtype)
             first_query, first_key = here.stop, keys.stop
 
@@ -90,14 +90,20 @@ def check_both(kernels, batch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("head_size", [8, 40, 64, 80, 128, 256])
+@pytest.mark.parametrize("head_size", [8, 24, 40, 64, 80, 128, 256])
 def test_head_sizes(kernels, head_size, dtype):
     check_both(kernels, Batch(MIXED, (4, 2), head_size, dtype=dtype))
 
 
-@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (14, 2), (3, 3), (71, 1)])
-def test_query_heads_per_kv_head(kernels, heads):
-    check_both(kernels, Batch(MIXED, heads))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (14, 2), (3, 3), (8, 1), (9, 1), (71, 1)])
+def test_query_heads_per_kv_head(kernels, heads, dtype):
+    check_both(kernels, Batch(MIXED, heads, 24, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_prompts_of_several_tiles(kernels, dtype):
+    check_both(kernels, Batch([(230, 230), (700, 150), (129, 128)], (14, 2), 24, dtype=dtype))
 
 
 @pytest.mark.parametrize("block_size", [1, 8, 16, 32, 128])
@@ -106,9 +112,10 @@ def test_block_sizes(kernels, block_size):
     batch.check(batch.paged(kernels))
 
 
-@pytest.mark.parametrize("context", [1, 15, 16, 17, 63, 64, 65, 511, 512, 513, 1024, 1300])
-def test_decode_contexts(kernels, context):
-    batch = Batch([(context, 1)])
+@pytest.mark.parametrize("context", [1, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 511, 512, 513, 1024, 1300])
+@pytest.mark.parametrize("heads", [(2, 2), (9, 1)])  # few rows, and more
+def test_decode_contexts(kernels, context, heads):
+    batch = Batch([(context, 1)], heads, dtype="bfloat16")
     y = batch.paged(kernels)
     batch.check(y)
     np.testing.assert_array_equal(batch.paged(kernels, query_lens=None), y)
@@ -153,8 +160,9 @@ def test_threads_do_not_change_a_bit(kernels, sequences, dtype):
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-def test_company_does_not_change_a_bit(kernels):
-    batch = Batch([*MIXED, (1500, 1)], head_size=40, dtype="bfloat16")
+@pytest.mark.parametrize("heads", [(7, 1), (18, 2)])
+def test_company_does_not_change_a_bit(kernels, heads):
+    batch = Batch([*MIXED, (1500, 1)], heads, head_size=40, dtype="bfloat16")
     together = batch.paged(kernels)
     ends = np.cumsum(batch.query_lens)
     whole = batch.query

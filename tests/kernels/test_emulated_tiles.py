@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import test_attention
 import test_grouped_matmul
 import test_linear
 import test_lora
@@ -72,3 +73,14 @@ def test_epilogues(kernels, M, N, K):
 @pytest.mark.parametrize("rows", test_lora.GROUPS.values(), ids=test_lora.GROUPS.keys())
 def test_lora_groups(kernels, rows):
     test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, skip_first=True, rows_after=2)
+
+
+@pytest.mark.parametrize("head_size", [8, 24, 64, 80])
+def test_attention_head_sizes(kernels, head_size):
+    sequences = [(5, 5), (37, 20), (150, 12), (129, 1)]
+    test_attention.check_both(kernels, test_attention.Batch(sequences, (18, 2), head_size, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (40, 1)])
+def test_attention_to_several_chunks(kernels, heads):
+    test_attention.check_both(kernels, test_attention.Batch([(530, 20), (513, 1)], heads, 16, dtype="bfloat16"))

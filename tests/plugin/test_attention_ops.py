@@ -15,10 +15,10 @@ MAX_LENGTH = 20
 CACHE_SHAPE = (BLOCKS, BLOCK_SIZE, KV_HEADS, HEAD_SIZE)
 
 
-def causal_attention(query, key, value):
+def causal_attention(query, key, value, dtype):
     """The last len(query) tokens over all: query (q, Hq, D), key and value (c, Hkv, D).
 
-    Returns y (q, Hq*D) and the error of a float32 computation of it.
+    Returns y (q, Hq*D) and the error of a float32 computation of it, with bfloat16 of one whose weights are rounded.
     """
     key, value = (np.repeat(x, HEADS // KV_HEADS, axis=1) for x in (key, value))
     scores = SCALE * np.einsum("qhd,khd->hqk", query, key)
@@ -31,13 +31,14 @@ def causal_attention(query, key, value):
     # An error of a score is a relative error of its probability, in numerator and denominator.
     score_error = 2 * (HEAD_SIZE + 4) * magnitudes.max(axis=-1).T[:, :, None]
     weighted = np.einsum("hqk,khd->qhd", probabilities, abs(value))
-    error = EPSILON["float32"] * (score_error + len(key) + 16) * weighted
+    weight_error = EPSILON[dtype] / 2 if dtype == "bfloat16" else 0
+    error = (EPSILON["float32"] * (score_error + len(key) + 16) + weight_error) * weighted
     return y.reshape(len(query), -1), error.reshape(len(query), -1)
 
 
-def attention_of_batch(queries, keys, values):
+def attention_of_batch(queries, keys, values, dtype):
     """Of sequences laid end to end; each argument has one array per sequence."""
-    parts = [causal_attention(*sequence) for sequence in zip(queries, keys, values, strict=True)]
+    parts = [causal_attention(*sequence, dtype) for sequence in zip(queries, keys, values, strict=True)]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -96,7 +97,7 @@ def assert_paged_attention(call, outputs, contexts, lengths, dtype):
         ]
         for cache in (key_cache, value_cache)
     )
-    expected, error = attention_of_batch(split_heads(query, lengths), keys, values)
+    expected, error = attention_of_batch(split_heads(query, lengths), keys, values, dtype)
     for y in outputs:
         assert_close(y.reshape(expected.shape), expected, error, dtype)
 
@@ -153,7 +154,7 @@ def test_flash_attention(mode, dtype):
         for lengths in batches
     ]
     for call, outputs, lengths in zip(calls, run(mode, FlashAttentions(), *calls), batches, strict=True):
-        expected, error = attention_of_batch(*(split_heads(float64(x), lengths) for x in call[:3]))
+        expected, error = attention_of_batch(*(split_heads(float64(x), lengths) for x in call[:3]), dtype)
         for y in outputs:
             assert_close(y, expected, error, dtype)
 
@@ -206,7 +207,7 @@ def assert_grows(calls, all_outputs, dtype):
             [np.concatenate(pair) for pair in zip(old, new, strict=True)]
             for old, new in zip(past, (key, value), strict=True)
         ]
-        expected, error = attention_of_batch(query, keys, values)
+        expected, error = attention_of_batch(query, keys, values, dtype)
         assert_close(y, expected, error, dtype)
 
 

@@ -9,7 +9,7 @@ using namespace mindgen;
 
 namespace {
 
-constexpr int64_t kTileRows = 64;  // (query, head of the group) pairs per tile, when a query has not more heads
+constexpr int64_t kTileRows = 512;  // (query, head of the group) pairs per tile, when a query has not more heads
 
 struct Plan {
   std::vector<AttentionTile> tiles;
@@ -24,11 +24,10 @@ struct Plan {
   // The last num_queries of a sequence of num_keys tokens, whose keys the last two arguments locate.
   void add_sequence(int64_t first_query, int64_t num_queries, int64_t num_keys, const int32_t* block_table,
                     int64_t first_key_row) {
-    // Tiles of long prompts are many, so that their keys need no sharing out.
-    const int64_t num_chunks = num_queries > queries_per_tile ? 1 : (num_keys + kChunkKeys - 1) / kChunkKeys;
     for (int64_t query = 0; query < num_queries; query += queries_per_tile) {
       const int64_t count = std::min(queries_per_tile, num_queries - query);
       const int64_t visible = num_keys - num_queries + query + count;
+      const int64_t num_chunks = (visible + kChunkKeys - 1) / kChunkKeys;
       tiles.push_back({first_query + query, count, visible, block_table, first_key_row, num_chunks, 0});
       max_queries = std::max(max_queries, count);
       max_chunks = std::max(max_chunks, num_chunks);
@@ -36,14 +35,18 @@ struct Plan {
     }
   }
 
-  void add_items(bool split) {
+  // The most work first: the threads finish about together.
+  void sort_tiles() {
+    const auto more = [](const AttentionTile& a, const AttentionTile& b) {
+      return a.num_queries * a.num_keys > b.num_queries * b.num_keys;
+    };
+    std::stable_sort(tiles.begin(), tiles.end(), more);
+  }
+
+  void share_out_keys() {
     for (size_t i = 0; i < tiles.size(); i++) {
-      AttentionTile& tile = tiles[i];
-      tile.first_item = items.size();
-      const int64_t chunks_each = split ? 1 : tile.num_chunks;
-      for (int64_t chunk = 0; chunk < tile.num_chunks; chunk += chunks_each) {
-        items.push_back({static_cast<int64_t>(i), chunk, chunk + chunks_each});
-      }
+      tiles[i].first_item = items.size();
+      for (int64_t chunk = 0; chunk < tiles[i].num_chunks; chunk++) items.push_back({(int64_t)i, chunk});
     }
   }
 };
@@ -79,8 +82,8 @@ int run(AttentionCall& call, Plan& plan) {
   const int64_t work = plan.num_scores * call.num_query_heads * call.head_size;
   const int64_t num_tasks = plan.tiles.size() * call.num_kv_heads;
   call.num_threads = work < min_parallel_work ? 1 : mg_get_num_threads();
-  call.split = call.num_threads > 1 && plan.max_chunks > 1 && num_tasks < 8 * call.num_threads;
-  plan.add_items(call.split);
+  plan.sort_tiles();
+  if (call.num_threads > 1 && plan.max_chunks > 1 && num_tasks < 8 * call.num_threads) plan.share_out_keys();
   call.tiles = plan.tiles.data();
   call.num_tiles = plan.tiles.size();
   call.items = plan.items.data();

@@ -20,11 +20,10 @@ struct AttentionTile {
   int64_t first_item;
 };
 
-// Some chunks of a tile, for one thread: all of them, or a single one when the call is split.
+// One chunk of a tile, for one thread.
 struct AttentionItem {
   int64_t tile;
-  int64_t first_chunk;
-  int64_t end_chunk;
+  int64_t chunk;
 };
 
 struct AttentionCall {
@@ -40,10 +39,9 @@ struct AttentionCall {
   mg_dtype dtype;
   const AttentionTile* tiles;
   int64_t num_tiles;
-  const AttentionItem* items;
-  int64_t num_items;
-  int64_t max_queries;  // in a tile
-  bool split;
+  const AttentionItem* items;  // when the keys of a tile are shared out
+  int64_t num_items;           // 0: every tile is for one thread
+  int64_t max_queries;         // in a tile
   int num_threads;
 };
 

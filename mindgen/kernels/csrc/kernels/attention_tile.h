@@ -1,186 +1,247 @@
-// Attention's steps on one tile: loading queries, keys and values as float32, and the online softmax.
+// Attention of a tile of queries to the keys of a chunk, by the block products of the matrix product.
 #pragma once
-#include <math.h>
-
-#include "attention.h"
-#include "scratch.h"
-#include "shuffle.h"
-#include "simd.h"
+#include "attention_few_rows.h"
 
 namespace mindgen::MG_ISA {
 namespace {
 
-constexpr int64_t kTileKeys = 64;  // a multiple of the lanes of every instruction set
-
-// The attention of a tile to some keys. Its rows are (query, query head of the group) pairs.
-struct Softmax {
-  float* sums;          // (rows, padded_size): the values weighted with exp(score - maximum)
-  float* maxima;        // (rows): of the scores
-  float* denominators;  // (rows): sums of the weights
-
-  static int64_t num_floats(int64_t rows, int64_t padded_size) { return rows * (padded_size + 2); }
-  static Softmax at(float* memory, int64_t rows, int64_t padded_size) {
-    return {memory, memory + rows * padded_size, memory + rows * (padded_size + 1)};
-  }
-};
-
-// What a thread needs to take a tile over its keys, kTileKeys at a time.
-struct Workspace {
-  float* query;      // (rows, head_size), times the scale
-  float* keys;       // (head_size, kTileKeys)
-  float* values;     // (kTileKeys, padded_size)
-  float* scores;     // (rows, kTileKeys); then the weights
-  Softmax result;    // of the chunks so far
-  Softmax addition;  // of one more chunk
-  int64_t rows;
-  int64_t head_size;
-  int64_t padded_size;  // head_size rounded up to whole vectors
-};
-
-int64_t round_up(int64_t count) { return (count + kWidth - 1) / kWidth * kWidth; }
-
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// This thread's, for tiles of at most `rows` rows.
-Workspace make_workspace(int64_t rows, int64_t head_size) {
-  const int64_t padded_size = round_up(head_size), softmax_floats = Softmax::num_floats(rows, padded_size);
-  const int64_t floats = kTileKeys * (head_size + padded_size + rows) + rows * head_size + 2 * softmax_floats;
-  Workspace work{};
-  work.rows = rows;
-  work.head_size = head_size;
-  work.padded_size = padded_size;
-  work.keys = static_cast<float*>(scratch(kScratchInputs, floats * sizeof(float)));
-  work.values = work.keys + kTileKeys * head_size;
-  work.query = work.values + kTileKeys * padded_size;
-  work.scores = work.query + rows * head_size;
-  float* rest = work.scores + rows * kTileKeys;
-  work.result = Softmax::at(rest, rows, padded_size);
-  work.addition = Softmax::at(rest + softmax_floats, rows, padded_size);
-  return work;
-}
-
-template <class T>
-void load_queries(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head, Workspace& work) {
-  const int64_t group = call.num_query_heads / call.num_kv_heads;
-  work.rows = tile.num_queries * group;
-  const int64_t width = call.num_query_heads * call.head_size;
-  const T* first = static_cast<const T*>(call.query) + tile.first_query * width + kv_head * group * call.head_size;
-  for (int64_t row = 0; row < work.rows; row++) {
-    const T* from = first + row / group * width + row % group * call.head_size;
-    float* to = work.query + row * work.head_size;
-    for (int64_t d = 0; d < work.head_size; d += kWidth) {
-      const int64_t left = work.head_size - d;
-      store_upto(to + d, load_upto(from + d, left) * call.scale, left);
-    }
-  }
-}
-
-// Where `count` neighbouring keys of a sequence are, as offsets into key and value.
+// Where neighbouring keys of a sequence are, as offsets into key and value.
 struct KeyOffsets {
   int64_t at[kTileKeys];
   int64_t count;
 };
 
-void find_keys(const AttentionCall& call, const AttentionTile& tile, int64_t first_key, int64_t end_key,
-               KeyOffsets& keys) {
+static void find_keys(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head, int64_t first_key,
+                      int64_t end_key, KeyOffsets& keys) {
   const int64_t width = call.num_kv_heads * call.head_size;
-  keys.count = smaller(kTileKeys, end_key - first_key);
+  keys.count = larger(0, end_key - first_key);
   for (int64_t i = 0; i < keys.count;) {
     const int64_t key = first_key + i, in_block = key % call.block_size;
     const int64_t end = smaller(i + call.block_size - in_block, keys.count);
-    int64_t row = tile.block_table ? tile.block_table[key / call.block_size] * call.block_size + in_block
-                                   : tile.first_key_row + key;
-    while (i < end) keys.at[i++] = row++ * width;
+    const int64_t row = tile.block_table ? tile.block_table[key / call.block_size] * call.block_size + in_block
+                                         : tile.first_key_row + key;
+    int64_t offset = row * width + kv_head * call.head_size;
+    for (; i < end; offset += width) keys.at[i++] = offset;
   }
 }
 
 // Blocks of a cache lie anywhere, which the hardware cannot foresee.
 template <class T>
-void prefetch(const T* from, const KeyOffsets& keys, int64_t head_size) {
+static inline void prefetch(const T* from, const KeyOffsets& keys, int64_t first, int64_t count, int64_t head_size) {
   const int64_t cache_line = 64 / sizeof(T);
-  for (int64_t i = 0; i < keys.count; i++) {
+  for (int64_t i = first; i < smaller(first + count, keys.count); i++) {
     for (int64_t d = 0; d < head_size; d += cache_line) __builtin_prefetch(from + keys.at[i] + d);
   }
 }
 
-template <class T>
-void load_keys(const T* from, const KeyOffsets& keys, const Workspace& work) {
-  floatv block[kWidth];
-  for (int64_t first = 0; first < keys.count; first += kWidth) {
-    for (int64_t d = 0; d < work.head_size; d += kWidth) {
-      const int64_t size = smaller(kWidth, work.head_size - d);
-      if (size == kWidth && first + kWidth <= keys.count) {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kWidth; i++) block[i] = load(from + keys.at[first + i] + d);
+// One thread's work on tiles of at most so many rows, which are (query, query head of the group) pairs.
+template <class T, class Block>
+class TileAttention {
+  using Units = typename Block::Units;
+  static constexpr int64_t kRowStep = Block::kRows > kWidth ? Block::kRows : kWidth;
+  static constexpr bool kPacks = Block::kPacks;
+  static constexpr int64_t kStepKeys = kPacks ? kTileKeys : kFewRowsTileKeys;
+  static constexpr int64_t kTileUnits = kTileKeys / Units::kElements, kPanelUnits = kTileUnits * kWidth;
+  static constexpr int64_t kVectorElements = kWidth * Units::kElements;
+  static_assert(kBandRows % kRowStep == 0 && kTileUnits % kWidth == 0);
+
+  const AttentionCall& call_;
+  const AttentionTile& tile_;
+  const int64_t kv_head_, group_, rows_, head_units_, query_units_, head_panels_;
+  uint32_t* query_;    // (rows, query_units)
+  uint32_t* keys_;     // (kTileKeys / kWidth, query_units, kWidth)
+  uint32_t* values_;   // (head_panels, kTileUnits, kWidth)
+  uint32_t* weights_;  // (kBandRows, kTileUnits)
+  float* scores_;      // (kTileKeys / kWidth, kBandRows, kWidth)
+  float* softmax_;
+
+ public:
+  static int64_t padded_rows(int64_t rows) { return round_up(rows, kRowStep); }
+
+  TileAttention(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head)
+      : call_(call), tile_(tile), kv_head_(kv_head), group_(call.num_query_heads / call.num_kv_heads),
+        rows_(tile.num_queries * group_), head_units_(ceil_divide(call.head_size, Units::kElements)),
+        query_units_(round_up(head_units_, kWidth)), head_panels_(ceil_divide(call.head_size, kWidth)) {
+    const int64_t queries = padded_rows(rows_) * query_units_, keys = kTileKeys * query_units_;
+    const int64_t values = round_up(head_panels_, Units::kElements) * kPanelUnits, weights = kBandRows * kTileUnits;
+    const int64_t scores = kTileKeys * kBandRows;
+    const int64_t softmaxes = 2 * Softmax::num_floats(padded_rows(rows_), head_panels_);
+    const int64_t words = queries + keys + values + weights + scores + softmaxes;
+    query_ = (uint32_t*)scratch(kScratchInputs, words * sizeof(uint32_t));
+    keys_ = query_ + queries;
+    values_ = keys_ + keys;
+    weights_ = values_ + values;
+    scores_ = (float*)(weights_ + weights);
+    softmax_ = scores_ + scores;
+    pack_query();
+    memset(weights_, 0, weights * sizeof(uint32_t));  // those of rows that only fill up a block
+  }
+
+  Softmax own_softmax(int i) const {
+    return softmax_at(softmax_ + i * Softmax::num_floats(padded_rows(rows_), head_panels_));
+  }
+  Softmax softmax_at(float* memory) const { return Softmax::at(memory, padded_rows(rows_), head_panels_); }
+
+  void attend(int64_t chunk, const Softmax& softmax) const {
+    const int64_t end_key = smaller((chunk + 1) * kChunkKeys, tile_.num_keys);
+    const typename Block::Session session{};
+    (void)session;
+    softmax.clear();
+    KeyOffsets offsets[2], *keys = offsets, *next_keys = offsets + 1;
+    int64_t first_key = chunk * kChunkKeys;
+    find_keys(call_, tile_, kv_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
+    for (; keys->count > 0; std::swap(keys, next_keys), first_key += kStepKeys) {
+      find_keys(call_, tile_, kv_head_, first_key + kStepKeys, smaller(first_key + 2 * kStepKeys, end_key), *next_keys);
+      if constexpr (kPacks) {
+        attend_packed(first_key, *keys, *next_keys, softmax);
       } else {
-        for (int64_t i = 0; i < kWidth; i++) {
-          block[i] = first + i < keys.count ? load_upto(from + keys.at[first + i] + d, size) : floatv{};
-        }
+        attend_directly(make_band(0, first_key, keys->count), *keys, *next_keys, softmax);
       }
-      transpose(block);
-      for (int64_t i = 0; i < size; i++) store(work.keys + (d + i) * kTileKeys + first, block[i]);
     }
   }
-}
 
-template <class T>
-void load_values(const T* from, const KeyOffsets& keys, const Workspace& work) {
-  for (int64_t i = 0; i < keys.count; i++) {
-    const T* value = from + keys.at[i];
-    float* to = work.values + i * work.padded_size;
-    for (int64_t d = 0; d < work.head_size; d += kWidth) store(to + d, load_upto(value + d, work.head_size - d));
-  }
-}
-
-void clear(Softmax& softmax, const Workspace& work) {
-  memset(softmax.sums, 0, work.rows * work.padded_size * sizeof(float));
-  for (int64_t row = 0; row < work.rows; row++) {
-    softmax.maxima[row] = -INFINITY;
-    softmax.denominators[row] = 0;
-  }
-}
-
-// Turns a row's scores, of which it sees the first `visible`, into weights relative to its highest score so far.
-void add_scores(Softmax& softmax, const Workspace& work, int64_t row, int64_t visible, int64_t count) {
-  float* scores = work.scores + row * kTileKeys;
-  if (visible <= 0) {
-    memset(scores, 0, count * sizeof(float));
-    return;
-  }
-  for (int64_t key = visible; key < count; key++) scores[key] = -INFINITY;
-  floatv highest = load(scores);
-  for (int64_t key = kWidth; key < count; key += kWidth) highest = maximum(highest, load(scores + key));
-  const float new_maximum = fmaxf(softmax.maxima[row], max(highest));
-  floatv total{};
-  for (int64_t key = 0; key < count; key += kWidth) {
-    const floatv weight = exp(load(scores + key) - new_maximum);
-    store(scores + key, weight);
-    total += weight;
-  }
-  const float correction = expf(softmax.maxima[row] - new_maximum);
-  softmax.denominators[row] = softmax.denominators[row] * correction + sum(total);
-  softmax.maxima[row] = new_maximum;
-  if (correction == 1) return;
-  float* sums = softmax.sums + row * work.padded_size;
-  for (int64_t d = 0; d < work.padded_size; d += kWidth) store(sums + d, load(sums + d) * correction);
-}
-
-// result becomes that of its own keys and those of addition.
-void merge(Softmax& result, const Softmax& addition, const Workspace& work) {
-  for (int64_t row = 0; row < work.rows; row++) {
-    const float new_maximum = fmaxf(result.maxima[row], addition.maxima[row]);
-    const float result_weight = expf(result.maxima[row] - new_maximum);
-    const float addition_weight = expf(addition.maxima[row] - new_maximum);
-    float* sums = result.sums + row * work.padded_size;
-    const float* added = addition.sums + row * work.padded_size;
-    for (int64_t d = 0; d < work.padded_size; d += kWidth) {
-      store(sums + d, load(sums + d) * result_weight + load(added + d) * addition_weight);
+  void store_output(const Softmax& softmax) const {
+    for (int64_t row = 0; row < rows_; row++) {
+      T* to = (T*)call_.y + query_at(row);
+      for (int64_t panel = 0; panel < head_panels_; panel++) {
+        const int64_t d = panel * kWidth;
+        store_upto(to + d, load(softmax.sums_at(panel, row)) / softmax.denominators[row], call_.head_size - d);
+      }
     }
-    result.denominators[row] =
-        result.denominators[row] * result_weight + addition.denominators[row] * addition_weight;
-    result.maxima[row] = new_maximum;
   }
-}
+
+  int64_t rows() const { return rows_; }
+
+ private:
+  // The offset of a row into query and y.
+  int64_t query_at(int64_t row) const {
+    const int64_t head = kv_head_ * group_ + row % group_;
+    return ((tile_.first_query + row / group_) * call_.num_query_heads + head) * call_.head_size;
+  }
+
+  void pack_query() const {
+    for (int64_t row = 0; row < padded_rows(rows_); row++) {
+      const T* from = (const T*)call_.query + (row < rows_ ? query_at(row) : 0);
+      for (int64_t u = 0; u < query_units_; u += kWidth) {
+        const int64_t d = u * Units::kElements;
+        const uintv units = row < rows_ ? Units::load_along_depth(from + d, call_.head_size - d) : uintv{};
+        store_units(query_ + Block::packed_at(row, u, query_units_), units);
+      }
+    }
+  }
+
+  float factor() const { return call_.scale * 1.44269504f; }  // log2(e): scores are taken in powers of two
+
+  void attend_directly(const Band& band, const KeyOffsets& keys, const KeyOffsets& next_keys,
+                       const Softmax& softmax) const {
+    const T *key = (const T*)call_.key, *value = (const T*)call_.value;
+    if (band.end_key == 0) return;
+    for (int64_t first = 0; first < band.end_key; first += kWidth) {
+      prefetch(key, next_keys, first, kWidth, call_.head_size);
+      Block::score(rows_, query_, query_units_, key, keys.at + first, keys.count - first, call_.head_size,
+                   scores_ + first * kBandRows);
+    }
+    add_scores<Block>(softmax, band, factor(), scores_, weights_);
+    for (int64_t first = 0; first < band.end_key; first += kVectorElements) {
+      prefetch(value, next_keys, first, kVectorElements, call_.head_size);
+      Block::add_values(rows_, weights_ + first / Units::kElements, kTileUnits, value, keys.at + first,
+                        smaller(kVectorElements, band.end_key - first), call_.head_size, softmax.sums,
+                        softmax.rows * kWidth);
+    }
+  }
+
+  void attend_packed(int64_t first_key, const KeyOffsets& keys, const KeyOffsets& next_keys,
+                     const Softmax& softmax) const {
+    pack_keys(keys, next_keys);
+    for (int64_t row = 0; row < rows_; row += kBandRows) {
+      const Band band = make_band(row, first_key, keys.count);
+      score(band, softmax);
+      if (row == 0) pack_values(keys, next_keys);
+      add_values(band, softmax);
+    }
+  }
+
+  void pack_keys(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
+    const T* key = (const T*)call_.key;
+    for (int64_t first = 0; first < keys.count; first += kWidth) {
+      prefetch(key, next_keys, first, kWidth, call_.head_size);
+      for (int64_t u = 0; u < query_units_; u += kWidth) {
+        const int64_t d = u * Units::kElements;
+        uintv v[kWidth];
+        load_keys<Units>(key + d, keys.at + first, keys.count - first, call_.head_size - d, v);
+        transpose(v);
+        uint32_t* to = keys_ + first * query_units_ + u * kWidth;
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kWidth; i++) store_units(to + i * kWidth, v[i]);
+      }
+    }
+  }
+
+  void pack_values(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
+    const T* value = (const T*)call_.value;
+    const int64_t head_size = call_.head_size;
+    const int64_t units = ceil_divide(keys.count, Units::kElements);
+    for (int64_t u = 0; u < units; u++) {
+      const int64_t key = u * Units::kElements, left = keys.count - key;
+      prefetch(value, next_keys, key, Units::kElements, head_size);
+      const T* from = value + keys.at[key];
+      const int64_t step = left > 1 ? keys.at[key + 1] - keys.at[key] : 0;
+      uint32_t* to = values_ + u * kWidth;
+      for (int64_t d = 0; d < head_size; d += kVectorElements, to += Units::kElements * kPanelUnits) {
+        uintv v[Units::kElements];
+        if (head_size - d >= kVectorElements) {
+          Units::load_unit(from + d, kVectorElements, step, left, v);
+        } else {
+          Units::load_unit(from + d, head_size - d, step, left, v);
+        }
+        for (int i = 0; i < Units::kElements; i++) store_units(to + i * kPanelUnits, v[i]);
+      }
+    }
+    // The rest of a vector of weights is zero, but not times infinity.
+    const int64_t rest = round_up(units, kWidth) - units;
+    for (int64_t panel = 0; panel < head_panels_; panel++) {
+      memset(values_ + panel * kPanelUnits + units * kWidth, 0, rest * kWidth * sizeof(uint32_t));
+    }
+  }
+
+  static void multiply(Operands operands, int64_t panels) {
+    for (int64_t groups = ceil_divide(panels, Block::kPanels); groups > 0; groups--) {
+      const int64_t count = ceil_divide(panels, groups);  // 2 + 2 rather than 3 + 1
+      Block::multiply(count, operands);
+      operands.panels += count * operands.panel_step;
+      operands.sums += count * operands.sum_step;
+      panels -= count;
+    }
+  }
+
+  // The rows from first_row on, and what they see of the packed keys.
+  Band make_band(int64_t first_row, int64_t first_key, int64_t count) const {
+    Band band{first_row, smaller(kBandRows, rows_ - first_row), {}, 0};
+    const int64_t first_visible = tile_.num_keys - tile_.num_queries + 1 - first_key;  // keys of the tile's first row
+    const bool all_visible = first_visible + first_row / group_ >= count;
+    for (int64_t i = 0; i < band.rows; i++) {
+      band.visible[i] = all_visible ? count : smaller(count, first_visible + (first_row + i) / group_);
+    }
+    band.end_key = larger(0, band.visible[band.rows - 1]);
+    return band;
+  }
+
+  void score(const Band& band, const Softmax& softmax) const {
+    if (band.end_key == 0) return;
+    multiply({query_ + band.first_row * query_units_, query_units_, round_up(band.rows, Block::kRows), keys_,
+              query_units_ * kWidth, head_units_, scores_, kBandRows * kWidth, false},
+             ceil_divide(band.end_key, kWidth));
+    add_scores<Block>(softmax, band, factor(), scores_, weights_);
+  }
+
+  void add_values(const Band& band, const Softmax& softmax) const {
+    if (band.end_key == 0) return;
+    multiply({weights_, kTileUnits, round_up(band.rows, Block::kRows), values_, kPanelUnits,
+              ceil_divide(band.end_key, Units::kElements), softmax.sums_at(0, band.first_row),
+              softmax.rows * kWidth, true},
+             head_panels_);
+  }
+};
 
 }  // namespace
 }  // namespace mindgen::MG_ISA

@@ -43,6 +43,7 @@ template <class Arithmetic>
 class VectorBlock {
  public:
   using Units = typename Arithmetic::Units;
+  static constexpr bool kPacks = true;
   static constexpr bool kReadsWeightsDirectly = Arithmetic::kReadsWeightsDirectly;
 #if defined(__AVX512BF16__) || defined(__aarch64__)
   static constexpr int kRows = 8;  // rows * panels sums and what they need fill 32 registers
@@ -63,6 +64,8 @@ class VectorBlock {
       pack_rows<Units>(w, row + r, k, units, to + r * units, units, kWidth);
     }
   }
+  // Where the vector of units from unit on of a row is among those of the packed rows.
+  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) { return row * units + unit; }
 
   static void multiply(int64_t panels, const Operands& o) {
     switch (panels) {

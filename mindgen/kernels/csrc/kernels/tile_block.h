@@ -9,6 +9,7 @@ class TileBlock {
  public:
   using Units = PairUnits;
   // Tiles load rows in one go: rows of weights 4 KB apart would fall into one set of the first cache.
+  static constexpr bool kPacks = true;
   static constexpr bool kReadsWeightsDirectly = false;
   static constexpr int kRows = 2 * kTileRows;
   static constexpr int kPanels = 2;
@@ -26,6 +27,9 @@ class TileBlock {
     for (int64_t r = 0; r < rows; r += kTileRows) {
       pack_rows<Units>(w, row + r, k, units, to + r * units, kWidth, kTileUnits);
     }
+  }
+  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) {
+    return row / kTileRows * kTileRows * units + unit * kTileRows + row % kTileRows * kWidth;
   }
 
   static void multiply(int64_t panels, const Operands& o) {

@@ -40,6 +40,12 @@ struct FloatUnits {
   static inline uintv load_along_rows(const T* from, int64_t count, int64_t, int64_t) {
     return bit_cast<uintv>(load_upto(from, count));
   }
+  // One unit of kElements * kWidth rows of a transposed matrix, zero from count rows on: a vector for each kWidth.
+  static inline void load_unit(const T* from, int64_t count, int64_t, int64_t, uintv* units) {
+    units[0] = bit_cast<uintv>(load_upto(from, count));
+  }
+  // kWidth units of kElements * kWidth floats
+  static inline uintv from_floats(const floatv* floats) { return bit_cast<uintv>(floats[0]); }
 };
 
 #if defined(__AVX512BF16__) || defined(MG_TILE_EMULATION)
@@ -58,13 +64,42 @@ struct PairUnits {
     const uintv even = bit_cast<uintv>(load_upto(from, count)) >> 16;
     return depth > 1 ? even | bit_cast<uintv>(load_upto(from + row_length, count)) : even;
   }
+#if defined(__AVX512BF16__)
+  static inline __m512i load_elements(const T* from, int64_t count) {
+    if (count >= 2 * kWidth) return load_bits<__m512i>(from);
+    return _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+  }
+  static inline void load_unit(const T* from, int64_t count, int64_t row_length, int64_t depth, uintv* units) {
+    const __m512i even = load_elements(from, count);
+    const __m512i odd = depth > 1 ? load_elements(from + row_length, count) : __m512i{};
+    const intv lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const intv low = lane | (lane + 2 * kWidth) << 16, high = low + (kWidth | kWidth << 16);
+    units[0] = bit_cast<uintv>(_mm512_permutex2var_epi16(even, bit_cast<__m512i>(low), odd));
+    units[1] = bit_cast<uintv>(_mm512_permutex2var_epi16(even, bit_cast<__m512i>(high), odd));
+  }
+#else
+  static inline void load_unit(const T* from, int64_t count, int64_t row_length, int64_t depth, uintv* units) {
+    units[0] = load_along_rows(from, count, row_length, depth);
+    units[1] = count > kWidth ? load_along_rows(from + kWidth, count - kWidth, row_length, depth) : uintv{};
+  }
+#endif
+  static inline uintv from_floats(const floatv* floats) {
+#if defined(__AVX512BF16__)
+    return bit_cast<uintv>(_mm512_cvtne2ps_pbh(floats[1], floats[0]));
+#else
+    T elements[2 * kWidth];
+    store(elements, floats[0]);
+    store(elements + kWidth, floats[1]);
+    return load_bits<uintv>(elements);
+#endif
+  }
 };
 #endif
 
 #if defined(__AVX512BF16__)
 // Swaps the off-diagonal squares of DISTANCE lanes in every square of twice as many.
 template <int DISTANCE>
-static inline void swap_squares(uintv* v) {
+__attribute__((always_inline)) static inline void swap_squares(uintv* v) {
   const intv lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const intv upper = lane & DISTANCE;  // from 16 on, the index means a lane of the second operand
   const __m512i low = bit_cast<__m512i>(upper ? lane + (16 - DISTANCE) : lane);
@@ -78,7 +113,7 @@ static inline void swap_squares(uintv* v) {
   }
 }
 
-static inline void transpose(uintv* v) {
+__attribute__((always_inline)) static inline void transpose(uintv* v) {
   swap_squares<1>(v);
   swap_squares<2>(v);
   swap_squares<4>(v);

@@ -1,0 +1,121 @@
+// Attention's products for few rows, as in decoding: keys and values go from memory to registers and nowhere else.
+#pragma once
+#include "attention_softmax.h"
+
+namespace mindgen::MG_ISA {
+namespace {
+
+constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRowsTileKeys = 64;  // with those fetched ahead, they fit in the first cache
+
+template <class Arithmetic>
+struct FewRows {
+  using Units = typename Arithmetic::Units;
+  using T = typename Units::T;
+  static constexpr bool kPacks = false;
+  static constexpr int kRows = 1;
+  struct Session {};
+  static constexpr int64_t kVectorElements = kWidth * Units::kElements;
+  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) { return row * units + unit; }
+
+  // Scores (rows, kWidth) of up to kWidth keys, at the offsets; query (rows, units), units a multiple of kWidth
+  static void score(int64_t rows, const uint32_t* query, int64_t units, const T* key, const int64_t* offsets,
+                    int64_t count, int64_t head_size, float* scores) {
+    with_rows(rows, [&](auto row_count) {
+      score_rows<decltype(row_count)::value>(query, units, key, offsets, count, head_size, scores);
+    });
+  }
+
+  // sums (panels at sum_step, rows, kWidth) += weights (rows, weight_step) times the values of count keys
+  static void add_values(int64_t rows, const uint32_t* weights, int64_t weight_step, const T* value,
+                         const int64_t* offsets, int64_t count, int64_t head_size, float* sums, int64_t sum_step) {
+    with_rows(rows, [&](auto row_count) {
+      for (int64_t d = 0; d < head_size; d += kVectorElements, sums += Units::kElements * sum_step) {
+        add_slab<decltype(row_count)::value>(weights, weight_step, value + d, offsets, count, head_size - d, sums,
+                                             sum_step);
+      }
+    });
+  }
+
+ private:
+  template <class Body>
+  static void with_rows(int64_t rows, const Body& body) {
+    switch (rows) {
+      case 1: return body(std::integral_constant<int, 1>());
+      case 2: return body(std::integral_constant<int, 2>());
+      case 3: return body(std::integral_constant<int, 3>());
+      case 4: return body(std::integral_constant<int, 4>());
+      case 5: return body(std::integral_constant<int, 5>());
+      case 6: return body(std::integral_constant<int, 6>());
+      case 7: return body(std::integral_constant<int, 7>());
+      default: return body(std::integral_constant<int, 8>());
+    }
+  }
+
+  template <int ROWS>
+  static void score_rows(const uint32_t* query, int64_t units, const T* key, const int64_t* offsets, int64_t count,
+                         int64_t head_size, float* scores) {
+    floatv total[ROWS] = {};
+    for (int64_t u = 0; u < units; u += kWidth) {
+      const int64_t d = u * Units::kElements;
+      uintv v[kWidth];
+      load_keys<Units>(key + d, offsets, count, head_size - d, v);
+      transpose(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; i++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+          total[r] = Arithmetic::multiply_add(query[r * units + u + i], bit_cast<floatv>(v[i]), total[r]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) store(scores + r * kWidth, total[r]);
+  }
+
+  template <int ROWS>
+  static void add_slab(const uint32_t* weights, int64_t weight_step, const T* value, const int64_t* offsets,
+                       int64_t count, int64_t size, float* sums, int64_t sum_step) {
+    floatv total[ROWS][Units::kElements] = {};
+    const auto add = [&](int64_t key, int64_t present, int64_t left) __attribute__((always_inline)) {
+      uintv v[Units::kElements];
+      Units::load_unit(value + offsets[key], present, left > 1 ? offsets[key + 1] - offsets[key] : 0, left, v);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) {
+        const uint32_t weight = weights[r * weight_step + key / Units::kElements];
+#pragma GCC unroll 2
+        for (int i = 0; i < Units::kElements; i++) {
+          total[r][i] = Arithmetic::multiply_add(weight, bit_cast<floatv>(v[i]), total[r][i]);
+        }
+      }
+    };
+    int64_t key = 0;
+    if (size >= kVectorElements) {
+      for (; key + Units::kElements <= count; key += Units::kElements) add(key, kVectorElements, Units::kElements);
+    }
+    for (; key < count; key += Units::kElements) add(key, smaller(size, kVectorElements), count - key);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 2
+      for (int i = 0; i < Units::kElements; i++) {
+        if (i * kWidth >= size) continue;
+        float* to = sums + i * sum_step + r * kWidth;
+        store(to, load(to) + total[r][i]);
+      }
+    }
+  }
+};
+
+template <class T>
+struct FewRowsOf {
+  using type = FewRows<FloatKernel<T>>;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct FewRowsOf<bfloat16> {
+  using type = FewRows<PairKernel>;
+};
+#endif
+
+}  // namespace
+}  // namespace mindgen::MG_ISA
