@@ -21,8 +21,8 @@ from mindgen.models.registry import build_network
 class Runner:
     """The network on the CPU, compiled by MindSpore.
 
-    Shapes are dynamic, so batches of any size run on one compiled graph; except in float32, where MindSpore
-    compiles once for each shape.
+    Shapes are dynamic, so batches of any size run on one compiled graph; except in float32 on MindSpore's own
+    runtime, which compiles once for each shape.
 
     Args:
         num_positions: rows of the rotary tables, more than any batch has tokens.
@@ -46,8 +46,8 @@ class Runner:
         # Eager mode is the one in which graphs can be given to a backend.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         mindspore.set_device("CPU")
-        self._executor = executor
-        self._dynamic = dtype != "float32"
+        self._executor = backend.available(executor)
+        self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
         self._network = build_network(config, cache, num_positions, dtype)
         self._network.load(WeightSource(map_weights(folder), dtype))

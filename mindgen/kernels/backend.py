@@ -38,15 +38,17 @@ _INCLUDES = [
 ]  # fmt: skip
 
 
-def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
-    """The cell as a function that is compiled at its first call and run by that executor, one of EXECUTORS.
+def available(executor: str) -> str:
+    """That executor, one of EXECUTORS; or MindSpore's where mindgen's cannot be made to work, and why on stderr."""
+    return executor if executor == "mindspore" or _is_registered() else "mindspore"
 
-    Where mindgen's cannot be made to work, it is MindSpore's, and a line on standard error says why.
-    """
-    if executor != "mindspore" and _is_registered():
-        # MindSpore's name for compiling with fusion is O1.
-        return mindspore.jit(cell, backend=_NAME, jit_level="O1" if executor == "mindgen" else "O0")
-    return mindspore.jit(cell, backend="ms_backend", jit_level="O0")
+
+def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
+    """The cell as a function that is compiled at its first call and run by that executor, an available one."""
+    if executor == "mindspore":
+        return mindspore.jit(cell, backend="ms_backend", jit_level="O0")
+    # MindSpore's name for compiling with fusion is O1.
+    return mindspore.jit(cell, backend=_NAME, jit_level="O1" if executor == "mindgen" else "O0")
 
 
 @cache

@@ -44,6 +44,14 @@ bool is_monad(const AnfNodePtr& node) {
   return node->abstract() != nullptr && node->abstract()->isa<abstract::AbstractMonad>();
 }
 
+// A custom op is known by the function it calls, as path:function.
+std::string op_name(const PrimitivePtr& primitive) {
+  const ValuePtr function = primitive->GetAttr("func_name");
+  if (primitive->name() != "Custom" || function == nullptr) return primitive->name();
+  const std::string path_and_name = GetValue<std::string>(function);
+  return path_and_name.substr(path_and_name.rfind(':') + 1);
+}
+
 int64_t integer(const ValuePtr& value) {
   if (value->isa<Int64Imm>()) return GetValue<int64_t>(value);
   if (value->isa<Int32Imm>()) return GetValue<int32_t>(value);
@@ -133,7 +141,7 @@ void GraphReader::add_op(const CNodePtr& node, const PrimitivePtr& primitive) {
   std::vector<mg_tensor_type> outputs;
   add_types(node->abstract(), &outputs);
   const int first =
-      executor_.add_node(graph_, primitive->name().c_str(), node->fullname_with_scope().c_str(), inputs.data(),
+      executor_.add_node(graph_, op_name(primitive).c_str(), node->fullname_with_scope().c_str(), inputs.data(),
                          static_cast<int>(inputs.size()), outputs.data(), static_cast<int>(outputs.size()));
   if (first < 0) throw NotServed(executor_.last_error());
   std::vector<int>& values = values_[node.get()];

@@ -41,7 +41,7 @@ Cost rotary_and_cache_cost(const Graph& graph, const Node& node) {
   return {2 * bytes_of(graph, moved) + bytes_of(graph, {node.inputs[3], node.inputs[4]}), 0};
 }
 
-// PagedAttention: query, caches (2), block_tables, context_lens, ..., query_lens (input 8).
+// PagedAttention: query, caches (2), block_tables, context_lens, ..., query_lens (input 8; in float32, input 5).
 // FlashAttentionScore: query, key, value, ..., query_ends (input 8), key_ends (input 9).
 Cost attention_cost(const Graph& graph, const Node& node) {
   const Tensor &query = graph.tensor(node.inputs[0]), &key = graph.tensor(node.inputs[1]);
@@ -53,9 +53,8 @@ Cost attention_cost(const Graph& graph, const Node& node) {
     int64_t queries = 1, context;
     if (paged) {
       context = static_cast<const int32_t*>(lengths.data)[b];
-      if (!graph.is_none(node.inputs[8])) {
-        queries = static_cast<const int32_t*>(graph.tensor(node.inputs[8]).data)[b];
-      }
+      const int query_lens = node.inputs[node.inputs.size() > 8 ? 8 : 5];
+      if (!graph.is_none(query_lens)) queries = static_cast<const int32_t*>(graph.tensor(query_lens).data)[b];
     } else {
       const int64_t query_end = static_cast<const int64_t*>(graph.tensor(node.inputs[8]).data)[b];
       const int64_t key_end = static_cast<const int64_t*>(lengths.data)[b];

@@ -1,4 +1,5 @@
-// The ops of the plugin, as the executor sees them. Their arguments are in MindSpore's order, as in csrc/plugin.
+// The ops of the plugin, as the executor sees them. Their arguments are in MindSpore's order, as in csrc/plugin. Those in
+// float32 are custom ops of MindSpore.
 #include <algorithm>
 
 #include "ops.h"
@@ -163,6 +164,7 @@ const Op ops[] = {
     {.name = "Add", .infer = infer_broadcast},
     {.name = "AddRmsNorm", .infer = infer_add_rms_norm, .in_place = {2, 1}},
     {.name = "ApplyRotaryPosEmb", .infer = infer_apply_rotary},
+    {.name = "ApplyRotaryPosEmbFloat32", .infer = infer_apply_rotary},
     {.name = "BatchMatMul", .infer = infer_matmul, .cost = matmul_cost},
     {.name = "Cast", .infer = like_first},
     {.name = "Concat", .infer = infer_concat},
@@ -173,8 +175,10 @@ const Op ops[] = {
     {.name = "MatMul", .infer = infer_matmul, .cost = matmul_cost},
     {.name = "Mul", .infer = infer_broadcast},
     {.name = "PagedAttention", .infer = like_first, .cost = attention_cost},
+    {.name = "PagedAttentionFloat32", .infer = like_first, .cost = attention_cost},
     {.name = "Reshape", .infer = infer_reshape, .is_view = true, .strided_inputs = 1},
     {.name = "ReshapeAndCache", .infer = like_first, .unwritten_outputs = 1, .cost = cache_cost},
+    {.name = "ReshapeAndCacheFloat32", .infer = like_first, .unwritten_outputs = 1, .cost = cache_cost},
     {.name = "RmsNorm", .infer = infer_rms_norm},
     {.name = "SiLU", .infer = like_first},
     {.name = "Split", .infer = infer_split, .is_view = true, .strided_inputs = 1},

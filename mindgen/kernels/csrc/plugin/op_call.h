@@ -95,16 +95,14 @@ int serve(const char* op, OpCall call, InputInfo* info, OpBody* body);
 }  // namespace mindgen
 
 // Defines the entry point of one op; the body sees the call as `call` and returns MG_OK or MG_ERROR.
-#define MINDGEN_OP(Name)                                                      \
-  static int Name##_body(const mindgen::OpCall& call);                        \
-  static const mindgen::RegisteredOp Name##_registered(#Name, Name##_body);   \
-  MINDGEN_ENTRY_POINT(Name, static_cast<mindgen::InputInfo*>(extra))
+#define MINDGEN_OP(Name) MINDGEN_ENTRY_POINT(Name, static_cast<mindgen::InputInfo*>(extra))
 
 // An entry point for ops.Custom, whose last argument is something else.
 #define MINDGEN_CUSTOM_OP(Name) MINDGEN_ENTRY_POINT(Name, ((void)extra, nullptr))
 
 #define MINDGEN_ENTRY_POINT(Name, info)                                                                            \
   static int Name##_body(const mindgen::OpCall& call);                                                             \
+  static const mindgen::RegisteredOp Name##_registered(#Name, Name##_body);                                        \
   extern "C" __attribute__((visibility("default"))) int Name(int count, void** params, int* ndims,                 \
                                                              int64_t** shapes, const char** dtypes, void*,         \
                                                              void* extra) {                                        \
