@@ -3,4 +3,12 @@ import os
 # Before anything imports torch or mindspore: mindgen must be first, and two test processes share two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import pytest
+
 import mindgen  # noqa: F401
+
+
+@pytest.fixture(params=["mindgen", "mindspore"], scope="module")
+def executor(request):
+    """What runs the networks: whatever holds on one of these holds on the other."""
+    return request.param

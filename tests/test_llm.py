@@ -1,6 +1,7 @@
 """The LLM class on the demo: its adapters' answers, and results that do not depend on company."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ GREEDY = SamplingParams(temperature=0, max_tokens=80)
 
 
 @pytest.fixture(scope="module")
-def llm():
-    return LLM("demo")
+def llm(executor):
+    return LLM("demo", config=EngineConfig(executor=executor))
 
 
 def texts(llm: LLM, **arguments) -> list[str]:
@@ -29,9 +30,9 @@ def test_held_out_prompts_are_answered_right_in_one_mixed_batch(llm):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_answers_are_right_in_every_dtype(dtype):
+def test_answers_are_right_in_every_dtype(dtype, executor):
     chosen = ANSWERS[:: len(ANSWERS) // 4]
-    llm = LLM("demo", dtype=dtype)
+    llm = LLM("demo", dtype=dtype, config=EngineConfig(executor=executor))
     outputs = llm.generate([a["prompt"] for a in chosen], GREEDY, [a["adapter_id"] for a in chosen])
     assert [output.outputs[0].text for output in outputs] == [a["answer"] for a in chosen]
 
@@ -44,17 +45,17 @@ def test_answers_are_right_in_every_dtype(dtype):
         EngineConfig(max_num_seqs=5, num_blocks=40, block_size=8, max_model_len=160),
     ],
 )
-def test_chunks_queues_and_small_blocks_change_nothing(config):
+def test_chunks_queues_and_small_blocks_change_nothing(config, executor):
     chosen = ANSWERS[:: len(ANSWERS) // 12]
-    outputs = LLM("demo", config=config).generate(
+    outputs = LLM("demo", config=replace(config, executor=executor)).generate(
         [answer["prompt"] for answer in chosen], GREEDY, [answer["adapter_id"] for answer in chosen]
     )
     assert [output.outputs[0].text for output in outputs] == [answer["answer"] for answer in chosen]
 
 
-def test_sampled_tokens_depend_on_the_seed_alone():
+def test_sampled_tokens_depend_on_the_seed_alone(executor):
     """In float32, for in bfloat16 the number of rows in a batch may round a logit otherwise."""
-    llm = LLM("demo", dtype="float32")
+    llm = LLM("demo", dtype="float32", config=EngineConfig(executor=executor))
 
     def sample(prompts: list[str], adapters: list[str | None], seeds: list[int]) -> list[list[int]]:
         params = [SamplingParams(temperature=1.5, seed=seed, max_tokens=20, ignore_eos=True) for seed in seeds]
@@ -65,9 +66,9 @@ def test_sampled_tokens_depend_on_the_seed_alone():
     assert together == alone
 
 
-def test_adapters_join_after_the_base_model_has_answered():
+def test_adapters_join_after_the_base_model_has_answered(executor):
     """One at a time, so that graphs and slots come to be in the middle of things."""
-    llm = LLM("demo")
+    llm = LLM("demo", config=EngineConfig(executor=executor))
     for adapter_id in (None, "A2", None, "A3", "A2", "A1"):
         answer = next(answer for answer in ANSWERS if answer["adapter_id"] == adapter_id)
         assert llm.generate(answer["prompt"], GREEDY, adapter_id)[0].outputs[0].text == answer["answer"]
@@ -151,6 +152,6 @@ def test_wrong_arguments():
             LLM(**{name: value})
 
 
-def test_two_engines_in_one_process(llm):
-    other = LLM("demo", config=EngineConfig(block_size=8))
+def test_two_engines_in_one_process(llm, executor):
+    other = LLM("demo", config=EngineConfig(block_size=8, executor=executor))
     assert texts(other) == texts(llm)

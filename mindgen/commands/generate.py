@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--adapter_path", dest="model.pet_config.adapter_path", metavar="PATH", help="a lora_adapter.json or its folder"
     )
+    add("--executor", dest="engine.executor", choices=["mindgen", "mindgen_unfused", "mindspore"], help="on the CPU")
+    add("--num_threads", dest="engine.num_threads", type=int, metavar="INT", help="of the CPU kernels")
     add("--run_mode", choices=["predict"])
     add("--use_parallel", type=_boolean, metavar="True|False")
     for name, kind in _GENERATION_FLAGS.items():

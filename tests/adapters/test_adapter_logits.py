@@ -34,9 +34,9 @@ def peft_logits(model, name: str, dtype: torch.dtype) -> np.ndarray:
     return np.stack([oracle_logits(adapted, prompt) for prompt in prompts(8)])
 
 
-def test_each_adapter_equals_peft_and_the_dense_merge(model):
+def test_each_adapter_equals_peft_and_the_dense_merge(model, executor):
     folder, adapters = model
-    probe = Probe(folder, "float32", list(adapters.values()))
+    probe = Probe(folder, "float32", list(adapters.values()), executor=executor)
     base = probe.logits(prompts(2))
     for slot, name in enumerate(adapters, start=1):
         ours = probe.logits(prompts(2), [slot, slot])
@@ -50,9 +50,9 @@ def test_each_adapter_equals_peft_and_the_dense_merge(model):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_as_exact_as_peft(model, dtype):
+def test_half_precision_is_as_exact_as_peft(model, dtype, executor):
     folder, adapters = model
-    probe = Probe(folder, dtype, list(adapters.values()))
+    probe = Probe(folder, dtype, list(adapters.values()), executor=executor)
     ours = np.concatenate([probe.logits(prompts(8), [slot] * 8) for slot in range(1, len(adapters) + 1)])
     exact, theirs = (
         np.concatenate([peft_logits(model, name, kind) for name in adapters])
@@ -63,10 +63,10 @@ def test_half_precision_is_as_exact_as_peft(model, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_mixed_batch_equals_each_request_alone(model, dtype):
+def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
     """Base and adapters interleaved, of different lengths, through prompts and decoding steps."""
     folder, adapters = model
-    probe = Probe(folder, dtype, list(adapters.values()))
+    probe = Probe(folder, dtype, list(adapters.values()), executor=executor)
     slots = [2, 0, 4, 1, 3, 0, 2, 1]
     together = [probe.open(prompt, slot) for prompt, slot in zip(prompts(8), slots, strict=True)]
     alone = [probe.open(prompt, slot) for prompt, slot in zip(prompts(8), slots, strict=True)]
@@ -82,8 +82,11 @@ def test_mixed_batch_equals_each_request_alone(model, dtype):
             second.token_ids.append(int(row.argmax()))
 
 
-def test_base_rows_in_a_mixed_batch_are_the_base_model(model):
+def test_base_rows_in_a_mixed_batch_are_the_base_model(model, executor):
     folder, adapters = model
-    with_adapters, without = Probe(folder, "float32", list(adapters.values())), Probe(folder, "float32")
+    with_adapters, without = (
+        Probe(folder, "float32", list(adapters.values()), executor=executor),
+        Probe(folder, "float32", executor=executor),
+    )
     mixed = with_adapters.logits(prompts(3), [0, 1, 0])
     np.testing.assert_allclose(mixed[[0, 2]], without.logits(prompts(3))[[0, 2]], atol=1e-5)

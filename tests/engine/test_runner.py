@@ -12,8 +12,8 @@ PROMPT = [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_block_outside_the_cache(tmp_path, dtype):
-    probe = Probe(make_model("qwen2-tied", tmp_path, torch.float32), dtype)
+def test_a_block_outside_the_cache(tmp_path, dtype, executor):
+    probe = Probe(make_model("qwen2-tied", tmp_path, torch.float32), dtype, executor=executor)
     before = probe.logits([PROMPT])
     sequence = probe.open(PROMPT)
     sequence.block_table = [10_000]

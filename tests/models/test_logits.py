@@ -34,10 +34,10 @@ def assert_as_exact_as_transformers(ours: np.ndarray, theirs: np.ndarray, exact:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision(kind, dtype, tmp_path):
+def test_half_precision(kind, dtype, tmp_path, executor):
     torch_dtype = getattr(torch, dtype)
     folder = make_model(kind, tmp_path, torch_dtype)
-    probe = Probe(folder, dtype)
+    probe = Probe(folder, dtype, executor=executor)
     oracles = [load_oracle(folder, torch_dtype), load_oracle(folder, torch.float32)]
     sequences = [probe.open(prompt) for prompt in prompts()]
     for _ in range(3):  # the prompts, then two decoding steps with tokens that the oracle chose
@@ -51,9 +51,9 @@ def test_half_precision(kind, dtype, tmp_path):
             sequence.token_ids.append(int(row.argmax()))
 
 
-def test_float32_is_exact_and_greedy_tokens_are_equal(kind, tmp_path):
+def test_float32_is_exact_and_greedy_tokens_are_equal(kind, tmp_path, executor):
     folder = make_model(kind, tmp_path, torch.float32)
-    probe = Probe(folder, "float32")
+    probe = Probe(folder, "float32", executor=executor)
     oracle = load_oracle(folder, torch.float32)
     sequences = [probe.open(prompt) for prompt in prompts()[2:5]]
     for _ in range(64):
@@ -65,21 +65,23 @@ def test_float32_is_exact_and_greedy_tokens_are_equal(kind, tmp_path):
             sequence.token_ids.append(int(row.argmax()))
 
 
-def test_sharded_checkpoint_equals_single_file(tmp_path):
+def test_sharded_checkpoint_equals_single_file(tmp_path, executor):
     single = make_model("qwen3-untied", tmp_path / "single", torch.bfloat16)
     sharded = make_model("qwen3-untied", tmp_path / "sharded", torch.bfloat16, max_shard_size="150KB")
     assert len(list(sharded.glob("*.safetensors"))) > 2
     np.testing.assert_array_equal(
-        Probe(single, "bfloat16").logits(prompts()), Probe(sharded, "bfloat16").logits(prompts())
+        Probe(single, "bfloat16", executor=executor).logits(prompts()),
+        Probe(sharded, "bfloat16", executor=executor).logits(prompts()),
     )
 
 
-def test_checkpoint_of_another_dtype_is_converted(tmp_path):
+def test_checkpoint_of_another_dtype_is_converted(tmp_path, executor):
     single = make_model("qwen2-tied", tmp_path / "single", torch.float32)
     half = tmp_path / "half"
     load_oracle(single, torch.float32).to(torch.bfloat16).save_pretrained(half)
     np.testing.assert_array_equal(
-        Probe(single, "bfloat16").logits(prompts()), Probe(half, "bfloat16").logits(prompts())
+        Probe(single, "bfloat16", executor=executor).logits(prompts()),
+        Probe(half, "bfloat16", executor=executor).logits(prompts()),
     )
 
 

@@ -19,9 +19,9 @@ def mapped_file(address: int) -> str:
     return ""
 
 
-def test_single_weights_are_the_file_itself(tmp_path):
+def test_single_weights_are_the_file_itself(tmp_path, executor):
     folder = make_model("qwen3-untied", tmp_path, torch.bfloat16)
-    probe = Probe(folder, "bfloat16")
+    probe = Probe(folder, "bfloat16", executor=executor)
     probe.logits([[3, 4, 5]])
     network = probe.runner._network
     layer = network.model.layers[1]
@@ -30,7 +30,7 @@ def test_single_weights_are_the_file_itself(tmp_path):
     assert not mapped_file(layer.mlp.gate_up_proj.weight.data_ptr()).endswith(".safetensors")
 
 
-def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path):
+def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path, executor):
     folder = make_model("qwen2-tied", tmp_path, torch.bfloat16)
     config = (folder / "config.json").read_text()
     for old, new, expected in (
@@ -46,4 +46,4 @@ def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path):
         assert old in config
         (folder / "config.json").write_text(config.replace(old, new))
         with pytest.raises(ModelError, match=expected):
-            Probe(folder, "bfloat16")
+            Probe(folder, "bfloat16", executor=executor)
