@@ -94,7 +94,7 @@ class VectorBlock {
     for (int64_t line = 0; line < o.units; line += kLineUnits) {
       if (o.next_weights) {
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * o.weight_step + line, 0, 2);
+        for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * o.weight_step + line);
       }
       const int64_t end = line + kLineUnits < o.units ? line + kLineUnits : o.units;
 #pragma GCC unroll 2

@@ -129,11 +129,11 @@ static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight
   }
 }
 
-// sums (ROWS) of up to kWidth columns each: x (ROWS, K) w (columns, K)^T. One row of inputs keeps up with memory best
-// if weights are read in order; more rows need two columns to keep the arithmetic busy.
+// sums (ROWS) of up to kWidth columns each: x (ROWS, K) w (columns, K)^T. Few rows of inputs keep up with memory best
+// if weights are read in order; more need two columns to keep the arithmetic busy.
 template <class Dot, int ROWS>
 static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns, floatv* sums) {
-  constexpr int kColumns = ROWS > 1 ? 2 : 1;
+  constexpr int kColumns = ROWS > 4 ? 2 : 1;
   floatv lanes[ROWS][kWidth];
   int64_t n = 0;
   for (; n + kColumns <= columns; n += kColumns) dot_products<Dot, ROWS, kColumns>(x, w + n * K, K, lanes[0] + n);
