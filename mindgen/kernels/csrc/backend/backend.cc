@@ -45,6 +45,7 @@ class BuiltGraph {
     try {
       graph_ = bound_executor->create(config.jit_level != kUnfused);
       GraphReader(*bound_executor, graph_).read(func_graph);
+      gives_tuple_ = func_graph->output()->abstract()->isa<abstract::AbstractSequence>();
       for (const AnfNodePtr& parameter : func_graph->parameters()) {
         if (parameter->abstract() == nullptr || !parameter->abstract()->isa<abstract::AbstractMonad>()) num_inputs_++;
       }
@@ -71,7 +72,13 @@ class BuiltGraph {
                                            Run::allocate, &run);
     if (has_lock) PyEval_RestoreThread(released);
     if (status != MG_OK) MS_EXCEPTION(RuntimeError) << bound_executor->last_error();
-    for (const auto& output : run.outputs) outputs->push_back(output.second);
+    VectorRef results;
+    for (const auto& output : run.outputs) results.push_back(output.second);
+    if (gives_tuple_) {
+      outputs->push_back(results);
+    } else {
+      outputs->push_back(results[0]);
+    }
     spare_outputs_ = std::move(run.outputs);
     return backend::kRunningSuccess;
   }
@@ -122,6 +129,7 @@ class BuiltGraph {
   mg_graph* graph_ = nullptr;
   Outputs spare_outputs_;  // of the run before: MindSpore fills new ones with zeros, which takes long for logits
   size_t num_inputs_ = 0;
+  bool gives_tuple_ = false;
   std::pair<backend::BackendType, BackendGraphId> own_{};
 };
 
