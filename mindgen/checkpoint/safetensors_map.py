@@ -6,6 +6,7 @@ The safetensors package cannot be used here: its numpy face copies, and knows no
 
 import json
 import math
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ class MappedTensor:
         if self.dtype == dtype:
             return self.data
         return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
+
+    def release(self) -> None:
+        """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
+        whole = getattr(self.data, "_mmap", None)  # numpy.memmap keeps its mapping there
+        if whole is None:
+            return
+        start = self.data.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
+        first, end = -(-start // mmap.PAGESIZE), (start + self.data.nbytes) // mmap.PAGESIZE
+        if end > first:
+            whole.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)
 
 
 def map_safetensors(path: Path) -> dict[str, MappedTensor]:

@@ -1,6 +1,5 @@
 """Linear layers: one matmul over one or several Hugging Face weights side by side, with LoRA on top."""
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindgen.checkpoint.peft import LoraPair
@@ -29,11 +28,11 @@ class Linear(nn.Cell):
 
     def load(self, source: WeightSource) -> None:
         """Maps a single weight; lays packed ones side by side in one copy."""
-        weights = [source.take(f"{name}.weight", (size, self.in_features)) for name, size in self.parts.items()]
-        share(self.weight, weights[0] if len(weights) == 1 else np.concatenate(weights), source.dtype)
+        weights = {f"{name}.weight": (size, self.in_features) for name, size in self.parts.items()}
+        share(self.weight, source.take_together(weights), source.dtype)
         if self.bias is not None:
-            biases = [source.take(f"{name}.bias", (size,)) for name, size in self.parts.items()]
-            share(self.bias, np.concatenate(biases), source.dtype)
+            biases = {f"{name}.bias": (size,) for name, size in self.parts.items()}
+            share(self.bias, source.take_together(biases), source.dtype)
 
     def enable_lora(self, num_slots: int, max_rank: int) -> None:
         """Makes room for adapters; to be called before the network is compiled."""

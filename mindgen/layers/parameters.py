@@ -1,5 +1,7 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
+from collections.abc import Mapping
+
 import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -61,7 +63,31 @@ class WeightSource:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
         if tensor.shape != shape:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}")
-        return tensor.as_dtype(self.dtype)
+        weight = tensor.as_dtype(self.dtype)
+        if weight is not tensor.data:
+            tensor.release()
+        return weight
+
+    def take_together(self, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+        """The weights of these names, one after the other along their first axis; mapped if there is only one.
+
+        Raises:
+            ModelError: as of `take`.
+        """
+        if len(shapes) == 1:
+            return self.take(*next(iter(shapes.items())))
+        first = next(iter(shapes.values()))
+        together: np.ndarray = np.empty(
+            (sum(shape[0] for shape in shapes.values()), *first[1:]), dtypes.STORAGE[self.dtype]
+        )
+        row = 0
+        for name, shape in shapes.items():
+            tensor = self._tensors.get(name)
+            together[row : row + shape[0]] = self.take(name, shape)
+            if tensor is not None:
+                tensor.release()  # or the file would be in memory a second time
+            row += shape[0]
+        return together
 
     def remaining(self) -> list[str]:
         """The names that no layer has taken."""
