@@ -1,0 +1,8 @@
+import pytest
+
+from mindgen.kernels import plugin
+
+
+@pytest.fixture(scope="session")
+def library():
+    return plugin.load()
