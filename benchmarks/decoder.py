@@ -60,7 +60,7 @@ class Decoder:
 
 
 class Adapters:
-    """LoRA of all projections, in slots 1 and up; slot 0 is the base model."""
+    """LoRA of all projections, in slots 1 and up; slot 0, the base model's, has no rows."""
 
     def __init__(self, slots: int, rank: int, layers: int = LAYERS):
         self.slots, self.rank = slots, rank
@@ -94,7 +94,6 @@ class Adapters:
                     sizes,
                     len(b),
                     ends,
-                    True,
                     y,
                     rows,
                     len(ends),

@@ -50,7 +50,7 @@ _SIGNATURES = {
     "linear": "pn pppp nnn d",
     "linear_swiglu": "pn ppp nnn d",
     "grouped_matmul": "pppp nnnn b d",
-    "add_lora": "pn pPpi pb p nnnn d",
+    "add_lora": "pn pPpi pp nnnn d",
     "measure_read_bandwidth": "pn",
     "measure_product_rate": "d",
     "rms_norm": "pppp nn f d",

@@ -72,7 +72,7 @@ def test_epilogues(kernels, M, N, K):
 
 @pytest.mark.parametrize("rows", test_lora.GROUPS.values(), ids=test_lora.GROUPS.keys())
 def test_lora_groups(kernels, rows):
-    test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, skip_first=True, rows_after=2)
+    test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, rows_after=2)
 
 
 @pytest.mark.parametrize("head_size", [8, 24, 64, 80])

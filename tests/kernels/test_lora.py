@@ -22,19 +22,19 @@ SIZES = {1: [70], 2: [131, 131], 3: [96, 17, 1]}
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def add_lora(library, dtype, x, x_step, a, b, ends, skip_first, y, K, rank):
+def add_lora(library, dtype, x, x_step, a, b, ends, y, K, rank):
     pointers = (ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b))
     sizes = np.array([part.shape[2] for part in b], np.int64)
     T, E = len(x), len(ends)
-    library.call("add_lora", x, x_step, a, pointers, sizes, len(b), ends, skip_first, y, T, E, K, rank, DTYPES[dtype])
+    library.call("add_lora", x, x_step, a, pointers, sizes, len(b), ends, y, T, E, K, rank, DTYPES[dtype])
 
 
 def random_adapters(rng, dtype, E, sizes, K, rank):
-    a = random_buffer(rng, (E, len(sizes) * rank, K), dtype, K**-0.5)
+    a = random_buffer(rng, (E, K, len(sizes) * rank), dtype, K**-0.5)
     return a, [random_buffer(rng, (E, rank, size), dtype) for size in sizes]
 
 
-def check(library, dtype, rows, sizes, K, rank, *, skip_first=False, rows_after=0, gap=0):
+def check(library, dtype, rows, sizes, K, rank, *, rows_after=0, gap=0):
     rng = np.random.default_rng([K, rank, *rows])
     ends = np.cumsum(rows, dtype=np.int64)
     T, E = int(ends[-1]) + rows_after, len(rows)
@@ -43,14 +43,14 @@ def check(library, dtype, rows, sizes, K, rank, *, skip_first=False, rows_after=
     a, b = random_adapters(rng, dtype, E, sizes, K, rank)
     before = random_buffer(rng, (T, sum(sizes)), dtype)
     y = before.copy()
-    add_lora(library, dtype, x, K + gap, a, b, ends, skip_first, y, K, rank)
+    add_lora(library, dtype, x, K + gap, a, b, ends, y, K, rank)
 
     x, a, result, expected = (from_buffer(buffer, dtype) for buffer in (x[:, :K], a, y, before))
     b = [from_buffer(part, dtype) for part in b]
     bound = np.zeros_like(expected)
-    for slot in range(1 if skip_first else 0, E):
+    for slot in range(E):
         of_slot = slice(ends[slot] - rows[slot], ends[slot])
-        low, low_magnitude = x[of_slot] @ a[slot].T, np.abs(x[of_slot]) @ np.abs(a[slot]).T
+        low, low_magnitude = x[of_slot] @ a[slot], np.abs(x[of_slot]) @ np.abs(a[slot])
         column = 0
         for part, weights in enumerate(b):
             columns, ranks = slice(column, column + sizes[part]), slice(part * rank, (part + 1) * rank)
@@ -69,9 +69,8 @@ def check(library, dtype, rows, sizes, K, rank, *, skip_first=False, rows_after=
 @dtypes
 @pytest.mark.parametrize("rows", GROUPS.values(), ids=GROUPS.keys())
 @pytest.mark.parametrize("parts", SIZES)
-@pytest.mark.parametrize("skip_first", [False, True])
-def test_groups(kernels, dtype, rows, parts, skip_first):
-    check(kernels, dtype, rows, SIZES[parts], 129, 8, skip_first=skip_first, rows_after=2, gap=3)
+def test_groups(kernels, dtype, rows, parts):
+    check(kernels, dtype, rows, SIZES[parts], 129, 8, rows_after=2, gap=3)
 
 
 @dtypes
@@ -84,7 +83,7 @@ def test_ranks(kernels, dtype, rank, parts):
 @dtypes
 @pytest.mark.parametrize("K, size", [(1, 1), (896, 1152), (1030, 33), (64, 4096)])
 def test_sizes(kernels, dtype, K, size):
-    check(kernels, dtype, [3, 1, 20], [size, size], K, 8, skip_first=True)
+    check(kernels, dtype, [3, 1, 20], [size, size], K, 8)
 
 
 @dtypes
@@ -110,7 +109,7 @@ def test_nothing_to_do(kernels):
         (3, 1, 1, 0, 1),
         (3, 1, 1, 1, 0),
     ]:
-        pointers = (None, None, None, None, num_parts, ends, False)
+        pointers = (None, None, None, None, num_parts, ends)
         kernels.call("add_lora", pointers[0], K, *pointers[1:], y, T, E, K, rank, DTYPES["float32"])
     assert np.array_equal(y, before)
 
@@ -137,7 +136,6 @@ def test_bad_arguments(kernels, changes, message):
         "sizes": np.array([4]),
         "num_parts": 1,
         "group_ends": np.array([3]),
-        "skip_first": False,
         "y": np.zeros((3, 4), np.float32),
         "T": 3,
         "E": 1,

@@ -63,10 +63,13 @@ void infer_add_lora(Graph& graph, const Node& node) {
   graph.tensor(node.outputs[0]).set_shape(graph.tensor(node.inputs[3]).shape);
 }
 
+// a (E, K, parts * rank) and b (E, rank, size) of each part
 int run_add_lora(Graph& graph, const Node& node) {
   constexpr size_t first_part = 4;
   const Tensor &x = graph.tensor(node.inputs[0]), &a = graph.tensor(node.inputs[1]);
-  const Tensor &ends = graph.tensor(node.inputs[2]), &y = graph.tensor(node.outputs[0]);
+  const Tensor &ends = graph.tensor(node.inputs[2]), &before = graph.tensor(node.inputs[3]);
+  const Tensor& y = graph.tensor(node.outputs[0]);
+  if (before.data != y.data && mg_copy(before.data, y.data, y.bytes()) != MG_OK) return MG_ERROR;
   const int num_parts = static_cast<int>(node.inputs.size() - first_part);
   std::vector<const void*> parts;
   std::vector<int64_t> sizes;
@@ -75,8 +78,8 @@ int run_add_lora(Graph& graph, const Node& node) {
     sizes.push_back(graph.tensor(node.inputs[i]).shape.last());
   }
   return mg_add_lora(x.data, x.step, a.data, parts.data(), sizes.data(), num_parts,
-                     static_cast<const int64_t*>(ends.data), false, y.data, y.shape.first(), a.shape.first(),
-                     a.shape.last(), a.shape.dims[1] / num_parts, y.dtype);
+                     static_cast<const int64_t*>(ends.data), y.data, y.shape.first(), a.shape.first(),
+                     a.shape.dims[1], a.shape.last() / num_parts, y.dtype);
 }
 
 void infer_contiguous(Graph& graph, const Node& node) {

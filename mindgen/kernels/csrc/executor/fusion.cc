@@ -192,7 +192,8 @@ void fuse_rotary_and_cache(Rewriter& r, int index) {
 }  // namespace
 
 void fuse(Graph& graph) {
-  Pattern* const patterns[] = {fuse_linear, fuse_bias, fuse_swiglu, fuse_rotary_and_cache, fuse_residual};
+  Pattern* const patterns[] = {fuse_linear, fuse_bias,             fuse_lora,
+                               fuse_swiglu, fuse_rotary_and_cache, fuse_residual};
   for (Pattern* pattern : patterns) {
     Rewriter rewriter(graph);
     for (int index = 0; index < rewriter.num_nodes(); index++) pattern(rewriter, index);

@@ -72,8 +72,8 @@ int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, v
 }
 
 int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
-                int num_parts, const int64_t* group_ends, bool skip_first, void* y, int64_t T, int64_t E, int64_t K,
-                int64_t rank, mg_dtype dtype) {
+                int num_parts, const int64_t* group_ends, void* y, int64_t T, int64_t E, int64_t K, int64_t rank,
+                mg_dtype dtype) {
   if (!is_compute_dtype(dtype)) return fail("add_lora: dtype must be float32, bfloat16 or float16");
   if (T < 0 || E < 0 || K < 0 || rank < 0 || num_parts < 0) {
     return fail("add_lora: negative size: T %lld, E %lld, K %lld, rank %lld, num_parts %d", (long long)T, (long long)E,
@@ -87,7 +87,7 @@ int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const*
     if (sizes[p] > 0 && !b[p]) return fail("add_lora: b[%d] is NULL", p);
   }
   if (check_groups("add_lora", group_ends, E, T) != MG_OK) return MG_ERROR;
-  return kernels().add_lora(x, x_step, a, b, sizes, num_parts, group_ends, skip_first, y, T, E, K, rank, dtype);
+  return kernels().add_lora(x, x_step, a, b, sizes, num_parts, group_ends, y, T, E, K, rank, dtype);
 }
 
 double mg_measure_read_bandwidth(const void* data, int64_t bytes) {

@@ -6,7 +6,7 @@ int grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void
                    int64_t N, bool transpose_w, mg_dtype dtype) {
   for_dtype(dtype, [&](auto type) {
     using Element = decltype(type);
-    const Groups groups{group_ends, 0, E};
+    const Groups groups{group_ends, E};
     multiply_groups(groups, whole_matrix((const Element*)x, T, K, false), (const Element*)w, !transpose_w,
                     Epilogue<Element>{(Element*)y, N, N});
     memset((Element*)y + groups.all_rows() * N, 0, (T - groups.all_rows()) * N * sizeof(Element));

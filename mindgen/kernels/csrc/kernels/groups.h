@@ -4,15 +4,14 @@
 
 namespace mindgen::MG_ISA {
 
-// Groups first .. count; the rows of group e end at ends[e], where those of the next begin.
+// The rows of group e end at ends[e], where those of the next begin.
 struct Groups {
   const int64_t* ends;
-  int64_t first;
   int64_t count;
 
   int64_t start(int64_t e) const { return e > 0 ? ends[e - 1] : 0; }
   int64_t rows(int64_t e) const { return ends[e] - start(e); }
-  int64_t all_rows() const { return count > first ? ends[count - 1] - start(first) : 0; }
+  int64_t all_rows() const { return count > 0 ? ends[count - 1] : 0; }
 
   // The rows of group e of a matrix of all rows.
   template <class T>
@@ -28,13 +27,13 @@ static void multiply_groups(const Groups& groups, const Matrix<T>& x, const T* w
   const int64_t N = epilogue.columns, K = x.depth;
   const int threads = useful_threads(groups.all_rows() * N * K);
   const auto weights = [&](int64_t e) { return whole_matrix(w + e * N * K, N, K, transposed); };
-  for (int64_t e = groups.first; e < groups.count; e++) {
+  for (int64_t e = 0; e < groups.count; e++) {
     if (groups.rows(e) < kManyRows<T>) continue;
     panel_product(groups.of(x, e), weights(e), epilogue.from_row(groups.start(e)), threads);
   }
   const int64_t chunks = ceil_divide(N, kDotColumns);
-  parallel_for((groups.count - groups.first) * chunks, threads, [&](int64_t i) {
-    const int64_t e = groups.first + i / chunks, n = i % chunks * kDotColumns, end = smaller(n + kDotColumns, N);
+  parallel_for(groups.count * chunks, threads, [&](int64_t i) {
+    const int64_t e = i / chunks, n = i % chunks * kDotColumns, end = smaller(n + kDotColumns, N);
     if (groups.rows(e) == 0 || groups.rows(e) >= kManyRows<T>) return;
     const Matrix<T> inputs = groups.of(x, e);
     const Epilogue<T, Y> rows = epilogue.from_row(groups.start(e));

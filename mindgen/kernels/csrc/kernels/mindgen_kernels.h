@@ -51,12 +51,12 @@ int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, v
                       int64_t K, int64_t N, bool transpose_w, mg_dtype dtype);
 
 // LoRA of weights whose outputs lie side by side in y (T, sum of sizes): for row t of slot e, as in mg_grouped_matmul,
-// and part p, y[t, columns of p] += (x[t] a[e]^T)[p*rank .. (p+1)*rank] b[p][e].
-// x (T, K), rows x_step elements apart; a (E, num_parts*rank, K); b[p] (E, rank, sizes[p]). Rows after the last group's
-// end stay as they are, and with skip_first those of slot 0. float32, bfloat16, float16.
+// and part p, y[t, columns of p] += (x[t] a[e])[p*rank .. (p+1)*rank] b[p][e].
+// x (T, K), rows x_step elements apart; a (E, K, num_parts*rank); b[p] (E, rank, sizes[p]). Rows after the last group's
+// end stay as they are. float32, bfloat16, float16.
 int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
-                int num_parts, const int64_t* group_ends, bool skip_first, void* y, int64_t T, int64_t E, int64_t K,
-                int64_t rank, mg_dtype dtype);
+                int num_parts, const int64_t* group_ends, void* y, int64_t T, int64_t E, int64_t K, int64_t rank,
+                mg_dtype dtype);
 
 // What limits the products: bytes per second of all threads reading data once, whole megabytes of it, and operations
 // per second of the multiplications that the instruction set in use has for the dtype; 0 when there is nothing to
