@@ -8,6 +8,10 @@ import pytest
 import mindgen  # noqa: F401
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kernels-library", help="a libmindgen_cpu.so for tests/kernels and tests/executor/test_graph.py")
+
+
 @pytest.fixture(params=["mindgen", "mindspore"], scope="module")
 def executor(request):
     """What runs the networks: whatever holds on one of these holds on the other."""

@@ -26,8 +26,8 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def library() -> KernelLibrary:
-    path = find_library()
+def library(request) -> KernelLibrary:
+    path = request.config.getoption("--kernels-library") or find_library()
     if path is None:
         pytest.fail(f"{LIBRARY} not found: run cmake -S . -B build/dev -G Ninja && cmake --build build/dev")
     return KernelLibrary(path)

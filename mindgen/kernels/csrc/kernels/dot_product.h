@@ -44,7 +44,7 @@ struct PairDot {
   }
 
   static void prepare_row(const bfloat16* x, int64_t K, Input* to) {
-    memcpy(to, x, K * sizeof(*x));
+    if (K > 0) memcpy(to, x, K * sizeof(*x));
     memset(to + K, 0, (kStep - 1) * sizeof(*to));
   }
 };
