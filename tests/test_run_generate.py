@@ -32,8 +32,8 @@ def refusal(*arguments: object, code: int, cwd: Path = ROOT) -> str:
     return result.stderr
 
 
-def test_the_command_alone_answers_and_tells_its_figures():
-    result = run("--adapter_id", "A1")
+def test_the_command_alone_answers_and_tells_its_figures(executor):
+    result = run("--adapter_id", "A1", "--executor", executor)
     assert result.returncode == 0, result.stderr
     prompt = "An increasing sequence: one,"
     assert result.stdout == f"{prompt}{expected_answer('A1', prompt)}\n"
@@ -145,3 +145,30 @@ def test_debug_shows_the_traceback():
     result = run("--adapter_id", "A9", "--debug")
     assert result.returncode != 0
     assert "Traceback" in result.stderr and "UnknownAdapterError" in result.stderr
+
+
+def test_a_profile_shows_kernels_against_the_machine(tmp_path):
+    trace = tmp_path / "deep" / "trace.json"
+    result = run("--adapter_id", "A1", "--profile", trace)
+    assert result.returncode == 0, result.stderr
+    for expected in ("decode step(s)", "AddLora", "PagedAttention", "share of limit", "outside kernels", "GB/s"):
+        assert expected in result.stderr
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+    steps = [event for event in events if event["tid"] == 0]
+    kernels = [event for event in events if event["tid"] == 1]
+    assert len(steps) == 11  # tokens of the answer
+    assert kernels and all(event["dur"] > 0 and event["args"]["bytes"] > 0 for event in kernels)
+    within = [step for event in kernels for step in steps if step["ts"] <= event["ts"] <= step["ts"] + step["dur"]]
+    assert len(within) == len(kernels)
+
+
+def test_the_runtime_has_no_profile_to_show(tmp_path):
+    result = run("--executor", "mindspore", "--profile", tmp_path / "trace.json")
+    assert result.returncode == 0, result.stderr
+    assert "MindSpore's runtime ran the network" in result.stderr
+
+
+def test_the_number_of_threads(tmp_path):
+    result = run("--adapter_id", "A1", "--num_threads", 1)
+    assert result.returncode == 0, result.stderr
+    assert "num_threads must be at least 1, not 0" in refusal("--num_threads", 0, code=2)
