@@ -13,7 +13,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 def runtime(name: str) -> str:
     """The compiler's library of that name, which must be loaded before all else."""
-    return subprocess.run(["g++", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["g++", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.mark.slow

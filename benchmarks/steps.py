@@ -1,0 +1,177 @@
+"""The steps of a Qwen2.5-0.5B-shaped model against what the machine gives at best, measured in turn with them.
+
+    python benchmarks/steps.py [--turns 5] [--threads 2] [--folder FOLDER]
+
+A step's bound is the slower of its bytes (weights, and the keys and values that are read) at the read bandwidth and of
+its operations at the product rate. The table tells bound / time, so 1 is the machine's limit.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from random_model import make_model
+from workloads import ModelCosts, read_costs
+
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine import Engine
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
+from mindgen.model_config import ModelConfig, read_model_config
+from mindgen.profiling import MachineLimits, Profile
+from mindgen.sampling_params import SamplingParams
+
+_STEPS = 24  # of decoding, in a turn
+
+
+@dataclass
+class Case:
+    """Requests of one kind, whose prompts are computed before the decoding steps that are looked at.
+
+    Attributes:
+        only: of the kernel whose time counts alone; empty for whole steps.
+        seconds, bounds, outside: of the median step of each turn.
+    """
+
+    name: str
+    num_requests: int
+    prompt_len: int
+    kind: str = "decode"
+    with_adapters: bool = False
+    only: str = ""
+    seconds: list[float] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+    outside: list[float] = field(default_factory=list)
+
+
+CASES = [
+    Case("decode, 1 row", 1, 32),
+    Case("decode, 32 rows", 32, 64),
+    Case("decode, 32 rows over 8 adapters", 32, 64, with_adapters=True),
+    Case("prompt of 1,024", 1, 1024, kind="prompt"),
+    Case("decode, 1 row after 8,192", 1, 8192),
+    Case("its attention alone", 1, 8192, only="PagedAttention"),
+]
+
+
+class Bench:
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.kernels = plugin.load()
+        self.model: ModelConfig = read_model_config(folder)
+        self.costs: ModelCosts = read_costs(folder)
+        registry = AdapterRegistry.from_json(folder)
+        self.adapters = registry.names()
+        config = EngineConfig(max_num_seqs=32, max_model_len=8192 + 64, num_threads=threads)
+        self.engine = Engine(folder, self.model, registry, "bfloat16", config)
+
+    def run(self, case: Case, turn: int) -> None:
+        """One turn of a case, with the machine's limits measured before and after."""
+        before = self._limits()
+        profile = Profile(self.kernels, DType.BFLOAT16)
+        prompts = np.random.default_rng([turn, case.prompt_len]).integers(
+            0, self.model.vocab_size, (case.num_requests, case.prompt_len)
+        )
+        params = SamplingParams(max_tokens=_STEPS if case.kind == "decode" else 1, temperature=0, ignore_eos=True)
+        for index, prompt in enumerate(prompts.tolist()):
+            adapter = self.adapters[index % len(self.adapters)] if case.with_adapters else None
+            self.engine.add_request(prompt, params, adapter)
+        with profile.recording():
+            while self.engine.has_unfinished():
+                self.engine.step(profile)
+        after = self._limits()
+        case.seconds.append(self._step_seconds(profile, case))
+        limits = MachineLimits(
+            (before.read_bandwidth + after.read_bandwidth) / 2, (before.product_rate + after.product_rate) / 2
+        )
+        case.bounds.append(self._bound(case, limits))
+        if not case.only:
+            case.outside.append(profile.outside_kernels(case.kind))
+
+    def _limits(self) -> MachineLimits:
+        bandwidth = statistics.median(self.kernels.measure_read_bandwidth() for _ in range(3))
+        return MachineLimits(bandwidth, self.kernels.measure_product_rate(DType.BFLOAT16))
+
+    @staticmethod
+    def _step_seconds(profile: Profile, case: Case) -> float:
+        steps = [step for step in profile.steps if step.kind == case.kind]
+        if not case.only:
+            return statistics.median(step.end - step.start for step in steps) / 1e9
+        return statistics.median(
+            sum(
+                call.duration
+                for call in profile.calls
+                if call.group.startswith(case.only) and step.start <= call.start <= step.end
+            )
+            for step in steps
+        ) / 1e9  # fmt: skip
+
+    def _bound(self, case: Case, limits: MachineLimits) -> float:
+        token_bytes = 2 * 2 * self.model.num_layers * self.model.num_kv_heads * self.model.head_size
+        context_bytes = case.num_requests * (case.prompt_len + _STEPS / 2) * token_bytes
+        if case.only:
+            return context_bytes / limits.read_bandwidth
+        if case.kind == "prompt":
+            return self.costs.prefill_operations(case.prompt_len) / limits.product_rate
+        reading = (self.costs.weight_bytes + context_bytes) / limits.read_bandwidth
+        operations = 2 * case.num_requests * (self.costs.layer_weights + self.costs.head_weights)
+        return max(reading, operations / limits.product_rate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--folder", type=Path, default=Path("output/benchmarks/qwen2.5-0.5b"))
+    parser.add_argument("--json", type=Path, default=Path("output/benchmarks/steps.json"))
+    arguments = parser.parse_args()
+    make_model(arguments.folder, "qwen2.5-0.5b")
+    bench = Bench(arguments.folder, arguments.threads)
+    compiling = time.perf_counter()
+    bench.run(Case("warm-up", 1, 8), 0)
+    compiling = time.perf_counter() - compiling
+    for case in (Case("warm-up", 2, 8, with_adapters=True), Case("warm-up", 1, 1024, kind="prompt")):
+        bench.run(case, 0)
+    for turn in range(arguments.turns):
+        for case in CASES:
+            bench.run(case, turn)
+    report(bench, compiling, arguments.json)
+
+
+def report(bench: Bench, compiling: float, path: Path) -> None:
+    print(f"{'':34}{'ms':>8}{'bound ms':>10}{'bound / time':>14}{'spread':>14}{'outside kernels ms':>20}")
+    rows = []
+    for case in CASES:
+        shares = [bound / seconds for bound, seconds in zip(case.bounds, case.seconds, strict=True)]
+        row = {
+            "case": case.name,
+            "ms": statistics.median(case.seconds) * 1e3,
+            "bound_ms": statistics.median(case.bounds) * 1e3,
+            "share": statistics.median(shares),
+            "lowest": min(shares),
+            "highest": max(shares),
+            "outside_kernels_ms": statistics.median(case.outside) * 1e3 if case.outside else None,
+        }
+        rows.append(row)
+        outside = "" if row["outside_kernels_ms"] is None else f"{row['outside_kernels_ms']:.2f}"
+        spread = f"{row['lowest']:.2f}..{row['highest']:.2f}"
+        print(f"{case.name:34}{row['ms']:8.2f}{row['bound_ms']:10.2f}{row['share']:14.2f}{spread:>14}{outside:>20}")
+    base, adapted = CASES[1], CASES[2]
+    ratio = statistics.median(b / a for b, a in zip(base.seconds, adapted.seconds, strict=True))
+    weights = bench.costs.weight_bytes / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"32 rows over 8 adapters against base only: {ratio:.2f}")
+    print(f"first step with compiling: {compiling:.2f} s; peak memory {peak:.0f} MiB, weights {weights:.0f} MiB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = {"rows": rows, "adapters_ratio": ratio, "first_step_s": compiling, "peak_mib": peak}
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
