@@ -7,6 +7,7 @@ is compared takes turns within one run, as machines speed up and slow down from 
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -15,7 +16,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-from matmul import PAUSE, load_limits, print_table, random_bfloat16, timed, weights_in_memory
+from decoder import array_in_memory, random_bfloat16
+from matmul import PAUSE, print_table, timed
 
 from mindgen.kernels.library import DType, KernelLibrary
 
@@ -25,6 +27,7 @@ except ImportError:
     torch = None
 
 BLOCK_SIZE = 16
+CACHE_ELEMENTS = 1 << 28  # of all layers
 # Query heads, key/value heads, head size: Qwen2.5-0.5B, Llama 3 8B, and no sharing of keys.
 SHAPES = [(14, 2, 64), (32, 8, 128), (16, 16, 64)]
 CONTEXTS = {
@@ -33,19 +36,6 @@ CONTEXTS = {
     "32 x 200..2000": list(np.random.default_rng(0).integers(200, 2001, 32)),
 }
 PROMPTS = {"1 x 1024": [1024], "8 x 128": [128] * 8}
-
-
-class Limits:
-    """What the machine gives at best, for so many threads."""
-
-    def __init__(self, library: KernelLibrary, threads: int):
-        self._limits, self._threads = load_limits(library.best_instruction_set), threads
-
-    def read_bandwidth(self, data: np.ndarray) -> float:
-        return self._limits.read_bandwidth(data.ctypes.data, data.nbytes, self._threads)
-
-    def product_rate(self) -> float:
-        return self._limits.product_rate(self._threads, 200_000)
 
 
 class PagedBatch:
@@ -77,10 +67,11 @@ class PagedBatch:
         return lambda: library.call("paged_attention", *arguments)
 
 
-def compare_decode(library, limits: Limits, shape, name: str, memory: np.ndarray, turns: int) -> dict:
+def compare_decode(library: KernelLibrary, shape, name: str, huge_pages: bool, turns: int) -> dict:
     contexts = CONTEXTS[name]
     batch = PagedBatch(shape, contexts, [1] * len(contexts))
     size = int(np.prod(batch.cache_shape))
+    memory = array_in_memory(CACHE_ELEMENTS, huge_pages)
     caches = memory[: memory.size // (2 * size) * 2 * size].reshape(-1, 2, *batch.cache_shape)
     layers = [batch.attend(library, *cache) for cache in caches]
 
@@ -92,10 +83,11 @@ def compare_decode(library, limits: Limits, shape, name: str, memory: np.ndarray
     rates, reads = [], []
     for _ in range(turns):
         rates += [nbytes / seconds / 1e9 for seconds in timed(attend_all, 1)]
-        reads.append(limits.read_bandwidth(caches) / 1e9)
+        reads.append(library.measure_read_bandwidth() / 1e9)
         time.sleep(PAUSE)
     return {
         "heads": "{} / {} x {}".format(*shape),
+        "huge_pages": str(huge_pages),
         "contexts": name,
         "mindgen_gbps": statistics.median(rates),
         "read_gbps": statistics.median(reads),
@@ -116,13 +108,13 @@ def torch_attention(batch: PagedBatch, length: int):
     return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
-def compare_prompts(library, limits: Limits, shape, name: str, turns: int) -> dict:
+def compare_prompts(library: KernelLibrary, shape, name: str, turns: int) -> dict:
     lengths = PROMPTS[name]
     batch = PagedBatch(shape, lengths, lengths)
     caches = random_bfloat16(2, *batch.cache_shape)
     contenders = {
         "mindgen": batch.attend(library, *caches),
-        "limit": lambda: rates.append(limits.product_rate()),
+        "limit": lambda: rates.append(library.measure_product_rate(DType.BFLOAT16)),
     }
     if torch is not None:
         contenders["torch"] = torch_attention(batch, lengths[0])
@@ -154,7 +146,6 @@ def main() -> None:
     path = arguments.library or distribution("mindgen").locate_file("mindgen/kernels/libmindgen_cpu.so")
     library = KernelLibrary(path)
     library.num_threads = arguments.threads
-    limits = Limits(library, arguments.threads)
     if torch is None:
         print("torch is not installed: no comparison with it")
     else:
@@ -168,13 +159,12 @@ def main() -> None:
     }
     print(", ".join(f"{name} {value}" for name, value in report.items()))
     if "decode" in arguments.only:
-        memory = weights_in_memory(huge_pages=False)
-        cases = [(shape, name) for shape in SHAPES for name in CONTEXTS]
-        report["decode"] = [compare_decode(library, limits, *case, memory, arguments.turns) for case in cases]
+        cases = itertools.product(SHAPES, CONTEXTS, (False, True))
+        report["decode"] = [compare_decode(library, *case, arguments.turns) for case in cases]
         print_table("bfloat16, one new token per sequence, caches read from memory, medians", report["decode"])
     if "prompts" in arguments.only:
         cases = [(shape, name) for shape in SHAPES for name in PROMPTS]
-        report["prompts"] = [compare_prompts(library, limits, *case, arguments.turns) for case in cases]
+        report["prompts"] = [compare_prompts(library, *case, arguments.turns) for case in cases]
         print_table("bfloat16, causal attention within whole prompts, medians", report["prompts"])
 
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

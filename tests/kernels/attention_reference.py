@@ -4,11 +4,11 @@ import numpy as np
 from buffers import EPSILON, SMALLEST, from_buffer
 
 
-def causal_attention(query, key, value, scale, dtype):
+def causal_attention(query, key, value, scale, rounds_weights=False):
     """The last len(query) tokens over all: query (q, Hq, D), key and value (c, Hkv, D).
 
-    Returns y (q, Hq, D) and the error of a float32 computation of it (q, Hq, D), with bfloat16 of one whose weights
-    are rounded to that.
+    Returns y (q, Hq, D) and the error of a float32 computation of it (q, Hq, D), whose weights may be rounded to
+    bfloat16.
     """
     num_queries, num_keys, group = len(query), len(key), query.shape[1] // key.shape[1]
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
@@ -25,8 +25,8 @@ def causal_attention(query, key, value, scale, dtype):
     sum_error = num_keys + 16
     weighted = np.einsum("hqk,khd->qhd", probabilities, abs(value))
     error = EPSILON["float32"] * (2 * score_error + sum_error)
-    if dtype == "bfloat16":
-        error += EPSILON[dtype] / 2
+    if rounds_weights:
+        error += EPSILON["bfloat16"] / 2
     return y, error * weighted
 
 

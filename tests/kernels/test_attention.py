@@ -48,9 +48,8 @@ class Batch:
             "num_queries": self.num_queries, "num_blocks": self.num_blocks, "block_size": self.block_size,
             "query_heads": self.query_heads, "dtype": DTYPES[self.dtype],
         } | changes  # fmt: skip
-        y = empty_buffer(self.query.shape, self.dtype)
+        self.y = y = self._empty_output(kernels)
         tables = arguments["block_tables"]
-        self.y = y
         kernels.call(
             "paged_attention", self.query, self.key_cache, self.value_cache, tables, arguments["contexts"],
             arguments["query_lens"], y, arguments["num_queries"], len(tables), tables.shape[1],
@@ -62,7 +61,7 @@ class Batch:
     def flash(self, kernels, query_ends=None, kv_ends=None):
         query_ends = np.cumsum(self.query_lens, dtype=np.int64) if query_ends is None else query_ends
         kv_ends = np.cumsum(self.contexts, dtype=np.int64) if kv_ends is None else kv_ends
-        self.y = y = empty_buffer(self.query.shape, self.dtype)
+        self.y = y = self._empty_output(kernels)
         kernels.call(
             "flash_attention", self.query, self.key, self.value, query_ends, kv_ends, y, self.num_queries,
             len(self.key), len(kv_ends), self.query_heads, self.kv_heads, self.head_size, self.scale,
@@ -70,13 +69,18 @@ class Batch:
         )  # fmt: skip
         return y
 
+    def _empty_output(self, kernels):
+        multiplies_pairs = kernels.instruction_set in ("avx512", "amx") or kernels.version == "emulated"
+        self.rounds_weights = self.dtype == "bfloat16" and multiplies_pairs
+        return empty_buffer(self.query.shape, self.dtype)
+
     def check(self, y):
         query, key, value = (from_buffer(buffer, self.dtype) for buffer in (self.query, self.key, self.value))
         first_query = first_key = 0
         for context, queries in self.sequences:
             here, keys = slice(first_query, first_query + queries), slice(first_key, first_key + context)
             if queries:
-                expected = causal_attention(query[here], key[keys], value[keys], self.scale, self.dtype)
+                expected = causal_attention(query[here], key[keys], value[keys], self.scale, self.rounds_weights)
                 assert_close(y[here], *expected, self.dtype)
             first_query, first_key = here.stop, keys.stop
 

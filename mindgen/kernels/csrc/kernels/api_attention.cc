@@ -80,7 +80,7 @@ int check_blocks(const int32_t* block_table, int64_t sequence, int64_t context, 
 int run(AttentionCall& call, Plan& plan) {
   const int64_t min_parallel_work = 1 << 16;  // multiply-adds that outweigh waking the threads
   const int64_t work = plan.num_scores * call.num_query_heads * call.head_size;
-  const int64_t num_tasks = plan.tiles.size() * call.num_kv_heads;
+  const int64_t num_tasks = plan.tiles.size() * (plan.max_queries > 1 ? call.num_kv_heads : 1);
   call.num_threads = work < min_parallel_work ? 1 : mg_get_num_threads();
   plan.sort_tiles();
   if (call.num_threads > 1 && plan.max_chunks > 1 && num_tasks < 8 * call.num_threads) plan.share_out_keys();

@@ -30,25 +30,29 @@ class Partials {
 
 template <class T, class Block>
 void run_whole(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head) {
-  const TileAttention<T, Block> work(call, tile, kv_head);
-  const Softmax result = work.own_softmax(0), addition = work.own_softmax(1);
+  using Work = TileAttention<T, Block>;
+  if (Work::kAllHeads && kv_head > 0) return;
+  const Work work(call, tile, kv_head);
+  float *result = work.own_softmaxes(0), *addition = work.own_softmaxes(1);
   work.attend(0, result);
   for (int64_t chunk = 1; chunk < tile.num_chunks; chunk++) {
     work.attend(chunk, addition);
-    merge(result, addition, work.rows());
+    work.merge_softmaxes(result, addition);
   }
   work.store_output(result);
 }
 
 template <class T, class Block>
 void run_chunk(const AttentionCall& call, const AttentionItem& item, int64_t kv_head, const Partials& partials) {
+  using Work = TileAttention<T, Block>;
+  if (Work::kAllHeads && kv_head > 0) return;
   const AttentionTile& tile = call.tiles[item.tile];
-  const TileAttention<T, Block> work(call, tile, kv_head);
-  work.attend(item.chunk, work.softmax_at(partials.at(tile.first_item + item.chunk, kv_head)));
+  const Work work(call, tile, kv_head);
+  work.attend(item.chunk, partials.at(tile.first_item + item.chunk, kv_head));
   if (!partials.finishes(item.tile, kv_head)) return;
-  const Softmax result = work.softmax_at(partials.at(tile.first_item, kv_head));
+  float* result = partials.at(tile.first_item, kv_head);
   for (int64_t chunk = 1; chunk < tile.num_chunks; chunk++) {
-    merge(result, work.softmax_at(partials.at(tile.first_item + chunk, kv_head)), work.rows());
+    work.merge_softmaxes(result, partials.at(tile.first_item + chunk, kv_head));
   }
   work.store_output(result);
 }

@@ -68,7 +68,7 @@ static inline floatv select_first(int64_t count, floatv v, float other) {
 
 // v[i]: kWidth units of key i, zero from count keys and size elements on
 template <class Units, class T>
-static inline void load_keys(const T* key, const int64_t* offsets, int64_t count, int64_t size, uintv* v) {
+__attribute__((always_inline)) static inline void load_keys(const T* key, const int64_t* offsets, int64_t count, int64_t size, uintv* v) {
   if (count >= kWidth && size >= kWidth * Units::kElements) {
 #pragma GCC unroll 16
     for (int i = 0; i < kWidth; i++) v[i] = Units::load_along_depth(key + offsets[i], kWidth * Units::kElements);

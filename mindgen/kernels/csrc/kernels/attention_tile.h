@@ -7,7 +7,7 @@ namespace {
 
 // Where neighbouring keys of a sequence are, as offsets into key and value.
 struct KeyOffsets {
-  int64_t at[kTileKeys];
+  int64_t at[kTileKeys] = {};  // the rest are valid, too, for fetching ahead
   int64_t count;
 };
 
@@ -25,16 +25,14 @@ static void find_keys(const AttentionCall& call, const AttentionTile& tile, int6
   }
 }
 
-// Blocks of a cache lie anywhere, which the hardware cannot foresee.
 template <class T>
-static inline void prefetch(const T* from, const KeyOffsets& keys, int64_t first, int64_t count, int64_t head_size) {
-  const int64_t cache_line = 64 / sizeof(T);
-  for (int64_t i = first; i < smaller(first + count, keys.count); i++) {
-    for (int64_t d = 0; d < head_size; d += cache_line) __builtin_prefetch(from + keys.at[i] + d);
-  }
+static inline void prefetch_keys(const T* from, const KeyOffsets& keys, int64_t first, int64_t count,
+                                 int64_t head_size) {
+  for (int64_t i = first; i < smaller(first + count, keys.count); i++) prefetch(from + keys.at[i], head_size);
 }
 
-// One thread's work on tiles of at most so many rows, which are (query, query head of the group) pairs.
+// One thread's work on a tile, whose rows are (query, query head of the group) pairs, for one key/value head or, to
+// read every block in one go, for all.
 template <class T, class Block>
 class TileAttention {
   using Units = typename Block::Units;
@@ -47,107 +45,129 @@ class TileAttention {
 
   const AttentionCall& call_;
   const AttentionTile& tile_;
-  const int64_t kv_head_, group_, rows_, head_units_, query_units_, head_panels_;
-  uint32_t* query_;    // (rows, query_units)
+  const int64_t first_head_, num_heads_;  // of the keys and values
+  const int64_t group_, rows_, head_units_, query_units_, head_panels_;
+  uint32_t* query_;    // (num_heads, rows, query_units)
   uint32_t* keys_;     // (kTileKeys / kWidth, query_units, kWidth)
   uint32_t* values_;   // (head_panels, kTileUnits, kWidth)
   uint32_t* weights_;  // (kBandRows, kTileUnits)
   float* scores_;      // (kTileKeys / kWidth, kBandRows, kWidth)
-  float* softmax_;
+  float* softmaxes_;   // two of each head
 
  public:
+  static constexpr bool kAllHeads = !kPacks;
   static int64_t padded_rows(int64_t rows) { return round_up(rows, kRowStep); }
 
   TileAttention(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head)
-      : call_(call), tile_(tile), kv_head_(kv_head), group_(call.num_query_heads / call.num_kv_heads),
+      : call_(call), tile_(tile), first_head_(kAllHeads ? 0 : kv_head), num_heads_(kAllHeads ? call.num_kv_heads : 1),
+        group_(call.num_query_heads / call.num_kv_heads),
         rows_(tile.num_queries * group_), head_units_(ceil_divide(call.head_size, Units::kElements)),
         query_units_(round_up(head_units_, kWidth)), head_panels_(ceil_divide(call.head_size, kWidth)) {
-    const int64_t queries = padded_rows(rows_) * query_units_, keys = kTileKeys * query_units_;
-    const int64_t values = round_up(head_panels_, Units::kElements) * kPanelUnits, weights = kBandRows * kTileUnits;
+    const int64_t queries = num_heads_ * padded_rows(rows_) * query_units_;
+    const int64_t keys = kPacks ? kTileKeys * query_units_ : 0;
+    const int64_t values = kPacks ? round_up(head_panels_, Units::kElements) * kPanelUnits : 0;
+    const int64_t weights = kBandRows * kTileUnits;
     const int64_t scores = kTileKeys * kBandRows;
-    const int64_t softmaxes = 2 * Softmax::num_floats(padded_rows(rows_), head_panels_);
-    const int64_t words = queries + keys + values + weights + scores + softmaxes;
+    const int64_t words = queries + keys + values + weights + scores + 2 * num_floats();
     query_ = (uint32_t*)scratch(kScratchInputs, words * sizeof(uint32_t));
     keys_ = query_ + queries;
     values_ = keys_ + keys;
     weights_ = values_ + values;
     scores_ = (float*)(weights_ + weights);
-    softmax_ = scores_ + scores;
+    softmaxes_ = scores_ + scores;
     pack_query();
     memset(weights_, 0, weights * sizeof(uint32_t));  // those of rows that only fill up a block
   }
 
-  Softmax own_softmax(int i) const {
-    return softmax_at(softmax_ + i * Softmax::num_floats(padded_rows(rows_), head_panels_));
-  }
-  Softmax softmax_at(float* memory) const { return Softmax::at(memory, padded_rows(rows_), head_panels_); }
+  int64_t num_floats() const { return num_heads_ * head_floats(); }
+  float* own_softmaxes(int i) const { return softmaxes_ + i * num_floats(); }
 
-  void attend(int64_t chunk, const Softmax& softmax) const {
+  // The softmaxes of every head, one after the other.
+  void attend(int64_t chunk, float* softmaxes) const {
     const int64_t end_key = smaller((chunk + 1) * kChunkKeys, tile_.num_keys);
     const typename Block::Session session{};
     (void)session;
-    softmax.clear();
     KeyOffsets offsets[2], *keys = offsets, *next_keys = offsets + 1;
     int64_t first_key = chunk * kChunkKeys;
-    find_keys(call_, tile_, kv_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
+    find_keys(call_, tile_, first_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
+    if (!kPacks) prefetch_keys((const T*)call_.key, *keys, 0, keys->count, call_.head_size);
+    for (int64_t head = 0; head < num_heads_; head++) softmax_of(head, softmaxes).clear();
     for (; keys->count > 0; std::swap(keys, next_keys), first_key += kStepKeys) {
-      find_keys(call_, tile_, kv_head_, first_key + kStepKeys, smaller(first_key + 2 * kStepKeys, end_key), *next_keys);
+      const int64_t next = first_key + kStepKeys;
+      find_keys(call_, tile_, first_head_, next, smaller(next + kStepKeys, end_key), *next_keys);
       if constexpr (kPacks) {
-        attend_packed(first_key, *keys, *next_keys, softmax);
+        attend_packed(first_key, *keys, *next_keys, softmax_of(0, softmaxes));
       } else {
-        attend_directly(make_band(0, first_key, keys->count), *keys, *next_keys, softmax);
+        const Band band = make_band(0, first_key, keys->count);
+        for (int64_t head = 0; head < num_heads_; head++) {
+          attend_directly(head, band, *keys, *next_keys, softmax_of(head, softmaxes));
+        }
       }
     }
   }
 
-  void store_output(const Softmax& softmax) const {
-    for (int64_t row = 0; row < rows_; row++) {
-      T* to = (T*)call_.y + query_at(row);
-      for (int64_t panel = 0; panel < head_panels_; panel++) {
-        const int64_t d = panel * kWidth;
-        store_upto(to + d, load(softmax.sums_at(panel, row)) / softmax.denominators[row], call_.head_size - d);
-      }
+  void merge_softmaxes(float* result, float* addition) const {
+    for (int64_t head = 0; head < num_heads_; head++) {
+      merge(softmax_of(head, result), softmax_of(head, addition), rows_);
     }
   }
 
-  int64_t rows() const { return rows_; }
+  void store_output(float* softmaxes) const {
+    for (int64_t head = 0; head < num_heads_; head++) {
+      const Softmax softmax = softmax_of(head, softmaxes);
+      for (int64_t row = 0; row < rows_; row++) {
+        T* to = (T*)call_.y + query_at(head, row);
+        for (int64_t panel = 0; panel < head_panels_; panel++) {
+          const int64_t d = panel * kWidth;
+          store_upto(to + d, load(softmax.sums_at(panel, row)) / softmax.denominators[row], call_.head_size - d);
+        }
+      }
+    }
+  }
 
  private:
+  int64_t head_floats() const { return Softmax::num_floats(padded_rows(rows_), head_panels_); }
+  Softmax softmax_of(int64_t head, float* softmaxes) const {
+    return Softmax::at(softmaxes + head * head_floats(), padded_rows(rows_), head_panels_);
+  }
+
   // The offset of a row into query and y.
-  int64_t query_at(int64_t row) const {
-    const int64_t head = kv_head_ * group_ + row % group_;
+  int64_t query_at(int64_t kv_head, int64_t row) const {
+    const int64_t head = (first_head_ + kv_head) * group_ + row % group_;
     return ((tile_.first_query + row / group_) * call_.num_query_heads + head) * call_.head_size;
   }
 
+  uint32_t* query_of(int64_t head) const { return query_ + head * padded_rows(rows_) * query_units_; }
+
   void pack_query() const {
-    for (int64_t row = 0; row < padded_rows(rows_); row++) {
-      const T* from = (const T*)call_.query + (row < rows_ ? query_at(row) : 0);
+    for (int64_t i = 0; i < num_heads_ * padded_rows(rows_); i++) {
+      const int64_t head = i / padded_rows(rows_), row = i % padded_rows(rows_);
+      const T* from = (const T*)call_.query + (row < rows_ ? query_at(head, row) : 0);
       for (int64_t u = 0; u < query_units_; u += kWidth) {
         const int64_t d = u * Units::kElements;
         const uintv units = row < rows_ ? Units::load_along_depth(from + d, call_.head_size - d) : uintv{};
-        store_units(query_ + Block::packed_at(row, u, query_units_), units);
+        store_units(query_of(head) + Block::packed_at(row, u, query_units_), units);
       }
     }
   }
 
   float factor() const { return call_.scale * 1.44269504f; }  // log2(e): scores are taken in powers of two
 
-  void attend_directly(const Band& band, const KeyOffsets& keys, const KeyOffsets& next_keys,
+  // Meanwhile fetches the values, and then the keys of the next head.
+  void attend_directly(int64_t head, const Band& band, const KeyOffsets& keys, const KeyOffsets& next_keys,
                        const Softmax& softmax) const {
-    const T *key = (const T*)call_.key, *value = (const T*)call_.value;
+    const int64_t at_head = head * call_.head_size;
+    const T *key = (const T*)call_.key + at_head, *value = (const T*)call_.value + at_head;
     if (band.end_key == 0) return;
     for (int64_t first = 0; first < band.end_key; first += kWidth) {
-      prefetch(key, next_keys, first, kWidth, call_.head_size);
-      Block::score(rows_, query_, query_units_, key, keys.at + first, keys.count - first, call_.head_size,
-                   scores_ + first * kBandRows);
+      Block::score(rows_, query_of(head), query_units_, key, value, keys.at + first, keys.count - first,
+                   call_.head_size, scores_ + first * kBandRows);
     }
     add_scores<Block>(softmax, band, factor(), scores_, weights_);
-    for (int64_t first = 0; first < band.end_key; first += kVectorElements) {
-      prefetch(value, next_keys, first, kVectorElements, call_.head_size);
-      Block::add_values(rows_, weights_ + first / Units::kElements, kTileUnits, value, keys.at + first,
-                        smaller(kVectorElements, band.end_key - first), call_.head_size, softmax.sums,
-                        softmax.rows * kWidth);
-    }
+    const bool is_last = head + 1 == num_heads_;
+    Block::add_values(rows_, weights_, kTileUnits, value, keys.at, is_last ? (const T*)call_.key : key + call_.head_size,
+                      is_last ? next_keys.at : keys.at, band.end_key, call_.head_size, softmax.sums,
+                      softmax.rows * kWidth);
   }
 
   void attend_packed(int64_t first_key, const KeyOffsets& keys, const KeyOffsets& next_keys,
@@ -164,7 +184,7 @@ class TileAttention {
   void pack_keys(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
     const T* key = (const T*)call_.key;
     for (int64_t first = 0; first < keys.count; first += kWidth) {
-      prefetch(key, next_keys, first, kWidth, call_.head_size);
+      prefetch_keys(key, next_keys, first, kWidth, call_.head_size);
       for (int64_t u = 0; u < query_units_; u += kWidth) {
         const int64_t d = u * Units::kElements;
         uintv v[kWidth];
@@ -183,7 +203,7 @@ class TileAttention {
     const int64_t units = ceil_divide(keys.count, Units::kElements);
     for (int64_t u = 0; u < units; u++) {
       const int64_t key = u * Units::kElements, left = keys.count - key;
-      prefetch(value, next_keys, key, Units::kElements, head_size);
+      prefetch_keys(value, next_keys, key, Units::kElements, head_size);
       const T* from = value + keys.at[key];
       const int64_t step = left > 1 ? keys.at[key + 1] - keys.at[key] : 0;
       uint32_t* to = values_ + u * kWidth;
