@@ -79,11 +79,12 @@ class Adapters:
     def calls(self, library: KernelLibrary, rows: int, dtype: DType) -> list:
         ends = np.cumsum([0] + [len(part) for part in np.array_split(np.arange(rows), self.slots)], dtype=np.int64)
         inputs = {n: random_bfloat16(rows, n) for n in (HIDDEN, INNER)}
+        outputs = {n: random_bfloat16(rows, n) for n in (QKV, HIDDEN, 2 * INNER)}
         calls = []
         for name, a, *b in self.layers:
             K, sizes = SHAPES[name][1], np.array(PARTS[name], np.int64)
             pointers = (ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b))
-            y = random_bfloat16(rows, int(sizes.sum()))
+            y = outputs[int(sizes.sum())]
             calls.append(
                 (
                     "add_lora",

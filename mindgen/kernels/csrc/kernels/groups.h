@@ -11,6 +11,11 @@ struct Groups {
 
   int64_t start(int64_t e) const { return e > 0 ? ends[e - 1] : 0; }
   int64_t rows(int64_t e) const { return ends[e] - start(e); }
+  int64_t most_rows() const {
+    int64_t most = 0;
+    for (int64_t e = 0; e < count; e++) most = larger(most, rows(e));
+    return most;
+  }
   int64_t all_rows() const { return count > 0 ? ends[count - 1] : 0; }
 
   // The rows of group e of a matrix of all rows.

@@ -4,49 +4,66 @@
 namespace mindgen::MG_ISA {
 namespace {
 
-constexpr int64_t kUpdateColumns = 512;  // of a task
+constexpr int64_t kUpdateColumns = 512;  // of a block
 
-// Rows of y += low (T, K) b (groups, K, size), where y (T, size) is some of the columns of a matrix.
 template <class T>
-struct Update {
-  const Groups& groups;
-  Matrix<float> low;
-  const T* b;
-  int64_t size;
-  T* y;
-  int64_t y_step;
+struct Adapters {
+  Groups groups;
+  const T* a;            // (groups, K, parts * rank)
+  const void* const* b;  // of each part (groups, rank, size)
+  const int64_t* sizes;
+  int parts;
+  int64_t rank;
+  T* y;  // (T, sum of sizes)
 
-  int64_t tasks_per_group() const { return ceil_divide(size, kUpdateColumns); }
-  int64_t tasks() const { return groups.count * tasks_per_group(); }
-  void run(int64_t task) const {
-    const int64_t e = task / tasks_per_group(), n = task % tasks_per_group() * kUpdateColumns;
-    const Epilogue<T> add{y, y_step, size, nullptr, y};
-    row_product(groups.of(low, e), whole_matrix(b + e * low.depth * size, size, low.depth, true),
-                add.from_row(groups.start(e)), n, smaller(n + kUpdateColumns, size));
+  int64_t low_columns() const { return parts * rank; }
+  int64_t y_columns() const {
+    int64_t columns = 0;
+    for (int p = 0; p < parts; p++) columns += sizes[p];
+    return columns;
+  }
+
+  int64_t blocks_of(int p) const { return ceil_divide(sizes[p], kUpdateColumns); }
+  int64_t blocks() const {
+    int64_t count = 0;
+    for (int p = 0; p < parts; p++) count += blocks_of(p);
+    return count;
+  }
+
+  // A block of columns of y of group e += low (rows of the group, parts * rank) b.
+  void update(int64_t e, const float* low, int64_t block) const {
+    int64_t first = 0;
+    int p = 0;
+    for (; block >= blocks_of(p); first += sizes[p++]) block -= blocks_of(p);
+    const int64_t size = sizes[p], step = y_columns(), n = block * kUpdateColumns;
+    T* part_y = y + groups.start(e) * step + first;
+    row_product(Matrix<float>{low + p * rank, groups.rows(e), rank, low_columns(), false},
+                whole_matrix((const T*)b[p] + e * rank * size, size, rank, true),
+                Epilogue<T>{part_y, step, size, nullptr, part_y}, n, smaller(n + kUpdateColumns, size));
+  }
+
+  // Few regions for threads to meet, if the groups can be shared out evenly.
+  void run_whole_groups(const Matrix<T>& x, int threads) const {
+    parallel_for(groups.count, threads, [&](int64_t e) {
+      const int64_t columns = low_columns();
+      if (groups.rows(e) == 0) return;
+      float* low = (float*)scratch(kScratchLowRank, groups.rows(e) * columns * sizeof(float));
+      multiply(groups.of(x, e), whole_matrix(a + e * x.depth * columns, columns, x.depth, true),
+               Epilogue<T, float>{low, columns, columns}, 1);
+      for (int64_t block = 0; block < blocks(); block++) update(e, low, block);
+    });
+  }
+
+  void run_pieces_of_groups(const Matrix<T>& x, int threads) const {
+    const int64_t columns = low_columns(), blocks_of_group = blocks();
+    float* low = (float*)scratch(kScratchLowRank, groups.all_rows() * columns * sizeof(float));
+    multiply_groups(groups, x, a, true, Epilogue<T, float>{low, columns, columns});
+    parallel_for(groups.count * blocks_of_group, threads, [&](int64_t i) {
+      const int64_t e = i / blocks_of_group;
+      update(e, low + groups.start(e) * columns, i % blocks_of_group);
+    });
   }
 };
-
-template <class T>
-void add_updates(const Groups& groups, const Matrix<T>& x, const T* a, const void* const* b, const int64_t* sizes,
-                 int num_parts, int64_t rank, T* y) {
-  const int64_t low_columns = num_parts * rank;
-  float* low = (float*)scratch(kScratchLowRank, x.rows * low_columns * sizeof(float));  // (T, parts * rank)
-  multiply_groups(groups, x, a, true, Epilogue<T, float>{low, low_columns, low_columns});
-
-  int64_t y_step = 0, tasks = 0;
-  for (int p = 0; p < num_parts; p++) y_step += sizes[p];
-  const auto update = [&](int p, int64_t first_column) {
-    const Matrix<float> low_part{low + p * rank, x.rows, rank, low_columns, false};
-    return Update<T>{groups, low_part, (const T*)b[p], sizes[p], y + first_column, y_step};
-  };
-  for (int p = 0; p < num_parts; p++) tasks += update(p, 0).tasks();
-  parallel_for(tasks, useful_threads(groups.all_rows() * rank * y_step), [&](int64_t task) {
-    int p = 0;
-    int64_t column = 0;
-    for (; task >= update(p, column).tasks(); column += sizes[p++]) task -= update(p, column).tasks();
-    update(p, column).run(task);
-  });
-}
 
 }  // namespace
 
@@ -55,9 +72,14 @@ int add_lora(const void* x, int64_t x_step, const void* a, const void* const* b,
   for_dtype(dtype, [&](auto type) {
     using Element = decltype(type);
     const Groups groups{group_ends, E};
-    if (groups.all_rows() == 0) return;
-    add_updates(groups, Matrix<Element>{(const Element*)x, T, K, x_step, false}, (const Element*)a, b, sizes,
-                num_parts, rank, (Element*)y);
+    const Adapters<Element> adapters{groups, (const Element*)a, b, sizes, num_parts, rank, (Element*)y};
+    const Matrix<Element> inputs{(const Element*)x, T, K, x_step, false};
+    const int threads = useful_threads(groups.all_rows() * (adapters.low_columns() * K + rank * adapters.y_columns()));
+    if (threads == 1 || groups.most_rows() * 2 * threads <= groups.all_rows()) {
+      adapters.run_whole_groups(inputs, threads);
+    } else {
+      adapters.run_pieces_of_groups(inputs, threads);
+    }
   });
   return MG_OK;
 }

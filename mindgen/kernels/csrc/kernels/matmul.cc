@@ -3,25 +3,6 @@
 namespace mindgen::MG_ISA {
 namespace {
 
-// x (M, K) w (N, K)^T, either possibly stored transposed.
-template <class T>
-void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T>& epilogue, int threads) {
-  if (x.transposed || x.rows >= kManyRows<T>) return panel_product(x, w, epilogue, threads);
-  const int64_t N = epilogue.columns;
-  if (w.transposed) {
-    parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
-      const int64_t n = i * kSumColumns;
-      row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
-    });
-  } else {
-    const auto inputs = prepare_inputs(x);
-    parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
-      const int64_t n = i * kDotColumns;
-      dot_product(x.rows, inputs, w, epilogue, n, smaller(n + kDotColumns, N));
-    });
-  }
-}
-
 template <class T>
 void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, int64_t M, int64_t N, int64_t K,
                     bool transpose_x, bool transpose_w) {

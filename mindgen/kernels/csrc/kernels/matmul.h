@@ -42,4 +42,23 @@ static void panel_product(const Matrix<T>& x, const Matrix<T>& w, const Epilogue
   PanelProduct<typename BlockOf<T>::type, T, Y>(x, w, epilogue, threads).run();
 }
 
+// x (M, K) w (N, K)^T, either possibly stored transposed.
+template <class T, class Y>
+static void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads) {
+  if (x.transposed || x.rows >= kManyRows<T>) return panel_product(x, w, epilogue, threads);
+  const int64_t N = epilogue.columns;
+  if (w.transposed) {
+    parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
+      const int64_t n = i * kSumColumns;
+      row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
+    });
+  } else {
+    const auto inputs = prepare_inputs(x);
+    parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
+      const int64_t n = i * kDotColumns;
+      dot_product(x.rows, inputs, w, epilogue, n, smaller(n + kDotColumns, N));
+    });
+  }
+}
+
 }  // namespace mindgen::MG_ISA

@@ -1,7 +1,7 @@
 // The product for few rows of inputs and weights stored (K, N): sums of rows of weights, lanes along N.
 #pragma once
+#include "block_kernels.h"
 #include "epilogue.h"
-#include "units.h"
 
 namespace mindgen::MG_ISA {
 
@@ -9,29 +9,68 @@ namespace mindgen::MG_ISA {
 constexpr int64_t kMaxSumRows = 4;
 constexpr int64_t kSumColumns = 4 * kWidth;
 
-// ROWS rows from m on times count <= VECTORS * kWidth columns from n on. The weights of several k go to sums of their
-// own where there are few sums to hide the latency.
+template <class X, class T>
+struct SumOf {
+  using type = FloatKernel<T>;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct SumOf<bfloat16, bfloat16> {
+  using type = PairKernel;
+};
+#endif
+
+// The unit of a row of inputs that a unit of weights is multiplied by.
+template <class Units, class X>
+static inline uint32_t load_input(const X* from, int64_t depth) {
+  if constexpr (Units::kElements == 1) {
+    return bit_cast<uint32_t>(to_float(*from));
+  } else {
+    uint32_t unit = 0;
+    memcpy(&unit, from, depth > 1 ? sizeof(unit) : sizeof(*from));
+    return unit;
+  }
+}
+
+// ROWS rows from m on times count <= VECTORS * kWidth columns from n on. The weights of several units go to sums of
+// their own where there are few sums to hide the latency.
 template <int ROWS, int VECTORS, class X, class T, class Y>
 static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
                       int64_t count) {
+  using Kernel = typename SumOf<X, T>::type;
+  using Units = typename Kernel::Units;
+  constexpr int kElements = Units::kElements;
   constexpr int kUnroll = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : 4;
   floatv total[kUnroll][ROWS][VECTORS] = {};
-  constexpr int64_t kPrefetch = 512 / sizeof(T);  // within a row: the rows are streams of their own
-  const auto add = [&](int64_t k, floatv(&sums)[ROWS][VECTORS]) __attribute__((always_inline)) {
+  // Rows of many columns are streams of their own, narrow ones follow each other.
+  const int64_t ahead = (w.step > kSumColumns ? 512 : 4096) / sizeof(T);
+  const auto add = [&](int64_t k, int64_t depth, floatv(&sums)[ROWS][VECTORS]) __attribute__((always_inline)) {
+    uintv weights[VECTORS + kElements - 1];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) {
-      if (v * kWidth * sizeof(T) % 64 == 0) __builtin_prefetch(w.at(n, k) + v * kWidth + kPrefetch);
-      const floatv weights = load_upto(w.at(n, k) + v * kWidth, v + 1 < VECTORS ? kWidth : count - v * kWidth);
+    for (int v = 0; v < VECTORS; v += kElements) {
+      const T* from = w.at(n, k) + v * kWidth;
+#pragma GCC unroll 2
+      for (int e = 0; e < kElements; e++) {
+        if (v * kWidth * sizeof(T) % 64 == 0) __builtin_prefetch(from + e * w.step + ahead);
+      }
+      const int64_t columns = v + kElements < VECTORS ? kElements * kWidth : count - v * kWidth;
+      Units::load_unit(from, columns, w.step, depth, weights + v);
+    }
 #pragma GCC unroll 4
-      for (int row = 0; row < ROWS; row++) sums[row][v] += to_float(*x.at(m + row, k)) * weights;
+    for (int row = 0; row < ROWS; row++) {
+      const uint32_t input = load_input<Units>(x.at(m + row, k), depth);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) {
+        sums[row][v] = Kernel::multiply_add(input, bit_cast<floatv>(weights[v]), sums[row][v]);
+      }
     }
   };
   int64_t k = 0;
-  for (; k + kUnroll <= x.depth; k += kUnroll) {
+  for (; k + kUnroll * kElements <= x.depth; k += kUnroll * kElements) {
 #pragma GCC unroll 4
-    for (int u = 0; u < kUnroll; u++) add(k + u, total[u]);
+    for (int u = 0; u < kUnroll; u++) add(k + u * kElements, kElements, total[u]);
   }
-  for (; k < x.depth; k++) add(k, total[0]);
+  for (; k < x.depth; k += kElements) add(k, x.depth - k, total[0]);
 #pragma GCC unroll 4
   for (int v = 0; v < VECTORS; v++) {
 #pragma GCC unroll 4
