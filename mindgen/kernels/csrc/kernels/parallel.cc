@@ -51,6 +51,12 @@ cpu_set_t allowed_cores() {
 }
 
 class Pool {
+  static constexpr int kAnyCore = -1;
+  struct Helper {
+    pthread_t thread;
+    int core;  // its own, or kAnyCore
+  };
+
  public:
   // Whether there was no other job; otherwise nothing was done.
   bool run(Job& job) {
@@ -78,12 +84,13 @@ class Pool {
  private:
   void add_helper() {
     std::thread thread(&Pool::help, this);
-    helpers_.push_back(thread.native_handle());
+    helpers_.push_back({thread.native_handle(), kAnyCore});
     thread.detach();
     callers_core_ = -1;
   }
 
-  // Left alone, the system often wakes a helper on the very core that calls it, where it waits for the caller to stop.
+  // Left alone, the system often wakes a helper on the very core that calls it, where it waits for the caller to stop,
+  // or two on the same core.
   void leave_core_to_caller() {
     const int core = sched_getcpu();
     if (core < 0 || core == callers_core_) return;
@@ -91,7 +98,28 @@ class Pool {
     cpu_set_t others = allowed_;
     CPU_CLR(core, &others);
     if (CPU_COUNT(&others) == 0) return;
-    for (const pthread_t helper : helpers_) pthread_setaffinity_np(helper, sizeof(others), &others);
+    if (CPU_COUNT(&others) < (int)helpers_.size()) {
+      for (Helper& helper : helpers_) move(helper, others, kAnyCore);
+      return;
+    }
+    for (const Helper& helper : helpers_) {
+      if (helper.core != kAnyCore) CPU_CLR(helper.core, &others);
+    }
+    for (Helper& helper : helpers_) {
+      if (helper.core != kAnyCore && helper.core != core) continue;
+      cpu_set_t own;
+      CPU_ZERO(&own);
+      int free = 0;
+      while (!CPU_ISSET(free, &others)) free++;
+      CPU_SET(free, &own);
+      CPU_CLR(free, &others);
+      move(helper, own, free);
+    }
+  }
+
+  void move(Helper& helper, const cpu_set_t& cores, int core) {
+    pthread_setaffinity_np(helper.thread, sizeof(cores), &cores);
+    helper.core = core;
   }
 
   // The life of a helper.
@@ -114,7 +142,7 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable published_, left_;
   std::atomic<Job*> job_{nullptr};
-  std::vector<pthread_t> helpers_;
+  std::vector<Helper> helpers_;
   const cpu_set_t allowed_ = allowed_cores();
   int callers_core_ = -1;
 };
