@@ -1,15 +1,14 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn
 
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
+from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
@@ -52,7 +51,7 @@ class Runner:
         self._network = build_network(config, cache, num_positions, dtype)
         self._network.load(WeightSource(map_weights(folder), dtype))
         self._network.set_train(False)
-        self._graphs: dict[bool, Callable[..., Tensor]] = {}
+        self._graphs: dict[bool, CompiledStep] = {}
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
@@ -69,7 +68,7 @@ class Runner:
             linear.write_adapter(slot, adapter.pairs)
 
     def run(self, batch: Batch) -> np.ndarray:
-        """The float32 logits (B, V) of each sequence's last token, in the batch's order.
+        """The float32 logits (B, V) of each sequence's last token, in the batch's order; good until the next run.
 
         Raises:
             KernelError: a CPU op refused what the graph gave it.
@@ -86,54 +85,18 @@ class Runner:
             arrays.append(batch.segment_ends)
         self._kernels.clear_last_error()
         try:
-            return graph(*(Tensor.from_numpy(np.ascontiguousarray(array)) for array in arrays)).asnumpy()
+            return graph(arrays)
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
 
-    def _graph(self, with_adapters: bool) -> Callable[..., Tensor]:
+    def _graph(self, with_adapters: bool) -> CompiledStep:
         if with_adapters not in self._graphs:
             # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
             # number of sequences.
             graph = StepGraph(self._network, whole_prompts=False, with_adapters=with_adapters)
             if self._dynamic:
                 graph.make_dynamic()
-            self._graphs[with_adapters] = backend.compile_graph(graph, self._executor)
+            self._graphs[with_adapters] = CompiledStep(graph, self._executor, self._kernels)
         return self._graphs[with_adapters]
-
-
-class StepGraph(nn.Cell):
-    """The network compiled for one kind of step; graphs share its parameters."""
-
-    def __init__(self, network: nn.Cell, whole_prompts: bool, with_adapters: bool) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.whole_prompts = whole_prompts
-        self.with_adapters = with_adapters
-
-    def make_dynamic(self) -> None:
-        tokens = Tensor(shape=[None], dtype=mindspore.int32)
-        tables = Tensor(shape=[None, None], dtype=mindspore.int32)
-        inputs = [tokens, tokens, tokens, tables, tokens, tokens, tokens, tokens]
-        if self.with_adapters:
-            inputs.append(Tensor(shape=[None], dtype=mindspore.int64))
-        self.set_inputs(*inputs)
-        self.phase = "increment"  # MindSpore's word for inference: no search for a graph that fits, at every call
-
-    def construct(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        output_rows: Tensor,
-        segment_ends: Tensor | None = None,
-    ) -> Tensor:
-        return self.network(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,
-            segment_ends, self.whole_prompts,
-        )  # fmt: skip

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import mindspore
 from mindspore import Tensor, graph, nn
@@ -44,11 +45,29 @@ def available(executor: str) -> str:
 
 
 def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
-    """The cell as a function that is compiled at its first call and run by that executor, an available one."""
+    """The cell as a function that MindSpore compiles at its first call; that executor runs it, an available one."""
     if executor == "mindspore":
         return mindspore.jit(cell, backend="ms_backend", jit_level="O0")
     # MindSpore's name for compiling with fusion is O1.
     return mindspore.jit(cell, backend=_NAME, jit_level="O1" if executor == "mindgen" else "O0")
+
+
+class GraphCall(ctypes.Structure):
+    """mg_graph_call of csrc/executor/mindgen_executor.h."""
+
+    _fields_: ClassVar = [
+        ("graph", ctypes.c_void_p),
+        ("num_inputs", ctypes.c_int),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+        ("shapes", ctypes.POINTER(ctypes.c_int64)),
+    ]
+
+
+def last_run() -> GraphCall:
+    """This thread's last run through MindSpore; its graph is None where MindSpore's runtime made it."""
+    find = ctypes.CDLL(str(_compiled_library())).mindgen_backend_last_run
+    find.restype = ctypes.POINTER(GraphCall)
+    return find().contents
 
 
 @cache

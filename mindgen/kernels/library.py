@@ -71,23 +71,16 @@ _SIGNATURES = {
 }
 
 
-def _load(path: str) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(path)
-        library.mg_version.restype = c_char_p
-    except (OSError, AttributeError) as error:
-        raise KernelError(f"cannot load the CPU kernels: {error}") from error
-    library.mg_last_error.restype = c_char_p
-    library.mg_set_error.argtypes = [c_char_p]
-    library.mg_executor_functions.restype = c_void_p
-    library.mg_profile_stop.restype = c_int64
-    library.mg_profile_read.argtypes = [POINTER(KernelCallRecord), c_int64]
-    for name, letters in _SIGNATURES.items():
-        function = getattr(library, f"mg_{name}", None)
-        if function is not None:
-            function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
-            function.restype = c_double if name.startswith("measure_") else c_int
-    return library
+MAX_AXES = 8
+
+
+class TensorType(ctypes.Structure):
+    """mg_tensor_type of csrc/executor/mindgen_executor.h."""
+
+    _fields_: ClassVar = [("dtype", c_int), ("ndim", c_int), ("shape", c_int64 * MAX_AXES)]
+
+
+AllocateOutput = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_int, POINTER(TensorType))
 
 
 class KernelCallRecord(ctypes.Structure):
@@ -101,6 +94,36 @@ class KernelCallRecord(ctypes.Structure):
         ("bytes", c_int64),
         ("operations", c_int64),
     ]
+
+
+# Those of the executor, which a library of kernels alone lacks: what they return, and what they take.
+_EXECUTOR_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "executor_functions": (c_void_p, []),
+    "graph_run": (c_int, [c_void_p, c_void_p, c_void_p, c_int, AllocateOutput, c_void_p]),
+    "profile_start": (None, []),
+    "profile_stop": (c_int64, []),
+    "profile_read": (None, [POINTER(KernelCallRecord), c_int64]),
+}
+
+
+def _load(path: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(path)
+        library.mg_version.restype = c_char_p
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"cannot load the CPU kernels: {error}") from error
+    library.mg_last_error.restype = c_char_p
+    library.mg_set_error.argtypes = [c_char_p]
+    for name, letters in _SIGNATURES.items():
+        function = getattr(library, f"mg_{name}", None)
+        if function is not None:
+            function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
+            function.restype = c_double if name.startswith("measure_") else c_int
+    for name, (result, arguments) in _EXECUTOR_SIGNATURES.items():
+        function = getattr(library, f"mg_{name}", None)
+        if function is not None:
+            function.restype, function.argtypes = result, arguments
+    return library
 
 
 class KernelLibrary:
@@ -160,6 +183,10 @@ class KernelLibrary:
     def measure_product_rate(self, dtype: DType) -> float:
         """Floating point operations per second of all threads at best, two to a multiplication."""
         return self._library.mg_measure_product_rate(dtype)
+
+    def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, allocate: Any) -> None:
+        """mg_graph_run of csrc/executor/mindgen_executor.h, or KernelError with its message."""
+        self._check(self._library.mg_graph_run(graph, data, shapes, num_inputs, allocate, None))
 
     def start_profile(self) -> None:
         """From now on every run of a graph records its kernel calls."""

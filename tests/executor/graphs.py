@@ -1,25 +1,17 @@
 """Graphs described to the executor directly, through its C interface."""
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_void_p
-from typing import Any, ClassVar
+from ctypes import c_char_p, c_int, c_int64, c_void_p
+from typing import Any
 
 import numpy as np
 
-from mindgen.kernels.library import DType, KernelLibrary
+from mindgen.kernels.library import MAX_AXES, AllocateOutput, DType, KernelLibrary, TensorType
 
-MAX_AXES = 8
 NUMPY = {
     DType.FLOAT32: np.float32, DType.BFLOAT16: np.uint16, DType.FLOAT16: np.float16, DType.INT32: np.int32,
     DType.INT64: np.int64,
 }  # fmt: skip
-
-
-class TensorType(ctypes.Structure):
-    _fields_: ClassVar = [("dtype", c_int), ("ndim", c_int), ("shape", c_int64 * MAX_AXES)]
-
-
-Allocate = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_int, POINTER(TensorType))
 
 
 def tensor_type(dtype: DType, *shape: int) -> TensorType:
@@ -94,7 +86,7 @@ class Graph:
         shapes = (c_int64 * (MAX_AXES * len(arrays)))()
         for index, array in enumerate(arrays):
             shapes[index * MAX_AXES : index * MAX_AXES + array.ndim] = array.shape
-        callback = Allocate(allocate)
+        callback = AllocateOutput(allocate)
         self._checked(-self._call("run", data, shapes, len(arrays), callback, None))
         return [outputs[index] for index in sorted(outputs)]
 

@@ -6,8 +6,8 @@ import torch
 from probe import Probe
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-from mindgen.engine.runner import StepGraph
-from mindgen.kernels.backend import compile_graph
+from mindgen.engine.step_graph import CompiledStep, StepGraph
+from mindgen.kernels import plugin
 
 LENGTHS = (1, 2, 7, 8, 9, 16, 31, 57)
 
@@ -93,7 +93,7 @@ def test_whole_prompts_through_flash_attention(dtype, tmp_path):
     paged = probe.logits(prompts())
     graph = StepGraph(probe.runner._network, whole_prompts=True, with_adapters=False)
     graph.make_dynamic()
-    probe.runner._graphs[False] = compile_graph(graph, "mindgen")
+    probe.runner._graphs[False] = CompiledStep(graph, "mindgen", plugin.load())
     flash = probe.logits(prompts())
     np.testing.assert_allclose(
         flash, paged, atol=4 * np.abs(paged).max() * {"bfloat16": 2**-8, "float16": 2**-11}[dtype]

@@ -17,6 +17,11 @@ extern "C" __attribute__((visibility("default"))) void mindgen_backend_bind(cons
   bound_executor = executor;
 }
 
+// This thread's last run through MindSpore; its data is good until the next.
+static thread_local mg_graph_call last_run{};
+
+extern "C" __attribute__((visibility("default"))) const mg_graph_call* mindgen_backend_last_run() { return &last_run; }
+
 namespace mindgen {
 namespace {
 
@@ -35,8 +40,6 @@ tensor::TensorPtr tensor_in(const BaseRef& reference) {
   }
   MS_EXCEPTION(TypeError) << "an input of the graph is no tensor: " << reference.ToString();
 }
-
-using Outputs = std::map<int, tensor::TensorPtr>;  // by number
 
 // A graph on the executor, or, where that does not serve it, the number of MindSpore's own.
 class BuiltGraph {
@@ -63,9 +66,12 @@ class BuiltGraph {
   }
 
   RunningStatus run(const VectorRef& inputs, VectorRef* outputs) {
+    last_run = {};
     if (graph_ == nullptr) return BackendManager::GetInstance().Run(own_.first, own_.second, inputs, outputs);
     std::lock_guard<std::mutex> lock(running_);
-    Run run(inputs, num_inputs_, &spare_outputs_);
+    static thread_local std::unique_ptr<Run> kept;  // what last_run points to
+    kept = std::make_unique<Run>(inputs, num_inputs_);
+    Run& run = *kept;
     const bool has_lock = PyGILState_Check() != 0;
     PyThreadState* const released = has_lock ? PyEval_SaveThread() : nullptr;  // other threads of Python go on
     const int status = bound_executor->run(graph_, run.data.data(), run.shapes.get(), static_cast<int>(num_inputs_),
@@ -79,7 +85,8 @@ class BuiltGraph {
     } else {
       outputs->push_back(results[0]);
     }
-    spare_outputs_ = std::move(run.outputs);
+    run.outputs.clear();
+    last_run = {graph_, static_cast<int>(num_inputs_), run.data.data(), run.shapes.get()};
     return backend::kRunningSuccess;
   }
 
@@ -88,11 +95,9 @@ class BuiltGraph {
   struct Run {
     std::vector<void*> data;
     std::unique_ptr<int64_t[][MG_MAX_AXES]> shapes;
-    Outputs outputs;
-    Outputs* const spare;
+    std::map<int, tensor::TensorPtr> outputs;  // by number
 
-    Run(const VectorRef& inputs, size_t count, Outputs* spare_outputs)
-        : shapes(new int64_t[count][MG_MAX_AXES]), spare(spare_outputs) {
+    Run(const VectorRef& inputs, size_t count) : shapes(new int64_t[count][MG_MAX_AXES]) {
       for (size_t i = 0; i < count; i++) {
         const tensor::TensorPtr tensor = tensor_in(inputs[i]);
         if (!tensor->is_contiguous()) MS_EXCEPTION(ValueError) << "input " << i << " of the graph is a view: copy it";
@@ -104,19 +109,9 @@ class BuiltGraph {
 
     static void* allocate(void* context, int index, const mg_tensor_type* type) {
       const ShapeVector shape(type->shape, type->shape + type->ndim);
-      Run& run = *static_cast<Run*>(context);
-      tensor::TensorPtr tensor = std::move((*run.spare)[index]);
-      if (!is_free(tensor) || tensor->shape() != shape) {
-        tensor = std::make_shared<tensor::Tensor>(type_id_of(type->dtype), shape);
-      }
-      run.outputs[index] = tensor;
+      const auto tensor = std::make_shared<tensor::Tensor>(type_id_of(type->dtype), shape);
+      static_cast<Run*>(context)->outputs[index] = tensor;
       return tensor->data_c();
-    }
-
-    // Whether nobody else looks at the tensor or at its memory.
-    static bool is_free(const tensor::TensorPtr& tensor) {
-      return tensor != nullptr && tensor.use_count() == 1 && tensor->device_address() != nullptr &&
-             tensor->device_address().use_count() == 1;
     }
   };
 
@@ -127,7 +122,6 @@ class BuiltGraph {
 
   std::mutex running_;
   mg_graph* graph_ = nullptr;
-  Outputs spare_outputs_;  // of the run before: MindSpore fills new ones with zeros, which takes long for logits
   size_t num_inputs_ = 0;
   bool gives_tuple_ = false;
   std::pair<backend::BackendType, BackendGraphId> own_{};

@@ -67,6 +67,14 @@ void mg_profile_start(void);
 int64_t mg_profile_stop(void);
 void mg_profile_read(mg_kernel_call* calls, int64_t count);
 
+// A run that was made through MindSpore, as a backend tells of it: whoever calls it again needs MindSpore no more.
+typedef struct {
+  mg_graph* graph;  // NULL when MindSpore's runtime made the run
+  int num_inputs;
+  void* const* data;
+  const int64_t (*shapes)[MG_MAX_AXES];
+} mg_graph_call;
+
 // The functions above that a backend needs, for code that does not link with this library.
 typedef struct {
   mg_graph* (*create)(bool);

@@ -1,0 +1,109 @@
+"""The network compiled for one kind of step, and called with numpy arrays."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import mindspore
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindgen.kernels import backend
+from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
+
+
+class StepGraph(nn.Cell):
+    """The network with all that is fixed for one kind of step; graphs share its parameters."""
+
+    def __init__(self, network: nn.Cell, whole_prompts: bool, with_adapters: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.whole_prompts = whole_prompts
+        self.with_adapters = with_adapters
+
+    def make_dynamic(self) -> None:
+        tokens = Tensor(shape=[None], dtype=mindspore.int32)
+        tables = Tensor(shape=[None, None], dtype=mindspore.int32)
+        inputs = [tokens, tokens, tokens, tables, tokens, tokens, tokens, tokens]
+        if self.with_adapters:
+            inputs.append(Tensor(shape=[None], dtype=mindspore.int64))
+        self.set_inputs(*inputs)
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        output_rows: Tensor,
+        segment_ends: Tensor | None = None,
+    ) -> Tensor:
+        return self.network(
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,
+            segment_ends, self.whole_prompts,
+        )  # fmt: skip
+
+
+class CompiledStep:
+    """A StepGraph compiled at its first call, which goes through MindSpore.
+
+    Later calls go to the executor directly where it runs the graph: MindSpore's way into it takes longer than anything
+    else outside the kernels. The parameters must stay where they are in memory.
+    """
+
+    def __init__(self, graph: StepGraph, executor: str, kernels: KernelLibrary) -> None:
+        self._compiled: Callable[..., Tensor] = backend.compile_graph(graph, executor)
+        self._is_backend = executor != "mindspore"
+        self._kernels = kernels
+        self._direct: _DirectCall | None = None
+
+    def __call__(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """The float32 logits, good until the next call.
+
+        Raises:
+            KernelError, RuntimeError: a kernel refused its inputs; the latter from MindSpore.
+        """
+        arrays = [np.ascontiguousarray(array) for array in arrays]
+        if self._direct is not None:
+            return self._direct(arrays)
+        logits = self._compiled(*(Tensor.from_numpy(array) for array in arrays)).asnumpy()
+        run = backend.last_run() if self._is_backend else None
+        if run is not None and run.graph is not None:
+            self._direct = _DirectCall(self._kernels, run, arrays)
+        return logits
+
+
+class _DirectCall:
+    """Calls the executor's graph with new arrays, and with the parameters of the run that it copies."""
+
+    def __init__(self, kernels: KernelLibrary, run: backend.GraphCall, arrays: list[np.ndarray]) -> None:
+        self._kernels = kernels
+        self._graph, self._num_inputs = run.graph, run.num_inputs
+        self._dtypes = [array.dtype for array in arrays]
+        self._data = (ctypes.c_void_p * run.num_inputs)(*run.data[: run.num_inputs])
+        num_sizes = run.num_inputs * MAX_AXES
+        self._shapes = (ctypes.c_int64 * num_sizes)(*run.shapes[:num_sizes])
+        self._memory = np.empty(0, np.float32)
+        self._logits = self._memory
+        self._allocate = AllocateOutput(self._allocate_logits)
+
+    def __call__(self, arrays: list[np.ndarray]) -> np.ndarray:
+        assert [array.dtype for array in arrays] == self._dtypes, "the graph is compiled for its first dtypes"
+        for index, array in enumerate(arrays):
+            self._data[index] = array.ctypes.data
+            first = index * MAX_AXES
+            self._shapes[first : first + array.ndim] = array.shape
+        self._kernels.run_graph(self._graph, self._data, self._shapes, self._num_inputs, self._allocate)
+        return self._logits
+
+    def _allocate_logits(self, _context: Any, _index: int, wanted: Any) -> int:
+        """Memory of the run before where it is large enough: fresh pages cost as much as a small matrix product."""
+        shape = wanted.contents.shape[: wanted.contents.ndim]
+        count = int(np.prod(shape))
+        if self._memory.size < count:
+            self._memory = np.empty(count, np.float32)
+        self._logits = self._memory[:count].reshape(shape)
+        return self._memory.ctypes.data
