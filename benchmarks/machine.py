@@ -4,22 +4,14 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.kernels.plugin import library_path
+from mindgen.profiling import MachineLimits
 
 _PROC_STAT = Path("/proc/stat")
 _PAUSE = 0.05  # the threads of the measurement spin for a while before they sleep
-
-
-@dataclass(frozen=True)
-class MachineLimits:
-    """Bytes read per second, and operations per second of bfloat16 products."""
-
-    read_bandwidth: float
-    product_rate: float
 
 
 class Machine:

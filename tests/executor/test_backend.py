@@ -183,7 +183,7 @@ def resident_bytes() -> int:
 
 
 def test_fused_groups_are_found(tmp_path):
-    """A decoder layer is seven kernels."""
+    """A decoder layer is eight kernels."""
     probe = Probe(make_model("qwen3-untied", tmp_path, torch.bfloat16), "bfloat16")
     kernels = plugin.load()
     probe.logits([[5, 6]])

@@ -145,6 +145,24 @@ def test_rotary_and_cache_is_bitwise_what_it_replaces(library: KernelLibrary, he
     plain.close()
 
 
+def test_a_rotated_query_that_is_used_before_the_write_is_not_fused(library: KernelLibrary):
+    graph = Graph(library)
+    query, key, cos = graph.input(F32, -1, 8), graph.input(F32, -1, 8), graph.input(F32, 50, 8)
+    at, cache, other = graph.input(DType.INT32, -1), graph.input(F32, 4, 4, 1, 8), graph.input(F32, 4, 4, 1, 8)
+    row = graph.node("Gather", cos, at, [0], [0], outputs=[rows(8)])
+    turned = graph.node("ApplyRotaryPosEmb", query, key, row, row, at, [2], outputs=[rows(8), rows(8)])
+    doubled = graph.node("Add", turned, turned, outputs=[rows(8)])
+    graph.node("ReshapeAndCache", turned + 1, key, cache, other, at, outputs=[rows(8)])
+    graph.compile(doubled)
+    rng = np.random.default_rng(5)
+    x, table, positions = random(rng, 3, 8), random(rng, 50, 8), np.array([1, 0, 7], np.int32)
+    caches = [np.zeros((4, 4, 1, 8), np.float32) for _ in range(2)]
+    c = table[positions]
+    expected = 2 * (x * c + np.concatenate([-x[:, 4:], x[:, :4]], axis=1) * c)
+    np.testing.assert_allclose(graph.run(x, x, table, positions, *caches)[0], expected, rtol=1e-5, atol=1e-5)
+    graph.close()
+
+
 def test_refusals(library: KernelLibrary):
     graph = Graph(library)
     x = graph.input(F32, -1, K)

@@ -169,6 +169,7 @@ void fuse_rotary_and_cache(Rewriter& r, int index) {
   // A row of cos and sin for each token, and not a whole table.
   if (r.producer(rotation.inputs[2], "Gather") == kNowhere || r.type(query).ndim != 2 || r.type(key).ndim != 2) return;
   if (r.type(value).ndim != 2 || cache.inputs[0] != rotation.outputs[1]) return;
+  if (r.is_used_before(rotation.outputs[0], index)) return;  // the fused op comes as late as the write
   const int64_t format = r.graph.scalar<int64_t>(rotation.inputs[5]);
   if (format != 2 && format != 3) return;
   Heads queries = find_heads(r, query), keys = find_heads(r, key);

@@ -26,6 +26,10 @@ class Rewriter {
     const std::vector<int>& users = uses_.users[value];
     return users.size() == 1 && !is_output(value) && is(users[0], op) ? users[0] : kNowhere;
   }
+  bool is_used_before(int value, int index) const {
+    const std::vector<int>& users = uses_.users[value];
+    return !users.empty() && users.front() < index;
+  }
   const mg_tensor_type& type(int value) const { return graph.values[value].type; }
   bool same_rows(int a, int b) const {
     const mg_tensor_type &left = type(a), &right = type(b);
