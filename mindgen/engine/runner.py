@@ -44,7 +44,8 @@ class Runner:
             self._kernels.num_threads = num_threads
         # Eager mode is the one in which graphs can be given to a backend.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-        mindspore.set_device("CPU")
+        if mindspore.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has run anything
+            mindspore.set_device("CPU")
         self._executor = backend.available(executor)
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
