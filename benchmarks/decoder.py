@@ -54,7 +54,7 @@ class Decoder:
                 y = outputs[N]
                 residual = y if name in ("out", "down") else None
                 calls.append(
-                    ("linear", inputs[K], K, w, bias if name == "qkv" else None, residual, y, rows, N, K, dtype)
+                    ("linear", inputs[K], K, w, bias if name == "qkv" else None, residual, y, rows, N, K, dtype, dtype)
                 )
         return bind(library, calls)
 

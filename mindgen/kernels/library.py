@@ -47,7 +47,7 @@ class _Buffer(c_void_p):
 _TYPES = {"p": _Buffer, "P": POINTER(c_void_p), "n": c_int64, "i": c_int, "f": c_float, "b": c_bool, "d": c_int}
 _SIGNATURES = {
     "matmul": "pppp nnnn bb d",
-    "linear": "pn pppp nnn d",
+    "linear": "pn pppp nnn dd",
     "linear_swiglu": "pn ppp nnn d",
     "grouped_matmul": "pppp nnnn b d",
     "add_lora": "pn pPpi pp nnnn d",

@@ -63,6 +63,23 @@ def test_swiglu(library: KernelLibrary, fuse):
     graph.close()
 
 
+def test_cast_to_float32(library: KernelLibrary, fuse):
+    graph = Graph(library, fuse)
+    half = DType.FLOAT16
+    x, w = graph.input(half, -1, K), graph.input(half, N, K)
+    product = graph.node("MatMul", x, w, [False], [True], outputs=[tensor_type(half, -1, N)])
+    graph.compile(graph.node("Cast", product, [43], outputs=[rows(N)]))
+    assert graph.kernels() == (["Linear"] if fuse else ["MatMul", "Cast"])
+    rng = np.random.default_rng(3)
+    for count in (1, 33):
+        a, b = random(rng, count, K).astype(np.float16), random(rng, N, K).astype(np.float16)
+        (y,) = graph.run(a, b)
+        expected = a.astype(np.float64) @ b.T.astype(np.float64)
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y, expected, rtol=1e-5 if fuse else 1e-3, atol=1e-5 if fuse else 1e-2)
+    graph.close()
+
+
 def test_a_product_used_twice_is_not_fused_away(library: KernelLibrary):
     graph = Graph(library)
     x, w, bias = graph.input(F32, -1, K), graph.input(F32, N, K), graph.input(F32, N)

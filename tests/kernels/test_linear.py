@@ -29,7 +29,7 @@ def check_linear(library, dtype, M, N, K, *, with_bias, residual):
     bias = random_buffer(rng, N, dtype) if with_bias else None
     added = random_buffer(rng, (M, N), dtype, 8.0) if residual else None
     y = added.copy() if residual == "y" else empty_buffer((M, N), dtype)
-    arguments = (x, K + NARROW, w, bias, y if residual == "y" else added, y, M, N, K, DTYPES[dtype])
+    arguments = (x, K + NARROW, w, bias, y if residual == "y" else added, y, M, N, K, DTYPES[dtype], DTYPES[dtype])
     library.call("linear", *arguments)
 
     x, w, bias, added = values(dtype, x[:, :K], w, bias, added)
@@ -98,6 +98,24 @@ def test_several_chunks_of_rows(kernels, dtype):
     check_swiglu(kernels, dtype, 1043, 140, 66, with_bias=True)
 
 
+@rows
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_as_they_are(kernels, dtype, M):
+    rng = np.random.default_rng(M)
+    N, K = 133, 200
+    x, w, bias = (random_buffer(rng, shape, dtype) for shape in [(M, K), (N, K), N])
+    y = np.full((M, N), np.nan, np.float32)
+    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype], DTYPES["float32"])
+    x, w, bias = values(dtype, x, w, bias)
+    expected = x @ w.T + bias
+    assert np.all(np.abs(y - expected) <= error_bound(x, w, bias, expected, "float32"))
+
+
+def test_other_dtypes_of_y_are_refused(kernels):
+    with pytest.raises(KernelError, match="^linear: y_dtype must be dtype or float32"):
+        kernels.call("linear", None, 1, None, None, None, None, 0, 0, 1, DTYPES["float16"], DTYPES["bfloat16"])
+
+
 @dtypes
 @rows
 def test_bare_linear_is_matmul(kernels, dtype, M):
@@ -106,7 +124,7 @@ def test_bare_linear_is_matmul(kernels, dtype, M):
     x, w, bias = (random_buffer(rng, shape, dtype) for shape in [(M, K), (N, K), N])
     product, y = empty_buffer((M, N), dtype), empty_buffer((M, N), dtype)
     kernels.call("matmul", x, w, bias, product, 1, M, N, K, False, True, DTYPES[dtype])
-    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype])
+    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype], DTYPES[dtype])
     assert np.array_equal(product, y)
 
 
@@ -127,14 +145,14 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, dtype, M):
 
 def test_nothing_to_do(kernels):
     for M, N in [(0, 1), (1, 0)]:
-        kernels.call("linear", None, 1, None, None, None, None, M, N, 1, DTYPES["float32"])
+        kernels.call("linear", None, 1, None, None, None, None, M, N, 1, DTYPES["float32"], DTYPES["float32"])
         kernels.call("linear_swiglu", None, 1, None, None, None, M, N, 1, DTYPES["float32"])
 
 
 @dtypes
 def test_depth_of_nothing(kernels, dtype):
     y, residual = empty_buffer((3, 2), dtype), random_buffer(np.random.default_rng(0), (3, 2), dtype)
-    kernels.call("linear", None, 0, None, None, residual, y, 3, 2, 0, DTYPES[dtype])
+    kernels.call("linear", None, 0, None, None, residual, y, 3, 2, 0, DTYPES[dtype], DTYPES[dtype])
     assert np.array_equal(y, residual)
 
 
@@ -149,6 +167,6 @@ BAD_CALLS = [
 @pytest.mark.parametrize("arguments, x_step, message", BAD_CALLS)
 def test_bad_arguments(kernels, arguments, x_step, message):
     with pytest.raises(KernelError, match=f"^linear: {message}"):
-        kernels.call("linear", None, x_step, None, None, None, None, *arguments)
+        kernels.call("linear", None, x_step, None, None, None, None, *arguments, DTYPES["float32"])
     with pytest.raises(KernelError, match=f"^linear_swiglu: {message}"):
         kernels.call("linear_swiglu", None, x_step, None, None, None, *arguments)

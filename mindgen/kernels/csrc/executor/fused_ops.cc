@@ -18,7 +18,7 @@ int run_linear(Graph& graph, const Node& node) {
   const Tensor &x = graph.tensor(node.inputs[0]), &w = graph.tensor(node.inputs[1]);
   const Tensor& y = graph.tensor(node.outputs[0]);
   return mg_linear(x.data, x.step, w.data, data_or_null(graph, node.inputs[2]), data_or_null(graph, node.inputs[3]),
-                   y.data, y.shape.first(), y.shape.last(), w.shape.last(), y.dtype);
+                   y.data, y.shape.first(), y.shape.last(), w.shape.last(), x.dtype, y.dtype);
 }
 
 // y (T, N) from x (T, K) and w (2N, K)

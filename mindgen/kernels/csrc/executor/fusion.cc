@@ -34,6 +34,18 @@ void fuse_bias(Rewriter& r, int index) {
   }
 }
 
+// Cast(Linear(x, w, bias)) to float32: the sums as they are.
+void fuse_cast(Rewriter& r, int index) {
+  if (!r.is(index, "Cast")) return;
+  const Node cast = r.node(index);
+  const int linear = r.producer(cast.inputs[0], "Linear");
+  if (linear == kNowhere || r.only_user(cast.inputs[0], "Cast") != index) return;
+  Node fused = r.node(linear);
+  if (!r.graph.is_none(fused.inputs[3]) || r.type(cast.outputs[0]).dtype != MG_FLOAT32) return;
+  fused.outputs = cast.outputs;
+  r.replace({linear, index}, fused);
+}
+
 // Swiglu(Linear(x, w, bias))
 void fuse_swiglu(Rewriter& r, int index) {
   if (!r.is(index, "Swiglu")) return;
@@ -193,8 +205,8 @@ void fuse_rotary_and_cache(Rewriter& r, int index) {
 }  // namespace
 
 void fuse(Graph& graph) {
-  Pattern* const patterns[] = {fuse_linear, fuse_bias,             fuse_lora,
-                               fuse_swiglu, fuse_rotary_and_cache, fuse_residual};
+  Pattern* const patterns[] = {fuse_linear,           fuse_bias,     fuse_lora, fuse_swiglu,
+                               fuse_rotary_and_cache, fuse_residual, fuse_cast};
   for (Pattern* pattern : patterns) {
     Rewriter rewriter(graph);
     for (int index = 0; index < rewriter.num_nodes(); index++) pattern(rewriter, index);

@@ -34,7 +34,7 @@ const Op* find_op(const std::string& name);
 
 // fused_ops.cc: ops that fusion puts in the place of several.
 namespace fused {
-extern const Op linear;           // x, w, bias or none, residual or none -> y
+extern const Op linear;           // x, w, bias or none, residual or none -> y, possibly float32
 extern const Op linear_swiglu;    // x, w, bias or none -> y
 extern const Op rotary_and_cache; // query, key, value, cos, sin, slots, caches (2), gammas (2) or none, epsilon,
                                   // interleaved -> query

@@ -43,10 +43,11 @@ int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t b
 }
 
 int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
-              int64_t N, int64_t K, mg_dtype dtype) {
+              int64_t N, int64_t K, mg_dtype dtype, mg_dtype y_dtype) {
   if (check_linear("linear", x, x_step, w, y, M, N, K, dtype) != MG_OK) return MG_ERROR;
+  if (y_dtype != dtype && y_dtype != MG_FLOAT32) return fail("linear: y_dtype must be dtype or float32");
   if (M == 0 || N == 0) return MG_OK;
-  return kernels().linear(x, x_step, w, bias, residual, y, M, N, K, dtype);
+  return kernels().linear(x, x_step, w, bias, residual, y, M, N, K, dtype, y_dtype);
 }
 
 int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,

@@ -14,9 +14,9 @@ void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, 
   });
 }
 
-template <class T>
+template <class T, class Y>
 void multiply_weights(const void* x, int64_t x_step, const void* w, int64_t weight_rows, int64_t M, int64_t K,
-                      const Epilogue<T>& epilogue) {
+                      const Epilogue<T, Y>& epilogue) {
   multiply(Matrix<T>{(const T*)x, M, K, x_step, false}, whole_matrix((const T*)w, weight_rows, K, false), epilogue,
            useful_threads(M * weight_rows * K));
 }
@@ -33,10 +33,14 @@ int matmul(const void* x, const void* w, const void* bias, void* y, int64_t batc
 }
 
 int linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
-           int64_t N, int64_t K, mg_dtype dtype) {
+           int64_t N, int64_t K, mg_dtype dtype, mg_dtype y_dtype) {
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    multiply_weights(x, x_step, w, N, M, K, Epilogue<T>{(T*)y, N, N, (const T*)bias, (const T*)residual});
+    const auto write_as = [&](auto y_type) {
+      using Y = decltype(y_type);
+      multiply_weights(x, x_step, w, N, M, K, Epilogue<T, Y>{(Y*)y, N, N, (const T*)bias, (const Y*)residual});
+    };
+    y_dtype == dtype ? write_as(T()) : write_as(float());
   });
   return MG_OK;
 }

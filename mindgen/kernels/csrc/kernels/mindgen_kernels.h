@@ -37,9 +37,9 @@ int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t b
               int64_t K, bool transpose_x, bool transpose_w, mg_dtype dtype);
 
 // y (M, N) = x (M, K) w (N, K)^T + bias (N) or NULL + residual (M, N) or NULL. y may be the residual. Rows of x are
-// x_step elements apart. float32, bfloat16, float16.
+// x_step elements apart. float32, bfloat16, float16; y and residual may also be float32 where the rest is not.
 int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
-              int64_t N, int64_t K, mg_dtype dtype);
+              int64_t N, int64_t K, mg_dtype dtype, mg_dtype y_dtype);
 
 // y (M, N) = silu(x w[:N]^T + bias[:N]) * (x w[N:]^T + bias[N:]); w (2N, K), bias (2N) or NULL; else as mg_linear.
 int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,

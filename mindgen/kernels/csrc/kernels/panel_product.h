@@ -17,6 +17,7 @@ template <class Block, class T, class Y>
 class PanelProduct {
   using Units = typename Block::Units;
   static constexpr int64_t kChunkPanels = 512 / kWidth;  // the sums of so many with a block of weights fit in L2
+  static constexpr int64_t kThreadBlocks = 4;            // or a multiple, so that all threads end together
   static constexpr int64_t kLoneSliceUnits = 1024;       // fit in L2, which will do when there are no other panels
 
   const Matrix<T> x_, w_;
@@ -49,15 +50,17 @@ class PanelProduct {
  private:
   void multiply_chunk() {
     const int64_t columns = epilogue_.columns;
-    const int64_t row_blocks = ceil_divide(columns * epilogue_.parts(), Block::kBlockRows);
-    const int64_t row_step = round_up(ceil_divide(columns, row_blocks), Block::kRows);
+    const int64_t fewest_blocks = ceil_divide(columns * epilogue_.parts(), Block::kBlockRows);
+    const int64_t row_step =
+        round_up(ceil_divide(columns, round_up(fewest_blocks, kThreadBlocks * threads_)), Block::kRows);
+    const int64_t row_blocks = ceil_divide(columns, row_step);
     // Few rows of weights, as in a low-rank adapter, leave the panels to share out.
     const int64_t panel_groups = ceil_divide(panels_, Block::kPanels);
     const int64_t panel_blocks = smaller(panel_groups, ceil_divide(4 * threads_, row_blocks));
     const int64_t panel_step = ceil_divide(panel_groups, panel_blocks) * Block::kPanels;
     const int64_t parts = ceil_divide(panels_, panel_step);
     parallel_for(panels_, threads_, [&](int64_t p) { pack(p); });
-    parallel_for(ceil_divide(columns, row_step) * parts, threads_, [&](int64_t i) {
+    parallel_for(row_blocks * parts, threads_, [&](int64_t i) {
       const int64_t row = i / parts * row_step, p = i % parts * panel_step;
       multiply_block(row, smaller(row_step, columns - row), p, smaller(panel_step, panels_ - p));
     });
@@ -87,7 +90,7 @@ class PanelProduct {
       for (int part = 0; part < epilogue_.parts(); part++) {
         const int64_t part_row = part * epilogue_.columns + row;
         const T* next = part + 1 < epilogue_.parts() ? w_.at(part_row + epilogue_.columns, u * Units::kElements)
-                        : last                       ? w_.at(row + rows, 0)
+                        : last                       ? w_.at(row + threads_ * rows, 0)  // most likely
                                                      : w_.at(row, (u + slice_units_) * Units::kElements);
         multiply_slice(part_row, rows, first_panel, panels, u, next, sums + part * part_step, sum_step);
       }
