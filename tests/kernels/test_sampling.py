@@ -187,11 +187,11 @@ def test_logprobs_equal_log_softmax_before_processors(kernels, vocab_size, count
     sampled = Sampler(kernels).sample(logits, rows)
     scored = Sampler(kernels).score(logits, [token.token_id for token in sampled], count)
     assert scored == sampled
-    for row, token in zip(expected, sampled, strict=True):
+    for row, values, token in zip(expected, logits, sampled, strict=True):
         np.testing.assert_allclose(token.logprob, row[token.token_id], rtol=1e-6, atol=1e-6)
-        assert token.rank == (row >= row[token.token_id]).sum()
+        assert token.rank == (values >= values[token.token_id]).sum()
         wanted = vocab_size if count < 0 else min(count, vocab_size)
-        best = np.argsort(-row, kind="stable")[:wanted]
+        best = np.argsort(-values, kind="stable")[:wanted]
         assert list(token.top_logprobs) == best.tolist()
         np.testing.assert_allclose(list(token.top_logprobs.values()), row[best], rtol=1e-6, atol=1e-6)
 

@@ -22,10 +22,10 @@ static inline int append(void* to, V values, uint32_t mask) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)mask, bit_cast<__m512i>(values)));
   return __builtin_popcount(mask);
 #else
-  int32_t lanes[kWidth];
+  uint32_t lanes[kWidth];
   memcpy(lanes, &values, sizeof(values));
   int count = 0;
-  for (; mask != 0; mask &= mask - 1) ((int32_t*)to)[count++] = lanes[__builtin_ctz(mask)];
+  for (; mask != 0; mask &= mask - 1) memcpy((char*)to + 4 * count++, &lanes[__builtin_ctz(mask)], 4);
   return count;
 #endif
 }
@@ -87,11 +87,11 @@ struct Bracket {
   double above;
 };
 
-// Of descending pivots, those that enclose the key at which the weight reaches the target.
+// Of descending pivots, the last -inf, those that enclose the key at which the weight reaches the target.
 static inline Bracket enclose(const float* pivots, const double* above, double target) {
   int j = 0;
-  while (j < kPivots && above[j] < target) j++;
-  return {j < kPivots ? pivots[j] : -INFINITY, j > 0 ? pivots[j - 1] : INFINITY, j > 0 ? above[j - 1] : 0};
+  while (j < kPivots - 1 && above[j] < target) j++;
+  return {pivots[j], j > 0 ? pivots[j - 1] : INFINITY, j > 0 ? above[j - 1] : 0};
 }
 
 // The elements within the bracket; load_pair may read the shortlist itself.
