@@ -1,49 +1,193 @@
 """How a request's next tokens are chosen."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from mindgen.errors import RequestError
+from mindgen.sampling_checks import require_integer, require_number, require_strings, require_tokens
+
+GREEDY_BELOW = 1e-5  # temperatures that are as good as 0
+_GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """Validated sampling parameters, with vLLM's names and meanings.
 
     Attributes:
-        max_tokens: how many tokens to generate at most.
+        n: how many outputs the request returns.
+        best_of: how many are generated, of which the n likeliest are returned; the width of a beam search. None is n.
         temperature: 0 is greedy; else logits are divided by it.
         top_k: sample among the k likeliest tokens; 0 or -1 is all.
         top_p: sample among the fewest tokens whose probabilities reach p; the token that crosses p is kept.
+        min_p: sample among the tokens of at least this share of the likeliest's probability.
+        typical_p: sample among the tokens nearest to the expected information whose probabilities reach p
+            (arXiv:2202.00666).
         repetition_penalty: > 1 makes tokens of the prompt and the output less likely (CTRL, arXiv:1909.05858).
-        seed: of this request alone; None draws a fresh one.
+        presence_penalty: taken from the logits of the output's tokens.
+        frequency_penalty: taken from them for each time that they occur.
+        seed: of this request alone, that of output i being seed + i; None or -1 draws a fresh one.
+        max_tokens: how many tokens to generate at most; None is as many as the context holds.
+        min_tokens: how many to generate before the end of sequence or a stop token may come.
+        stop: texts that end the output.
+        stop_token_ids: tokens that end it.
         ignore_eos: go on to max_tokens even past the end-of-sequence token.
+        logit_bias: what is added to tokens' logits.
+        bad_words: texts whose last token is never generated after the others.
+        allowed_token_ids: the only tokens that may be generated.
+        logprobs: how many of the likeliest tokens to report with their log-probabilities, beside the chosen one's;
+            -1 is all of them, None not even the chosen one's.
+        prompt_logprobs: the same for the tokens of the prompt.
+        use_beam_search: search for the likeliest outputs, with max(n, best_of) beams.
+        length_penalty: power of the length that a beam's log-probability is divided by.
+        early_stopping: whether a beam search ends with as many finished outputs as beams; False looks whether a
+            better one is likely, "never" whether it is possible.
+        skip_special_tokens: leave them out of the text.
+        include_stop_str_in_output: leave the stop text at the text's end.
+        guided_json, guided_regex, guided_choice, guided_grammar: what the text must follow; one of them at most.
+        num_speculative_tokens: guessed in each step from what followed the last tokens before; 0 guesses none.
+        prompt_lookup_max: how many of the last tokens to look for at most.
+        deadline_seconds: after which the request ends with what it has.
+        priority: requests of lower values go first.
 
     Raises:
-        RequestError: a value is outside its range.
+        RequestError: a value is outside its range, or does not go with another.
     """
 
-    max_tokens: int = 16
+    n: int = 1
+    best_of: int | None = None
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    stop: str | Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
+    logit_bias: Mapping[int, float] | None = None
+    bad_words: Sequence[str] = ()
+    allowed_token_ids: Sequence[int] | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: Sequence[str] | None = None
+    guided_grammar: str | None = None
+    num_speculative_tokens: int = 0
+    prompt_lookup_max: int = 3
+    deadline_seconds: float | None = None
+    priority: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
-        _require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "0 (greedy) or more")
-        _require(self.top_k >= -1, "top_k", self.top_k, "0 or -1 (all tokens) or at least 1")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        penalty = self.repetition_penalty
-        _require(0 < penalty < float("inf"), "repetition_penalty", penalty, "above 0")
-        _require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
+        self._normalize()
+        self._check_ranges()
+        self._check_lists()
+        self._check_combinations()
 
     @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def num_sequences(self) -> int:
+        """How many outputs are generated: best_of, or the width of a beam search."""
+        return self.best_of or self.n
+
+    def sample_seed(self, index: int, fallback: int) -> int:
+        """The seed of the output of that index; `fallback` stands in where the request has none."""
+        return ((fallback if self.seed is None else self.seed) + index) % 2**64
+
+    def _normalize(self) -> None:
+        """One form of what may be given in several."""
+        as_tuples = {"stop": self.stop, "stop_token_ids": self.stop_token_ids, "bad_words": self.bad_words}
+        for name, value in as_tuples.items():
+            value = () if value is None else (value,) if isinstance(value, str) else value
+            object.__setattr__(self, name, _as_tuple(name, value))
+        for name in ("allowed_token_ids", "guided_choice"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _as_tuple(name, value))
+        if isinstance(self.logit_bias, Mapping):
+            object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        if self.seed == -1:
+            object.__setattr__(self, "seed", None)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is True:
+                object.__setattr__(self, name, 1)
+
+    def _check_ranges(self) -> None:
+        require_integer("n", self.n, 1)
+        require_integer("best_of", self.best_of, 1, optional=True)
+        require_number("temperature", self.temperature, 0, expected="0 (greedy) or more")
+        require_integer("top_k", self.top_k, -1, expected="0 or -1 (all tokens) or at least 1")
+        require_number("top_p", self.top_p, 0, 1, above=True)
+        require_number("min_p", self.min_p, 0, 1)
+        require_number("typical_p", self.typical_p, 0, 1, above=True)
+        require_number("repetition_penalty", self.repetition_penalty, 0, above=True)
+        require_number("presence_penalty", self.presence_penalty, -2, 2)
+        require_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        require_integer("seed", self.seed, 0, 2**64 - 1, optional=True)
+        require_integer("max_tokens", self.max_tokens, 1, optional=True)
+        require_integer("min_tokens", self.min_tokens, 0)
+        require_integer("logprobs", self.logprobs, -1, optional=True)
+        require_integer("prompt_logprobs", self.prompt_logprobs, -1, optional=True)
+        require_number("length_penalty", self.length_penalty)
+        require_integer("num_speculative_tokens", self.num_speculative_tokens, 0)
+        require_integer("prompt_lookup_max", self.prompt_lookup_max, 1)
+        require_number("deadline_seconds", self.deadline_seconds, 0, above=True, optional=True)
+        require_integer("priority", self.priority)
+        if self.early_stopping not in (True, False, "never"):
+            raise RequestError(f"early_stopping must be True, False or 'never', not {self.early_stopping!r}")
+
+    def _check_lists(self) -> None:
+        require_strings("stop", self.stop)
+        require_strings("bad_words", self.bad_words)
+        require_tokens("stop_token_ids", self.stop_token_ids)
+        if self.allowed_token_ids is not None:
+            require_tokens("allowed_token_ids", self.allowed_token_ids)
+            if not self.allowed_token_ids:
+                raise RequestError("allowed_token_ids must not be empty: None allows all tokens")
+        if self.logit_bias is not None:
+            if not isinstance(self.logit_bias, Mapping):
+                raise RequestError(f"logit_bias must map token ids to numbers, not be {self.logit_bias!r}")
+            require_tokens("logit_bias", tuple(self.logit_bias))
+            for token_id, bias in self.logit_bias.items():
+                require_number(f"logit_bias of token {token_id}", bias)
+
+    def _check_combinations(self) -> None:
+        if self.num_sequences < self.n:
+            raise RequestError(f"best_of must be at least n, which is {self.n}, not {self.best_of}")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise RequestError(f"min_tokens must be at most max_tokens, {self.max_tokens}, not {self.min_tokens}")
+        if self.is_greedy and self.num_sequences > 1 and not self.use_beam_search:
+            name = "n" if self.best_of is None else "best_of"
+            raise RequestError(f"{name} must be 1 at temperature 0, where all outputs are the same, not more: "
+                               f"{self.num_sequences}")  # fmt: skip
+        guides = [name for name in _GUIDES if getattr(self, name) is not None]
+        if len(guides) > 1:
+            raise RequestError(f"at most one of {', '.join(_GUIDES)} may be given, not {' and '.join(guides)}")
+        if self.use_beam_search and self.num_speculative_tokens > 0:
+            raise RequestError("num_speculative_tokens must be 0 with use_beam_search")
 
 
-def _require(valid: bool, field: str, value: object, expected: str) -> None:
-    if not valid:
-        raise RequestError(f"{field} must be {expected}, not {value}")
+def field_names() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(SamplingParams))
+
+
+def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(value)
+    except TypeError:
+        raise RequestError(f"{name} must be a list, not {value!r}") from None

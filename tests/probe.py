@@ -8,6 +8,7 @@ from mindgen.adapters.loader import load_adapter
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.runner import Runner
+from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.scheduler import ScheduledSequence
 from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
@@ -44,7 +45,7 @@ class Probe:
             token_ids=list(token_ids),
             params=SamplingParams(),
             max_len=len(token_ids) + 80,
-            generator=np.random.default_rng(0),
+            sampling_row=SamplingRow(SamplingParams(), token_ids, vocab_size=1, seed=0),
             metrics=RequestMetrics(0.0),
             adapter_slot=slot,
         )

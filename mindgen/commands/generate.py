@@ -1,7 +1,6 @@
 """`mindgen generate`, which run_generate.py is: prompts in, text or JSON lines out, streamed as it comes."""
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from mindgen.commands.prediction_output import RunReport, open_output, parse_tar
 from mindgen.commands.profile_report import report_profile
 from mindgen.config import GenerationSettings, Settings, load_settings
 from mindgen.errors import ConfigError, RequestError, UsageError
+from mindgen.sampling_aliases import translate_options
 from mindgen.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def run(arguments: argparse.Namespace, started: float) -> None:
         raise ConfigError("use_parallel: this version runs on one process only; leave it False")
     prompts = _read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
-    params = _sampling_params(settings.generation)
+    _sampling_params(settings.generation)  # mistakes need not wait for the model
     target = parse_target(arguments.output)
     report = RunReport(started)
     llm = _load(settings, report)
-    all_params = [_within_max_length(params, settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+    params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
     with open_output(target) as output, _profiled(llm, arguments.profile):
-        for chunk in llm.stream(prompts, all_params, adapter_ids):
+        for chunk in llm.stream(prompts, params, adapter_ids):
             output.write(prompts, chunk)
             report.add(chunk)
     report.print()
@@ -147,28 +147,11 @@ def _adapter_ids(adapter_id: str | list[str] | None, num_prompts: int) -> list[s
     return [None if name == BASE_NAME else name for name in ids]
 
 
-def _sampling_params(generation: GenerationSettings) -> SamplingParams:
-    max_tokens = generation.max_new_tokens
-    return SamplingParams(
-        max_tokens=_DEFAULT_NEW_TOKENS if max_tokens is None else max_tokens,
-        temperature=generation.temperature if generation.do_sample else 0.0,
-        top_k=generation.top_k,
-        top_p=generation.top_p,
-        repetition_penalty=generation.repetition_penalty,
-        seed=generation.seed,
-    )
-
-
-def _within_max_length(params: SamplingParams, generation: GenerationSettings, prompt_len: int) -> SamplingParams:
-    """The parameters for a prompt of that many tokens, where max_length counts and max_new_tokens is not given."""
-    if generation.max_new_tokens is not None or generation.max_length is None:
-        return params
-    max_tokens = generation.max_length - prompt_len
-    if max_tokens < 1:
-        raise RequestError(
-            f"max_length {generation.max_length} leaves nothing to generate: the prompt has {prompt_len}"
-        )
-    return dataclasses.replace(params, max_tokens=max_tokens)
+def _sampling_params(generation: GenerationSettings, prompt_len: int = 0) -> SamplingParams:
+    options = generation.model_dump(exclude_none=True)
+    if not {"max_length", "max_new_tokens"} & options.keys():
+        options["max_new_tokens"] = _DEFAULT_NEW_TOKENS
+    return translate_options(options, prompt_len)
 
 
 def _boolean(text: str) -> bool:

@@ -1,5 +1,6 @@
 """The engine: takes token ids in, gives token ids out, many requests at a time."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,10 +15,12 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.runner import Runner
-from mindgen.engine.sampler import sample
+from mindgen.engine.sampler import Sampler
+from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.scheduler import ScheduledSequence, Scheduler
 from mindgen.engine.sequence import Sequence
 from mindgen.errors import AdapterError, ConfigError, RequestError
+from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
@@ -49,13 +52,14 @@ class Engine:
         self._max_rank = 0  # until the first request for an adapter makes room for them
         self._block_manager = BlockManager(cache.num_blocks, cache.block_size)
         self._scheduler = Scheduler(config, self._block_manager)
+        self._sampler = Sampler(plugin.load())
         self._num_requests = 0
 
     def add_request(self, token_ids: list[int], params: SamplingParams, adapter_id: str | None = None) -> Sequence:
         """Queues a request; the Sequence returned grows as `step` is called.
 
         Raises:
-            RequestError: the prompt is empty, too long, or holds ids outside the vocabulary.
+            RequestError: the prompt is empty or too long, or it or the parameters hold ids outside the vocabulary.
             UnknownAdapterError: there is no such adapter.
             AdapterError: the adapter cannot be served.
         """
@@ -68,7 +72,9 @@ class Engine:
             )
         if not 0 <= min(token_ids) <= max(token_ids) < self._model_config.vocab_size:
             raise RequestError(f"the prompt has token ids outside the vocabulary of {self._model_config.vocab_size}")
-        max_len = min(len(token_ids) + params.max_tokens, self.max_model_len)
+        max_len = self.max_model_len
+        if params.max_tokens is not None:
+            max_len = min(len(token_ids) + params.max_tokens, max_len)
         if self._block_manager.num_needed(max_len) > self._block_manager.num_blocks:
             capacity = self._block_manager.num_blocks * self._config.block_size
             raise RequestError(f"the request may need {max_len} tokens of KV cache, of {capacity}: raise num_blocks")
@@ -77,7 +83,13 @@ class Engine:
             token_ids=list(token_ids),
             params=params,
             max_len=max_len,
-            generator=np.random.default_rng(params.seed),
+            sampling_row=SamplingRow(
+                params,
+                token_ids,
+                self._model_config.vocab_size,
+                params.sample_seed(0, fallback=secrets.randbits(64)),
+                eos_token_ids=self._model_config.eos_token_ids,
+            ),
             metrics=RequestMetrics(arrival_time=time.perf_counter()),
             adapter_id=adapter_id,
             adapter_slot=self._adapter_slot(adapter_id),
@@ -112,14 +124,19 @@ class Engine:
         return self._postprocess([scheduled[place] for place in batch.order], logits)
 
     def _postprocess(self, entries: list[ScheduledSequence], logits: np.ndarray) -> list[Sequence]:
-        advanced = []
-        for (sequence, num_tokens), row in zip(entries, logits, strict=True):
+        for sequence, num_tokens in entries:
             sequence.num_computed_tokens += num_tokens
-            if sequence.num_uncomputed_tokens > 0:  # a chunk of a prompt: its logits answer nothing yet
-                continue
-            sequence.token_ids.append(sample(row, sequence))
+        # The logits of a chunk of a prompt answer nothing yet.
+        ready = [place for place, (sequence, _) in enumerate(entries) if sequence.num_uncomputed_tokens == 0]
+        advanced = [entries[place].sequence for place in ready]
+        logits = logits if len(ready) == len(entries) else logits[ready]
+        sampled = self._sampler.sample(logits, [sequence.sampling_row for sequence in advanced])
+        for sequence, token in zip(advanced, sampled, strict=True):
+            if token.error is not None:
+                raise RequestError(f"request {sequence.request_id}: {token.error}")
+            sequence.token_ids.append(token.token_id)
+            sequence.sampling_row.append(token.token_id)
             self._finish_if_done(sequence)
-            advanced.append(sequence)
         return advanced
 
     def _finish_if_done(self, sequence: Sequence) -> None:

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from mindgen.engine.sampling_row import SamplingRow
 from mindgen.outputs import RequestMetrics
 from mindgen.sampling_params import SamplingParams
 
@@ -14,6 +13,7 @@ class Sequence:
 
     Attributes:
         token_ids: the prompt's, then the generated ones.
+        sampling_row: what the sampler knows of it.
         adapter_slot: its adapter's slot in the LoRA weights; 0 is the base model.
         block_table: the KV blocks it owns, in order.
         num_computed_tokens: tokens whose keys and values are in the cache.
@@ -24,7 +24,7 @@ class Sequence:
     token_ids: list[int]
     params: SamplingParams
     max_len: int
-    generator: np.random.Generator
+    sampling_row: SamplingRow
     metrics: RequestMetrics
     adapter_id: str | None = None
     adapter_slot: int = 0

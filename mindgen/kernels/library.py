@@ -6,7 +6,7 @@ Buffers are passed as addresses: an int, or a numpy array (contiguous), or None 
 import ctypes
 import enum
 import mmap
-from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any, ClassVar
 
 from mindgen.errors import KernelError
@@ -44,7 +44,10 @@ class _Buffer(c_void_p):
 
 
 # One letter per parameter, as in the header.
-_TYPES = {"p": _Buffer, "P": POINTER(c_void_p), "n": c_int64, "i": c_int, "f": c_float, "b": c_bool, "d": c_int}
+_TYPES = {
+    "p": _Buffer, "P": POINTER(c_void_p), "n": c_int64, "u": c_uint64, "i": c_int, "f": c_float, "b": c_bool,
+    "d": c_int,
+}  # fmt: skip
 _SIGNATURES = {
     "matmul": "pppp nnnn bb d",
     "linear": "pn pppp nnn dd",
@@ -68,6 +71,8 @@ _SIGNATURES = {
     "concat": "Pp i p n",
     "split": "pPp i n",
     "copy": "pp n",
+    "sample": "ppppp nnn",
+    "philox_uniforms": "uu p n",
 }
 
 

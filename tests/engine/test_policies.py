@@ -1,6 +1,5 @@
 """Scheduler, block manager and batch: device-free, checked after every step."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.scheduler import ScheduledSequence, Scheduler
 from mindgen.engine.sequence import Sequence
 from mindgen.errors import ConfigError
@@ -23,7 +23,7 @@ def make_sequence(request_id: int, prompt_len: int, max_tokens: int, slot: int =
         token_ids=list(range(100 * request_id, 100 * request_id + prompt_len)),
         params=SamplingParams(),
         max_len=prompt_len + max_tokens,
-        generator=np.random.default_rng(0),
+        sampling_row=SamplingRow(SamplingParams(), [], vocab_size=1, seed=0),
         metrics=RequestMetrics(0.0),
         adapter_slot=slot,
     )

@@ -22,7 +22,8 @@
   apply(silu)                     \
   apply(add)                      \
   apply(mul)                      \
-  apply(cast)
+  apply(cast)                     \
+  apply(sample)
 
 namespace mindgen {
 

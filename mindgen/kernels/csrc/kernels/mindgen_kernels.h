@@ -140,6 +140,47 @@ int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y,
 int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer);
 int mg_split(const void* x, void* const* parts, const int64_t* inner, int num_parts, int64_t outer);
 
+// How a row of logits gives a token.
+typedef enum {
+  MG_SAMPLE,  // draws one; the likeliest, and of equal ones that of the lowest id, at temperature 0
+  MG_SCORE,   // takes `token`, to tell its log-probability
+  MG_BEAM     // gives the num_logprobs best by processed log-probability, as the top tokens
+} mg_sampling_mode;
+
+typedef enum { MG_SAMPLED, MG_NOT_FINITE, MG_NOTHING_ALLOWED } mg_sampling_status;
+
+// Applied in this order: masks, bans, biases, penalties, temperature, min_p, typical_p, top_k, top_p.
+typedef struct {
+  const uint32_t* allowed;     // masks of V bits, the lowest of a word first, set where allowed; or NULL
+  const uint32_t* grammar;
+  const int32_t* banned;
+  const int32_t* bias_tokens;
+  const float* biases;
+  const int32_t* prompt;       // tokens may repeat
+  const int32_t* output;
+  uint64_t seed, position;     // of the uniform number, mg_philox_uniforms(seed, position)
+  int32_t mode, token, num_logprobs;  // -1 logprobs: none, not even the chosen token's
+  int32_t num_banned, num_biases, num_prompt, num_output;
+  int32_t top_k;               // 0 is all
+  float temperature, top_p, min_p, typical_p;  // 1, 0 and 1 are all
+  float repetition_penalty;    // of tokens of prompt and output; 1 is none
+  float presence_penalty, frequency_penalty;  // of the output's; 0 is none
+} mg_sampling_row;
+
+typedef struct {
+  int32_t status, token;
+  int32_t rank;  // how many logits are at least this token's
+  float logprob;
+} mg_sampled_token;
+
+// sampled (B) from the rows of logits (B, V). Of rows with num_logprobs > 0 also the likeliest tokens and their
+// log-probabilities, before any processor, (B, max_logprobs); -1 where there are no more.
+int mg_sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token* sampled, int32_t* top_tokens,
+              float* top_logprobs, int64_t max_logprobs, int64_t B, int64_t V);
+
+// uniforms[i] = the first of numpy.random.Generator(numpy.random.Philox(key=seed, counter=position + i)).random()
+int mg_philox_uniforms(uint64_t seed, uint64_t position, double* uniforms, int64_t count);
+
 int mg_copy(const void* x, void* y, int64_t bytes); // what Reshape comes down to
 
 #ifdef __cplusplus

@@ -5,7 +5,9 @@
 
 namespace mindgen {
 
-enum Scratch { kScratchInputs, kScratchWeights, kScratchSums, kScratchLowRank, kScratchCount };
+enum Scratch {
+  kScratchInputs, kScratchWeights, kScratchSums, kScratchLowRank, kScratchLogits, kScratchHistory, kScratchCount
+};
 
 // This thread's buffer of that use, at least so large, aligned to 64 bytes. Its contents do not survive the call.
 void* scratch(Scratch use, size_t bytes);

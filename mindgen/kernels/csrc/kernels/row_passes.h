@@ -1,0 +1,153 @@
+// Passes over a row of logits, block by block.
+#pragma once
+#include <math.h>
+
+#include "simd.h"
+
+namespace mindgen::MG_ISA {
+
+constexpr int64_t kBlock = 256;
+
+static inline int64_t num_blocks(int64_t count) { return (count + kBlock - 1) / kBlock; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline intv lane_numbers() {
+  intv numbers;
+  for (int i = 0; i < kWidth; i++) numbers[i] = i;
+  return numbers;
+}
+
+// One bit for each lane of a comparison's result, the first lane's lowest.
+static inline uint32_t bits_of(intv mask) {
+#if defined(__AVX512BF16__)
+  return _mm512_movepi32_mask(bit_cast<__m512i>(mask));
+#elif defined(__AVX2__)
+  return (uint32_t)_mm256_movemask_ps(bit_cast<__m256>(mask));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kWidth; i++) bits |= (mask[i] & 1u) << i;
+  return bits;
+#endif
+}
+
+// -inf from count elements on.
+static inline floatv load_logits(const float* x, int64_t count) {
+  if (count >= kWidth) return load(x);
+  return select(lane_numbers() < (int32_t)count, load_partial(x, count), broadcast(-INFINITY));
+}
+
+// Of up to kBlock elements; NaN when one of them is.
+static inline float block_maximum(const float* x, int64_t count) {
+  floatv top[4];
+  for (floatv& v : top) v = broadcast(-INFINITY);
+  intv nan{};
+  if (count >= kBlock) {
+    for (int64_t i = 0; i < kBlock; i += 4 * kWidth) {
+      for (int j = 0; j < 4; j++) {
+        const floatv value = load(x + i + j * kWidth);
+        nan |= value != value;
+        top[j] = maximum(value, top[j]);
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < count; i += kWidth) {
+      const floatv value = load_logits(x + i, count - i);
+      nan |= value != value;
+      top[0] = maximum(value, top[0]);
+    }
+  }
+  return bits_of(nan) ? NAN : max(maximum(maximum(top[0], top[1]), maximum(top[2], top[3])));
+}
+
+struct Peak {
+  float value;  // NaN when any element is
+  int64_t place;  // of the first that has this value
+};
+
+// maxima: of each block, or NULL.
+static Peak find_peak(const float* x, int64_t count, float* maxima) {
+  Peak peak{-INFINITY, 0};
+  int64_t best = 0;
+  for (int64_t block = 0; block < num_blocks(count); block++) {
+    const float top = block_maximum(x + block * kBlock, count - block * kBlock);
+    if (maxima) maxima[block] = top;
+    if (top > peak.value) {
+      peak.value = top;
+      best = block;
+    } else if (top != top) {
+      return {NAN, 0};
+    }
+  }
+  for (peak.place = best * kBlock; x[peak.place] != peak.value; peak.place++) {
+  }
+  return peak;
+}
+
+static int64_t count_at_least(const float* x, int64_t count, float value) {
+  intv found{};
+  for (int64_t i = 0; i < count; i += kWidth) found -= load_logits(x + i, count - i) >= value;
+  int64_t total = 0;
+  for (int i = 0; i < kWidth; i++) total += found[i];
+  return total - (value == -INFINITY ? (kWidth - count % kWidth) % kWidth : 0);
+}
+
+// exp((x - peak) * scale) of the elements that are at least `floor`, 0 of the others.
+struct Weights {
+  float floor, peak, scale;
+
+  floatv scaled(floatv x) const { return (x - peak) * scale; }
+  floatv operator()(floatv x) const { return select(x >= floor, exp(scaled(x)), floatv{}); }
+};
+
+// Sums of up to kBlock weights.
+static inline float block_weight(const float* x, int64_t count, const Weights& weights) {
+  floatv sums[2] = {};
+  int64_t i = 0;
+  for (const int64_t whole = least(count, kBlock) / (2 * kWidth) * (2 * kWidth); i < whole; i += 2 * kWidth) {
+    sums[0] += weights(load(x + i));
+    sums[1] += weights(load(x + i + kWidth));
+  }
+  for (; i < least(count, kBlock); i += kWidth) sums[0] += weights(load_logits(x + i, count - i));
+  return sum(sums[0] + sums[1]);
+}
+
+// sums: of each block, or NULL. Returns their sum.
+static double sum_weights(const float* x, int64_t count, const Weights& weights, float* sums) {
+  double total = 0;
+  for (int64_t block = 0; block < num_blocks(count); block++) {
+    const float block_sum = block_weight(x + block * kBlock, count - block * kBlock, weights);
+    if (sums) sums[block] = block_sum;
+    total += block_sum;
+  }
+  return total;
+}
+
+// Where a uniform number in [0, 1) falls on the cumulative weights; `sums` has room for each block's.
+static int64_t draw_place(const float* x, int64_t count, const Weights& weights, double uniform, float* sums) {
+  const double total = sum_weights(x, count, weights, sums);
+  double rest = uniform * total;
+  int64_t block = 0, last_block = 0;
+  for (; block < num_blocks(count); block++) {
+    if (sums[block] > 0) last_block = block;
+    if (rest < sums[block]) break;
+    rest -= sums[block];
+  }
+  if (block == num_blocks(count)) {  // rounding ate the last of it
+    block = last_block;
+    rest = INFINITY;
+  }
+  int64_t place = block * kBlock, last_place = place;
+  for (const int64_t end = least(place + kBlock, count); place < end; place += kWidth) {
+    float values[kWidth];
+    store(values, weights(load_logits(x + place, end - place)));
+    for (int i = 0; i < kWidth; i++) {
+      if (values[i] <= 0) continue;
+      last_place = place + i;
+      if (rest < values[i]) return last_place;
+      rest -= values[i];
+    }
+  }
+  return last_place;
+}
+
+}  // namespace mindgen::MG_ISA

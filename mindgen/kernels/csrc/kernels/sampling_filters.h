@@ -1,0 +1,138 @@
+// Which tokens may be drawn: min_p, typical_p, top_k, top_p, each among those that the ones before it have kept.
+#pragma once
+#include "selection.h"
+
+namespace mindgen::MG_ISA {
+
+// A thread's memory for a row of V elements.
+struct RowMemory {
+  float* x;
+  int32_t* tokens;
+  float* maxima;  // of blocks, room for twice as many
+  Shortlist list;
+
+  explicit RowMemory(int64_t V) {
+    const int64_t room = (V + 2 * kWidth + 15) / 16 * 16;
+    const int64_t blocks = (2 * num_blocks(V) + 15) / 16 * 16;
+    float* memory = (float*)scratch(kScratchLogits, (5 * room + blocks) * sizeof(float));
+    x = memory;
+    tokens = (int32_t*)(memory + room);
+    list = {memory + 2 * room, memory + 3 * room, (int32_t*)(memory + 4 * room), 0};
+    maxima = memory + 5 * room;
+  }
+};
+
+// The processed logits of a row: those of at least `floor` may be drawn.
+class Candidates {
+ public:
+  Candidates(const RowMemory& memory, int64_t V, float peak, float temperature)
+      : memory_(memory), x_(memory.x), count_(V), weights_{-INFINITY, peak, 1 / temperature} {}
+
+  void filter(const mg_sampling_row& row) {
+    if (row.min_p > 0) keep_min_p(row.min_p);
+    if (row.typical_p < 1) keep_typical(row.typical_p);
+    if (row.top_k > 0 && row.top_k < count_) keep_top_k(row.top_k, row.typical_p < 1);
+    if (row.top_p < 1) keep_top_p(row.top_p);
+  }
+
+  int32_t draw(double uniform) {
+    const int64_t place = draw_place(x_, count_, weights_, uniform, memory_.maxima);
+    return is_list_ ? memory_.tokens[place] : (int32_t)place;
+  }
+
+ private:
+  void keep_min_p(float min_p) { weights_.floor = weights_.peak + logf(min_p) / weights_.scale; }
+
+  // Nearest to the expected information (Meister et al., arXiv:2202.00666), those at equal distance together.
+  void keep_typical(float mass) {
+    double total = 0, moment = 0;
+    for (int64_t chunk = 0; chunk < count_; chunk += kChunk) {
+      floatv sums{}, moments{};
+      for (int64_t i = chunk; i < least(chunk + kChunk, count_); i += kWidth) {
+        const floatv x = load_logits(x_ + i, count_ - i), weight = weights_(x);
+        sums += weight;
+        moments += weight * maximum(weights_.scaled(x), broadcast(-104.0f));
+      }
+      total += sum(sums);
+      moment += sum(moments);
+    }
+    const LoadTypical load_typical{*this, (float)(moment / total)};
+    const float pivots[kPivots] = {-0.05f, -0.2f, -0.5f, -1, -2, -3.5f, -5.5f, -8, -INFINITY};
+    const Threshold threshold = select_largest(count_, load_typical, pivots, mass, true, memory_.list);
+    for (int64_t i = 0; i < count_; i += kWidth) {
+      const intv kept = load_typical(i).keys >= threshold.key;
+      const floatv value = load_logits(x_ + i, count_ - i);
+      store_upto(x_ + i, select(kept, value, broadcast(-INFINITY)), count_ - i);
+    }
+  }
+
+  void keep_top_k(int64_t k, bool maxima_are_stale) {
+    if (k <= num_blocks(count_)) {
+      if (maxima_are_stale) find_peak(x_, count_, memory_.maxima);
+      const float bound = lower_bound(memory_.maxima, num_blocks(count_), k);
+      become_list(bound > weights_.floor ? bound : weights_.floor);
+    }
+    if (k >= count_) return;
+    set_floor(select_largest(count_, LoadLogits<true>{*this}, pivots_below_peak().at, (double)k, false, memory_.list));
+    if (is_list_) become_list(weights_.floor);
+  }
+
+  void keep_top_p(float p) {
+    set_floor(select_largest(count_, LoadLogits<false>{*this}, pivots_below_peak().at, p, true, memory_.list));
+  }
+
+  void set_floor(const Threshold& threshold) {
+    for (int64_t i = threshold.tied_from; i < threshold.tied_to; i++) x_[memory_.list.places[i]] = -INFINITY;
+    if (threshold.key > weights_.floor) weights_.floor = threshold.key;
+  }
+
+  // Leaves only those of at least the floor, side by side.
+  void become_list(float floor) {
+    Shortlist& list = memory_.list;
+    count_ = collect_at_least(x_, count_, floor, x_, list.places);
+    for (int64_t i = 0; i < count_; i++) memory_.tokens[i] = is_list_ ? memory_.tokens[list.places[i]] : list.places[i];
+    is_list_ = true;
+  }
+
+  struct Pivots {
+    float at[kPivots];
+  };
+
+  Pivots pivots_below_peak() const {
+    Pivots pivots{{0.5f, 1, 2, 3.5f, 5.5f, 8, 11, 15, INFINITY}};
+    for (float& pivot : pivots.at) pivot = weights_.peak - pivot / weights_.scale;
+    return pivots;
+  }
+
+  template <bool kCount>
+  struct LoadLogits {
+    const Candidates& row;
+
+    KeysAndWeights operator()(int64_t i) const {
+      const floatv x = load_logits(row.x_ + i, row.count_ - i);
+      const intv kept = (x >= row.weights_.floor) & (x > -INFINITY);
+      return {select(kept, x, broadcast(-INFINITY)), kCount ? select(kept, floatv{} + 1, floatv{}) : row.weights_(x)};
+    }
+    intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
+  };
+
+  struct LoadTypical {
+    const Candidates& row;
+    const float expected;
+
+    KeysAndWeights operator()(int64_t i) const {
+      const floatv x = load_logits(row.x_ + i, row.count_ - i), weight = row.weights_(x);
+      const floatv difference = row.weights_.scaled(x) - expected;
+      return {select(weight > 0, -maximum(difference, -difference), broadcast(-INFINITY)), weight};
+    }
+    intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
+  };
+
+  RowMemory memory_;
+  float* x_;
+  int64_t count_;
+  Weights weights_;
+  bool is_list_ = false;
+};
+
+}  // namespace mindgen::MG_ISA

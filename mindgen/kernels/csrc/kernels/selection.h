@@ -1,0 +1,190 @@
+// Which elements of a row have the largest keys: so many of them, or so much of the weight. No sorting of whole rows.
+// Algorithms of the standard library are given lambdas, so that no instruction set's copy of them serves another's.
+#pragma once
+#include <algorithm>
+
+#include "row_passes.h"
+
+namespace mindgen::MG_ISA {
+
+// Elements picked from a row, in their order. The arrays have room for kWidth more than the row.
+struct Shortlist {
+  float* keys;
+  float* weights;
+  int32_t* places;
+  int64_t count;
+};
+
+// Writes the lanes of the mask to `to`, and maybe others behind them. Returns how many.
+template <class V>
+static inline int append(void* to, V values, uint32_t mask) {
+#if defined(__AVX512BF16__)
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)mask, bit_cast<__m512i>(values)));
+  return __builtin_popcount(mask);
+#else
+  uint32_t lanes[kWidth];
+  memcpy(lanes, &values, sizeof(values));
+  int count = 0;
+  for (; mask != 0; mask &= mask - 1) memcpy((char*)to + 4 * count++, &lanes[__builtin_ctz(mask)], 4);
+  return count;
+#endif
+}
+
+// Elements of at least `floor`, and above -inf, with their places: keys may be x itself.
+static int64_t collect_at_least(const float* x, int64_t count, float floor, float* keys, int32_t* places) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const floatv value = load_logits(x + i, count - i);
+    const uint32_t mask = bits_of((value >= floor) & (value > -INFINITY));
+    if (mask == 0) continue;
+    append(places + found, lane_numbers() + (int32_t)i, mask);
+    found += append(keys + found, value, mask);
+  }
+  return found;
+}
+
+// No element below it is among the `wanted` largest; `maxima` are those of x's blocks, and are shuffled.
+static float lower_bound(float* maxima, int64_t blocks, int64_t wanted) {
+  if (wanted > blocks) return -INFINITY;
+  std::nth_element(maxima, maxima + wanted - 1, maxima + blocks, [](float a, float b) { return a > b; });
+  return maxima[wanted - 1];
+}
+
+struct KeysAndWeights {
+  floatv keys, weights;
+};
+
+// sums + the weights of the keys above the pivot
+static inline floatv add_above(floatv sums, const KeysAndWeights& pair, float pivot) {
+#if defined(__AVX512BF16__)
+  const __mmask16 above = _mm512_cmp_ps_mask(pair.keys, broadcast(pivot), _CMP_GT_OQ);
+  return _mm512_mask_add_ps(sums, above, sums, pair.weights);
+#else
+  return sums + bit_cast<floatv>(bit_cast<intv>(pair.weights) & (pair.keys > pivot));
+#endif
+}
+
+constexpr int kPivots = 9;
+constexpr int64_t kChunk = 4096;  // elements whose float32 sums are still exact enough
+
+// above[j]: the weight of the keys above pivots[j].
+template <class Load>
+static void weigh_above(int64_t count, const Load& load_pair, const float* pivots, double* above) {
+  for (int j = 0; j < kPivots; j++) above[j] = 0;
+  for (int64_t chunk = 0; chunk < count; chunk += kChunk) {
+    floatv sums[kPivots] = {};
+    for (int64_t i = chunk; i < least(chunk + kChunk, count); i += kWidth) {
+      const KeysAndWeights pair = load_pair(i);
+      for (int j = 0; j < kPivots; j++) sums[j] = add_above(sums[j], pair, pivots[j]);
+    }
+    for (int j = 0; j < kPivots; j++) above[j] += sum(sums[j]);
+  }
+}
+
+// What is left to search: keys above `low` up to `high`, and the weight of those above `high`.
+struct Bracket {
+  float low, high;
+  double above;
+};
+
+// Of descending pivots, the last -inf, those that enclose the key at which the weight reaches the target.
+static inline Bracket enclose(const float* pivots, const double* above, double target) {
+  int j = 0;
+  while (j < kPivots - 1 && above[j] < target) j++;
+  return {pivots[j], j > 0 ? pivots[j - 1] : INFINITY, j > 0 ? above[j - 1] : 0};
+}
+
+// The elements within the bracket; load_pair may read the shortlist itself.
+template <class Load>
+static void collect_bracket(int64_t count, const Load& load_pair, const Bracket& bracket, Shortlist& list) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const KeysAndWeights pair = load_pair(i);
+    const uint32_t mask = bits_of((pair.keys > bracket.low) & (pair.keys <= bracket.high));
+    if (mask == 0) continue;
+    const intv places = load_pair.places(i);
+    append(list.places + found, places, mask);
+    append(list.weights + found, pair.weights, mask);
+    found += append(list.keys + found, pair.keys, mask);
+  }
+  list.count = found;
+}
+
+struct LoadShortlist {
+  const Shortlist& list;
+
+  KeysAndWeights operator()(int64_t i) const {
+    return {load_logits(list.keys + i, list.count - i), load_upto(list.weights + i, list.count - i)};
+  }
+  intv places(int64_t i) const { return bit_cast<intv>(load_bits<intv>(list.places + i)); }
+};
+
+constexpr int64_t kFewEnough = 128;  // to be sorted
+
+// Largest first, equal ones by place.
+static void sort_shortlist(Shortlist& list) {
+  struct Element {
+    float key, weight;
+    int32_t place;
+  };
+  Element elements[kFewEnough];
+  for (int64_t i = 0; i < list.count; i++) elements[i] = {list.keys[i], list.weights[i], list.places[i]};
+  std::sort(elements, elements + list.count,
+            [](const Element& a, const Element& b) { return a.key != b.key ? a.key > b.key : a.place < b.place; });
+  for (int64_t i = 0; i < list.count; i++) {
+    list.keys[i] = elements[i].key;
+    list.weights[i] = elements[i].weight;
+    list.places[i] = elements[i].place;
+  }
+}
+
+struct Threshold {
+  float key;
+  int64_t tied_from, tied_to;  // in the shortlist: elements of this very key that are not wanted any more
+};
+
+// The key at which the weight of the largest ones, and of equal ones in order of their places, reaches the target:
+// that of the last element needed. The target counts in units of the total weight when it is relative.
+template <class Load>
+static Threshold select_largest(int64_t count, const Load& load_pair, const float* first_pivots, double target,
+                                bool relative, Shortlist& list) {
+  double above[kPivots];
+  weigh_above(count, load_pair, first_pivots, above);
+  if (relative) target *= above[kPivots - 1];
+  Bracket bracket = enclose(first_pivots, above, target);
+  collect_bracket(count, load_pair, bracket, list);
+  while (list.count > kFewEnough) {
+    floatv least_keys = broadcast(list.keys[0]), most_keys = least_keys;
+    int64_t i = 0;
+    for (; i + kWidth <= list.count; i += kWidth) {
+      least_keys = minimum(load(list.keys + i), least_keys);
+      most_keys = maximum(load(list.keys + i), most_keys);
+    }
+    for (; i < list.count; i++) {
+      least_keys = minimum(broadcast(list.keys[i]), least_keys);
+      most_keys = maximum(broadcast(list.keys[i]), most_keys);
+    }
+    const float lowest = -max(-least_keys), highest = max(most_keys);
+    if (lowest == highest) break;
+    float pivots[kPivots];
+    const float step = highest / (kPivots - 1) - lowest / (kPivots - 1);
+    for (int j = 0; j < kPivots; j++) pivots[j] = lowest + step * (kPivots - 2 - j);
+    pivots[kPivots - 2] = lowest;  // so that each round leaves some element out
+    pivots[kPivots - 1] = -INFINITY;
+    const LoadShortlist load_shortlist{list};
+    weigh_above(list.count, load_shortlist, pivots, above);
+    const Bracket inner = enclose(pivots, above, target - bracket.above);
+    bracket.above += inner.above;
+    collect_bracket(list.count, load_shortlist, inner, list);
+  }
+  if (list.count == 0) return {-INFINITY, 0, 0};  // rounding: the whole weight does not reach the target
+  if (list.count <= kFewEnough) sort_shortlist(list);
+  double reached = bracket.above + list.weights[0];
+  int64_t last = 0;
+  while (reached < target && last + 1 < list.count) reached += list.weights[++last];
+  int64_t tied_to = last + 1;
+  while (tied_to < list.count && list.keys[tied_to] == list.keys[last]) tied_to++;
+  return {list.keys[last], last + 1, tied_to};
+}
+
+}  // namespace mindgen::MG_ISA
