@@ -92,7 +92,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        self.special_tokens = _special_tokens(config)
+        self.special_tokens = read_special_tokens(config)
         self.bos_id = self._tokenizer.token_to_id(self.special_tokens.get("bos_token", ""))
         self.eos_id = self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))
         self.num_leading_spaces_dropped = 0 if self._is_byte_level else self._find_leading_space()
@@ -150,7 +150,7 @@ class SentencePieceTokenizer(Tokenizer):
         own = {"bos_token": self.bos_id, "eos_token": self.eos_id}
         self.special_tokens = {
             name: self._processor.IdToPiece(token_id) for name, token_id in own.items() if token_id is not None
-        } | _special_tokens(config)
+        } | read_special_tokens(config)
         self._prefix = [self.bos_id] if self.bos_id is not None and config.get("add_bos_token", True) else []
         self._suffix = [self.eos_id] if self.eos_id is not None and config.get("add_eos_token", False) else []
         self._spaces_each_segment = config.get("legacy") is not False
@@ -244,7 +244,7 @@ def _decoder_kinds(decoder: dict[str, Any]) -> set[str]:
     return {decoder["type"]}.union(*map(_decoder_kinds, decoder.get("decoders", ())))
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+def read_special_tokens(config: dict[str, Any]) -> dict[str, str]:
     """Every "..._token" of a configuration, which writes them as text or as {"content": text}."""
     tokens = {}
     for name, value in config.items():
@@ -257,7 +257,7 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 def _added_tokens(path: Path, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The tokens that tokenizer_config.json, or an older added_tokens.json beside it, adds to a sentencepiece model."""
     others = config.get("additional_special_tokens") or []
-    special = {*_special_tokens(config).values(), *(token for token in others if isinstance(token, str))}
+    special = {*read_special_tokens(config).values(), *(token for token in others if isinstance(token, str))}
     added: dict[int, dict[str, Any]] = {}
     if (path.parent / "added_tokens.json").is_file():
         listed = read_json_object(path.parent / "added_tokens.json", ModelError)
