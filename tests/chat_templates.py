@@ -150,7 +150,7 @@ HOSTILE = {
     "range": ("{% for i in range(3000000) %}{% endfor %}", "steps"),
     "nested loops": ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "steps"),
     "nested lists": ("{% for i in range(9999) %}{{ range(9999) | map('upper') | list | length }}{% endfor %}", "steps"),
-    "output": ("{% for i in range(999999) %}" + "x" * 1000 + "{% endfor %}", "characters"),
+    "output": ("{% for i in range(99999) %}" + "x" * 1000 + "{% endfor %}", "characters"),
     "recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "does not end"),
     "recursive loop": ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}", "does not end"),
     "multiply": ("{{ ('a' * 10000000000) | length }}", "unsafe"),
