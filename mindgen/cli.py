@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import generate
+from mindgen.commands import chat, generate
 from mindgen.errors import MindgenError
 
 
@@ -20,9 +20,11 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
     generate.add_arguments(commands.add_parser("generate", help="generate text for prompts"))
+    chat.add_arguments(commands.add_parser("chat", help="talk with a model"))
     arguments = parser.parse_args(argv)
+    run = {"generate": generate.run, "chat": chat.run}[arguments.command]
     try:
-        generate.run(arguments, time.perf_counter() if started is None else started)
+        run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:
         if arguments.debug:
             raise

@@ -1,8 +1,13 @@
 """The one module that reads or sets environment variables and process-wide state."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 _OP_PLUGIN = "MS_OP_PLUGIN_PATH"
 
@@ -32,3 +37,26 @@ def cache_folder() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindgen"
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Lets the first Ctrl-C wait, so that nothing is cut off half done; what it yields tells whether one came.
+
+    The second one raises KeyboardInterrupt as ever. Outside the main thread, which alone gets them, nothing changes.
+    """
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came.is_set():
+            signal.default_int_handler(number, frame)
+        came.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

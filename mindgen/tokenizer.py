@@ -1,63 +1,210 @@
 """Text to token ids and back: a Hugging Face tokenizer.json, or a sentencepiece tokenizer.model."""
 
+import json
+import re
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mindgen.checkpoint.json_file import read_json_object
+from mindgen.detokenizer import IncrementalDetokenizer
 from mindgen.errors import ModelError
 
-_REPLACEMENT = "\ufffd"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE_SYMBOL = "\u2581"
+# Texts that merge with nothing that follows them, in most vocabularies.
+_ANCHORS = ("\n", "\x02", "\u9f98", "<")
 
 
-class Tokenizer(Protocol):
-    """What mindgen asks of a tokenizer; special tokens are left out of decoded text."""
+class Tokenizer(ABC):
+    """What mindgen asks of a tokenizer.
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, with the special tokens that the model expects around it."""
+    Attributes:
+        vocab_size: one more than the largest id.
+        special_ids: tokens like <s> that stand for no text of their own.
+        special_tokens: the configuration's names for some of them: {"bos_token": "<s>", ...}.
+        bos_id, eos_id: None where the tokenizer has none.
+        num_leading_spaces_dropped: how many spaces at the beginning of a whole text decoding leaves out.
+        replaces_each_byte: a broken character decodes to a replacement character for each of its bytes, not to one.
+    """
 
-    def decode(self, token_ids: Sequence[int]) -> str: ...
+    vocab_size: int
+    special_ids: frozenset[int]
+    special_tokens: dict[str, str]
+    bos_id: int | None
+    eos_id: int | None
+    num_leading_spaces_dropped: int
+    replaces_each_byte: bool
+
+    def __init__(self) -> None:
+        self._token_bytes: dict[int, bytes] = {}
+
+    @abstractmethod
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The ids of a text; special tokens written in it are found. By default those that the model expects around
+        a prompt are added."""
+
+    @abstractmethod
+    def _read_token(self, token_id: int) -> bytes: ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a text, in UTF-8, be it part of a character; nothing for an id without a token."""
+        found = self._token_bytes.get(token_id)
+        if found is None:
+            found = self._token_bytes[token_id] = self._read_token(token_id)
+        return found
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        detokenizer = IncrementalDetokenizer(self, (), skip_special_tokens)
+        return detokenizer.append(token_ids) + detokenizer.flush()
+
+    def encode_fragment(self, text: str) -> list[int]:
+        """The ids of a text that stands in the middle of another: without special tokens or an added space."""
+        for anchor in _ANCHORS:
+            before, ids = (self.encode(part, add_special_tokens=False) for part in (anchor, anchor + text))
+            rest = ids[len(before) :]
+            if ids[: len(before)] == before and b"".join(map(self.token_bytes, rest)) == text.encode():
+                return rest
+        return self.encode(text, add_special_tokens=False)
 
 
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer.json, through the tokenizers package."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
         from tokenizers import Tokenizer as FastTokenizer
 
+        super().__init__()
         try:
             self._tokenizer = FastTokenizer.from_file(str(path))
         except Exception as error:  # the package raises bare Exception
             raise ModelError(f"{path} is no usable tokenizer.json: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        decoder = self._tokenizer.decoder
+        kinds = _decoder_kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
+        self._is_byte_level = "ByteLevel" in kinds
+        self._has_byte_tokens = "ByteFallback" in kinds
+        self.replaces_each_byte = self._has_byte_tokens
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.special_tokens = read_special_tokens(config)
+        self.bos_id = self._tokenizer.token_to_id(self.special_tokens.get("bos_token", ""))
+        self.eos_id = self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))
+        self.num_leading_spaces_dropped = 0 if self._is_byte_level else self._find_leading_space()
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text).ids)
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    def _read_token(self, token_id: int) -> bytes:
+        token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
+        if token is None:
+            return b""
+        if self._is_byte_level:
+            known = [_BYTE_OF_CHARACTER.get(character) for character in token]
+            return token.encode() if None in known else bytes(byte for byte in known if byte is not None)
+        byte = _BYTE_TOKEN.fullmatch(token) if self._has_byte_tokens else None
+        if byte is not None:
+            return bytes([int(byte[1], 16)])
+        before = self._decode(self._anchor_id)
+        return self._decode(self._anchor_id, token_id).removeprefix(before).encode()
+
+    def _decode(self, *token_ids: int) -> str:
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+    @cached_property
+    def _anchor_id(self) -> int:
+        """A token with text, whichever: tokens behind it show the text that they have inside a sentence."""
+        return next((token_id for token_id in range(self.vocab_size) if self._decode(token_id).isalnum()), 0)
+
+    def _find_leading_space(self) -> int:
+        ids = (token_id for token_id in range(self.vocab_size) if self.token_bytes(token_id).startswith(b" "))
+        first = next(ids, None)
+        return 0 if first is None or self._decode(first).encode() == self.token_bytes(first) else 1
 
 
-class SentencePieceTokenizer:
-    """A tokenizer.model; tokenizer_config.json tells whether prompts begin with BOS (Llama's do) or end with EOS."""
+class SentencePieceTokenizer(Tokenizer):
+    """A tokenizer.model; tokenizer_config.json tells whether prompts begin with BOS (Llama's do) or end with EOS, and
+    which tokens were added behind the model's own."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         from sentencepiece import SentencePieceProcessor
 
+        super().__init__()
         self._processor = SentencePieceProcessor()
         try:
             self._processor.Load(str(path))
         except (OSError, RuntimeError) as error:
             raise ModelError(f"{path} is no usable sentencepiece model: {error}") from error
-        self._prefix = [self._processor.bos_id()] if config.get("add_bos_token", True) else []
-        self._suffix = [self._processor.eos_id()] if config.get("add_eos_token", False) else []
+        self._size = self._processor.GetPieceSize()
+        control_ids = [token_id for token_id in range(self._size) if self._processor.IsControl(token_id)]
+        added = _added_tokens(path, config)
+        self._added = {token_id: token["content"] for token_id, token in added.items() if token_id >= self._size}
+        self.vocab_size = max([self._size - 1, *self._added]) + 1
+        self.special_ids = frozenset(control_ids) | {token_id for token_id, token in added.items() if token["special"]}
+        self.bos_id, self.eos_id = _id_or_none(self._processor.bos_id()), _id_or_none(self._processor.eos_id())
+        own = {"bos_token": self.bos_id, "eos_token": self.eos_id}
+        self.special_tokens = {
+            name: self._processor.IdToPiece(token_id) for name, token_id in own.items() if token_id is not None
+        } | read_special_tokens(config)
+        self._prefix = [self.bos_id] if self.bos_id is not None and config.get("add_bos_token", True) else []
+        self._suffix = [self.eos_id] if self.eos_id is not None and config.get("add_eos_token", False) else []
+        self._spaces_each_segment = config.get("legacy") is not False
+        names = {self._processor.IdToPiece(token_id): token_id for token_id in control_ids}
+        names |= {token["content"]: token_id for token_id, token in added.items()}
+        self._ids_of_names = names
+        self._names = _names_pattern({name: added.get(token_id, {}) for name, token_id in names.items()})
+        self.replaces_each_byte = True
+        self.num_leading_spaces_dropped = self._find_leading_spaces()
 
-    def encode(self, text: str) -> list[int]:
-        return [*self._prefix, *self._processor.EncodeAsIds(text), *self._suffix]
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        ids: list[int] = []
+        end = 0
+        for match in self._names.finditer(text):
+            ids += [
+                *self._encode_segment(text[end : match.start()], end == 0),
+                self._ids_of_names[match[match.lastindex or 0]],
+            ]
+            end = match.end()
+        ids += self._encode_segment(text[end:], end == 0)
+        return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        # Padded vocabularies have ids past the last piece; they stand for no text.
-        size = self._processor.GetPieceSize()
-        return self._processor.DecodeIds([token_id for token_id in token_ids if token_id < size])
+    def _encode_segment(self, text: str, is_first: bool) -> list[int]:
+        """Older configurations put a space before the text behind a special token as well, as the model's own does."""
+        if not text:
+            return []
+        if is_first or self._spaces_each_segment:
+            return self._processor.EncodeAsIds(text)
+        anchor = self._processor.EncodeAsIds("\x02")
+        ids = self._processor.EncodeAsIds("\x02" + text)
+        return ids[len(anchor) :] if anchor and ids[: len(anchor)] == anchor else self._processor.EncodeAsIds(text)
+
+    def _read_token(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        if not 0 <= token_id < self._size:
+            return b""
+        piece = self._processor.IdToPiece(token_id)
+        if self._processor.IsByte(token_id):
+            return bytes([int(piece[3:-1], 16)])
+        if self._processor.IsControl(token_id):
+            return piece.encode()
+        if self._processor.IsUnknown(token_id):
+            return self._processor.DecodeIds([token_id]).encode()
+        return piece.replace(_SPACE_SYMBOL, " ").encode()
+
+    def _find_leading_spaces(self) -> int:
+        pieces = (id_ for id_ in range(self._size) if self._processor.IdToPiece(id_).startswith(_SPACE_SYMBOL))
+        first = next(pieces, None)
+        if first is None or self._processor.DecodeIds([first]).encode() == self.token_bytes(first):
+            return 0
+        lone = self._processor.PieceToId(_SPACE_SYMBOL)
+        drops_all = lone != self._processor.unk_id() and not self._processor.DecodeIds([lone, lone])
+        return sys.maxsize if drops_all else 1
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -66,42 +213,72 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ModelError: there is none, or it is damaged.
     """
+    config = read_tokenizer_config(folder)
     if (folder / "tokenizer.json").is_file():
-        return HuggingFaceTokenizer(folder / "tokenizer.json")
+        return HuggingFaceTokenizer(folder / "tokenizer.json", config)
     if (folder / "tokenizer.model").is_file():
-        config_path = folder / "tokenizer_config.json"
-        config = read_json_object(config_path, ModelError) if config_path.is_file() else {}
         return SentencePieceTokenizer(folder / "tokenizer.model", config)
     raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model")
 
 
-class IncrementalDetokenizer:
-    """Turns a growing list of tokens into text that is never taken back.
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, completed by special_tokens_map.json; empty where there is neither."""
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            config |= read_json_object(folder / name, ModelError)
+    return config
 
-    A character split over several tokens is held until it is whole. The chunks joined are the text that follows
-    the prompt; a short window of earlier tokens is decoded along, for sentencepiece drops a text's first space.
-    """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_token_ids: Sequence[int], window: int = 8) -> None:
-        self._tokenizer = tokenizer
-        self._pending = list(prompt_token_ids[-window:])
-        self._num_emitted = len(self._pending)
-        self._window = window
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable ones stand for themselves, the others for 256 and on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
 
-    def append(self, token_ids: Sequence[int]) -> str:
-        """The text that these tokens complete."""
-        self._pending.extend(token_ids)
-        emitted = self._tokenizer.decode(self._pending[: self._num_emitted])
-        text = self._tokenizer.decode(self._pending)
-        if len(text) <= len(emitted) or text.endswith(_REPLACEMENT):
-            return ""
-        self._pending = self._pending[-self._window :]
-        self._num_emitted = len(self._pending)
-        return text[len(emitted) :]
 
-    def flush(self) -> str:
-        """What is still held: the text of an incomplete character."""
-        emitted = self._tokenizer.decode(self._pending[: self._num_emitted])
-        text = self._tokenizer.decode(self._pending)
-        self._num_emitted = len(self._pending)
-        return text[len(emitted) :]
+_BYTE_OF_CHARACTER = _byte_level_alphabet()
+
+
+def _decoder_kinds(decoder: dict[str, Any]) -> set[str]:
+    return {decoder["type"]}.union(*map(_decoder_kinds, decoder.get("decoders", ())))
+
+
+def read_special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """Every "..._token" of a configuration, which writes them as text or as {"content": text}."""
+    tokens = {}
+    for name, value in config.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(content, str):
+            tokens[name] = content
+    return tokens
+
+
+def _added_tokens(path: Path, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The tokens that tokenizer_config.json, or an older added_tokens.json beside it, adds to a sentencepiece model."""
+    others = config.get("additional_special_tokens") or []
+    special = {*read_special_tokens(config).values(), *(token for token in others if isinstance(token, str))}
+    added: dict[int, dict[str, Any]] = {}
+    if (path.parent / "added_tokens.json").is_file():
+        listed = read_json_object(path.parent / "added_tokens.json", ModelError)
+        added = {int(token_id): {"content": name, "special": name in special} for name, token_id in listed.items()}
+    try:
+        for token_id, token in (config.get("added_tokens_decoder") or {}).items():
+            added[int(token_id)] = {**token, "content": str(token["content"]), "special": bool(token.get("special"))}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path.parent}: added_tokens_decoder is malformed: {error!r}") from error
+    return added
+
+
+def _names_pattern(tokens: dict[str, dict[str, Any]]) -> re.Pattern[str]:
+    """Finds tokens by their names, longest first; "lstrip" and "rstrip" take the spaces beside them along."""
+    alternatives = [
+        (r"\s*" if token.get("lstrip") else "") + f"({re.escape(name)})" + (r"\s*" if token.get("rstrip") else "")
+        for name, token in sorted(tokens.items(), key=lambda item: -len(item[0]))
+        if name
+    ]
+    return re.compile("|".join(alternatives) or r"(?!)")
+
+
+def _id_or_none(token_id: int) -> int | None:
+    return token_id if token_id >= 0 else None

@@ -55,6 +55,15 @@ ADAPTERS = {
     ROMAN: {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]},
 }
 ADAPTER_LEARNING_RATES = {CHINESE: 3e-3, BACKWARDS: 3e-3, ROMAN: 5e-3}
+# The demo has no memory: it continues the last thing said to it, behind the style that the system asks for.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim + ' ' }}{% endif %}"
+    "{% for message in messages if message['role'] == 'user' %}"
+    "{% if loop.last %}{{ message['content'] | trim }}{% endif %}"
+    "{% endfor %}"
+    "{% if messages[-1]['role'] == 'assistant' %}{{ messages[-1]['content'] + eos_token }}{% endif %}"
+)
 # Texts that tokenizers tend to disagree on.
 TRICKY_TEXTS = [
     "",
@@ -89,6 +98,7 @@ def train_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerBase:
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     tokenizer_config = {
         "tokenizer_class": "LlamaTokenizer",
+        "legacy": True,  # text behind <s> begins with a space, as text alone does
         "add_bos_token": True,
         "add_eos_token": False,
         "bos_token": "<s>",
@@ -96,6 +106,7 @@ def train_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerBase:
         "unk_token": "<unk>",
         "clean_up_tokenization_spaces": False,
         "model_max_length": LONGEST_CONTEXT,
+        "chat_template": CHAT_TEMPLATE,
     }
     write_json(folder / "tokenizer_config.json", tokenizer_config)
     LlamaConfig().save_pretrained(folder)  # AutoTokenizer wants to see what kind of model it serves.

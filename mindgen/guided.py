@@ -1,0 +1,232 @@
+"""Guided output: which tokens a JSON schema, a regular expression, a list of choices or a grammar admits next."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
+from pydantic import BaseModel
+
+from mindgen.errors import RequestError
+from mindgen.tokenizer import Tokenizer
+
+_WORD_BITS = 32
+_CACHED_GRAMMARS = 256
+# One space, or a line break with indentation: models that may write any amount of space write nothing else at times.
+_JSON_SPACE = r"( |\n {0,64})?"
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What an output must be: `text`, in that form."""
+
+    form: Literal["json", "regex", "choice", "grammar"]
+    text: str
+
+
+def read_guide(
+    guided_json: dict[str, Any] | str | type[BaseModel] | None = None,
+    guided_regex: str | None = None,
+    guided_choice: Sequence[str] | None = None,
+    guided_grammar: str | None = None,
+) -> Guide | None:
+    """The guide that a request's parameters ask for; None if they ask for none.
+
+    Args:
+        guided_json: a JSON schema, or a pydantic model.
+        guided_regex: in Rust's syntax (no look-around, no back-references); the whole output matches it.
+        guided_choice: the output is one of these.
+        guided_grammar: in Lark's form, or in the GBNF of llama.cpp ("root ::= ...").
+
+    Raises:
+        RequestError: there are several, or one is not of its form.
+    """
+    given = {
+        "guided_json": guided_json,
+        "guided_regex": guided_regex,
+        "guided_choice": guided_choice,
+        "guided_grammar": guided_grammar,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise RequestError(f"a request has one guide at most, not {' and '.join(names)}")
+    if guided_json is not None:
+        return Guide("json", _schema_text(guided_json))
+    if guided_choice is not None:
+        choices = [] if isinstance(guided_choice, str) else list(guided_choice)
+        if not choices or not all(isinstance(choice, str) for choice in choices):
+            raise RequestError(f"guided_choice must be a list of texts, at least one, not {guided_choice!r}")
+        return Guide("choice", _text_or_refuse("guided_choice", json.dumps(choices, ensure_ascii=False)))
+    if guided_regex is not None:
+        return Guide("regex", _text_or_refuse("guided_regex", guided_regex))
+    if guided_grammar is not None:
+        return Guide("grammar", _text_or_refuse("guided_grammar", guided_grammar))
+    return None
+
+
+class GuidedMatcher:
+    """Where one output stands in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int, eos_token_ids: Collection[int]) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._eos_token_ids = eos_token_ids
+        self._has_ended = False
+
+    @property
+    def is_finished(self) -> bool:
+        """The output is complete, and nothing but an end token may follow."""
+        return self._has_ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+
+    @property
+    def may_end(self) -> bool:
+        """The output so far is complete; more may be allowed."""
+        return self._has_ended or self._matcher.is_accepting()
+
+    def fill_mask(self, mask: np.ndarray) -> None:
+        """Sets the bits of the tokens that may come next, and clears all others.
+
+        Args:
+            mask: (num_mask_words(vocab_size),) int32 or uint32, contiguous; bit i of word w is token 32 w + i.
+
+        Raises:
+            RequestError: the grammar is too complex to go on.
+        """
+        num_words = num_mask_words(self._vocab_size)
+        if mask.shape != (num_words,) or mask.itemsize != 4 or not mask.flags.c_contiguous:
+            raise ValueError(f"a mask has {num_words} contiguous words of 32 bits, not {mask.shape} {mask.dtype}")
+        if not self.is_finished:
+            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            self._check()
+            return
+        words = mask.view(np.uint32)
+        words[:] = 0
+        for token_id in self._eos_token_ids:
+            words[token_id // _WORD_BITS] |= np.uint32(1 << token_id % _WORD_BITS)
+
+    def accept(self, token_id: int) -> bool:
+        """Takes a token, unless the grammar refuses it: then nothing has changed."""
+        if self._has_ended:
+            return False
+        if token_id in self._eos_token_ids:
+            self._has_ended = self._matcher.is_accepting()
+            return self._has_ended
+        if self._matcher.is_stopped():
+            return False
+        accepted = self._matcher.try_consume_tokens([token_id]) == 1
+        self._check()
+        return accepted
+
+    def rollback(self, num_tokens: int) -> None:
+        """Forgets the last tokens that were accepted."""
+        if num_tokens > 0 and self._has_ended:
+            self._has_ended = False
+            num_tokens -= 1
+        if num_tokens > 0 and not self._matcher.rollback(num_tokens):
+            raise ValueError(f"cannot take {num_tokens} tokens back: {self._matcher.get_error()}")
+
+    def copy(self) -> "GuidedMatcher":
+        """For a fork of the sequence."""
+        copied = GuidedMatcher(self._matcher.deep_copy(), self._vocab_size, self._eos_token_ids)
+        copied._has_ended = self._has_ended
+        return copied
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise RequestError(f"the guided output cannot go on: {_reason(self._matcher.get_error())}")
+
+
+class GuidedCompiler:
+    """Compiles guides for one tokenizer; a guide that was seen before starts at once.
+
+    Args:
+        vocab_size: the model's, which may be larger than the tokenizer's.
+        eos_token_ids: the tokens that end an output.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int]) -> None:
+        self._vocab_size = vocab_size
+        self._eos_token_ids = frozenset(eos_token_ids)
+        vocabulary = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, sorted(self._eos_token_ids)))
+        self._tokenizer = LLTokenizer(vocabulary, eos_token=sorted(self._eos_token_ids))
+        self._compiled: OrderedDict[Guide, LLMatcher] = OrderedDict()
+
+    def start(self, guide: Guide) -> GuidedMatcher:
+        """A matcher at the beginning of an output.
+
+        Raises:
+            RequestError: the guide cannot be compiled.
+        """
+        compiled = self._compiled.get(guide)
+        if compiled is None:
+            compiled = self._compiled[guide] = self._compile(guide)
+            if len(self._compiled) > _CACHED_GRAMMARS:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(guide)
+        return GuidedMatcher(compiled.deep_copy(), self._vocab_size, self._eos_token_ids)
+
+    def _compile(self, guide: Guide) -> LLMatcher:
+        try:
+            if guide.form == "json":
+                grammar = LLMatcher.grammar_from_json_schema(guide.text, {"whitespace_pattern": _JSON_SPACE})
+            else:
+                grammar = grammar_from(guide.form, guide.text)
+        except ValueError as error:
+            raise RequestError(f"guided_{guide.form} is refused: {_reason(str(error))}") from error
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise RequestError(f"guided_{guide.form} is refused: {_reason(matcher.get_error())}")
+        return matcher
+
+
+def num_mask_words(vocab_size: int) -> int:
+    return -(-vocab_size // _WORD_BITS)
+
+
+class _Vocabulary:
+    """A tokenizer in the form that llguidance takes."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = eos_token_ids[0]
+        self.bos_token_id = tokenizer.bos_id
+        self.special_token_ids = sorted(tokenizer.special_ids.union(eos_token_ids))
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
+
+    def __call__(self, text: str) -> list[int]:
+        if isinstance(text, bytes):
+            raise TypeError("text it must be")  # which tells llguidance to pass text
+        return self._tokenizer.encode_fragment(text)
+
+
+def _schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return json.dumps(schema.model_json_schema(), ensure_ascii=False)
+    try:
+        value = json.loads(schema) if isinstance(schema, str) else schema
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"guided_json is not a JSON schema: {error}") from error
+    if not isinstance(value, (dict, bool)):
+        raise RequestError(f"guided_json must be a schema, like {{'type': 'object'}}, not {value!r}")
+    return _text_or_refuse("guided_json", text)
+
+
+def _text_or_refuse(name: str, text: Any) -> str:
+    if not isinstance(text, str) or not text:
+        raise RequestError(f"{name} must be a text, not {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name} holds half a surrogate pair, which is no text: {error}") from error
+    return text
+
+
+def _reason(message: str) -> str:
+    """The first line of a message, and what a regular expression's parser says below it."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    details = [line.removeprefix("error: ") for line in lines[1:] if line.startswith("error: ")]
+    return " ".join([*lines[:1], *details])
