@@ -39,3 +39,7 @@ class RequestError(MindgenError):
 
 class KernelError(MindgenError):
     """The CPU kernel library is missing, stale, or refused a call."""
+
+
+class QueueFullError(RequestError):
+    """As many requests wait as may; to be sent again when some have been answered."""

@@ -1,6 +1,30 @@
 """What a request gives back."""
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+class Logprob(float):
+    """The log-probability of a token: a number, with its rank (1 is the likeliest) and the token's text."""
+
+    __slots__ = ("decoded_token", "rank")
+
+    def __new__(cls, logprob: float, rank: int, decoded_token: str | None = None) -> "Logprob":
+        made = super().__new__(cls, logprob)
+        made.rank = rank
+        made.decoded_token = decoded_token
+        return made
+
+    def __getnewargs__(self) -> tuple[float, int, str | None]:  # type: ignore[override]
+        return float(self), self.rank, self.decoded_token
+
+    @property
+    def logprob(self) -> float:
+        return float(self)
+
+
+# Of one position, by token id: as many of the likeliest tokens as were asked for, and the one that stands there.
+TokenLogprobs: TypeAlias = dict[int, Logprob]
 
 
 @dataclass(slots=True)
@@ -14,33 +38,56 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class CompletionOutput:
-    """One generated continuation; finish_reason is "stop" (end of sequence) or "length" (max_tokens or context)."""
+    """One generated continuation.
+
+    Attributes:
+        index: of the outputs of its request, the likeliest first for best_of and beam search.
+        cumulative_logprob: the sum over token_ids, or a beam's; None unless it was needed.
+        logprobs: of each of token_ids; None unless asked for.
+        finish_reason: "stop" (an end token or stop text), "length" (max_tokens or the context), "abort" (called off,
+            or out of time), "error"; None while it grows.
+        stop_reason: the stop text or stop token that ended it, "deadline"; None for the end of sequence.
+    """
 
     index: int
     text: str
     token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[TokenLogprobs] | None = None
     finish_reason: str | None = None
+    stop_reason: int | str | None = None
 
 
 @dataclass(slots=True)
 class RequestOutput:
-    """A request with what was generated so far; adapter_id and adapter_digest say what really answered."""
+    """A request with what was generated so far.
+
+    Attributes:
+        prompt_logprobs: of each of prompt_token_ids, None for the first; None unless asked for.
+        num_cached_tokens: tokens of the prompt that another request had computed before.
+        adapter_id, adapter_digest: what really answered.
+        error: why the request failed; it then has no outputs.
+    """
 
     request_id: int
-    prompt: str
+    prompt: str | None
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool
-    metrics: RequestMetrics
+    metrics: RequestMetrics | None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    num_cached_tokens: int = 0
     adapter_id: str | None = None
     adapter_digest: str | None = None
     warnings: list[str] = field(default_factory=list)
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """What a step added to a prompt's answer: its text, and the whole output once it is finished."""
+    """What a step added to a prompt's answer: text of one of its outputs, and the whole output once it is finished."""
 
     index: int
     text: str
     output: RequestOutput | None
+    output_index: int = 0

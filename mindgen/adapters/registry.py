@@ -38,6 +38,11 @@ class AdapterRegistry:
     def names(self) -> list[str]:
         return list(self._folders)
 
+    def slots_size(self) -> int:
+        """About how many bytes a slot for each adapter and one for the base model take, all as large as the largest."""
+        sizes = [file.stat().st_size for folder in self._folders.values() for file in folder.glob("*.safetensors")]
+        return (len(self._folders) + 1) * max(sizes, default=0)
+
     def folder(self, adapter_id: str) -> Path:
         """The adapter's folder.
 

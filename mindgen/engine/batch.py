@@ -12,17 +12,18 @@ class Batch:
     """One step's inputs, derived afresh from the scheduled sequences; T tokens of B sequences, E adapter slots.
 
     The sequences lie sorted by adapter slot, so that each adapter's rows are contiguous in every layer without
-    any gathering; `order` maps them back.
+    any gathering.
 
     Attributes:
+        entries: the B scheduled sequences in the batch's order.
         input_ids, positions, slot_mapping: (T,) int32.
         block_tables: (B, n) int32, -1 where a sequence has fewer blocks.
         context_lens, q_seq_lens, q_seq_ends: (B,) int32.
-        output_rows: (B,) int32, each sequence's last token.
+        output_rows: (R,) int32, the tokens whose logits are wanted: the last num_logits of each entry.
         segment_ends: (E,) int64, cumulative token counts of the slots; None when all rows are the base model's.
-        order: (B,) the place of each of the batch's sequences in the list of scheduled ones.
     """
 
+    entries: list[ScheduledSequence]
     input_ids: np.ndarray
     positions: np.ndarray
     slot_mapping: np.ndarray
@@ -32,52 +33,68 @@ class Batch:
     q_seq_ends: np.ndarray
     output_rows: np.ndarray
     segment_ends: np.ndarray | None
-    order: np.ndarray
 
 
-def build_batch(scheduled: list[ScheduledSequence], block_size: int, num_slots: int) -> Batch:
+def build_batch(entries: list[ScheduledSequence], block_size: int, num_slots: int) -> Batch:
     """The batch of a non-empty list of scheduled sequences."""
-    order = np.argsort([entry.sequence.adapter_slot for entry in scheduled], kind="stable")
-    entries = [scheduled[place] for place in order]
-    starts = np.array([entry.sequence.num_computed_tokens for entry in entries], np.int32)
+    slots = [entry.sequence.request.adapter_slot for entry in entries]
+    has_adapters = any(slots)
+    if has_adapters:
+        entries = sorted(entries, key=lambda entry: entry.sequence.request.adapter_slot)
     q_seq_lens = np.array([entry.num_tokens for entry in entries], np.int32)
-    positions = np.concatenate(
-        [np.arange(start, start + count, dtype=np.int32) for start, count in zip(starts, q_seq_lens, strict=True)]
-    )
-    tables = _block_tables(entries, block_size)
-    owner = np.repeat(np.arange(len(entries)), q_seq_lens)  # (T,) the sequence of each token
-    blocks = tables[owner, positions // block_size]
+    context_lens = np.array([entry.sequence.num_computed_tokens + entry.num_tokens for entry in entries], np.int32)
     q_seq_ends = np.cumsum(q_seq_lens, dtype=np.int32)
+    num_tokens = int(q_seq_ends[-1])
+    tables = _block_tables(entries, context_lens, block_size)
+    if num_tokens == len(entries):  # decoding: a token each
+        positions, rows = context_lens - 1, np.arange(num_tokens)
+    else:
+        positions = np.arange(num_tokens, dtype=np.int32) + np.repeat(context_lens - q_seq_ends, q_seq_lens)
+        rows = np.repeat(np.arange(len(entries)), q_seq_lens)
+    blocks, offsets = np.divmod(positions, np.int32(block_size))
     return Batch(
-        input_ids=np.concatenate([_next_tokens(entry) for entry in entries]),
+        entries=entries,
+        input_ids=_input_ids(entries),
         positions=positions,
-        slot_mapping=(blocks * block_size + positions % block_size).astype(np.int32),
+        slot_mapping=tables[rows, blocks] * np.int32(block_size) + offsets,
         block_tables=tables,
-        context_lens=starts + q_seq_lens,
+        context_lens=context_lens,
         q_seq_lens=q_seq_lens,
         q_seq_ends=q_seq_ends,
-        output_rows=q_seq_ends - np.int32(1),
-        segment_ends=_segment_ends(entries, num_slots),
-        order=order,
+        output_rows=_output_rows(entries, q_seq_ends),
+        segment_ends=_segment_ends(entries, num_slots) if has_adapters else None,
     )
 
 
-def _next_tokens(entry: ScheduledSequence) -> np.ndarray:
-    start = entry.sequence.num_computed_tokens
-    return np.array(entry.sequence.token_ids[start : start + entry.num_tokens], np.int32)
+def _input_ids(entries: list[ScheduledSequence]) -> np.ndarray:
+    token_ids: list[int] = []
+    for sequence, num_tokens, _, draft in entries:
+        start = sequence.num_computed_tokens
+        token_ids += sequence.token_ids[start : start + num_tokens - len(draft)]
+        token_ids += draft
+    return np.array(token_ids, np.int32)
 
 
-def _block_tables(entries: list[ScheduledSequence], block_size: int) -> np.ndarray:
-    used = [-(-(entry.sequence.num_computed_tokens + entry.num_tokens) // block_size) for entry in entries]
-    tables = np.full((len(entries), max(used)), -1, np.int32)
-    for row, entry, count in zip(tables, entries, used, strict=True):
-        row[:count] = entry.sequence.block_table[:count]
+def _block_tables(entries: list[ScheduledSequence], context_lens: np.ndarray, block_size: int) -> np.ndarray:
+    """A cache has room for what is scheduled and perhaps more, which the network need not see."""
+    num_blocks = -(-int(context_lens.max()) // block_size)
+    tables = np.full((len(entries), num_blocks), -1, np.int32)
+    for row, entry in zip(tables, entries, strict=True):
+        blocks = entry.sequence.block_table[:num_blocks]
+        row[: len(blocks)] = blocks
     return tables
 
 
-def _segment_ends(entries: list[ScheduledSequence], num_slots: int) -> np.ndarray | None:
-    slots = [entry.sequence.adapter_slot for entry in entries]
-    if not any(slots):
-        return None
+def _output_rows(entries: list[ScheduledSequence], q_seq_ends: np.ndarray) -> np.ndarray:
+    counts = [entry.num_logits for entry in entries]
+    if counts.count(1) == len(counts):
+        return q_seq_ends - np.int32(1)
+    pieces = [np.arange(end - count, end, dtype=np.int32) for end, count in zip(q_seq_ends, counts, strict=True)]
+    # The network answers one row at least, even if nobody asks.
+    return np.concatenate(pieces) if any(counts) else np.zeros(1, np.int32)
+
+
+def _segment_ends(entries: list[ScheduledSequence], num_slots: int) -> np.ndarray:
+    slots = [entry.sequence.request.adapter_slot for entry in entries]
     counts = np.bincount(slots, [entry.num_tokens for entry in entries], num_slots)
     return np.cumsum(counts).astype(np.int64)

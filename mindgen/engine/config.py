@@ -12,10 +12,16 @@ class EngineConfig:
 
     Attributes:
         block_size: tokens in a block of the KV cache.
-        num_blocks: blocks in the cache; None takes what max_num_seqs full-length sequences need, up to kv_cache_gib.
-        kv_cache_gib: bound of that default, in GiB; one full-length sequence always fits.
+        num_blocks: blocks in the cache; None takes what max_num_seqs full-length sequences need, up to
+            memory_utilization.
+        memory_utilization: the share of free memory for weights, adapters and KV cache together; or the size of the
+            KV cache alone, like "4GiB". gpu_memory_utilization in a configuration file means the same.
+        swap_space: GiB of host memory for the KV blocks of sequences that have to wait; 0 computes them again.
+        enable_prefix_caching: find what earlier requests with the same beginning and adapter have computed.
+        enable_chunked_prefill: cut prompts that exceed what is left of a step's tokens.
         max_num_seqs: sequences in a batch.
-        max_num_batched_tokens: tokens in a batch; longer prompts are computed in chunks.
+        max_num_batched_tokens: tokens in a batch.
+        max_waiting: requests that may wait; more are refused. None is any number.
         max_model_len: tokens of prompt and output together; None is what the model was made for.
         executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for
             comparisons) or "mindspore" (MindSpore's own runtime).
@@ -30,23 +36,32 @@ class EngineConfig:
 
     block_size: int = 16
     num_blocks: int | None = None
-    kv_cache_gib: float = 1.0
+    memory_utilization: float | str = "1GiB"
+    swap_space: float = 0.0
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 2048
+    max_waiting: int | None = None
     max_model_len: int | None = None
     executor: Literal["mindgen", "mindgen_unfused", "mindspore"] = "mindgen"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
-            "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
+            "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
             "num_threads",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"engine: {name} must be at least 1, not {value}")
-        if self.kv_cache_gib <= 0:
-            raise ConfigError(f"engine: kv_cache_gib must be above 0, not {self.kv_cache_gib}")
+        if not isinstance(self.memory_utilization, str) and not 0 < self.memory_utilization <= 1:
+            raise ConfigError(
+                f"engine: memory_utilization must be above 0 and at most 1, or a size like 4GiB, "
+                f"not {self.memory_utilization}"
+            )
+        if not 0 <= self.swap_space < float("inf"):
+            raise ConfigError(f"engine: swap_space must be 0 or more GiB, not {self.swap_space}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"engine: max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

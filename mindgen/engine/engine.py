@@ -2,24 +2,29 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from mindgen.adapters.loader import AdapterWeights, load_adapter
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.batch import build_batch
+from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.memory_plan import plan_memory
+from mindgen.engine.output_processor import OutputProcessor
+from mindgen.engine.prompt_lookup import look_up
 from mindgen.engine.runner import Runner
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
-from mindgen.engine.scheduler import ScheduledSequence, Scheduler
-from mindgen.engine.sequence import Sequence
+from mindgen.engine.scheduler import Schedule, Scheduler
+from mindgen.engine.sequence import Request, Sequence
+from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import AdapterError, ConfigError, RequestError
+from mindgen.guided import GuidedMatcher
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
@@ -27,11 +32,13 @@ from mindgen.outputs import RequestMetrics
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 
-_ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
 
 class Engine:
-    """Continuous batching over one network: requests join and leave at every step."""
+    """Continuous batching over one network: requests join and leave at every step.
+
+    Attributes:
+        memory_plan: where the memory goes.
+    """
 
     def __init__(
         self,
@@ -42,27 +49,140 @@ class Engine:
         config: EngineConfig,
     ) -> None:
         self.max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position)
-        cache = CacheShape(_num_blocks(model_config, dtype, config, self.max_model_len), config.block_size)
-        num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
+        if not config.enable_chunked_prefill and config.max_num_batched_tokens < self.max_model_len:
+            raise ConfigError(
+                f"engine: without enable_chunked_prefill a step must hold a whole prompt: raise max_num_batched_tokens "
+                f"({config.max_num_batched_tokens}) to max_model_len ({self.max_model_len}), or lower the latter"
+            )
         self._model_config = model_config
         self._adapters = adapters
         self._config = config
-        self._runner = Runner(folder, model_config, cache, num_positions, dtype, config.executor, config.num_threads)
+        self.memory_plan = plan_memory(
+            model_config, dtype, config, self.max_model_len, _size_of(folder), adapters.slots_size()
+        )
+        num_blocks = self.memory_plan.num_blocks
+        self._runner = Runner(
+            folder,
+            model_config,
+            CacheShape(num_blocks, config.block_size),
+            max(self.max_model_len, config.max_num_batched_tokens) + 1,
+            dtype,
+            config.executor,
+            config.num_threads,
+        )
         self._pool = AdapterPool(len(adapters.names()) + 1, self._load_adapter, self._runner.write_adapter)
         self._max_rank = 0  # until the first request for an adapter makes room for them
-        self._block_manager = BlockManager(cache.num_blocks, cache.block_size)
-        self._scheduler = Scheduler(config, self._block_manager)
-        self._sampler = Sampler(plugin.load())
+        self._blocks = BlockManager(num_blocks, config.block_size, config.enable_prefix_caching)
+        self._swap_space = SwapSpace(self._runner.caches())
+        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, _guess)
+        self._output = OutputProcessor(
+            Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
+        )
+        self._with_deadline: set[Request] = set()
         self._num_requests = 0
 
-    def add_request(self, token_ids: list[int], params: SamplingParams, adapter_id: str | None = None) -> Sequence:
-        """Queues a request; the Sequence returned grows as `step` is called.
+    def add_request(
+        self,
+        token_ids: list[int],
+        params: SamplingParams,
+        adapter_id: str | None = None,
+        matcher: GuidedMatcher | None = None,
+        bad_word_token_ids: Iterable[list[int]] = (),
+    ) -> Request:
+        """Queues a request; the Request returned grows as `step` is called.
+
+        Args:
+            matcher: of the grammar that params ask for.
+            bad_word_token_ids: the tokens of each of params.bad_words.
 
         Raises:
             RequestError: the prompt is empty or too long, or it or the parameters hold ids outside the vocabulary.
+            QueueFullError: too many requests wait.
             UnknownAdapterError: there is no such adapter.
             AdapterError: the adapter cannot be served.
         """
+        max_len = self._check_length(token_ids, params)
+        slot = self._adapter_slot(adapter_id)
+        now = time.perf_counter()
+        request = Request(
+            request_id=self._num_requests,
+            prompt_token_ids=list(token_ids),
+            params=params,
+            max_len=max_len,
+            metrics=RequestMetrics(arrival_time=now),
+            adapter_id=adapter_id,
+            adapter_slot=slot,
+            adapter_digest=self._pool.digest(adapter_id),
+            deadline=None if params.deadline_seconds is None else now + params.deadline_seconds,
+            prompt_logprobs=None if params.prompt_logprobs is None else [None],
+            beam_search=self._beam_search(params, max_len - len(token_ids)),
+        )
+        request.sequences = self._sequences(request, matcher, list(bad_word_token_ids))
+        request.num_unfinished = len(request.sequences)
+        self._scheduler.add(request)
+        self._num_requests += 1
+        if request.deadline is not None:
+            self._with_deadline.add(request)
+        return request
+
+    def has_unfinished(self) -> bool:
+        return self._scheduler.has_unfinished()
+
+    @property
+    def num_waiting(self) -> int:
+        return self._scheduler.num_waiting
+
+    def abort(self, request: Request) -> None:
+        """Ends a request, wherever it stands; what it has so far stays."""
+        self._output.finish_all(request, "abort")
+
+    def stop(self, sequence: Sequence, stop_text: str) -> None:
+        """Ends a sequence whose text has come to a stop text."""
+        if sequence.finish_reason is None:
+            self._output.finish(sequence, "stop", stop_text)
+
+    def reset_prefix_cache(self) -> None:
+        """Forgets what finished requests have computed, as after a change of weights."""
+        self._blocks.forget_cached()
+
+    def step(self, profile: Profile | None = None) -> list[Request]:
+        """Runs one batch; returns the requests with a new token, or an end."""
+        expired = self._abort_expired()
+        schedule = self._scheduler.schedule()
+        if not schedule.entries:
+            return expired
+        if profile is None:
+            return expired + self._run(schedule)
+        with profile.step(schedule.num_tokens, len(schedule.entries)):
+            return expired + self._run(schedule)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError unless scheduler, blocks, swap space and adapter slots agree with each other."""
+        self._scheduler.check_integrity()
+        self._swap_space.check_integrity(self._scheduler.unfinished())
+        self._pool.check_integrity()
+
+    def _run(self, schedule: Schedule) -> list[Request]:
+        self._swap_space.move(schedule)
+        if schedule.copies:
+            self._runner.copy_blocks(schedule.copies)
+        batch = build_batch(schedule.entries, self._config.block_size, self._pool.num_slots)
+        logits = self._runner.run(batch)
+        return self._output.process(batch.entries, logits)
+
+    def _abort_expired(self) -> list[Request]:
+        if not self._with_deadline:
+            return []
+        now = time.perf_counter()
+        expired = [each for each in self._with_deadline if each.deadline is not None and each.deadline <= now]
+        self._with_deadline.difference_update(expired)
+        expired = [request for request in expired if not request.is_finished]
+        for request in expired:
+            self._output.finish_all(request, "abort", "deadline")
+        return expired
+
+    def _check_length(self, token_ids: list[int], params: SamplingParams) -> int:
+        """How many tokens prompt and output may come to have."""
         if not token_ids:
             raise RequestError("the prompt is empty: expected at least one token")
         if len(token_ids) >= self.max_model_len:
@@ -75,83 +195,49 @@ class Engine:
         max_len = self.max_model_len
         if params.max_tokens is not None:
             max_len = min(len(token_ids) + params.max_tokens, max_len)
-        if self._block_manager.num_needed(max_len) > self._block_manager.num_blocks:
-            capacity = self._block_manager.num_blocks * self._config.block_size
+        if self._blocks.num_needed(max_len) > self._blocks.num_blocks:
+            capacity = self._blocks.num_blocks * self._config.block_size
             raise RequestError(f"the request may need {max_len} tokens of KV cache, of {capacity}: raise num_blocks")
-        sequence = Sequence(
-            request_id=self._num_requests,
-            token_ids=list(token_ids),
-            params=params,
-            max_len=max_len,
-            sampling_row=SamplingRow(
-                params,
-                token_ids,
-                self._model_config.vocab_size,
-                params.sample_seed(0, fallback=secrets.randbits(64)),
-                eos_token_ids=self._model_config.eos_token_ids,
-            ),
-            metrics=RequestMetrics(arrival_time=time.perf_counter()),
-            adapter_id=adapter_id,
-            adapter_slot=self._adapter_slot(adapter_id),
+        return max_len
+
+    def _beam_search(self, params: SamplingParams, max_tokens: int) -> BeamSearch | None:
+        if not params.use_beam_search:
+            return None
+        eos = () if params.ignore_eos else self._model_config.eos_token_ids
+        return BeamSearch(
+            params.num_sequences,
+            {*eos, *params.stop_token_ids},
+            max_tokens,
+            params.length_penalty,
+            params.early_stopping,
         )
-        self._num_requests += 1
-        self._scheduler.add(sequence)
-        return sequence
 
-    def has_unfinished(self) -> bool:
-        return self._scheduler.has_unfinished()
-
-    def abort(self, sequence: Sequence) -> None:
-        """Takes a request out, wherever it stands; a finished one is out already."""
-        if sequence.finish_reason is None:
-            self._scheduler.abort(sequence)
-
-    def adapter_digest(self, adapter_id: str | None) -> str | None:
-        """The digest of an adapter that a request has used; None for the base model."""
-        return self._pool.digest(adapter_id)
-
-    def step(self, profile: Profile | None = None) -> list[Sequence]:
-        """Runs one batch; returns the sequences that got a new token."""
-        if profile is None:
-            return self._step(self._scheduler.schedule())
-        scheduled = self._scheduler.schedule()
-        with profile.step(sum(entry.num_tokens for entry in scheduled), len(scheduled)):
-            return self._step(scheduled)
-
-    def _step(self, scheduled: list[ScheduledSequence]) -> list[Sequence]:
-        batch = build_batch(scheduled, self._config.block_size, self._pool.num_slots)
-        logits = self._runner.run(batch)
-        return self._postprocess([scheduled[place] for place in batch.order], logits)
-
-    def _postprocess(self, entries: list[ScheduledSequence], logits: np.ndarray) -> list[Sequence]:
-        for sequence, num_tokens in entries:
-            sequence.num_computed_tokens += num_tokens
-        # The logits of a chunk of a prompt answer nothing yet.
-        ready = [place for place, (sequence, _) in enumerate(entries) if sequence.num_uncomputed_tokens == 0]
-        advanced = [entries[place].sequence for place in ready]
-        logits = logits if len(ready) == len(entries) else logits[ready]
-        sampled = self._sampler.sample(logits, [sequence.sampling_row for sequence in advanced])
-        for sequence, token in zip(advanced, sampled, strict=True):
-            if token.error is not None:
-                raise RequestError(f"request {sequence.request_id}: {token.error}")
-            sequence.token_ids.append(token.token_id)
-            sequence.sampling_row.append(token.token_id)
-            self._finish_if_done(sequence)
-        return advanced
-
-    def _finish_if_done(self, sequence: Sequence) -> None:
-        now = time.perf_counter()
-        if sequence.metrics.first_token_time is None:
-            sequence.metrics.first_token_time = now
-        is_eos = sequence.token_ids[-1] in self._model_config.eos_token_ids
-        if is_eos and not sequence.params.ignore_eos:
-            sequence.finish_reason = "stop"
-        elif len(sequence.token_ids) >= sequence.max_len:
-            sequence.finish_reason = "length"
-        else:
-            return
-        sequence.metrics.finished_time = now
-        self._scheduler.finish(sequence)
+    def _sequences(
+        self, request: Request, matcher: GuidedMatcher | None, bad_word_token_ids: list[list[int]]
+    ) -> list[Sequence]:
+        params = request.params
+        if matcher is not None and params.use_beam_search:
+            raise RequestError("guided output and use_beam_search do not go together: leave one out")
+        if params.num_sequences > params.n and params.logprobs is None:
+            params = replace(params, logprobs=0)  # to tell which outputs are the likeliest
+        fallback_seed = secrets.randbits(64)
+        return [
+            Sequence(
+                request,
+                index,
+                list(request.prompt_token_ids),
+                SamplingRow(
+                    params,
+                    request.prompt_token_ids,
+                    self._model_config.vocab_size,
+                    params.sample_seed(index, fallback_seed),
+                    eos_token_ids=() if params.ignore_eos else self._model_config.eos_token_ids,
+                    bad_word_token_ids=bad_word_token_ids,
+                ),
+                matcher if matcher is None or index == 0 else matcher.copy(),
+            )
+            for index in range(1 if params.use_beam_search else params.num_sequences)
+        ]
 
     def _adapter_slot(self, adapter_id: str | None) -> int:
         if adapter_id is None:
@@ -183,12 +269,14 @@ class Engine:
         return adapter
 
 
-def _num_blocks(model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int) -> int:
-    if config.num_blocks is not None:
-        return config.num_blocks
-    per_sequence = -(-max_model_len // config.block_size)
-    token_bytes = 2 * model.num_layers * model.num_kv_heads * model.head_size * _ITEM_SIZES[dtype]
-    affordable = int(config.kv_cache_gib * 2**30) // (token_bytes * config.block_size)
-    if affordable < 1:
-        raise ConfigError(f"engine: kv_cache_gib ({config.kv_cache_gib}) does not hold one block of KV cache")
-    return max(per_sequence, min(affordable, per_sequence * config.max_num_seqs))
+def _guess(sequence: Sequence, room: int) -> list[int]:
+    """What may follow the sequence, for the network to check along with its next token."""
+    params = sequence.request.params
+    if params.num_speculative_tokens == 0 or sequence.matcher is not None:
+        return []
+    wanted = min(params.num_speculative_tokens, room, sequence.request.max_len - len(sequence.token_ids) - 1)
+    return look_up(sequence.token_ids, params.prompt_lookup_max, wanted)
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

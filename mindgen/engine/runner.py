@@ -8,6 +8,7 @@ import numpy as np
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
+from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
@@ -68,8 +69,18 @@ class Runner:
         for linear in self._network.linears():
             linear.write_adapter(slot, adapter.pairs)
 
+    def caches(self) -> list[np.ndarray]:
+        """The keys and the values of each layer (num_blocks, ...), in the memory where the network has them."""
+        return self._network.caches()
+
+    def copy_blocks(self, copies: list[BlockCopy]) -> None:
+        """Copies blocks of all caches."""
+        sources, targets = [list(each) for each in zip(*copies, strict=True)]
+        for cache in self._network.caches():
+            cache[targets] = cache[sources]
+
     def run(self, batch: Batch) -> np.ndarray:
-        """The float32 logits (B, V) of each sequence's last token, in the batch's order; good until the next run.
+        """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
 
         Raises:
             KernelError: a CPU op refused what the graph gave it.

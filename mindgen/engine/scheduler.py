@@ -1,68 +1,256 @@
 """Which sequences run in the next step, and with how many tokens each."""
 
-from collections import deque
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.block_manager import BlockCopy, BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.sequence import Sequence
+from mindgen.engine.sequence import Request, Sequence
+from mindgen.errors import QueueFullError
+
+# A request goes before so many later ones for each level of priority, and before no more: none waits forever.
+_RANKS_PER_PRIORITY = 256
+# Positions of a prompt whose logits are wanted in one step: each is as large as the vocabulary.
+_PROMPT_LOGITS = 64
 
 
 class ScheduledSequence(NamedTuple):
-    """A sequence with the number of its next tokens to compute."""
+    """A sequence with the number of its next tokens to compute, guessed ones included.
+
+    Attributes:
+        num_logits: for so many of the last of these tokens the logits are wanted.
+    """
 
     sequence: Sequence
     num_tokens: int
+    num_logits: int
+    draft_token_ids: list[int] = []  # noqa: RUF012
+
+
+@dataclass(slots=True)
+class Schedule:
+    """A step: what to do with blocks before it, in this order, and what to compute.
+
+    Attributes:
+        swapped_out: sequences whose blocks, these, go to host memory.
+        swapped_in: sequences whose blocks come from there.
+    """
+
+    swapped_out: list[tuple[Sequence, list[int]]] = field(default_factory=list)
+    swapped_in: list[Sequence] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
+    entries: list[ScheduledSequence] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(entry.num_tokens for entry in self.entries)
 
 
 class Scheduler:
-    """First come, first served: running sequences first, then waiting ones while tokens, places and blocks last."""
+    """First come, first served, within what priorities allow.
 
-    def __init__(self, config: EngineConfig, block_manager: BlockManager) -> None:
+    Running sequences decode first, then prompts go on, then waiting ones join while tokens, places and blocks last.
+    When blocks run out, the running sequence that came last gives its own back and waits: to be computed again, or to
+    come back from host memory where there is room for it.
+
+    Args:
+        num_swap_blocks: of host memory.
+        draft: guesses up to so many tokens that may follow a sequence.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        block_manager: BlockManager,
+        num_swap_blocks: int = 0,
+        draft: Callable[[Sequence, int], list[int]] = lambda sequence, count: [],
+    ) -> None:
         self._config = config
-        self._block_manager = block_manager
-        self._waiting: deque[Sequence] = deque()
+        self._blocks = block_manager
+        self._draft = draft
+        self._num_swap_blocks = num_swap_blocks
+        self._num_swapped = 0
+        self._num_added = 0
+        self._waiting: list[tuple[int, int, int, Sequence]] = []  # a heap
         self._running: list[Sequence] = []
 
-    def add(self, sequence: Sequence) -> None:
-        self._waiting.append(sequence)
+    def add(self, request: Request) -> None:
+        """Queues a request by its first sequence.
+
+        Raises:
+            QueueFullError: max_waiting requests wait already.
+        """
+        limit = self._config.max_waiting
+        if limit is not None and len(self._waiting) >= limit:
+            raise QueueFullError(f"{len(self._waiting)} requests wait already, the most that max_waiting allows")
+        self._num_added += 1
+        request.queue_rank = self._num_added + request.params.priority * _RANKS_PER_PRIORITY
+        self._push(request.sequences[0])
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
 
     def has_unfinished(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def schedule(self) -> list[ScheduledSequence]:
-        """The next step's sequences; a prompt that exceeds what is left of the token budget is cut into chunks."""
-        budget = self._config.max_num_batched_tokens
-        scheduled = []
-        # Decodes take one token each and go first, so that a long prompt never stalls them.
-        for sequence in sorted(self._running, key=lambda running: running.num_uncomputed_tokens > 1):
-            num_tokens = min(sequence.num_uncomputed_tokens, budget)
-            if num_tokens > 0:
-                scheduled.append(ScheduledSequence(sequence, num_tokens))
-                budget -= num_tokens
-        while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
-            sequence = self._waiting[0]
-            if not self._block_manager.can_allocate(sequence):
-                break
-            self._block_manager.allocate(sequence)
-            self._running.append(self._waiting.popleft())
-            num_tokens = min(sequence.num_uncomputed_tokens, budget)
-            scheduled.append(ScheduledSequence(sequence, num_tokens))
-            budget -= num_tokens
-        return scheduled
+    def unfinished(self) -> Iterator[Sequence]:
+        """All sequences that run or wait."""
+        yield from self._running
+        for *_, sequence in self._waiting:
+            yield sequence
+
+    def schedule(self) -> Schedule:
+        """The next step; empty only if nothing is unfinished, or all wait for their request's other beams."""
+        schedule = Schedule()
+        self._admit(schedule, self._run(schedule))
+        while not schedule.entries and self._waiting and self._running:  # beams that wait for a waiting one
+            self._preempt(max(self._running, key=_rank), schedule)
+            self._admit(schedule, self._config.max_num_batched_tokens)
+        return schedule
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Lets a child run beside its parent, on the parent's blocks; or wait if it cannot."""
+        if parent.block_table and len(self._running) < self._config.max_num_seqs:
+            self._blocks.fork(parent, child)
+            self._running.append(child)
+        else:
+            self._push(child)
+
+    def replace(self, parents: list[Sequence], forks: list[tuple[Sequence, Sequence]]) -> None:
+        """Puts children in the place of all these sequences; forks are of a parent and its child."""
+        for parent in parents:
+            self._take_out(parent)
+        for parent, child in forks:
+            self.fork(parent, child)
+        for parent in parents:
+            self._blocks.free(parent)
 
     def finish(self, sequence: Sequence) -> None:
-        """Takes a sequence that has its finish_reason out of the running ones and frees its blocks."""
-        self._running.remove(sequence)
-        self._block_manager.free(sequence)
-
-    def abort(self, sequence: Sequence) -> None:
-        """Takes a sequence that has not finished out of the queue or the running ones."""
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
-        else:
-            self.finish(sequence)
+        """Takes a sequence out, wherever it stands."""
+        self._take_out(sequence)
+        self._blocks.free(sequence)
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the running sequences own all blocks that are not free."""
-        self._block_manager.check_integrity(self._running)
+        self._blocks.check_integrity(self._running)
+        waiting = [sequence for *_, sequence in self._waiting]
+        assert not any(sequence.block_table for sequence in waiting), "a waiting sequence has blocks"
+        assert sum(sequence.swapped_blocks for sequence in waiting) == self._num_swapped, "host blocks are lost"
+        assert len(self._running) <= self._config.max_num_seqs, "more sequences run than may"
+
+    def _run(self, schedule: Schedule) -> int:
+        """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
+        budget = self._config.max_num_batched_tokens
+        # Decodes take one token each and go first, so that a long prompt never stalls them.
+        order = sorted(self._running, key=lambda sequence: (sequence.num_uncomputed_tokens > 1, _rank(sequence)))
+        running = set(order)
+        for sequence in order:
+            num_tokens = self._num_next(sequence, budget)
+            if sequence not in running or num_tokens == 0:
+                continue
+            draft: list[int] = []
+            if sequence.num_uncomputed_tokens == 1:
+                draft = self._draft(sequence, max(0, budget - len(running)))
+            while not self._blocks.can_grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft)):
+                if draft:
+                    draft = []
+                    continue
+                left = running - {entry.sequence for entry in schedule.entries}
+                victim = max(left, key=_rank)
+                running.discard(victim)
+                self._preempt(victim, schedule)
+                if victim is sequence:
+                    break
+            else:
+                self._schedule(sequence, num_tokens, draft, schedule)
+                budget -= num_tokens + len(draft)
+        return budget if len(running) == len(order) else 0
+
+    def _admit(self, schedule: Schedule, budget: int) -> None:
+        while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
+            sequence = self._waiting[0][-1]
+            if sequence.swapped_blocks:
+                if not self._swap_in(sequence, schedule):
+                    break
+            else:
+                if sequence.request.prompt_logprobs is None or sequence.output_token_ids:
+                    self._blocks.use_cached_prefix(sequence)
+                needed = self._blocks.num_missing(sequence, len(sequence.token_ids))
+                num_tokens = self._num_next(sequence, budget)
+                # Room is left for those that run to go on.
+                if needed + len(self._running) > self._blocks.num_free or num_tokens == 0:
+                    self._blocks.free(sequence)
+                    break
+            heapq.heappop(self._waiting)
+            self._running.append(sequence)
+            num_tokens = self._num_next(sequence, budget)
+            if num_tokens > 0:
+                self._schedule(sequence, num_tokens, [], schedule)
+            budget -= num_tokens
+
+    def _num_next(self, sequence: Sequence, budget: int) -> int:
+        """How many tokens of a sequence to compute."""
+        num_tokens = min(sequence.num_uncomputed_tokens, budget)
+        if _wants_prompt_logits(sequence):
+            num_tokens = min(num_tokens, _PROMPT_LOGITS)
+        elif num_tokens < sequence.num_uncomputed_tokens and not self._config.enable_chunked_prefill:
+            return 0
+        return num_tokens
+
+    def _schedule(self, sequence: Sequence, num_tokens: int, draft: list[int], schedule: Schedule) -> None:
+        schedule.copies += self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft))
+        num_logits = 1 + len(draft) if num_tokens == sequence.num_uncomputed_tokens else 0
+        if _wants_prompt_logits(sequence):
+            num_logits = num_tokens
+        schedule.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
+
+    def _preempt(self, sequence: Sequence, schedule: Schedule) -> None:
+        """Takes a running sequence's blocks; it waits again, by its old rank."""
+        self._running.remove(sequence)
+        num_computed = sequence.num_computed_tokens
+        num_blocks = self._blocks.num_needed(num_computed)
+        # A beam that only waits for others must not come back before they do.
+        is_beam = sequence.request.beam_search is not None
+        if not is_beam and 0 < num_blocks <= self._num_swap_blocks - self._num_swapped:
+            sequence.swapped_blocks = num_blocks
+            self._num_swapped += num_blocks
+            schedule.swapped_out.append((sequence, sequence.block_table[:num_blocks]))
+        self._blocks.free(sequence)
+        if sequence.swapped_blocks:
+            sequence.num_computed_tokens = num_computed
+        self._push(sequence)
+
+    def _swap_in(self, sequence: Sequence, schedule: Schedule) -> bool:
+        needed = self._blocks.num_needed(len(sequence.token_ids))
+        if needed + len(self._running) > self._blocks.num_free:
+            return False
+        self._blocks.grow(sequence, sequence.num_computed_tokens)
+        self._num_swapped -= sequence.swapped_blocks
+        sequence.swapped_blocks = 0
+        schedule.swapped_in.append(sequence)
+        return True
+
+    def _take_out(self, sequence: Sequence) -> None:
+        if sequence in self._running:
+            self._running.remove(sequence)
+            return
+        self._waiting = [entry for entry in self._waiting if entry[-1] is not sequence]
+        heapq.heapify(self._waiting)
+        self._num_swapped -= sequence.swapped_blocks
+        sequence.swapped_blocks = 0
+
+    def _push(self, sequence: Sequence) -> None:
+        heapq.heappush(self._waiting, (*_rank(sequence), sequence))
+
+
+def _rank(sequence: Sequence) -> tuple[int, int, int]:
+    """Sequences of lower ranks go first; no two have the same."""
+    return sequence.request.queue_rank, sequence.request.request_id, sequence.index
+
+
+def _wants_prompt_logits(sequence: Sequence) -> bool:
+    logprobs = sequence.request.prompt_logprobs
+    return logprobs is not None and len(logprobs) < sequence.prompt_len and sequence.index == 0

@@ -1,40 +1,95 @@
-"""One request inside the engine."""
+"""Requests inside the engine, and the sequences of tokens that answer them."""
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from mindgen.engine.beam_search import BeamSearch
+from mindgen.engine.sampler import Continuation
 from mindgen.engine.sampling_row import SamplingRow
-from mindgen.outputs import RequestMetrics
+from mindgen.guided import GuidedMatcher
+from mindgen.outputs import RequestMetrics, TokenLogprobs
 from mindgen.sampling_params import SamplingParams
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """A request's tokens and where it stands; the scheduler fills block_table, the engine the rest.
+class Request:
+    """What was asked for; its sequences are the outputs, more of which are generated than returned with best_of.
 
     Attributes:
-        token_ids: the prompt's, then the generated ones.
-        sampling_row: what the sampler knows of it.
+        max_len: tokens of prompt and output together.
         adapter_slot: its adapter's slot in the LoRA weights; 0 is the base model.
-        block_table: the KV blocks it owns, in order.
-        num_computed_tokens: tokens whose keys and values are in the cache.
-        finish_reason: None while it runs, then "stop" or "length".
+        adapter_digest: what its adapter is made of; None for the base model.
+        queue_rank: of waiting requests, the lowest goes first.
+        deadline: in time.perf_counter() seconds.
+        prompt_logprobs: one entry for each prompt token as they are computed, None for the first; None if not asked.
+        beam_search: the search that its sequences are beams of.
+        continuations: what may follow those of its beams that this step of the search has reached.
+        num_unfinished: its sequences that have not ended yet.
+        error: why it failed.
     """
 
     request_id: int
-    token_ids: list[int]
+    prompt_token_ids: list[int]
     params: SamplingParams
     max_len: int
-    sampling_row: SamplingRow
     metrics: RequestMetrics
     adapter_id: str | None = None
     adapter_slot: int = 0
-    block_table: list[int] = field(default_factory=list)
-    num_computed_tokens: int = 0
-    finish_reason: str | None = None
-    prompt_len: int = field(init=False)
+    adapter_digest: str | None = None
+    queue_rank: int = 0
+    deadline: float | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    beam_search: BeamSearch | None = None
+    continuations: dict["Sequence", list[Continuation]] = field(default_factory=dict)
+    sequences: list["Sequence"] = field(default_factory=list)
+    num_unfinished: int = 0
+    error: str | None = None
 
-    def __post_init__(self) -> None:
-        self.prompt_len = len(self.token_ids)
+    @property
+    def is_finished(self) -> bool:
+        return self.num_unfinished == 0
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One output of a request as it grows; the scheduler fills block_table, the engine the rest.
+
+    Attributes:
+        index: of the request's outputs.
+        token_ids: the prompt's, then the generated ones.
+        sampling_row: what the sampler knows of it.
+        matcher, mask: where it stands in its grammar, and the tokens that this allows next.
+        block_table: the KV blocks it reads and writes, in order; others may read them too.
+        block_keys: of the full blocks, for the prefix cache.
+        num_remembered_blocks: so many of the first ones the prefix cache knows.
+        num_cached_tokens: those of the prompt that were in the cache when it was first admitted.
+        num_computed_tokens: tokens whose keys and values are in the cache.
+        swapped_blocks: how many blocks of it are in host memory, while it waits to come back.
+        finish_reason: None while it runs, then "stop", "length", "abort" or "error".
+        stop_reason: the token or text that ended it, or "deadline".
+    """
+
+    request: Request
+    index: int
+    token_ids: list[int]
+    sampling_row: SamplingRow
+    matcher: GuidedMatcher | None = None
+    mask: np.ndarray | None = None
+    block_table: list[int] = field(default_factory=list)
+    block_keys: list[bytes] = field(default_factory=list)
+    num_remembered_blocks: int = 0
+    num_cached_tokens: int = 0
+    num_computed_tokens: int = 0
+    swapped_blocks: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    cumulative_logprob: float = 0.0
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+    @property
+    def prompt_len(self) -> int:
+        return len(self.request.prompt_token_ids)
 
     @property
     def output_token_ids(self) -> list[int]:

@@ -63,8 +63,9 @@ class Attention(nn.Cell):
             self.k_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
 
         shape = (cache.num_blocks, cache.block_size, config.num_kv_heads, config.head_size)
-        self.key_cache, _ = zeros_parameter(shape, dtype, "key_cache")
-        self.value_cache, _ = zeros_parameter(shape, dtype, "value_cache")
+        self.key_cache, key_memory = zeros_parameter(shape, dtype, "key_cache")
+        self.value_cache, value_memory = zeros_parameter(shape, dtype, "value_cache")
+        self.cache_memory = [key_memory, value_memory]
         self.causal_mask = _causal_mask(dtype)
 
         scale = config.head_size**-0.5

@@ -1,6 +1,7 @@
 """Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
 
 import mindspore
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
@@ -137,6 +138,10 @@ class LlamaForCausalLM(nn.Cell):
     def linears(self) -> list[Linear]:
         """Every linear that adapters can target."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def caches(self) -> list[np.ndarray]:
+        """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
+        return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
 
     def load(self, source: WeightSource) -> None:
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""

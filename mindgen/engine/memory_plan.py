@@ -1,0 +1,114 @@
+"""How much memory goes where, decided before any of it is taken."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from mindgen.dtypes import STORAGE
+from mindgen.engine.config import EngineConfig
+from mindgen.errors import ConfigError
+from mindgen.model_config import ModelConfig
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Sizes in bytes.
+
+    Attributes:
+        adapters: what all adapter slots will take once the first adapter is used.
+        num_swap_blocks: of host memory, beside the cache's own num_blocks.
+    """
+
+    weights: int
+    adapters: int
+    num_blocks: int
+    block_size: int
+    block_bytes: int
+    num_swap_blocks: int
+    max_model_len: int
+
+    @property
+    def num_full_sequences(self) -> float:
+        """How many sequences of max_model_len tokens the cache holds."""
+        return self.num_blocks / -(-self.max_model_len // self.block_size)
+
+    def __str__(self) -> str:
+        swap = f", {_mib(self.num_swap_blocks * self.block_bytes)} to swap" if self.num_swap_blocks else ""
+        return (
+            f"memory: weights {_mib(self.weights)}, adapters {_mib(self.adapters)}, "
+            f"KV cache {_mib(self.num_blocks * self.block_bytes)}{swap} "
+            f"({self.num_blocks} blocks of {self.block_size} tokens: "
+            f"{self.num_full_sequences:.1f} sequences of {self.max_model_len})"
+        )
+
+
+def plan_memory(
+    model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int, weights: int, adapters: int
+) -> MemoryPlan:
+    """The plan for a model whose weights and adapters take so many bytes.
+
+    Without num_blocks the cache takes what max_num_seqs full-length sequences need, up to memory_utilization.
+
+    Raises:
+        ConfigError: the cache cannot hold one block, or the swap space exceeds the free memory.
+    """
+    item_size = STORAGE[dtype]().itemsize
+    token_bytes = 2 * model.num_layers * model.num_kv_heads * model.head_size * item_size  # keys and values
+    block_bytes = token_bytes * config.block_size
+    num_blocks = config.num_blocks
+    free = free_memory()
+    if num_blocks is None:
+        limit = _affordable(config.memory_utilization, free, weights + adapters)
+        wanted = -(-max_model_len // config.block_size) * config.max_num_seqs
+        num_blocks = min(wanted, limit // block_bytes)
+        if num_blocks < 1:
+            raise ConfigError(
+                f"engine: memory_utilization ({config.memory_utilization}) leaves {_mib(limit)} for the KV cache, "
+                f"and a block takes {block_bytes} bytes: raise it"
+            )
+    taken = num_blocks * block_bytes + weights + adapters
+    swap = int(config.swap_space * 2**30)
+    if taken + swap > free:
+        raise ConfigError(
+            f"engine: weights, adapters, KV cache and swap_space need {_mib(taken + swap)}, and {_mib(free)} are free: "
+            "lower num_blocks, memory_utilization or swap_space"
+        )
+    return MemoryPlan(
+        weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size like "4GiB", "512 MB" or "1048576".
+
+    Raises:
+        ConfigError: it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in _UNITS:
+        raise ConfigError(f"expected a share up to 1, or a size like 4GiB, not {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: MemAvailable, or what the system has free."""
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _affordable(utilization: float | str, free: int, taken: int) -> int:
+    if isinstance(utilization, str):
+        return parse_size(utilization)
+    return max(0, int(free * utilization) - taken)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
