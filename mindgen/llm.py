@@ -1,30 +1,37 @@
-"""The offline API: text in, text out."""
+"""The offline API: prompts in, texts out."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.hf import map_weights, model_folder
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
-from mindgen.engine.sequence import Sequence as EngineSequence
-from mindgen.errors import ConfigError, RequestError
+from mindgen.engine.memory_plan import MemoryPlan
+from mindgen.engine_client import EngineClient, Prompt
+from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
-from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk
+from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
-from mindgen.tokenizer import IncrementalDetokenizer, load_tokenizer
+from mindgen.stream import Stream
+from mindgen.tokenizer import Tokenizer, load_tokenizer
+
+Message: TypeAlias = Mapping[str, Any]
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class LLM:
-    """A model with its adapters, ready to generate.
+    """A model with its adapters, ready to generate. Several streams may be read at once, from several threads.
 
     Args:
         model: a Hugging Face folder, or "demo" for the embedded model.
@@ -40,7 +47,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str = demo.NAME,
+        model: str | Path = demo.NAME,
         adapters: str | Path | None = None,
         dtype: str = "auto",
         config: EngineConfig | None = None,
@@ -50,136 +57,122 @@ class LLM:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         if on_missing_adapter not in ("error", "base"):
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
-        folder = demo.model_folder() if model == demo.NAME else model_folder(Path(model))
-        model_config = read_model_config(folder)
-        self._on_missing_adapter = on_missing_adapter
-        self._tokenizer = load_tokenizer(folder)
-        registry = _registry(model, folder, adapters)
-        dtype = _checkpoint_dtype(folder) if dtype == "auto" else dtype
-        self._engine = Engine(folder, model_config, registry, dtype, config or EngineConfig())
+        self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
+        model_config = read_model_config(self._folder)
+        self.tokenizer: Tokenizer = load_tokenizer(self._folder)
+        registry = _registry(str(model), self._folder, adapters)
+        dtype = _checkpoint_dtype(self._folder) if dtype == "auto" else dtype
+        self._engine = Engine(self._folder, model_config, registry, dtype, config or EngineConfig())
+        self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
         self._registry = registry
         self._dtype = dtype
-        self._profile: Profile | None = None
+        self._templates: ChatTemplates | None = None
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        return self._engine.memory_plan
+
+    @property
+    def adapter_ids(self) -> list[str]:
+        return self._registry.names()
 
     def generate(
         self,
-        prompts: str | Sequence[str],
+        prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         adapter_ids: str | Sequence[str | None] | None = None,
     ) -> list[RequestOutput]:
         """The finished outputs of the prompts, in their order.
 
+        A request that cannot be served fails alone: its output's `error` says why, and it has no `outputs`.
+
         Args:
+            prompts: texts or lists of token ids, one or several.
             sampling_params: one for all, or one for each prompt.
             adapter_ids: one for all, or one for each prompt; None is the base model.
 
         Raises:
-            RequestError: a prompt cannot be served; none is then generated.
-            UnknownAdapterError: an adapter is not registered.
-            AdapterError: an adapter cannot be served.
+            MindgenError: no request at all could be served.
         """
-        outputs = {chunk.index: chunk.output for chunk in self.stream(prompts, sampling_params, adapter_ids)}
-        return [output for _, output in sorted(outputs.items()) if output is not None]
+        stream = Stream(self._client, prompts, sampling_params, adapter_ids)
+        outputs = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
+        if stream.errors and len(stream.errors) == len(outputs):
+            raise stream.errors[min(stream.errors)]
+        return [output for _, output in sorted(outputs.items())]
 
     def stream(
         self,
-        prompts: str | Sequence[str],
+        prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         adapter_ids: str | Sequence[str | None] | None = None,
     ) -> Iterator[TextChunk]:
-        """As `generate`, but yields text as it comes; the chunks of an index joined are its final text."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
-        adapters = _for_each(prompts, adapter_ids, "adapter_ids")
-        open_requests: dict[int, _OpenRequest] = {}
-        if self._engine.has_unfinished():
-            raise RequestError("another stream of this LLM is still open: read it to its end or close it first")
-        try:
-            for index, arguments in enumerate(zip(prompts, params, adapters, strict=True)):
-                request = self._open(index, *arguments)
-                open_requests[request.sequence.request_id] = request
-            while open_requests:
-                for sequence in self._engine.step(self._profile):
-                    request = open_requests[sequence.request_id]
-                    text, output = request.advance(), None
-                    if sequence.finish_reason is not None:
-                        output = request.output(self._engine.adapter_digest(sequence.adapter_id))
-                        del open_requests[sequence.request_id]
-                    yield TextChunk(request.index, text, output)
-        finally:  # also when the caller stops listening
-            for request in open_requests.values():
-                self._engine.abort(request.sequence)
+        """As `generate`, but yields text as it comes: of each prompt and output the chunks joined are its text.
+
+        A request that fails has a last chunk like all others, whose output says why.
+        """
+        return Stream(self._client, prompts, sampling_params, adapter_ids).read()
+
+    async def stream_async(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        adapter_ids: str | Sequence[str | None] | None = None,
+    ) -> AsyncIterator[TextChunk]:
+        """As `stream`, for coroutines; several at once share their steps."""
+        stream = Stream(self._client, prompts, sampling_params, adapter_ids)
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as worker:
+            try:
+                while stream.is_open:
+                    for chunk in await loop.run_in_executor(worker, stream.advance):
+                        yield chunk
+            finally:
+                stream.close()
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        adapter_ids: str | Sequence[str | None] | None = None,
+        **template_variables: Any,
+    ) -> list[RequestOutput]:
+        """The next message of each conversation, which is a list of {"role": ..., "content": ...}.
+
+        Args:
+            template_variables: what the chat template takes besides, like tools or add_generation_prompt.
+        """
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        prompts = [self.chat_prompt(each, **template_variables) for each in conversations]  # type: ignore[arg-type]
+        return self.generate(prompts, sampling_params, adapter_ids)
+
+    def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:
+        """The prompt that the model's chat template makes of a conversation."""
+        if self._templates is None:
+            self._templates = load_chat_templates(self._folder)
+        text = self._templates.render(messages, **template_variables)
+        return {"prompt": text, "prompt_token_ids": self.encode(text, add_special_tokens=False)}
 
     @contextmanager
     def profile(self) -> Iterator[Profile]:
         """Records where the time of all steps goes until it is left."""
         profile = Profile(plugin.load(), DType[self._dtype.upper()])
-        self._profile = profile
+        self._client.profile = profile
         try:
             with profile.recording():
                 yield profile
         finally:
-            self._profile = None
+            self._client.profile = None
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of a prompt, special tokens included."""
-        return self._tokenizer.encode(text)
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The token ids of a prompt, with the special tokens that the model expects around it."""
+        return self.tokenizer.encode(text, add_special_tokens)
 
-    def _open(self, index: int, prompt: str, params: SamplingParams, adapter_id: str | None) -> "_OpenRequest":
-        if not prompt:
-            raise RequestError(f"prompt {index} is empty: expected some text")
-        warnings = []
-        if self._on_missing_adapter == "base" and adapter_id is not None and adapter_id not in self._registry.names():
-            warnings.append(f"unknown adapter_id {adapter_id!r}: answered by the base model")
-            adapter_id = None
-        token_ids = self._tokenizer.encode(prompt)
-        try:
-            sequence = self._engine.add_request(token_ids, params, adapter_id)
-        except RequestError as error:
-            raise RequestError(f"prompt {index}: {error}") from error
-        return _OpenRequest(index, prompt, sequence, IncrementalDetokenizer(self._tokenizer, token_ids), warnings)
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens)
 
-
-class _OpenRequest:
-    """A request in the engine, with the text that it has given so far."""
-
-    def __init__(
-        self,
-        index: int,
-        prompt: str,
-        sequence: EngineSequence,
-        detokenizer: IncrementalDetokenizer,
-        warnings: list[str],
-    ) -> None:
-        self.index = index
-        self.sequence = sequence
-        self._prompt = prompt
-        self._detokenizer = detokenizer
-        self._warnings = warnings
-        self._text = ""
-
-    def advance(self) -> str:
-        """The text of the newest token."""
-        text = self._detokenizer.append(self.sequence.token_ids[-1:])
-        if self.sequence.finish_reason is not None:
-            text += self._detokenizer.flush()
-        self._text += text
-        return text
-
-    def output(self, adapter_digest: str | None) -> RequestOutput:
-        sequence = self.sequence
-        completion = CompletionOutput(0, self._text, sequence.output_token_ids, sequence.finish_reason)
-        return RequestOutput(
-            request_id=sequence.request_id,
-            prompt=self._prompt,
-            prompt_token_ids=sequence.token_ids[: sequence.prompt_len],
-            outputs=[completion],
-            finished=True,
-            metrics=sequence.metrics,
-            adapter_id=sequence.adapter_id,
-            adapter_digest=adapter_digest,
-            warnings=self._warnings,
-        )
+    def reset_prefix_cache(self) -> None:
+        """Forgets what earlier requests have computed."""
+        self._client.reset_prefix_cache()
 
 
 def _registry(model: str, folder: Path, adapters: str | Path | None) -> AdapterRegistry:
@@ -196,12 +189,3 @@ def _checkpoint_dtype(folder: Path) -> str:
     if not names:
         raise ConfigError(f"{folder}: the checkpoint has no tensor in bfloat16, float16 or float32")
     return max(set(names), key=names.count)
-
-
-def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:
-    """One value for each prompt, from a single one or a list."""
-    if not isinstance(values, (list, tuple)):
-        return [values] * len(prompts)
-    if len(values) != len(prompts):
-        raise RequestError(f"{name} has {len(values)} entries for {len(prompts)} prompts")
-    return list(values)

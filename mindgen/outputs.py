@@ -8,6 +8,8 @@ class Logprob(float):
     """The log-probability of a token: a number, with its rank (1 is the likeliest) and the token's text."""
 
     __slots__ = ("decoded_token", "rank")
+    rank: int
+    decoded_token: str | None
 
     def __new__(cls, logprob: float, rank: int, decoded_token: str | None = None) -> "Logprob":
         made = super().__new__(cls, logprob)

@@ -10,7 +10,7 @@ from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.runner import Runner
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.scheduler import ScheduledSequence
-from mindgen.engine.sequence import Sequence
+from mindgen.engine.sequence import Request, Sequence
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import read_model_config
 from mindgen.outputs import RequestMetrics
@@ -31,26 +31,17 @@ class Probe:
         executor: str = "mindgen",
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
+        self._vocab_size = read_model_config(folder).vocab_size
         self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
         self.num_slots = len(adapters or []) + 1
         if adapters:
             self.runner.enable_lora(self.num_slots, max_rank)
         for slot, path in enumerate(adapters or [], start=1):
             self.runner.write_adapter(slot, load_adapter(path.name, path, self.runner.modules()))
-        self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE)
+        self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE, enable_prefix_caching=False)
 
     def open(self, token_ids: list[int], slot: int = 0) -> Sequence:
-        sequence = Sequence(
-            request_id=0,
-            token_ids=list(token_ids),
-            params=SamplingParams(),
-            max_len=len(token_ids) + 80,
-            sampling_row=SamplingRow(SamplingParams(), token_ids, vocab_size=1, seed=0),
-            metrics=RequestMetrics(0.0),
-            adapter_slot=slot,
-        )
-        self._blocks.allocate(sequence)
-        return sequence
+        return make_sequence(0, token_ids, 80, slot, self._vocab_size)
 
     def close(self, *sequences: Sequence) -> None:
         for sequence in sequences:
@@ -59,11 +50,13 @@ class Probe:
     def advance(self, sequences: list[Sequence], counts: list[int] | None = None) -> np.ndarray:
         """Computes the next tokens of each sequence (all of them, or as many as counts says); their logits (B, V)."""
         counts = counts or [sequence.num_uncomputed_tokens for sequence in sequences]
-        scheduled = [ScheduledSequence(sequence, count) for sequence, count in zip(sequences, counts, strict=True)]
-        batch = build_batch(scheduled, BLOCK_SIZE, self.num_slots)
+        entries = [ScheduledSequence(sequence, count, 1) for sequence, count in zip(sequences, counts, strict=True)]
+        for sequence, count in zip(sequences, counts, strict=True):
+            assert not self._blocks.grow(sequence, sequence.num_computed_tokens + count)
+        batch = build_batch(entries, BLOCK_SIZE, self.num_slots)
         logits = np.empty_like(rows := self.runner.run(batch))
-        logits[batch.order] = rows
-        for sequence, count in scheduled:
+        logits[[sequences.index(entry.sequence) for entry in batch.entries]] = rows
+        for sequence, count in zip(sequences, counts, strict=True):
             sequence.num_computed_tokens += count
         return logits
 
@@ -73,3 +66,31 @@ class Probe:
         logits = self.advance(sequences)
         self.close(*sequences)
         return logits
+
+
+def make_sequence(
+    request_id: int,
+    prompt: list[int],
+    max_tokens: int,
+    slot: int = 0,
+    vocab_size: int = 100_000,
+    params: SamplingParams | None = None,
+    digest: str | None = None,
+) -> Sequence:
+    """The first sequence of a request of its own."""
+    params = params or SamplingParams()
+    request = Request(
+        request_id,
+        list(prompt),
+        params,
+        max_len=len(prompt) + max_tokens,
+        metrics=RequestMetrics(0.0),
+        adapter_slot=slot,
+        adapter_digest=digest or (f"adapter {slot}" if slot else None),
+        num_unfinished=params.num_sequences,
+    )
+    request.sequences = [
+        Sequence(request, index, list(prompt), SamplingRow(params, prompt, vocab_size, params.sample_seed(index, 0)))
+        for index in range(params.num_sequences)
+    ]
+    return request.sequences[0]

@@ -75,9 +75,7 @@ def plan_memory(
             f"engine: weights, adapters, KV cache and swap_space need {_mib(taken + swap)}, and {_mib(free)} are free: "
             "lower num_blocks, memory_utilization or swap_space"
         )
-    return MemoryPlan(
-        weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len
-    )
+    return MemoryPlan(weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len)
 
 
 def parse_size(text: str) -> int:

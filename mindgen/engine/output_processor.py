@@ -154,6 +154,8 @@ class OutputProcessor:
         if isinstance(found, str):
             self.fail(request, found)
             return
+        if request.metrics.first_token_time is None:
+            request.metrics.first_token_time = time.perf_counter()
         request.continuations[beam] = found
         if len(request.continuations) < len(request.sequences):
             return

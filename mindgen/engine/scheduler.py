@@ -152,7 +152,7 @@ class Scheduler:
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
-            if sequence.num_uncomputed_tokens == 1:
+            if sequence.num_uncomputed_tokens == 1 and len(sequence.token_ids) > sequence.prompt_len:
                 draft = self._draft(sequence, max(0, budget - len(running)))
             while not self._blocks.can_grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft)):
                 if draft:
@@ -184,6 +184,8 @@ class Scheduler:
                 if needed + len(self._running) > self._blocks.num_free or num_tokens == 0:
                     self._blocks.free(sequence)
                     break
+                if sequence.index == 0 and len(sequence.token_ids) == sequence.prompt_len:
+                    sequence.request.num_cached_tokens = sequence.num_computed_tokens
             heapq.heappop(self._waiting)
             self._running.append(sequence)
             num_tokens = self._num_next(sequence, budget)

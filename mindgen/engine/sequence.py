@@ -26,6 +26,7 @@ class Request:
         beam_search: the search that its sequences are beams of.
         continuations: what may follow those of its beams that this step of the search has reached.
         num_unfinished: its sequences that have not ended yet.
+        num_cached_tokens: tokens of the prompt that the cache had.
         error: why it failed.
     """
 
@@ -44,6 +45,7 @@ class Request:
     continuations: dict["Sequence", list[Continuation]] = field(default_factory=dict)
     sequences: list["Sequence"] = field(default_factory=list)
     num_unfinished: int = 0
+    num_cached_tokens: int = 0
     error: str | None = None
 
     @property
@@ -63,7 +65,6 @@ class Sequence:
         block_table: the KV blocks it reads and writes, in order; others may read them too.
         block_keys: of the full blocks, for the prefix cache.
         num_remembered_blocks: so many of the first ones the prefix cache knows.
-        num_cached_tokens: those of the prompt that were in the cache when it was first admitted.
         num_computed_tokens: tokens whose keys and values are in the cache.
         swapped_blocks: how many blocks of it are in host memory, while it waits to come back.
         finish_reason: None while it runs, then "stop", "length", "abort" or "error".
@@ -79,7 +80,6 @@ class Sequence:
     block_table: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)
     num_remembered_blocks: int = 0
-    num_cached_tokens: int = 0
     num_computed_tokens: int = 0
     swapped_blocks: int = 0
     logprobs: list[TokenLogprobs] = field(default_factory=list)

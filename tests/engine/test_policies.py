@@ -1,138 +1,341 @@
-"""Scheduler, block manager and batch: device-free, checked after every step."""
+"""Scheduler and block manager: device-free, checked after every step against a cache that is imitated by a list."""
 
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from probe import make_sequence
 
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.sampling_row import SamplingRow
-from mindgen.engine.scheduler import ScheduledSequence, Scheduler
-from mindgen.engine.sequence import Sequence
-from mindgen.errors import ConfigError
-from mindgen.outputs import RequestMetrics
+from mindgen.engine.scheduler import Schedule, ScheduledSequence, Scheduler
+from mindgen.engine.sequence import Request, Sequence
+from mindgen.engine.swap_space import SwapSpace
+from mindgen.errors import ConfigError, QueueFullError
 from mindgen.sampling_params import SamplingParams
 
 BLOCK_SIZE = 4
 
 
-def make_sequence(request_id: int, prompt_len: int, max_tokens: int, slot: int = 0) -> Sequence:
-    return Sequence(
-        request_id=request_id,
-        token_ids=list(range(100 * request_id, 100 * request_id + prompt_len)),
-        params=SamplingParams(),
-        max_len=prompt_len + max_tokens,
-        sampling_row=SamplingRow(SamplingParams(), [], vocab_size=1, seed=0),
-        metrics=RequestMetrics(0.0),
-        adapter_slot=slot,
-    )
+@dataclass
+class Machine:
+    """A scheduler with everything below it but the network: the cache remembers which token was written where."""
 
+    config: EngineConfig
+    num_blocks: int
+    num_swap_blocks: int = 0
+    draft: list[int] = field(default_factory=list)
 
-def advance(scheduler: Scheduler, scheduled: list[ScheduledSequence]) -> None:
-    """What the engine does after a step, with a token that means nothing."""
-    for sequence, num_tokens in scheduled:
-        sequence.num_computed_tokens += num_tokens
+    def __post_init__(self):
+        self.blocks = BlockManager(self.num_blocks, BLOCK_SIZE, self.config.enable_prefix_caching)
+        self.scheduler = Scheduler(self.config, self.blocks, self.num_swap_blocks, lambda _, room: self.draft[:room])
+        self.cache = np.full((self.num_blocks, BLOCK_SIZE, 2), -1)  # of each slot the token and its adapter
+        self.swap_space = SwapSpace([self.cache])
+        self.num_preempted = 0
+
+    def add(self, *sequences: Sequence) -> None:
+        for sequence in sequences:
+            self.scheduler.add(sequence.request)
+
+    def step(self, choose=lambda sequence: 7) -> Schedule:
+        """A step with tokens from `choose`; every sequence must read back exactly its own tokens."""
+        schedule = self.scheduler.schedule()
+        self.num_preempted += len(schedule.swapped_out)
+        self._check_budgets(schedule)
+        self.swap_space.move(schedule)
+        for source, target in schedule.copies:
+            self.cache[target] = self.cache[source]
+        for entry in schedule.entries:
+            self._write(entry)
+        for entry in schedule.entries:
+            self._advance(entry, choose)
+        self.scheduler.check_integrity()
+        self.swap_space.check_integrity(self.scheduler.unfinished())
+        return schedule
+
+    def _check_budgets(self, schedule: Schedule) -> None:
+        assert len(schedule.entries) <= self.config.max_num_seqs
+        assert schedule.num_tokens <= self.config.max_num_batched_tokens
+        for sequence, num_tokens, _, draft in schedule.entries:
+            assert 0 < num_tokens - len(draft) <= sequence.num_uncomputed_tokens
+            assert len(sequence.block_table) * BLOCK_SIZE >= sequence.num_computed_tokens + num_tokens
+
+    def _write(self, entry: ScheduledSequence) -> None:
+        sequence = entry.sequence
+        tokens = [*sequence.token_ids, *entry.draft_token_ids]
+        for position in range(sequence.num_computed_tokens, sequence.num_computed_tokens + entry.num_tokens):
+            block = sequence.block_table[position // BLOCK_SIZE]
+            assert self.blocks._users[block] == 1, "writes to a block that others read"
+            self.cache[block, position % BLOCK_SIZE] = tokens[position], sequence.request.adapter_slot
+
+    def _advance(self, entry: ScheduledSequence, choose) -> None:
+        sequence = entry.sequence
+        sequence.num_computed_tokens += entry.num_tokens - len(entry.draft_token_ids)
+        read = [
+            self.cache[sequence.block_table[i // BLOCK_SIZE], i % BLOCK_SIZE]
+            for i in range(sequence.num_computed_tokens)
+        ]
+        assert [tuple(each) for each in read] == [
+            (token, sequence.request.adapter_slot) for token in sequence.token_ids[: sequence.num_computed_tokens]
+        ], "the cache has other tokens, or another adapter's"
         if sequence.num_uncomputed_tokens == 0:
-            sequence.token_ids.append(7)
-            if len(sequence.token_ids) >= sequence.max_len:
-                sequence.finish_reason = "length"
+            together = [sequence]
+            if len(sequence.token_ids) == sequence.prompt_len and sequence.index == 0:
+                for child in sequence.request.sequences[1:]:
+                    self.scheduler.fork(sequence, child)
+                together = [each for each in sequence.request.sequences if each.block_table]
+            for each in together:
+                each.token_ids.append(choose(each))
+        if sequence.block_table:
+            self.blocks.remember(sequence)
+        for each in sequence.request.sequences:
+            if each.finish_reason is None and len(each.token_ids) >= each.request.max_len:
+                each.finish_reason = "length"
+                self.scheduler.finish(each)
+
+    def run(self, limit: int = 3000) -> None:
+        for _ in range(limit):
+            if not self.scheduler.has_unfinished():
+                return
+            assert self.step().entries, "nothing moves"
+        raise AssertionError("does not come to an end")
+
+
+def config(**limits) -> EngineConfig:
+    return EngineConfig(**{"block_size": BLOCK_SIZE, "max_num_seqs": 4, "max_num_batched_tokens": 16, **limits})
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    """Of few different tokens in few different orders, so that prompts begin alike."""
+    return [random.Random(f"{seed} {position}").randrange(2) for position in range(length)]
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # which prompt
+        st.integers(1, 30),  # its length
+        st.integers(1, 12),  # max_tokens
+        st.integers(0, 2),  # adapter
+        st.integers(1, 3),  # n
+        st.integers(-1, 1),  # priority
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    requests=REQUESTS,
+    max_num_seqs=st.integers(1, 5),
+    budget=st.integers(5, 50),
+    num_blocks=st.integers(11, 40),
+    num_swap_blocks=st.sampled_from([0, 0, 3, 50]),
+    caching=st.booleans(),
+    draft=st.integers(0, 3),
+    aborted=st.sets(st.integers(0, 11), max_size=3),
+)
+def test_everything_ends_within_the_budgets(
+    requests, max_num_seqs, budget, num_blocks, num_swap_blocks, caching, draft, aborted
+):
+    limits = config(max_num_seqs=max_num_seqs, max_num_batched_tokens=budget, enable_prefix_caching=caching)
+    machine = Machine(limits, num_blocks, num_swap_blocks, [7] * draft)
+    sequences = [
+        make_sequence(i, prompt(kind, length), max_tokens, slot, params=SamplingParams(n=n, priority=priority))
+        for i, (kind, length, max_tokens, slot, n, priority) in enumerate(requests)
+    ]
+    for i, sequence in enumerate(sequences):
+        machine.add(sequence)
+        machine.step()
+        if i in aborted:
+            abort(machine.scheduler, sequence.request)
+            machine.scheduler.check_integrity()
+    machine.run()
+    for sequence in sequences:
+        assert all(each.finish_reason in ("length", "abort") for each in sequence.request.sequences)
+    assert machine.blocks.num_free == num_blocks
+    machine.swap_space.move(Schedule())
+    assert not machine.swap_space._kept
+
+
+def abort(scheduler: Scheduler, request: Request) -> None:
+    for sequence in request.sequences:
+        is_known = any(sequence is each for each in scheduler.unfinished())
+        if sequence.finish_reason is None:
+            sequence.finish_reason = "abort"
+            if is_known:
                 scheduler.finish(sequence)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=12),
-    max_num_seqs=st.integers(1, 5),
-    budget=st.integers(5, 24),
-    num_blocks=st.integers(11, 40),
-)
-def test_everything_finishes_within_the_budgets(lengths, max_num_seqs, budget, num_blocks):
-    config = EngineConfig(block_size=BLOCK_SIZE, max_num_seqs=max_num_seqs, max_num_batched_tokens=budget)
-    scheduler = Scheduler(config, BlockManager(num_blocks, BLOCK_SIZE))
-    sequences = [make_sequence(index, *length) for index, length in enumerate(lengths)]
-    for sequence in sequences:
-        scheduler.add(sequence)
+def test_first_come_first_served():
+    machine = Machine(config(max_num_seqs=2), 40)
+    sequences = [make_sequence(i, prompt(i, 5), 3) for i in range(6)]
+    machine.add(*sequences)
     started: list[int] = []
-    for _ in range(1000):
-        if not scheduler.has_unfinished():
-            break
-        scheduled = scheduler.schedule()
-        assert scheduled and len(scheduled) <= max_num_seqs
-        assert sum(entry.num_tokens for entry in scheduled) <= budget
-        assert all(0 < entry.num_tokens <= entry.sequence.num_uncomputed_tokens for entry in scheduled)
-        started += [entry.sequence.request_id for entry in scheduled if entry.sequence.request_id not in started]
-        advance(scheduler, scheduled)
-        scheduler.check_integrity()
-    assert [sequence.finish_reason for sequence in sequences] == ["length"] * len(sequences)
-    assert started == sorted(started), "first come, first served"
+    while machine.scheduler.has_unfinished():
+        for entry in machine.step().entries:
+            if entry.sequence.request.request_id not in started:
+                started.append(entry.sequence.request.request_id)
+    assert started == list(range(6))
+
+
+def test_priorities_overtake_but_starve_nobody():
+    """A request of the lowest value goes first; yet 256 levels of later requests cannot hold another up."""
+    machine = Machine(config(max_num_seqs=1), 400)
+    patient = make_sequence(0, prompt(0, 3), 1, params=SamplingParams(priority=1))
+    urgent = [make_sequence(i, prompt(1, 3), 1, params=SamplingParams(priority=0)) for i in range(1, 400)]
+    machine.add(patient, *urgent)
+    order = []
+    while machine.scheduler.has_unfinished():
+        order += [entry.sequence.request.request_id for entry in machine.step().entries]
+    assert order[0] == 1
+    assert order.index(0) == 255
 
 
 def test_running_sequences_decode_beside_a_long_prompt():
-    config = EngineConfig(block_size=BLOCK_SIZE, max_num_seqs=4, max_num_batched_tokens=8)
-    scheduler = Scheduler(config, BlockManager(100, BLOCK_SIZE))
-    short, long = make_sequence(0, 3, 10), make_sequence(1, 30, 10)
-    scheduler.add(short)
-    advance(scheduler, scheduler.schedule())
-    scheduler.add(long)
+    machine = Machine(config(max_num_batched_tokens=8), 100)
+    short, long = make_sequence(0, prompt(0, 3), 10), make_sequence(1, prompt(1, 30), 10)
+    machine.add(short)
+    machine.step()
+    machine.add(long)
     for _ in range(3):
-        scheduled = scheduler.schedule()
-        assert [(entry.sequence.request_id, entry.num_tokens) for entry in scheduled] == [(0, 1), (1, 7)]
-        advance(scheduler, scheduled)
+        scheduled = machine.step().entries
+        assert [(entry.sequence, entry.num_tokens) for entry in scheduled] == [(short, 1), (long, 7)]
 
 
-def test_abort_frees_blocks_wherever_the_sequence_stands():
-    scheduler = Scheduler(EngineConfig(block_size=BLOCK_SIZE, max_num_seqs=1), BlockManager(10, BLOCK_SIZE))
-    running, waiting = make_sequence(0, 5, 5), make_sequence(1, 5, 5)
-    scheduler.add(running)
-    scheduler.add(waiting)
-    scheduler.schedule()
-    for sequence in (waiting, running):
-        scheduler.abort(sequence)
-        scheduler.check_integrity()
-    assert not scheduler.has_unfinished()
+def test_without_chunks_a_prompt_waits_for_a_step_that_holds_it():
+    machine = Machine(config(max_num_batched_tokens=32, enable_chunked_prefill=False), 100)
+    machine.add(make_sequence(0, prompt(0, 20), 3), make_sequence(1, prompt(1, 20), 3))
+    steps = [[entry.num_tokens for entry in machine.step().entries] for _ in range(3)]
+    assert steps == [[20], [1, 20], [1, 1]]
+
+
+@pytest.mark.parametrize("num_swap_blocks", [0, 100])
+def test_the_last_that_came_gives_its_blocks_back(num_swap_blocks):
+    machine = Machine(config(enable_prefix_caching=False), 6, num_swap_blocks)
+    first, second = make_sequence(0, prompt(0, 7), 12), make_sequence(1, prompt(1, 7), 12)
+    machine.add(first, second)
+    while first.finish_reason is None:
+        machine.step()
+    assert second in list(machine.scheduler.unfinished()) and not second.block_table
+    assert second.output_token_ids, "it ran before it had to wait"
+    assert (second.swapped_blocks > 0) == (num_swap_blocks > 0)
+    machine.run()
+    assert machine.num_preempted == (1 if num_swap_blocks else 0)
+
+
+def test_a_common_beginning_is_computed_once():
+    machine = Machine(config(max_num_batched_tokens=64), 100)
+    tokens = prompt(3, 22)
+    machine.add(make_sequence(0, tokens, 2))
+    machine.run()
+    again, longer = make_sequence(1, tokens, 2), make_sequence(2, [*tokens, 5, 6], 2)
+    other = make_sequence(3, tokens, 2, slot=1)
+    machine.add(again, longer, other)
+    # Five full blocks of 4 are known; not to an adapter, whose keys and values are others.
+    assert [entry.num_tokens for entry in machine.step().entries] == [2, 4, 22]
+    assert [each.request.num_cached_tokens for each in (again, longer, other)] == [20, 20, 0]
+    assert again.block_table[:5] == longer.block_table[:5]
+    assert not set(again.block_table) & set(other.block_table)
+
+
+def test_the_last_token_is_computed_even_if_all_are_known():
+    machine = Machine(config(), 100)
+    machine.add(make_sequence(0, prompt(0, 8), 2))
+    machine.run()
+    machine.add(make_sequence(1, prompt(0, 8), 2))
+    assert [entry.num_tokens for entry in machine.step().entries] == [4]
+
+
+def test_cached_blocks_are_given_away_when_others_need_them():
+    machine = Machine(config(), 6)
+    machine.add(make_sequence(0, prompt(0, 12), 2))
+    machine.run()
+    machine.add(make_sequence(1, prompt(1, 20), 2))
+    machine.run()
+    again = make_sequence(2, prompt(0, 12), 2)
+    machine.add(again)
+    machine.step()
+    assert again.request.num_cached_tokens < 8
+
+
+def test_forks_share_blocks_until_they_write():
+    machine = Machine(config(), 100)
+    lead = make_sequence(0, prompt(0, 10), 6, params=SamplingParams(n=3))
+    machine.add(lead)
+    machine.step()
+    others = lead.request.sequences[1:]
+    assert all(each.block_table == lead.block_table for each in others)
+    schedule = machine.step()
+    assert len(schedule.copies) == 2, "the last one to write has the block for itself"
+    tables = [each.block_table for each in lead.request.sequences]
+    assert all(table[:2] == tables[0][:2] for table in tables)
+    assert len({table[2] for table in tables}) == 3
+    machine.run()
+
+
+def test_more_requests_than_may_wait_are_refused():
+    scheduler = Scheduler(config(max_waiting=2), BlockManager(10, BLOCK_SIZE))
+    for i in range(2):
+        scheduler.add(make_sequence(i, prompt(i, 3), 3).request)
+    with pytest.raises(QueueFullError, match="2 requests wait already"):
+        scheduler.add(make_sequence(2, prompt(2, 3), 3).request)
 
 
 def test_integrity_check_sees_a_lost_block():
     manager = BlockManager(4, BLOCK_SIZE)
-    sequence = make_sequence(0, 4, 4)
-    manager.allocate(sequence)
+    sequence = make_sequence(0, [1, 2, 3, 4], 4)
+    manager.grow(sequence, 8)
     manager.check_integrity([sequence])
     with pytest.raises(AssertionError, match="lost"):
         manager.check_integrity([])
 
 
 def test_batch_of_prompts_chunks_and_decodes_sorted_by_adapter():
-    chunk, decode, prompt = (
-        make_sequence(0, 10, 5, slot=2),
-        make_sequence(1, 6, 5, slot=0),
-        make_sequence(2, 3, 5, slot=1),
-    )
-    chunk.block_table, decode.block_table, prompt.block_table = [9, 3, 5, 1], [7, 2, 0], [8, 6]
+    chunk = make_sequence(0, list(range(10)), 5, slot=2)
+    decode = make_sequence(1, list(range(100, 106)), 5)
+    prompted = make_sequence(2, list(range(200, 203)), 5, slot=1)
+    chunk.block_table, decode.block_table, prompted.block_table = [9, 3, 5], [7, 2], [8]
     chunk.num_computed_tokens, decode.num_computed_tokens = 3, 5
-    batch = build_batch([ScheduledSequence(chunk, 6), ScheduledSequence(decode, 1), ScheduledSequence(prompt, 3)], 4, 4)
-    assert batch.order.tolist() == [1, 2, 0]
-    assert batch.input_ids.tolist() == [105, 200, 201, 202, 3, 4, 5, 6, 7, 8]
-    assert batch.positions.tolist() == [5, 0, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert batch.slot_mapping.tolist() == [9, 32, 33, 34, 39, 12, 13, 14, 15, 20]
+    entries = [
+        ScheduledSequence(chunk, 6, 0),
+        ScheduledSequence(decode, 3, 3, [50, 51]),
+        ScheduledSequence(prompted, 3, 1),
+    ]
+    batch = build_batch(entries, 4, 4)
+    assert [entry.sequence for entry in batch.entries] == [decode, prompted, chunk]
+    assert batch.input_ids.tolist() == [105, 50, 51, 200, 201, 202, 3, 4, 5, 6, 7, 8]
+    assert batch.positions.tolist() == [5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert batch.slot_mapping.tolist() == [9, 10, 11, 32, 33, 34, 39, 12, 13, 14, 15, 20]
     assert batch.block_tables.tolist() == [[7, 2, -1], [8, -1, -1], [9, 3, 5]]
-    assert batch.context_lens.tolist() == [6, 3, 9]
-    assert batch.q_seq_lens.tolist() == [1, 3, 6]
-    assert batch.q_seq_ends.tolist() == [1, 4, 10]
-    assert batch.output_rows.tolist() == [0, 3, 9]
-    assert batch.segment_ends.tolist() == [1, 4, 10, 10]
+    assert batch.context_lens.tolist() == [8, 3, 9]
+    assert batch.q_seq_lens.tolist() == [3, 3, 6]
+    assert batch.q_seq_ends.tolist() == [3, 6, 12]
+    assert batch.output_rows.tolist() == [0, 1, 2, 5]
+    assert batch.segment_ends is not None and batch.segment_ends.tolist() == [3, 6, 12, 12]
+    for name in ("input_ids", "positions", "slot_mapping", "block_tables", "context_lens", "q_seq_lens", "output_rows"):
+        assert getattr(batch, name).dtype == np.int32
 
 
-def test_batch_without_adapters_has_no_segments():
-    prompt = make_sequence(0, 3, 5)
-    prompt.block_table = [0, 1]
-    batch = build_batch([ScheduledSequence(prompt, 3)], 4, 4)
+def test_batch_of_decodes_has_no_segments_without_adapters():
+    sequences = [make_sequence(i, prompt(i, 3 + i), 5) for i in range(2)]
+    for i, sequence in enumerate(sequences):
+        sequence.block_table, sequence.num_computed_tokens = [4 * i], 2 + i
+    batch = build_batch([ScheduledSequence(sequence, 1, 1) for sequence in sequences], 4, 4)
     assert batch.segment_ends is None
+    assert batch.positions.tolist() == [2, 3] and batch.slot_mapping.tolist() == [2, 19]
+    assert batch.output_rows.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
-    "field", ["block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len"]
+    "field", ["block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "max_waiting"]
 )
 def test_configuration_names_the_bad_field(field):
     with pytest.raises(ConfigError, match=f"{field} must be at least 1, not 0"):
         EngineConfig(**{field: 0})
+    with pytest.raises(ConfigError, match="memory_utilization must be above 0"):
+        EngineConfig(memory_utilization=1.5)

@@ -1,0 +1,104 @@
+"""Between prompts and the engine: requests go in as text, and come back as chunks of text, from any thread."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.bad_words import bad_word_sequences
+from mindgen.engine.engine import Engine
+from mindgen.errors import RequestError
+from mindgen.guided import GuidedCompiler, GuidedMatcher, read_guide
+from mindgen.model_config import ModelConfig
+from mindgen.open_request import OpenRequest
+from mindgen.profiling import Profile
+from mindgen.sampling_params import SamplingParams
+from mindgen.tokenizer import Tokenizer
+
+# Text, or token ids, or either as {"prompt": ...} or {"prompt_token_ids": [...]}.
+Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
+
+
+class EngineClient:
+    """An engine with the texts around it, one caller at a time.
+
+    Args:
+        on_missing_adapter: "error", or "base" to let the base model answer for an unknown adapter, marked as such.
+
+    Attributes:
+        profile: what records the steps; None for nothing.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        registry: AdapterRegistry,
+        on_missing_adapter: str,
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._model_config = model_config
+        self._registry = registry
+        self._on_missing_adapter = on_missing_adapter
+        self._guides: GuidedCompiler | None = None
+        self._open: dict[int, OpenRequest] = {}
+        self._lock = threading.Lock()  # of all that is above
+        self.profile: Profile | None = None
+
+    def reset_prefix_cache(self) -> None:
+        with self._lock:
+            self._engine.reset_prefix_cache()
+
+    def submit(self, index: int, prompt: Prompt, params: SamplingParams, adapter_id: str | None) -> OpenRequest:
+        text, token_ids = self._read(prompt)
+        warnings = []
+        if self._on_missing_adapter == "base" and adapter_id is not None and adapter_id not in self._registry.names():
+            warnings.append(f"unknown adapter_id {adapter_id!r}: answered by the base model")
+            adapter_id = None
+        matcher = self._matcher(params)
+        bad_words = [list(word) for word in bad_word_sequences(self._tokenizer, params.bad_words)]
+        with self._lock:
+            request = self._engine.add_request(token_ids, params, adapter_id, matcher, bad_words)
+            opened = OpenRequest(index, text, request, self._engine, self._tokenizer, warnings)
+            self._open[request.request_id] = opened
+        return opened
+
+    def _read(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        """Its text, if known, and its tokens."""
+        if isinstance(prompt, str):
+            prompt = {"prompt": prompt}
+        elif not isinstance(prompt, Mapping):
+            prompt = {"prompt_token_ids": prompt}
+        text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+        if token_ids is not None:
+            return text, [int(token_id) for token_id in token_ids]
+        if not isinstance(text, str) or not text:
+            raise RequestError("the prompt is empty: expected some text, or token ids")
+        return text, self._tokenizer.encode(text)
+
+    def _matcher(self, params: SamplingParams) -> GuidedMatcher | None:
+        guide = read_guide(params.guided_json, params.guided_regex, params.guided_choice, params.guided_grammar)
+        if guide is None:
+            return None
+        if self._guides is None:
+            config = self._model_config
+            self._guides = GuidedCompiler(self._tokenizer, config.vocab_size, config.eos_token_ids)
+        return self._guides.start(guide)
+
+    def step(self, waiting: Sequence[OpenRequest]) -> None:
+        """Runs a step of the engine, unless one of these requests has something new already."""
+        with self._lock:
+            if any(each.chunks for each in waiting):
+                return
+            for request in self._engine.step(self.profile):
+                opened = self._open[request.request_id]
+                opened.advance()
+                if request.is_finished:
+                    del self._open[request.request_id]
+
+    def cancel(self, opened: OpenRequest) -> None:
+        with self._lock:
+            if self._open.pop(opened.request.request_id, None) is not None:
+                self._engine.abort(opened.request)

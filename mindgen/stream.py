@@ -1,0 +1,94 @@
+"""The requests of one call, from their prompts to the last chunk of text."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mindgen.engine_client import EngineClient, Prompt
+from mindgen.errors import MindgenError, QueueFullError, RequestError
+from mindgen.open_request import OpenRequest
+from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.sampling_params import SamplingParams
+
+
+class Stream:
+    """The requests of one call.
+
+    Attributes:
+        errors: of the prompts that could not be served.
+    """
+
+    def __init__(self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any) -> None:
+        is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        prompts = [prompts] if is_single else list(prompts)
+        params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
+        adapters = _for_each(prompts, adapter_ids, "adapter_ids")
+        self.errors: dict[int, MindgenError] = {}
+        self._client = client
+        self._unsent = deque(enumerate(zip(prompts, params, adapters, strict=True)))
+        self._open: dict[int, OpenRequest] = {}
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._unsent or self._open)
+
+    def read(self) -> Iterator[TextChunk]:
+        try:
+            while self.is_open:
+                yield from self.advance()
+        finally:  # also when the caller stops listening
+            self.close()
+
+    def advance(self) -> list[TextChunk]:
+        """What a step brings, in the order of the prompts."""
+        chunks = self._send()
+        if self._open:
+            self._client.step(list(self._open.values()))
+        for index in sorted(self._open):
+            opened = self._open[index]
+            while opened.chunks:
+                chunk = opened.chunks.popleft()
+                chunks.append(chunk)
+                if chunk.output is not None:
+                    del self._open[index]
+                    if chunk.output.error is not None:
+                        self.errors[index] = RequestError(chunk.output.error)
+        return chunks
+
+    def close(self) -> None:
+        self._unsent.clear()
+        for opened in self._open.values():
+            self._client.cancel(opened)
+        self._open = {}
+
+    def _send(self) -> list[TextChunk]:
+        """Passes on as many requests as the engine takes; the last chunks of those that it refuses."""
+        refused: list[TextChunk] = []
+        while self._unsent:
+            index, (prompt, params, adapter_id) = self._unsent[0]
+            try:
+                self._open[index] = self._client.submit(index, prompt, params, adapter_id)
+            except QueueFullError:
+                if not self._open and not refused:
+                    self._client.step([])  # those of other streams have to move on
+                break
+            except MindgenError as error:
+                self.errors[index] = error
+                output = _failed(index, prompt, adapter_id, str(error))
+                refused.append(TextChunk(index, "", output))
+            self._unsent.popleft()
+        return refused
+
+
+def _failed(index: int, prompt: Prompt, adapter_id: str | None, error: str) -> RequestOutput:
+    text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, Mapping) else None
+    return RequestOutput(index, text, [], [], True, None, adapter_id=adapter_id, error=f"prompt {index}: {error}")
+
+
+def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:
+    """One value for each prompt, from a single one or a list."""
+    if not isinstance(values, (list, tuple)):
+        return [values] * len(prompts)
+    if len(values) != len(prompts):
+        raise RequestError(f"{name} has {len(values)} entries for {len(prompts)} prompts")
+    return list(values)
