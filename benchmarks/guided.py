@@ -99,8 +99,14 @@ class LLGuidance:
         self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Wrapped(tokens)))
 
     def compile(self, kind: str, grammar: Any) -> Callable[[], Matcher]:
-        form, text = ("json_schema", json.dumps(grammar)) if kind == "json" else ("regex", grammar)
-        compiled = self._module.LLMatcher(self._tokenizer, self._module.grammar_from(form, text), log_level=0)
+        matcher = self._module.LLMatcher
+        options = {"json_allow_general_unicode_escapes": True}
+        text = (
+            matcher.grammar_from_json_schema(grammar, options)
+            if kind == "json"
+            else matcher.grammar_from_regex(grammar)
+        )
+        compiled = matcher(self._tokenizer, text, log_level=0)
         if compiled.is_error():
             raise ValueError(compiled.get_error())
         return lambda: _LLGuidanceMatcher(compiled.deep_copy())

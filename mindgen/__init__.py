@@ -13,14 +13,28 @@ if TYPE_CHECKING:
     from mindgen.outputs import CompletionOutput as CompletionOutput
     from mindgen.outputs import RequestOutput as RequestOutput
     from mindgen.sampling_params import SamplingParams as SamplingParams
+    from mindgen.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+    from mindgen.streamers import TextIteratorStreamer as TextIteratorStreamer
+    from mindgen.streamers import TextStreamer as TextStreamer
 
 _HOMES = {
     "LLM": "mindgen.llm",
     "SamplingParams": "mindgen.sampling_params",
     "RequestOutput": "mindgen.outputs",
     "CompletionOutput": "mindgen.outputs",
+    "TextStreamer": "mindgen.streamers",
+    "TextIteratorStreamer": "mindgen.streamers",
+    "AsyncTextIteratorStreamer": "mindgen.streamers",
 }
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
+__all__ = [
+    "LLM",
+    "AsyncTextIteratorStreamer",
+    "CompletionOutput",
+    "RequestOutput",
+    "SamplingParams",
+    "TextIteratorStreamer",
+    "TextStreamer",
+]
 
 # MindSpore reads the plugin's path once, before its first op; so it must be set as early as this.
 plugin.announce()

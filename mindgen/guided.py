@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
@@ -13,10 +13,17 @@ from pydantic import BaseModel
 from mindgen.errors import RequestError
 from mindgen.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 _WORD_BITS = 32
 _CACHED_GRAMMARS = 256
-# One space, or a line break with indentation: models that may write any amount of space write nothing else at times.
-_JSON_SPACE = r"( |\n {0,64})?"
+_JSON_OPTIONS: "JsonCompileOptions" = {
+    # One space, or a line break with indentation; models that may write any amount of space at times do nothing else.
+    "whitespace_pattern": r"( |\n {0,64})?",
+    # \u4e2d is as good as the character.
+    "json_allow_general_unicode_escapes": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ class GuidedCompiler:
     def _compile(self, guide: Guide) -> LLMatcher:
         try:
             if guide.form == "json":
-                grammar = LLMatcher.grammar_from_json_schema(guide.text, {"whitespace_pattern": _JSON_SPACE})
+                grammar = LLMatcher.grammar_from_json_schema(guide.text, _JSON_OPTIONS)
             else:
                 grammar = grammar_from(guide.form, guide.text)
         except ValueError as error:

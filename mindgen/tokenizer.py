@@ -28,6 +28,7 @@ class Tokenizer(ABC):
         special_tokens: the configuration's names for some of them: {"bos_token": "<s>", ...}.
         bos_id, eos_id: None where the tokenizer has none.
         num_leading_spaces_dropped: how many spaces at the beginning of a whole text decoding leaves out.
+        ids_that_keep_spaces: tokens whose spaces are text even there.
         replaces_each_byte: a broken character decodes to a replacement character for each of its bytes, not to one.
     """
 
@@ -37,6 +38,7 @@ class Tokenizer(ABC):
     bos_id: int | None
     eos_id: int | None
     num_leading_spaces_dropped: int
+    ids_that_keep_spaces: frozenset[int] = frozenset()
     replaces_each_byte: bool
 
     def __init__(self) -> None:
@@ -160,6 +162,8 @@ class SentencePieceTokenizer(Tokenizer):
         self._names = _names_pattern({name: added.get(token_id, {}) for name, token_id in names.items()})
         self.replaces_each_byte = True
         self.num_leading_spaces_dropped = self._find_leading_spaces()
+        no_symbols = (self._processor.IsByte, self._processor.IsUnknown)
+        self.ids_that_keep_spaces = frozenset(id_ for id_ in range(self._size) if any(is_(id_) for is_ in no_symbols))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         ids: list[int] = []

@@ -3,9 +3,10 @@
 import time
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import KINDS, make_tokenizer
+from tiny_tokenizers import KINDS, TEXT, make_tokenizer
 
 from mindgen.detokenizer import IncrementalDetokenizer
 from mindgen.tokenizer import load_tokenizer
@@ -45,6 +46,28 @@ def test_any_tokens_give_the_text_that_follows_the_prompt(tokenizer, ids, skip):
     joined = "".join(chunks_of(tokenizer, prompt_ids, ids, skip))
     assert tokenizer.decode(prompt_ids, skip) + joined == tokenizer.decode(prompt_ids + ids, skip)
     assert "".join(chunks_of(tokenizer, [], ids, skip)) == tokenizer.decode(ids, skip)
+
+
+@pytest.fixture(scope="module")
+def normalizing(tmp_path_factory):
+    """A sentencepiece model as its trainer makes it by default, which drops all spaces at the beginning of a text."""
+    folder = tmp_path_factory.mktemp("normalizing")
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(TEXT), model_prefix=str(folder / "tokenizer"), vocab_size=90, hard_vocab_limit=False,
+        minloglevel=2,
+    )  # fmt: skip
+    return load_tokenizer(folder), sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_all_spaces_at_the_beginning_may_be_dropped(normalizing, data):
+    tokenizer, processor = normalizing
+    space = processor.PieceToId("▁")
+    ids = data.draw(st.lists(st.just(space) | st.integers(0, tokenizer.vocab_size - 1), max_size=12))
+    assert tokenizer.decode(ids) == processor.DecodeIds(ids)
+    cut = data.draw(st.integers(0, len(ids)))
+    assert tokenizer.decode(ids[:cut]) + "".join(chunks_of(tokenizer, ids[:cut], ids[cut:])) == tokenizer.decode(ids)
 
 
 def test_a_space_begins_the_answer_but_not_a_text(tokenizer):

@@ -158,6 +158,17 @@ def test_every_unicode_text_may_stand_in_a_json_string(tokenizer, compiler, text
     assert matcher.may_end
 
 
+@pytest.mark.parametrize(
+    ("written", "is_right"),
+    [(r"\u4e2d\u00e9", True), (r"\ud83d\ude42", True), (r"\ud83d", False), (r"\ude42x", False), (r"\x41", False)],
+)
+def test_escapes_in_json_strings(tokenizer, compiler, written, is_right):
+    """Half a surrogate pair is no text."""
+    matcher = compiler.start(read_guide(guided_json={"type": "string", "maxLength": 2}))
+    accepted = all(matcher.accept(token_id) for token_id in tokenizer.encode_fragment(f'"{written}"'))
+    assert (accepted and matcher.may_end) == is_right
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_rollback_and_copies_go_back_to_the_same_masks(tokenizer, compiler, data, seed):
