@@ -79,7 +79,8 @@ class Candidates {
   // So many of them, or those of this share of the weight.
   template <bool kCount>
   void keep_largest(double target) {
-    set_floor(select_largest(count_, Elements<kCount>{*this}, pivots_below_peak(), target, !kCount, memory_.list));
+    const Elements<kCount> elements{x_, count_, weights_};
+    set_floor(select_largest(count_, elements, pivots_below_peak(), target, !kCount, memory_.list));
   }
 
   void set_floor(const Threshold& threshold) {
@@ -104,15 +105,16 @@ class Candidates {
   // Keyed by their logits, each of the weight 1 or of its probability's.
   template <bool kCount>
   struct Elements {
-    const Candidates& row;
+    const float* x;
+    int64_t count;
+    Weights by_probability;
 
     floatv keys(int64_t i) const {
-      const floatv x = load_logits(row.x_ + i, row.count_ - i);
-      return select(x >= row.weights_.floor, x, broadcast(-INFINITY));
+      const floatv value = load_logits(x + i, count - i);
+      return select(value >= by_probability.floor, value, broadcast(-INFINITY));
     }
     floatv weights(int64_t i) const {
-      const floatv x = load_logits(row.x_ + i, row.count_ - i);
-      return kCount ? select((x >= row.weights_.floor) & (x > -INFINITY), floatv{} + 1, floatv{}) : row.weights_(x);
+      return kCount ? select(keys(i) > -INFINITY, floatv{} + 1, floatv{}) : by_probability(load_logits(x + i, count - i));
     }
     intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
   };

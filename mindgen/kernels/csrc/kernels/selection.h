@@ -79,7 +79,8 @@ static void weigh_above(int64_t count, const Elements& elements, const Pivots& p
       const floatv keys = elements.keys(i), weights = elements.weights(i);
       for (int j = 0; j < kPivots; j++) sums[j] = add_above(sums[j], keys, weights, pivots.at[j]);
     }
-    for (int j = 0; j < kPivots; j++) above[j] += sum(sums[j]);
+#pragma GCC unroll 16
+    for (int j = 0; j < kPivots; j++) above[j] += sum(sums[j]);  // unrolled, so that the sums stay in registers
   }
 }
 
