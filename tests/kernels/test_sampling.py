@@ -88,6 +88,15 @@ def test_filters_equal_transformers(kernels, case, vocab_size):
     check_draws(kernels, logits, warp(logits, *warpers), rows)
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.97])
+def test_top_p_of_large_vocabularies(kernels, scale, top_p):
+    logits = make_logits(40_000, scale=scale)
+    logits[0, :20_000] -= 2 * scale  # not alike all over
+    rows = make_rows(SamplingParams(top_p=top_p), 40_000, 10)
+    check_draws(kernels, logits, filter_scores(logits[0], rows[0].params), rows)
+
+
 PROMPT, OUTPUT = [3, 4, 4, 0], [1, 4, 1, 1, 2]
 PROCESSORS = {
     "repetition_penalty": ({"repetition_penalty": 1.7}, {}, lambda: RepetitionPenaltyLogitsProcessor(1.7)),

@@ -32,7 +32,7 @@ class Candidates {
     if (row.min_p > 0) keep_min_p(row.min_p);
     if (row.typical_p < 1) keep_typical(row.typical_p);
     if (row.top_k > 0 && row.top_k < count_) keep_top_k(row.top_k, row.typical_p < 1);
-    if (row.top_p < 1) keep_top_p(row.top_p);
+    if (row.top_p < 1) keep_largest<false>(row.top_p);
   }
 
   int32_t draw(double uniform) {
@@ -56,13 +56,12 @@ class Candidates {
       total += sum(sums);
       moment += sum(moments);
     }
-    const LoadTypical load_typical{*this, (float)(moment / total)};
-    const float pivots[kPivots] = {-0.05f, -0.2f, -0.5f, -1, -2, -3.5f, -5.5f, -8, -INFINITY};
-    const Threshold threshold = select_largest(count_, load_typical, pivots, mass, true, memory_.list);
+    const TypicalElements typical{*this, (float)(moment / total)};
+    const Pivots pivots{{-0.05f, -0.2f, -0.5f, -1, -2, -3.5f, -5.5f, -8, -INFINITY}};
+    const Threshold threshold = select_largest(count_, typical, pivots, mass, true, memory_.list);
     for (int64_t i = 0; i < count_; i += kWidth) {
-      const intv kept = load_typical(i).keys >= threshold.key;
       const floatv value = load_logits(x_ + i, count_ - i);
-      store_upto(x_ + i, select(kept, value, broadcast(-INFINITY)), count_ - i);
+      store_upto(x_ + i, select(typical.keys(i) >= threshold.key, value, broadcast(-INFINITY)), count_ - i);
     }
   }
 
@@ -73,12 +72,15 @@ class Candidates {
       become_list(bound > weights_.floor ? bound : weights_.floor);
     }
     if (k >= count_) return;
-    set_floor(select_largest(count_, LoadLogits<true>{*this}, pivots_below_peak().at, (double)k, false, memory_.list));
+    keep_largest<true>((double)k);
     if (is_list_) become_list(weights_.floor);
   }
 
-  void keep_top_p(float p) {
-    set_floor(select_largest(count_, LoadLogits<false>{*this}, pivots_below_peak().at, p, true, memory_.list));
+  // So many of them, or those of this share of the weight.
+  template <bool kCount>
+  void keep_largest(double target) {
+    const Elements<kCount> elements{x_, count_, weights_};
+    set_floor(select_largest(count_, elements, pivots_below_peak(), target, !kCount, memory_.list));
   }
 
   void set_floor(const Threshold& threshold) {
@@ -94,37 +96,40 @@ class Candidates {
     is_list_ = true;
   }
 
-  struct Pivots {
-    float at[kPivots];
-  };
-
   Pivots pivots_below_peak() const {
     Pivots pivots{{0.5f, 1, 2, 3.5f, 5.5f, 8, 11, 15, INFINITY}};
     for (float& pivot : pivots.at) pivot = weights_.peak - pivot / weights_.scale;
     return pivots;
   }
 
+  // Keyed by their logits, each of the weight 1 or of its probability's.
   template <bool kCount>
-  struct LoadLogits {
-    const Candidates& row;
+  struct Elements {
+    const float* x;
+    int64_t count;
+    Weights by_probability;
 
-    KeysAndWeights operator()(int64_t i) const {
-      const floatv x = load_logits(row.x_ + i, row.count_ - i);
-      const intv kept = (x >= row.weights_.floor) & (x > -INFINITY);
-      return {select(kept, x, broadcast(-INFINITY)), kCount ? select(kept, floatv{} + 1, floatv{}) : row.weights_(x)};
+    floatv keys(int64_t i) const {
+      const floatv value = load_logits(x + i, count - i);
+      return select(value >= by_probability.floor, value, broadcast(-INFINITY));
+    }
+    floatv weights(int64_t i) const {
+      return kCount ? select(keys(i) > -INFINITY, floatv{} + 1, floatv{}) : by_probability(load_logits(x + i, count - i));
     }
     intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
   };
 
-  struct LoadTypical {
+  // Keyed by how near their information is to the expected one.
+  struct TypicalElements {
     const Candidates& row;
     const float expected;
 
-    KeysAndWeights operator()(int64_t i) const {
-      const floatv x = load_logits(row.x_ + i, row.count_ - i), weight = row.weights_(x);
-      const floatv difference = row.weights_.scaled(x) - expected;
-      return {select(weight > 0, -maximum(difference, -difference), broadcast(-INFINITY)), weight};
+    floatv keys(int64_t i) const {
+      const floatv x = load_logits(row.x_ + i, row.count_ - i), difference = row.weights_.scaled(x) - expected;
+      const intv kept = (x >= row.weights_.floor) & (row.weights_.scaled(x) > -104.0f);
+      return select(kept, -maximum(difference, -difference), broadcast(-INFINITY));
     }
+    floatv weights(int64_t i) const { return row.weights_(load_logits(row.x_ + i, row.count_ - i)); }
     intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
   };
 

@@ -50,34 +50,37 @@ static float lower_bound(float* maxima, int64_t blocks, int64_t wanted) {
   return maxima[wanted - 1];
 }
 
-struct KeysAndWeights {
-  floatv keys, weights;
-};
-
 // sums + the weights of the keys above the pivot
-static inline floatv add_above(floatv sums, const KeysAndWeights& pair, float pivot) {
+static inline floatv add_above(floatv sums, floatv keys, floatv weights, float pivot) {
 #if defined(__AVX512BF16__)
-  const __mmask16 above = _mm512_cmp_ps_mask(pair.keys, broadcast(pivot), _CMP_GT_OQ);
-  return _mm512_mask_add_ps(sums, above, sums, pair.weights);
+  const __mmask16 above = _mm512_cmp_ps_mask(keys, broadcast(pivot), _CMP_GT_OQ);
+  return _mm512_mask_add_ps(sums, above, sums, weights);
 #else
-  return sums + bit_cast<floatv>(bit_cast<intv>(pair.weights) & (pair.keys > pivot));
+  return sums + bit_cast<floatv>(bit_cast<intv>(weights) & (keys > pivot));
 #endif
 }
 
 constexpr int kPivots = 9;
+
+struct Pivots {
+  float at[kPivots];  // descending, the last -inf
+};
+
 constexpr int64_t kChunk = 4096;  // elements whose float32 sums are still exact enough
 
-// above[j]: the weight of the keys above pivots[j].
-template <class Load>
-static void weigh_above(int64_t count, const Load& load_pair, const float* pivots, double* above) {
+// above[j]: the weight of the elements' keys above pivot j. Elements tell their keys, weights and places, kWidth from
+// the i-th on; keys of -inf are none's.
+template <class Elements>
+static void weigh_above(int64_t count, const Elements& elements, const Pivots& pivots, double* above) {
   for (int j = 0; j < kPivots; j++) above[j] = 0;
   for (int64_t chunk = 0; chunk < count; chunk += kChunk) {
     floatv sums[kPivots] = {};
     for (int64_t i = chunk; i < least(chunk + kChunk, count); i += kWidth) {
-      const KeysAndWeights pair = load_pair(i);
-      for (int j = 0; j < kPivots; j++) sums[j] = add_above(sums[j], pair, pivots[j]);
+      const floatv keys = elements.keys(i), weights = elements.weights(i);
+      for (int j = 0; j < kPivots; j++) sums[j] = add_above(sums[j], keys, weights, pivots.at[j]);
     }
-    for (int j = 0; j < kPivots; j++) above[j] += sum(sums[j]);
+#pragma GCC unroll 16
+    for (int j = 0; j < kPivots; j++) above[j] += sum(sums[j]);  // unrolled, so that the sums stay in registers
   }
 }
 
@@ -87,36 +90,36 @@ struct Bracket {
   double above;
 };
 
-// Of descending pivots, the last -inf, those that enclose the key at which the weight reaches the target.
-static inline Bracket enclose(const float* pivots, const double* above, double target) {
+// The pivots that enclose the key at which the weight reaches the target.
+static inline Bracket enclose(const Pivots& pivots, const double* above, double target) {
   int j = 0;
   while (j < kPivots - 1 && above[j] < target) j++;
-  return {pivots[j], j > 0 ? pivots[j - 1] : INFINITY, j > 0 ? above[j - 1] : 0};
+  return {pivots.at[j], j > 0 ? pivots.at[j - 1] : INFINITY, j > 0 ? above[j - 1] : 0};
 }
 
-// The elements within the bracket; load_pair may read the shortlist itself.
-template <class Load>
-static void collect_bracket(int64_t count, const Load& load_pair, const Bracket& bracket, Shortlist& list) {
+// The elements within the bracket; they may be those of the shortlist itself.
+template <class Elements>
+static void collect_bracket(int64_t count, const Elements& elements, const Bracket& bracket, Shortlist& list) {
   int64_t found = 0;
   for (int64_t i = 0; i < count; i += kWidth) {
-    const KeysAndWeights pair = load_pair(i);
-    const uint32_t mask = bits_of((pair.keys > bracket.low) & (pair.keys <= bracket.high));
+    const floatv keys = elements.keys(i);
+    const uint32_t mask = bits_of((keys > bracket.low) & (keys <= bracket.high));
     if (mask == 0) continue;
-    const intv places = load_pair.places(i);
+    const floatv weights = elements.weights(i);
+    const intv places = elements.places(i);
     append(list.places + found, places, mask);
-    append(list.weights + found, pair.weights, mask);
-    found += append(list.keys + found, pair.keys, mask);
+    append(list.weights + found, weights, mask);
+    found += append(list.keys + found, keys, mask);
   }
   list.count = found;
 }
 
-struct LoadShortlist {
+struct ListElements {
   const Shortlist& list;
 
-  KeysAndWeights operator()(int64_t i) const {
-    return {load_logits(list.keys + i, list.count - i), load_upto(list.weights + i, list.count - i)};
-  }
-  intv places(int64_t i) const { return bit_cast<intv>(load_bits<intv>(list.places + i)); }
+  floatv keys(int64_t i) const { return load_logits(list.keys + i, list.count - i); }
+  floatv weights(int64_t i) const { return load_upto(list.weights + i, list.count - i); }
+  intv places(int64_t i) const { return load_bits<intv>(list.places + i); }
 };
 
 constexpr int64_t kFewEnough = 128;  // to be sorted
@@ -138,6 +141,27 @@ static void sort_shortlist(Shortlist& list) {
   }
 }
 
+// From the highest key down to the lowest one, which is among them, so that each round leaves some element out. Returns
+// whether there are two keys at all.
+static bool spread_pivots(const Shortlist& list, Pivots& pivots) {
+  floatv lowest_keys = broadcast(list.keys[0]), highest_keys = lowest_keys;
+  int64_t i = 0;
+  for (; i + kWidth <= list.count; i += kWidth) {
+    lowest_keys = minimum(load(list.keys + i), lowest_keys);
+    highest_keys = maximum(load(list.keys + i), highest_keys);
+  }
+  for (; i < list.count; i++) {
+    lowest_keys = minimum(broadcast(list.keys[i]), lowest_keys);
+    highest_keys = maximum(broadcast(list.keys[i]), highest_keys);
+  }
+  const float lowest = -max(-lowest_keys), highest = max(highest_keys);
+  const float step = highest / (kPivots - 1) - lowest / (kPivots - 1);
+  for (int j = 0; j < kPivots - 1; j++) pivots.at[j] = lowest + step * (kPivots - 2 - j);
+  pivots.at[kPivots - 2] = lowest;
+  pivots.at[kPivots - 1] = -INFINITY;
+  return lowest < highest;
+}
+
 struct Threshold {
   float key;
   int64_t tied_from, tied_to;  // in the shortlist: elements of this very key that are not wanted any more
@@ -145,37 +169,22 @@ struct Threshold {
 
 // The key at which the weight of the largest ones, and of equal ones in order of their places, reaches the target:
 // that of the last element needed. The target counts in units of the total weight when it is relative.
-template <class Load>
-static Threshold select_largest(int64_t count, const Load& load_pair, const float* first_pivots, double target,
+template <class Elements>
+static Threshold select_largest(int64_t count, const Elements& elements, const Pivots& first_pivots, double target,
                                 bool relative, Shortlist& list) {
   double above[kPivots];
-  weigh_above(count, load_pair, first_pivots, above);
+  weigh_above(count, elements, first_pivots, above);
   if (relative) target *= above[kPivots - 1];
   Bracket bracket = enclose(first_pivots, above, target);
-  collect_bracket(count, load_pair, bracket, list);
+  collect_bracket(count, elements, bracket, list);
   while (list.count > kFewEnough) {
-    floatv least_keys = broadcast(list.keys[0]), most_keys = least_keys;
-    int64_t i = 0;
-    for (; i + kWidth <= list.count; i += kWidth) {
-      least_keys = minimum(load(list.keys + i), least_keys);
-      most_keys = maximum(load(list.keys + i), most_keys);
-    }
-    for (; i < list.count; i++) {
-      least_keys = minimum(broadcast(list.keys[i]), least_keys);
-      most_keys = maximum(broadcast(list.keys[i]), most_keys);
-    }
-    const float lowest = -max(-least_keys), highest = max(most_keys);
-    if (lowest == highest) break;
-    float pivots[kPivots];
-    const float step = highest / (kPivots - 1) - lowest / (kPivots - 1);
-    for (int j = 0; j < kPivots; j++) pivots[j] = lowest + step * (kPivots - 2 - j);
-    pivots[kPivots - 2] = lowest;  // so that each round leaves some element out
-    pivots[kPivots - 1] = -INFINITY;
-    const LoadShortlist load_shortlist{list};
-    weigh_above(list.count, load_shortlist, pivots, above);
+    Pivots pivots;
+    if (!spread_pivots(list, pivots)) break;
+    const ListElements in_list{list};
+    weigh_above(list.count, in_list, pivots, above);
     const Bracket inner = enclose(pivots, above, target - bracket.above);
     bracket.above += inner.above;
-    collect_bracket(list.count, load_shortlist, inner, list);
+    collect_bracket(list.count, in_list, inner, list);
   }
   if (list.count == 0) return {-INFINITY, 0, 0};  // rounding: the whole weight does not reach the target
   if (list.count <= kFewEnough) sort_shortlist(list);
