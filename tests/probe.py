@@ -52,7 +52,9 @@ class Probe:
         counts = counts or [sequence.num_uncomputed_tokens for sequence in sequences]
         entries = [ScheduledSequence(sequence, count, 1) for sequence, count in zip(sequences, counts, strict=True)]
         for sequence, count in zip(sequences, counts, strict=True):
-            assert not self._blocks.grow(sequence, sequence.num_computed_tokens + count)
+            num_tokens = sequence.num_computed_tokens + count
+            if len(sequence.block_table) < self._blocks.num_needed(num_tokens):
+                assert not self._blocks.grow(sequence, num_tokens)
         batch = build_batch(entries, BLOCK_SIZE, self.num_slots)
         logits = np.empty_like(rows := self.runner.run(batch))
         logits[[sequences.index(entry.sequence) for entry in batch.entries]] = rows
