@@ -36,9 +36,7 @@ def make_rows(
     params: SamplingParams, vocab_size: int, count: int, prompt=(), output=(), **options
 ) -> list[SamplingRow]:
     """Rows of one sequence at `count` positions, all after the same tokens."""
-    rows = [
-        SamplingRow(params, prompt, vocab_size, SEED, output_token_ids=output, **options) for _ in range(count)
-    ]  # fmt: skip
+    rows = [SamplingRow(params, prompt, vocab_size, SEED, output_token_ids=output, **options) for _ in range(count)]
     for position, row in enumerate(rows):
         row.record.position = position
     return rows
