@@ -65,7 +65,7 @@ static void score_rows(PairKernel, const uint32_t* query, int64_t units, const b
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++) store(scores + r * kWidth, fold<1>(total[r][0], total[r][1], Lanes()));
+  for (int r = 0; r < ROWS; r++) store(scores + r * kWidth, fold<1>(total[r][0], total[r][1], std::plus<>(), Lanes()));
 }
 #endif
 

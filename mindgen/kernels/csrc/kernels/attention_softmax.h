@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "matmul.h"
+#include "shuffle.h"
 
 namespace mindgen::MG_ISA {
 namespace {
@@ -68,30 +69,14 @@ static inline floatv select_first(int64_t count, floatv v, float other) {
 
 // v[i]: kWidth units of key i, zero from count keys and size elements on
 template <class Units, class T>
-__attribute__((always_inline)) static inline void load_keys(const T* key, const int64_t* offsets, int64_t count, int64_t size, uintv* v) {
+__attribute__((always_inline)) static inline void load_keys(const T* key, const int64_t* offsets, int64_t count,
+                                                            int64_t size, uintv* v) {
   if (count >= kWidth && size >= kWidth * Units::kElements) {
 #pragma GCC unroll 16
     for (int i = 0; i < kWidth; i++) v[i] = Units::load_along_depth(key + offsets[i], kWidth * Units::kElements);
   } else {
     for (int i = 0; i < kWidth; i++) v[i] = i < count ? Units::load_along_depth(key + offsets[i], size) : uintv{};
   }
-}
-
-// v[i][0] op v[i][1] op ... in lane i
-template <class Operation>
-static inline floatv across_lanes(floatv* v, const Operation& operation) {
-  uintv columns[kWidth];
-#pragma GCC unroll 16
-  for (int i = 0; i < kWidth; i++) columns[i] = bit_cast<uintv>(v[i]);
-  transpose(columns);
-#pragma GCC unroll 16
-  for (int i = 0; i < kWidth; i++) v[i] = bit_cast<floatv>(columns[i]);
-#pragma GCC unroll 4
-  for (int step = kWidth / 2; step > 0; step /= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < step; i++) v[i] = operation(v[i], v[i + step]);
-  }
-  return v[0];
 }
 
 // scores (panels, kBandRows, kWidth) of one row -> a vector whose highest lane is the highest score
@@ -157,7 +142,7 @@ static void add_scores(const Softmax& softmax, const Band& band, float factor, c
       v[i] = i < count ? highest_score(scores + (first + i) * kWidth, factor, band.visible[first + i]) : floatv{};
     }
     float* maxima = softmax.maxima + band.first_row + first;
-    const floatv highest = across_lanes(v, [](floatv a, floatv b) { return maximum(a, b); });
+    const floatv highest = maxima_of_each(v);
     const floatv new_maxima = maximum(highest, load(maxima));
     const floatv correction = power_of_two(load(maxima) - new_maxima);
     store(maxima, new_maxima);
@@ -169,7 +154,7 @@ static void add_scores(const Softmax& softmax, const Band& band, float factor, c
                        : floatv{};
     }
     float* denominators = softmax.denominators + band.first_row + first;
-    const floatv total = across_lanes(v, [](floatv a, floatv b) { return a + b; });
+    const floatv total = sums_of_each(v);
     store(denominators, load(denominators) * correction + total);
 
     if (all_ones(correction)) continue;

@@ -76,7 +76,7 @@ class TileAttention {
     scores_ = (float*)(weights_ + weights);
     softmaxes_ = scores_ + scores;
     pack_query();
-    memset(weights_, 0, weights * sizeof(uint32_t));  // those of rows that only fill up a block
+    if (kPacks) memset(weights_, 0, weights * sizeof(uint32_t));  // those of rows that only fill up a block
   }
 
   int64_t num_floats() const { return num_heads_ * head_floats(); }
