@@ -68,7 +68,9 @@ class Bench:
         self.costs: ModelCosts = read_costs(folder)
         registry = AdapterRegistry.from_json(folder)
         self.adapters = registry.names()
-        config = EngineConfig(max_num_seqs=32, max_model_len=8192 + 64, num_threads=threads)
+        config = EngineConfig(
+            max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads
+        )
         self.engine = Engine(folder, self.model, registry, "bfloat16", config)
 
     def run(self, case: Case, turn: int) -> None:

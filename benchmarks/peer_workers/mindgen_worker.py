@@ -18,7 +18,10 @@ class MindgenEngine(PeerEngine):
 
         adapters = AdapterRegistry.from_json(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
         config = EngineConfig(
-            max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len, num_threads=limits.threads
+            max_num_seqs=limits.max_num_seqs,
+            max_model_len=limits.max_model_len,
+            enable_prefix_caching=False,  # prompts repeat from turn to turn
+            num_threads=limits.threads,
         )
         self._engine = Engine(folder, read_model_config(folder), adapters, "bfloat16", config)
         self.precision = f"bfloat16, {plugin.load().instruction_set}, executor {config.executor}"
@@ -27,12 +30,12 @@ class MindgenEngine(PeerEngine):
         from mindgen.sampling_params import SamplingParams
 
         params = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
-        sequences = [
+        requests = [
             self._engine.add_request(prompt, params, adapter) for prompt, adapter in zip(prompts, adapters, strict=True)
         ]
         while self._engine.has_unfinished():
             self._engine.step()
-        return [sequence.output_token_ids for sequence in sequences]
+        return [request.sequences[0].output_token_ids for request in requests]
 
 
 if __name__ == "__main__":
