@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.scheduler import ScheduledSequence
 
 
@@ -20,7 +21,8 @@ class Batch:
         block_tables: (B, n) int32, -1 where a sequence has fewer blocks.
         context_lens, q_seq_lens, q_seq_ends: (B,) int32.
         output_rows: (R,) int32, the tokens whose logits are wanted: the last num_logits of each entry.
-        segment_ends: (E,) int64, cumulative token counts of the slots; None when all rows are the base model's.
+        segment_ends: of each level of the slots (E,) int64, cumulative token counts; none when all rows are the base
+            model's, whose rows are the last.
     """
 
     entries: list[ScheduledSequence]
@@ -32,15 +34,17 @@ class Batch:
     q_seq_lens: np.ndarray
     q_seq_ends: np.ndarray
     output_rows: np.ndarray
-    segment_ends: np.ndarray | None
+    segment_ends: list[np.ndarray]
 
 
-def build_batch(entries: list[ScheduledSequence], block_size: int, num_slots: int) -> Batch:
+def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotLayout) -> Batch:
     """The batch of a non-empty list of scheduled sequences."""
     slots = [entry.sequence.request.adapter_slot for entry in entries]
-    has_adapters = any(slots)
+    has_adapters = any(slot is not None for slot in slots)
     if has_adapters:
-        entries = sorted(entries, key=lambda entry: entry.sequence.request.adapter_slot)
+        slots = [layout.num_slots if slot is None else slot for slot in slots]
+        order = sorted(range(len(entries)), key=slots.__getitem__)
+        entries, slots = [entries[place] for place in order], [slots[place] for place in order]
     q_seq_lens = np.array([entry.num_tokens for entry in entries], np.int32)
     context_lens = np.array([entry.sequence.num_computed_tokens + entry.num_tokens for entry in entries], np.int32)
     q_seq_ends = np.cumsum(q_seq_lens, dtype=np.int32)
@@ -62,7 +66,7 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, num_slots: in
         q_seq_lens=q_seq_lens,
         q_seq_ends=q_seq_ends,
         output_rows=_output_rows(entries, q_seq_ends),
-        segment_ends=_segment_ends(entries, num_slots) if has_adapters else None,
+        segment_ends=_segment_ends(slots, q_seq_lens, layout) if has_adapters else [],
     )
 
 
@@ -94,7 +98,8 @@ def _output_rows(entries: list[ScheduledSequence], q_seq_ends: np.ndarray) -> np
     return np.concatenate(pieces) if any(counts) else np.zeros(1, np.int32)
 
 
-def _segment_ends(entries: list[ScheduledSequence], num_slots: int) -> np.ndarray:
-    slots = [entry.sequence.request.adapter_slot for entry in entries]
-    counts = np.bincount(slots, [entry.num_tokens for entry in entries], num_slots)
-    return np.cumsum(counts).astype(np.int64)
+def _segment_ends(slots: list[int], q_seq_lens: np.ndarray, layout: SlotLayout) -> list[np.ndarray]:
+    """slots: of each sequence, num_slots for the base model."""
+    counts = np.bincount(slots, q_seq_lens, layout.num_slots + 1)
+    ends = np.cumsum(counts[: layout.num_slots]).astype(np.int64)
+    return [ends[: level.num_slots] for level in layout.levels()]

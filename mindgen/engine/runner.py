@@ -1,11 +1,13 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import mindspore
 import numpy as np
 
 from mindgen.adapters.loader import AdapterWeights
+from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
@@ -13,9 +15,13 @@ from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
+from mindgen.layers.lora import LoraBlock
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
+
+# Of each linear the blocks of each level.
+PackedAdapter: TypeAlias = list[list[LoraBlock | None]]
 
 
 class Runner:
@@ -60,14 +66,19 @@ class Runner:
         linears = self._network.linears()
         return {name: (linear.in_features, size) for linear in linears for name, size in linear.parts.items()}
 
-    def enable_lora(self, num_slots: int, max_rank: int) -> None:
-        """Makes room for adapters of up to max_rank in num_slots slots, the base model's included."""
+    def enable_lora(self, layout: SlotLayout) -> None:
+        """Makes room for adapters, in place of what room there was."""
         for linear in self._network.linears():
-            linear.enable_lora(num_slots, max_rank)
+            linear.enable_lora(layout.levels())
+        self._graphs.pop(True, None)
 
-    def write_adapter(self, slot: int, adapter: AdapterWeights) -> None:
-        for linear in self._network.linears():
-            linear.write_adapter(slot, adapter.pairs)
+    def pack_adapter(self, adapter: AdapterWeights) -> PackedAdapter:
+        """The adapter in the form of a slot; may be called from any thread."""
+        return [linear.pack_adapter(adapter.pairs) for linear in self._network.linears()]
+
+    def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
+        for linear, blocks in zip(self._network.linears(), packed, strict=True):
+            linear.write_adapter(slot, blocks)
 
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where the network has them."""
@@ -85,7 +96,7 @@ class Runner:
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
-        graph = self._graph(with_adapters=batch.segment_ends is not None)
+        graph = self._graph(len(batch.segment_ends))
         tables = batch.block_tables
         if not self._dynamic:  # one shape for all decoding steps
             tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
@@ -93,8 +104,7 @@ class Runner:
             batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
             batch.q_seq_ends, batch.output_rows,
         ]  # fmt: skip
-        if batch.segment_ends is not None:
-            arrays.append(batch.segment_ends)
+        arrays += batch.segment_ends
         self._kernels.clear_last_error()
         try:
             return graph(arrays)
@@ -103,11 +113,12 @@ class Runner:
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
 
-    def _graph(self, with_adapters: bool) -> CompiledStep:
+    def _graph(self, num_levels: int) -> CompiledStep:
+        with_adapters = num_levels > 0
         if with_adapters not in self._graphs:
             # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
             # number of sequences.
-            graph = StepGraph(self._network, whole_prompts=False, with_adapters=with_adapters)
+            graph = StepGraph(self._network, whole_prompts=False, num_levels=num_levels)
             if self._dynamic:
                 graph.make_dynamic()
             self._graphs[with_adapters] = CompiledStep(graph, self._executor, self._kernels)

@@ -36,7 +36,7 @@ class Request:
     max_len: int
     metrics: RequestMetrics
     adapter_id: str | None = None
-    adapter_slot: int = 0
+    adapter_slot: int | None = None
     adapter_digest: str | None = None
     queue_rank: int = 0
     deadline: float | None = None

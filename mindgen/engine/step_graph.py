@@ -15,18 +15,17 @@ from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 class StepGraph(nn.Cell):
     """The network with all that is fixed for one kind of step; graphs share its parameters."""
 
-    def __init__(self, network: nn.Cell, whole_prompts: bool, with_adapters: bool) -> None:
+    def __init__(self, network: nn.Cell, whole_prompts: bool, num_levels: int) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.whole_prompts = whole_prompts
-        self.with_adapters = with_adapters
+        self.num_levels = num_levels  # of adapters; 0 for a graph without them
 
     def make_dynamic(self) -> None:
         tokens = Tensor(shape=[None], dtype=mindspore.int32)
         tables = Tensor(shape=[None, None], dtype=mindspore.int32)
         inputs = [tokens, tokens, tokens, tables, tokens, tokens, tokens, tokens]
-        if self.with_adapters:
-            inputs.append(Tensor(shape=[None], dtype=mindspore.int64))
+        inputs += [Tensor(shape=[None], dtype=mindspore.int64)] * self.num_levels
         self.set_inputs(*inputs)
 
     def construct(
@@ -39,7 +38,7 @@ class StepGraph(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        segment_ends: Tensor | None = None,
+        *segment_ends: Tensor,
     ) -> Tensor:
         return self.network(
             input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,

@@ -90,7 +90,7 @@ class Attention(nn.Cell):
             self.q_norm.load(source, f"{self.prefix}.q_norm")
             self.k_norm.load(source, f"{self.prefix}.k_norm")
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: Tensor | None, whole_prompts: bool) -> Tensor:
+    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
         """x (T, H) to (T, H)."""
         cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
         query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)

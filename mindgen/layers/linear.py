@@ -2,8 +2,9 @@
 
 from mindspore import Tensor, nn, ops
 
+from mindgen.adapters.slot_layout import SlotLevel
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.layers.lora import LoraDelta
+from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 
 
@@ -24,7 +25,7 @@ class Linear(nn.Cell):
         self.bias = empty_parameter(dtype, "bias") if bias else None
         self.matmul = ops.MatMul(transpose_b=True)
         self.add = ops.Add()
-        self.lora: LoraDelta | None = None
+        self.lora = nn.CellList([])
 
     def load(self, source: WeightSource) -> None:
         """Maps a single weight; lays packed ones side by side in one copy."""
@@ -34,21 +35,29 @@ class Linear(nn.Cell):
             biases = {f"{name}.bias": (size,) for name, size in self.parts.items()}
             share(self.bias, source.take_together(biases), source.dtype)
 
-    def enable_lora(self, num_slots: int, max_rank: int) -> None:
+    def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters; to be called before the network is compiled."""
-        self.lora = LoraDelta(self.in_features, tuple(self.parts.values()), num_slots, max_rank, self.dtype)
+        sizes = tuple(self.parts.values())
+        self.lora = nn.CellList([LoraLevel(self.in_features, sizes, level, self.dtype) for level in levels])
         self.lora.update_parameters_name(f"{next(iter(self.parts))}.")  # MindSpore wants names to be unique
 
-    def write_adapter(self, slot: int, pairs: dict[str, LoraPair]) -> None:
-        """Puts an adapter's pairs for this layer, by module name, into a slot."""
-        assert self.lora is not None, "enable_lora comes first: an adapter must not get lost here"
-        self.lora.write_slot(slot, [pairs.get(name) for name in self.parts])
+    def pack_adapter(self, pairs: dict[str, LoraPair]) -> list[LoraBlock | None]:
+        """An adapter's pairs for this layer, by module name, in the form of a slot: a block for each level."""
+        return [level.pack([pairs.get(name) for name in self.parts]) for level in self.lora]
 
-    def construct(self, x: Tensor, segment_ends: Tensor | None) -> Tensor:
-        """segment_ends (E,) int64 as in LoraDelta, or None for a batch without adapters."""
+    def write_adapter(self, slot: int, blocks: list[LoraBlock | None]) -> None:
+        """Puts an adapter's blocks for this layer into a slot."""
+        for level, block in zip(self.lora, blocks, strict=True):
+            if slot < level.num_slots:
+                level.write_slot(slot, block)
+            else:
+                assert block is None, "the adapter's rank is above the slot's"
+
+    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
+        """segment_ends: of each level, as in LoraLevel; none for a batch without adapters."""
         y = self.matmul(x, self.weight)
         if self.has_bias:
             y = self.add(y, self.bias)
-        if self.lora is not None and segment_ends is not None:
-            y = self.lora(x, y, segment_ends)
+        for index, ends in enumerate(segment_ends):
+            y = self.lora[index](x, y, ends)
         return y

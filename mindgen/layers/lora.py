@@ -1,33 +1,45 @@
-"""S-LoRA (arXiv:2311.03285): every row of a batch gets its own adapter's low-rank update, in two grouped matmuls."""
+"""S-LoRA (arXiv:2311.03285): every row of a batch gets its own adapter's low-rank update, in grouped matmuls."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.adapters.slot_layout import SlotLevel
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.layers.parameters import zeros_parameter
 
 
-class LoraDelta(nn.Cell):
-    """y + (x A_e) B_e for rows that lie sorted by adapter slot e.
+@dataclass(frozen=True, slots=True)
+class LoraBlock:
+    """One adapter's weights for one level of one linear, as a slot stores them: a (in, P*r), b of each part (r, out)."""
+
+    a: np.ndarray
+    b: list[np.ndarray]
+
+
+class LoraLevel(nn.Cell):
+    """y + (x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
 
     A packed linear has P parts, each with a pair of its own. The weights of all slots are stacked: A (E, in, P*r) for
-    all parts, B (E, r, out) for each, with zeros where an adapter's rank is smaller or it has no such part. Slot 0,
-    the base model's, stays zero. B holds the adapter's scaling.
+    all parts, B (E, r, out) for each, with zeros where an adapter has fewer ranks or no such part. B holds the
+    adapter's scaling.
     """
 
-    def __init__(
-        self, in_features: int, part_sizes: tuple[int, ...], num_slots: int, max_rank: int, dtype: str
-    ) -> None:
+    def __init__(self, in_features: int, part_sizes: tuple[int, ...], level: SlotLevel, dtype: str) -> None:
         super().__init__()
         self.dtype = dtype
-        self.max_rank = max_rank
+        self.in_features = in_features
+        self.part_sizes = part_sizes
+        self.first_rank, self.rank = level.first_rank, level.rank
+        self.num_slots = level.num_slots
         self.num_parts = num_parts = len(part_sizes)
-        a_shape = (num_slots, in_features, num_parts * max_rank)
+        a_shape = (level.num_slots, in_features, num_parts * level.rank)
         self.lora_a, self.a_memory = zeros_parameter(a_shape, dtype, "lora_a")
         made = [
-            zeros_parameter((num_slots, max_rank, size), dtype, f"lora_b.{part}")
+            zeros_parameter((level.num_slots, level.rank, size), dtype, f"lora_b.{part}")
             for part, size in enumerate(part_sizes)
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
@@ -38,20 +50,37 @@ class LoraDelta(nn.Cell):
         self.concat = ops.Concat(1)
         self.add = ops.Add()
 
-    def write_slot(self, slot: int, pairs: list[LoraPair | None]) -> None:
-        """Fills a slot with one adapter's pair for each part, None where it has none."""
-        self.a_memory[slot] = 0
-        for part, (pair, b_memory) in enumerate(zip(pairs, self.b_memory, strict=True)):
-            b_memory[slot] = 0
-            if pair is not None:
-                rank = pair.a.shape[0]
-                first = part * self.max_rank
-                scaled_b = pair.b.T * np.float32(pair.scaling)  # (r, out)
-                self.a_memory[slot, :, first : first + rank] = dtypes.from_float32(pair.a.T, self.dtype)
-                b_memory[slot, :rank] = dtypes.from_float32(scaled_b, self.dtype)
+    def pack(self, pairs: list[LoraPair | None]) -> LoraBlock | None:
+        """An adapter's pair for each part, None where it has none, in the form of a slot; None if there is nothing."""
+        end = self.first_rank + self.rank
+        if not any(pair is not None and len(pair.a) > self.first_rank for pair in pairs):
+            return None
+        storage = dtypes.STORAGE[self.dtype]
+        block = LoraBlock(
+            np.zeros((self.in_features, self.num_parts * self.rank), storage),
+            [np.zeros((self.rank, size), storage) for size in self.part_sizes],
+        )
+        for part, pair in enumerate(pairs):
+            if pair is None or len(pair.a) <= self.first_rank:
+                continue
+            a = pair.a[self.first_rank : end]  # (r, in)
+            b = pair.b[:, self.first_rank : end] * np.float32(pair.scaling)  # (out, r)
+            first = part * self.rank
+            block.a[:, first : first + len(a)] = dtypes.from_float32(a, self.dtype).T
+            block.b[part][: len(a)] = dtypes.from_float32(b, self.dtype).T
+        return block
+
+    def write_slot(self, slot: int, block: LoraBlock | None) -> None:
+        """Puts a block into a slot; None clears it."""
+        if block is None:
+            self.a_memory[slot] = 0  # whatever b holds, it is multiplied by zeros
+            return
+        self.a_memory[slot] = block.a
+        for memory, values in zip(self.b_memory, block.b, strict=True):
+            memory[slot] = values
 
     def construct(self, x: Tensor, y: Tensor, segment_ends: Tensor) -> Tensor:
-        """x (T, in), y (T, out), segment_ends (E,) int64: slot e has the rows up to segment_ends[e]."""
+        """x (T, in), y (T, out), segment_ends (E,) int64: slot e has the rows up to segment_ends[e]; others stay."""
         low_rank = self._multiply(x, self.lora_a, segment_ends)  # (T, P*r)
         if self.num_parts == 1:
             return self.add(y, self._multiply(low_rank, self.lora_b[0], segment_ends))

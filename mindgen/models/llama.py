@@ -30,7 +30,7 @@ class LlamaMlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [self.gate_up_proj, self.down_proj]
 
-    def construct(self, x: Tensor, segment_ends: Tensor | None) -> Tensor:
+    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
         gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
         return self.down_proj(gated, segment_ends)
 
@@ -61,7 +61,7 @@ class LlamaLayer(nn.Cell):
         x: Tensor,
         residual: Tensor | None,
         step: StepInputs,
-        segment_ends: Tensor | None,
+        segment_ends: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
@@ -102,7 +102,7 @@ class LlamaModel(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: Tensor | None,
+        segment_ends: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         cos, sin = self.cos, self.sin  # (num_positions, D)
@@ -167,7 +167,7 @@ class LlamaForCausalLM(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        segment_ends: Tensor | None,
+        segment_ends: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         hidden = self.model(

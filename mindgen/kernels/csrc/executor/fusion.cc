@@ -113,6 +113,12 @@ bool find_lora(const Rewriter& r, int delta, Lora& lora) {
   return true;
 }
 
+// The product that the value comes from, through any number of LoRA's updates.
+int find_linear(const Rewriter& r, int value) {
+  for (int lora; (lora = r.producer(value, "AddLora")) != kNowhere;) value = r.node(lora).inputs[3];
+  return r.producer(value, "Linear");
+}
+
 // Add(y, LoRA's delta)
 void fuse_lora(Rewriter& r, int index) {
   if (!r.is(index, "Add")) return;
@@ -120,7 +126,7 @@ void fuse_lora(Rewriter& r, int index) {
   for (int side = 0; side < 2; side++) {
     const int y = add.inputs[side], delta = add.inputs[1 - side];
     Lora lora{};
-    if (!r.same_rows(y, delta) || r.producer(y, "Linear") == kNowhere || r.only_user(y, "Add") != index) continue;
+    if (!r.same_rows(y, delta) || find_linear(r, y) == kNowhere || r.only_user(y, "Add") != index) continue;
     if (!find_lora(r, delta, lora)) continue;
     Node fused{&fused::add_lora, add.name, {lora.x, lora.a, lora.group_ends, y}, add.outputs};
     fused.inputs.insert(fused.inputs.end(), lora.parts.begin(), lora.parts.end());
@@ -136,9 +142,7 @@ void fuse_residual(Rewriter& r, int index) {
   for (int side = 0; side < 2; side++) {
     const int product = norm.inputs[side], residual = norm.inputs[1 - side];
     if (!r.same_rows(product, residual) || r.only_user(product, "AddRmsNorm") != index) continue;
-    int linear = r.producer(product, "Linear");
-    const int lora = r.producer(product, "AddLora");
-    if (lora != kNowhere) linear = r.producer(r.node(lora).inputs[3], "Linear");
+    const int linear = find_linear(r, product);
     if (linear == kNowhere || !r.graph.is_none(r.node(linear).inputs[3]) || r.producer(residual) >= linear) continue;
     r.graph.nodes[linear].inputs[3] = residual;
     r.replace({index}, {find_op("RmsNorm"), norm.name, {product, norm.inputs[2], norm.inputs[3]},
