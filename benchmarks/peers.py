@@ -121,7 +121,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     shape = arguments.shape or ("tiny" if arguments.quick else "qwen2.5-0.5b")
     folder = arguments.folder or Path("output/benchmarks") / shape
     make_model(folder, shape)
-    adapters = AdapterRegistry.from_json(folder).names() if (folder / LIST_FILE).is_file() else []
+    adapters = AdapterRegistry.read(folder).names() if (folder / LIST_FILE).is_file() else []
     chosen = [workloads[name] for name in dict.fromkeys(arguments.workloads or workloads)]
     return Plan(
         folder=folder.resolve(),

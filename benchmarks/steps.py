@@ -66,7 +66,7 @@ class Bench:
         self.kernels = plugin.load()
         self.model: ModelConfig = read_model_config(folder)
         self.costs: ModelCosts = read_costs(folder)
-        registry = AdapterRegistry.from_json(folder)
+        registry = AdapterRegistry.read(folder)
         self.adapters = registry.names()
         config = EngineConfig(
             max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads

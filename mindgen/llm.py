@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mindgen import demo
+from mindgen.adapters.pool import AdapterStatus
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.hf import map_weights, model_folder
@@ -15,7 +16,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine_client import EngineClient, Prompt
-from mindgen.errors import ConfigError
+from mindgen.errors import AdapterError, ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
@@ -75,6 +76,28 @@ class LLM:
     @property
     def adapter_ids(self) -> list[str]:
         return self._registry.names()
+
+    def add_adapter(self, adapter_id: str, folder: str | Path) -> None:
+        """Gives a name to an adapter, also while requests run; if it had one, for new requests only.
+
+        Raises:
+            AdapterError: there is no such folder, or the name is the base model's.
+        """
+        if not Path(folder).is_dir():
+            raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
+        self._registry.add(adapter_id, Path(folder))
+
+    def remove_adapter(self, adapter_id: str) -> None:
+        """Forgets a name; requests that have it keep the adapter.
+
+        Raises:
+            UnknownAdapterError: there is no adapter of that name.
+        """
+        self._registry.remove(adapter_id)
+
+    def list_adapters(self) -> list[AdapterStatus]:
+        """Every adapter that has a name now, with what it has done."""
+        return [self._engine.adapter_status(version) for version in self._registry.versions()]
 
     def generate(
         self,
@@ -177,10 +200,10 @@ class LLM:
 
 def _registry(model: str, folder: Path, adapters: str | Path | None) -> AdapterRegistry:
     if adapters is not None:
-        return AdapterRegistry.from_json(Path(adapters))
+        return AdapterRegistry.read(Path(adapters))
     if model == demo.NAME:
-        return AdapterRegistry.from_json(demo.adapter_folder())
-    return AdapterRegistry.from_json(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
+        return AdapterRegistry.read(demo.adapter_folder())
+    return AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
 
 
 def _checkpoint_dtype(folder: Path) -> str:

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from mindgen.adapters.loader import load_adapter
+from mindgen.adapters.slot_layout import plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.runner import Runner
 from mindgen.engine.sampling_row import SamplingRow
-from mindgen.engine.scheduler import ScheduledSequence
+from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import read_model_config
@@ -20,28 +21,32 @@ BLOCK_SIZE = 8
 
 
 class Probe:
-    """A network with adapters in slots 1, 2, ..., and the logits that it gives to sequences."""
+    """A network with adapters, the base model being number 0, and the logits that it gives to sequences."""
 
     def __init__(
         self,
         folder: Path,
         dtype: str,
         adapters: list[Path] | None = None,
-        max_rank: int = 16,
         executor: str = "mindgen",
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         self._vocab_size = read_model_config(folder).vocab_size
         self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
-        self.num_slots = len(adapters or []) + 1
+        loaded = [load_adapter(path.name, path, self.runner.modules()) for path in adapters or []]
+        order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
+        self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
+        self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000)
         if adapters:
-            self.runner.enable_lora(self.num_slots, max_rank)
-        for slot, path in enumerate(adapters or [], start=1):
-            self.runner.write_adapter(slot, load_adapter(path.name, path, self.runner.modules()))
+            self.runner.enable_lora(self.layout)
+        for slot, place in enumerate(order):
+            self.runner.write_adapter(slot, self.runner.pack_adapter(loaded[place])[0])
         self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE, enable_prefix_caching=False)
 
     def open(self, token_ids: list[int], slot: int = 0) -> Sequence:
-        return make_sequence(0, token_ids, 80, slot, self._vocab_size)
+        sequence = make_sequence(0, token_ids, 80, vocab_size=self._vocab_size)
+        sequence.request.adapter_slot = self._slots[slot]
+        return sequence
 
     def close(self, *sequences: Sequence) -> None:
         for sequence in sequences:
@@ -55,7 +60,7 @@ class Probe:
             num_tokens = sequence.num_computed_tokens + count
             if len(sequence.block_table) < self._blocks.num_needed(num_tokens):
                 assert not self._blocks.grow(sequence, num_tokens)
-        batch = build_batch(entries, BLOCK_SIZE, self.num_slots)
+        batch = build_batch(entries, BLOCK_SIZE, self.layout)
         logits = np.empty_like(rows := self.runner.run(batch))
         logits[[sequences.index(entry.sequence) for entry in batch.entries]] = rows
         for sequence, count in zip(sequences, counts, strict=True):
@@ -87,7 +92,7 @@ def make_sequence(
         params,
         max_len=len(prompt) + max_tokens,
         metrics=RequestMetrics(0.0),
-        adapter_slot=slot,
+        adapter_slot=slot - 1 if slot else None,
         adapter_digest=digest or (f"adapter {slot}" if slot else None),
         num_unfinished=params.num_sequences,
     )

@@ -20,7 +20,7 @@ CONFIGS = {
         alpha_pattern={"down_proj": 3},
     ),
     "rslora-one-layer": LoraConfig(
-        r=5, lora_alpha=9, use_rslora=True, target_modules=["o_proj", "up_proj"], layers_to_transform=[1]
+        r=20, lora_alpha=9, use_rslora=True, target_modules=["o_proj", "up_proj"], layers_to_transform=[1]
     ),
 }
 

@@ -16,7 +16,7 @@ class MindgenEngine(PeerEngine):
         from mindgen.kernels import plugin
         from mindgen.model_config import read_model_config
 
-        adapters = AdapterRegistry.from_json(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
+        adapters = AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
         config = EngineConfig(
             max_num_seqs=limits.max_num_seqs,
             max_model_len=limits.max_model_len,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgen.checkpoint.peft import LoraPair, PeftAdapter, read_peft_adapter
-from mindgen.errors import AdapterError
+from mindgen.checkpoint.peft import LoraPair, PeftAdapter, read_peft_adapter, read_peft_config
+from mindgen.errors import AdapterError, CheckpointError
 
 _MAX_NAMES_SHOWN = 4
 
@@ -19,6 +19,15 @@ class AdapterWeights:
 
     def max_rank(self) -> int:
         return max(pair.a.shape[0] for pair in self.pairs.values())
+
+
+def claimed_rank(folder: Path) -> int | None:
+    """The highest rank that an adapter's configuration names, without a look at its tensors; None if it has none."""
+    try:
+        config = read_peft_config(folder)
+    except (AdapterError, CheckpointError):
+        return None
+    return max([config.rank, *config.rank_pattern.values()])
 
 
 def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]]) -> AdapterWeights:

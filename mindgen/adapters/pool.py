@@ -1,59 +1,226 @@
-"""Which adapters are in memory, and in which slot of the stacked LoRA weights."""
+"""Which adapters are in memory: the slots of the network, and read adapters that wait for one."""
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mindgen.adapters.loader import AdapterWeights
-from mindgen.errors import AdapterError
+from mindgen.adapters.registry import AdapterVersion
+from mindgen.adapters.slot_layout import SlotLayout
+from mindgen.errors import AdapterError, MindgenError
 
-BASE_SLOT = 0
+
+@dataclass(slots=True)
+class AdapterCounters:
+    """Of one version: what it has answered, and how often it had to be brought in."""
+
+    requests: int = 0
+    tokens: int = 0
+    loads: int = 0
+    evictions: int = 0
+    load_seconds: float = 0.0
+
+
+class AdapterStatus(NamedTuple):
+    """An adapter as it stands; hit_rate is the share of its requests that found it in memory."""
+
+    adapter_id: str
+    folder: Path
+    version: int
+    digest: str | None
+    is_resident: bool
+    requests: int
+    tokens: int
+    loads: int
+    evictions: int
+    load_seconds: float
+
+    @property
+    def hit_rate(self) -> float | None:
+        return max(0.0, 1 - self.loads / self.requests) if self.requests else None
+
+
+class _Read(NamedTuple):
+    """An adapter in host memory, in the form of a slot."""
+
+    digest: str
+    rank: int
+    packed: Any
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Slot:
+    capacity: int
+    digest: str | None = None
+    counters: AdapterCounters | None = None
+    num_pins: int = 0
+    last_used: int = 0
 
 
 class AdapterPool:
-    """Gives every adapter in use a slot of its own; slot 0 is the base model's.
+    """Brings adapters into slots as they are wanted, in place of those that nobody uses, least recently used first.
+
+    A slot holds content, whatever its name: two names of the same content share it. Reading, checking and packing
+    happen in a thread beside the steps; what happens between steps is a copy into the slot.
 
     Args:
-        num_slots: all slots, the base model's included.
-        load: reads an adapter from disk by its name.
-        write: puts an adapter's weights into a slot of the network.
+        layout: the slots; asked for at the first use of an adapter.
+        read: reads an adapter from disk, and checks that it fits.
+        pack: puts it in the form of a slot, and says how many bytes that takes.
+        write: copies it into a slot of the network.
+        host_bytes: of read adapters to keep, beside those that are just being read.
     """
 
     def __init__(
         self,
-        num_slots: int,
-        load: Callable[[str], AdapterWeights],
-        write: Callable[[int, AdapterWeights], None],
+        layout: Callable[[], SlotLayout],
+        read: Callable[[AdapterVersion], AdapterWeights],
+        pack: Callable[[AdapterWeights], tuple[Any, int]],
+        write: Callable[[int, Any], None],
+        host_bytes: int,
     ) -> None:
-        self.num_slots = num_slots
-        self._load = load
+        self._plan_layout = layout
+        self._read = read
+        self._pack = pack
         self._write = write
-        self._slots: dict[str, int] = {}
-        self._digests: dict[str, str] = {}
+        self._host_bytes = host_bytes
+        self._host: OrderedDict[AdapterVersion, Future[_Read]] = OrderedDict()
+        self._reader = ThreadPoolExecutor(1, "adapters")
+        self._slots: list[_Slot] | None = None
+        self._resident: dict[str, int] = {}
+        self._clock = 0
+        self.layout = SlotLayout(())
+        self._counters: dict[AdapterVersion, AdapterCounters] = {}
 
-    def slot(self, adapter_id: str | None) -> int:
-        """The adapter's slot, loading it at its first use; None is the base model.
+    def pin(self, version: AdapterVersion) -> int | None:
+        """The slot of an adapter, which stays its own until it is unpinned as often; None if it has to wait.
 
         Raises:
-            AdapterError: the adapter cannot be served, or there is no slot left.
+            MindgenError: it cannot be served.
         """
-        if adapter_id is None:
-            return BASE_SLOT
-        if adapter_id not in self._slots:
-            slot = len(self._slots) + 1
-            if slot >= self.num_slots:
-                raise AdapterError(f"adapter {adapter_id} finds all {self.num_slots - 1} adapter slots taken")
-            adapter = self._load(adapter_id)
-            self._write(slot, adapter)
-            self._slots[adapter_id] = slot
-            self._digests[adapter_id] = adapter.digest
-        return self._slots[adapter_id]
+        counters = self._counters.setdefault(version, AdapterCounters())
+        place = self._resident.get(version.digest) if version.digest is not None else None
+        if place is None:
+            place = self._bring_in(version, counters)
+            if place is None:
+                return None
+        assert self._slots is not None
+        self._clock += 1
+        slot = self._slots[place]
+        slot.num_pins += 1
+        slot.last_used = self._clock
+        return place
 
-    def digest(self, adapter_id: str | None) -> str | None:
-        """The digest of an adapter that has a slot; None for the base model."""
-        return None if adapter_id is None else self._digests[adapter_id]
+    def wait(self, seconds: float) -> None:
+        """Until an adapter that is being read has been read, but no longer than that."""
+        pending = [future for future in self._host.values() if not future.done()]
+        if pending:
+            futures.wait(pending, seconds, futures.FIRST_COMPLETED)
 
-    def check_integrity(self) -> None:
-        """Raises AssertionError unless slots are unique, in range and all have a digest."""
-        slots = sorted(self._slots.values())
-        assert slots == list(range(1, len(slots) + 1)), f"slots {slots} are not 1..{len(slots)}"
-        assert len(slots) < self.num_slots, f"{len(slots)} adapters in {self.num_slots} slots"
-        assert self._slots.keys() == self._digests.keys()
+    def unpin(self, place: int) -> None:
+        assert self._slots is not None and self._slots[place].num_pins > 0, "an adapter is given back twice"
+        self._slots[place].num_pins -= 1
+
+    def count(self, version: AdapterVersion, requests: int = 0, tokens: int = 0) -> None:
+        counters = self._counters.setdefault(version, AdapterCounters())
+        counters.requests += requests
+        counters.tokens += tokens
+
+    def status(self, version: AdapterVersion) -> AdapterStatus:
+        counters = self._counters.get(version, AdapterCounters())
+        return AdapterStatus(
+            version.adapter_id, version.folder, version.version, version.digest, version.digest in self._resident,
+            counters.requests, counters.tokens, counters.loads, counters.evictions, counters.load_seconds,
+        )  # fmt: skip
+
+    def check_integrity(self, pins: list[int]) -> None:
+        """Raises AssertionError unless the slots are pinned exactly by these, and hold what they are said to."""
+        slots = self._slots or []
+        assert [slot.num_pins for slot in slots] == [pins.count(place) for place in range(len(slots))], "wrong pins"
+        held = {slot.digest: place for place, slot in enumerate(slots) if slot.digest is not None}
+        assert held == self._resident, "a slot holds another adapter than it is said to"
+
+    def _bring_in(self, version: AdapterVersion, counters: AdapterCounters) -> int | None:
+        if self._slots is None:
+            self.layout = self._plan_layout()
+            self._slots = [_Slot(capacity) for capacity in self.layout.capacities]
+        future = self._host.get(version)
+        if future is None:
+            future = self._host[version] = self._reader.submit(self._read_and_pack, version)
+        self._host.move_to_end(version)
+        if not future.done():
+            return None
+        try:
+            read = future.result()
+        except MindgenError:
+            del self._host[version]  # whoever asks again has it read again
+            raise
+        self._check(version, read)
+        if read.digest in self._resident:  # under another name
+            return self._resident[read.digest]
+        place = self._free_slot(read.rank)
+        if place is not None:
+            self._fill(place, read, counters)
+            self._trim_host()
+        return place
+
+    def _check(self, version: AdapterVersion, read: _Read) -> None:
+        if version.digest is None:
+            version.digest = read.digest
+        if version.digest != read.digest:
+            del self._host[version]
+            raise AdapterError(f"adapter {version.adapter_id} has changed on disk since it was added: add it again")
+        if read.rank > self.layout.max_rank:
+            raise AdapterError(
+                f"adapter {version.adapter_id} has rank {read.rank}, and slots hold up to {self.layout.max_rank}: "
+                "set max_lora_rank in the engine's configuration"
+            )
+
+    def _free_slot(self, rank: int) -> int | None:
+        """The smallest slot that is free, else of those that nobody uses the one that was used longest ago."""
+        assert self._slots is not None
+        usable = [
+            (slot.digest is not None, slot.last_used if slot.digest else 0, slot.capacity, place)
+            for place, slot in enumerate(self._slots)
+            if slot.num_pins == 0 and slot.capacity >= rank
+        ]
+        return min(usable)[-1] if usable else None
+
+    def _fill(self, place: int, read: _Read, counters: AdapterCounters) -> None:
+        assert self._slots is not None
+        slot = self._slots[place]
+        if slot.digest is not None:
+            del self._resident[slot.digest]
+            if slot.counters is not None:
+                slot.counters.evictions += 1
+        slot.digest = None  # should writing fail, the slot holds nothing
+        started = time.perf_counter()
+        self._write(place, read.packed)
+        slot.digest, slot.counters = read.digest, counters
+        self._resident[read.digest] = place
+        counters.loads += 1
+        counters.load_seconds += read.seconds + time.perf_counter() - started
+
+    def _trim_host(self) -> None:
+        """Forgets what was read longest ago, as far as the budget asks for it."""
+        done = {version: future for version, future in self._host.items() if future.done()}
+        sizes = {version: 0 if future.exception() else future.result().num_bytes for version, future in done.items()}
+        total = sum(sizes.values())
+        for version in done:
+            if total <= self._host_bytes:
+                break
+            total -= sizes[version]
+            del self._host[version]
+
+    def _read_and_pack(self, version: AdapterVersion) -> _Read:
+        started = time.perf_counter()
+        adapter = self._read(version)
+        packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= self.layout.max_rank else (None, 0)
+        return _Read(adapter.digest, adapter.max_rank(), packed, num_bytes, time.perf_counter() - started)

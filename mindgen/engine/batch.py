@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindgen.adapters.slot_layout import SlotLayout
-from mindgen.engine.scheduler import ScheduledSequence
+from mindgen.engine.schedule import ScheduledSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,14 @@ class Batch:
 
 def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotLayout) -> Batch:
     """The batch of a non-empty list of scheduled sequences."""
-    slots = [entry.sequence.request.adapter_slot for entry in entries]
-    has_adapters = any(slot is not None for slot in slots)
+    base = layout.num_slots  # after all adapters
+    slots = [
+        base if entry.sequence.request.adapter_slot is None else entry.sequence.request.adapter_slot
+        for entry in entries
+    ]
+    has_adapters = min(slots) < base
     if has_adapters:
-        slots = [layout.num_slots if slot is None else slot for slot in slots]
-        order = sorted(range(len(entries)), key=slots.__getitem__)
+        order = sorted(range(len(entries)), key=lambda place: slots[place])
         entries, slots = [entries[place] for place in order], [slots[place] for place in order]
     q_seq_lens = np.array([entry.num_tokens for entry in entries], np.int32)
     context_lens = np.array([entry.sequence.num_computed_tokens + entry.num_tokens for entry in entries], np.int32)

@@ -23,6 +23,11 @@ class EngineConfig:
         max_num_batched_tokens: tokens in a batch.
         max_waiting: requests that may wait; more are refused. None is any number.
         max_model_len: tokens of prompt and output together; None is what the model was made for.
+        max_loras: adapters in memory at once; None is as many as max_num_seqs.
+        max_lora_rank: the highest rank that is served; None is that of the adapters there are at the first use of
+            one, up to 64.
+        adapter_memory: of the adapters in memory, at most.
+        host_adapter_memory: of adapters that have been read and wait for a place, at most.
         executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for
             comparisons) or "mindspore" (MindSpore's own runtime).
         num_threads: of the CPU kernels, in the whole process; None is one for each core.
@@ -44,13 +49,17 @@ class EngineConfig:
     max_num_batched_tokens: int = 2048
     max_waiting: int | None = None
     max_model_len: int | None = None
+    max_loras: int | None = None
+    max_lora_rank: int | None = None
+    adapter_memory: str = "1GiB"
+    host_adapter_memory: str = "1GiB"
     executor: Literal["mindgen", "mindgen_unfused", "mindspore"] = "mindgen"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
-            "num_threads",
+            "max_loras", "max_lora_rank", "num_threads",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

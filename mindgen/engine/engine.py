@@ -2,28 +2,29 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mindgen.adapters.loader import AdapterWeights, load_adapter
-from mindgen.adapters.pool import AdapterPool
-from mindgen.adapters.registry import AdapterRegistry
+from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
+from mindgen.adapters.pool import AdapterPool, AdapterStatus
+from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.adapters.slot_layout import SlotLayout, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.memory_plan import plan_memory
+from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.prompt_lookup import look_up
 from mindgen.engine.runner import Runner
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
-from mindgen.engine.scheduler import Schedule, Scheduler
+from mindgen.engine.schedule import Schedule
+from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.swap_space import SwapSpace
-from mindgen.errors import AdapterError, ConfigError, RequestError
+from mindgen.errors import ConfigError, RequestError
 from mindgen.guided import GuidedMatcher
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
@@ -31,6 +32,9 @@ from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
+
+_READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
+MAX_LORA_RANK = 64  # unless the configuration says more
 
 
 class Engine:
@@ -57,8 +61,9 @@ class Engine:
         self._model_config = model_config
         self._adapters = adapters
         self._config = config
+        self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, _size_of(folder), adapters.slots_size()
+            model_config, dtype, config, self.max_model_len, _size_of(folder), bool(adapters.names())
         )
         num_blocks = self.memory_plan.num_blocks
         self._runner = Runner(
@@ -70,11 +75,16 @@ class Engine:
             config.executor,
             config.num_threads,
         )
-        self._pool = AdapterPool(len(adapters.names()) + 1, self._load_adapter, self._runner.write_adapter)
-        self._max_rank = 0  # until the first request for an adapter makes room for them
+        self._pool = AdapterPool(
+            self._plan_slots,
+            self._read_adapter,
+            self._runner.pack_adapter,
+            self._runner.write_adapter,
+            parse_size(config.host_adapter_memory),
+        )
         self._blocks = BlockManager(num_blocks, config.block_size, config.enable_prefix_caching)
         self._swap_space = SwapSpace(self._runner.caches())
-        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, _guess)
+        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, _guess, self._pool)
         self._output = OutputProcessor(
             Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
         )
@@ -99,10 +109,9 @@ class Engine:
             RequestError: the prompt is empty or too long, or it or the parameters hold ids outside the vocabulary.
             QueueFullError: too many requests wait.
             UnknownAdapterError: there is no such adapter.
-            AdapterError: the adapter cannot be served.
         """
         max_len = self._check_length(token_ids, params)
-        slot = self._adapter_slot(adapter_id)
+        adapter = None if adapter_id is None else self._adapters.get(adapter_id)
         now = time.perf_counter()
         request = Request(
             request_id=self._num_requests,
@@ -110,9 +119,7 @@ class Engine:
             params=params,
             max_len=max_len,
             metrics=RequestMetrics(arrival_time=now),
-            adapter_id=adapter_id,
-            adapter_slot=slot,
-            adapter_digest=self._pool.digest(adapter_id),
+            adapter=adapter,
             deadline=None if params.deadline_seconds is None else now + params.deadline_seconds,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
             beam_search=self._beam_search(params, max_len - len(token_ids)),
@@ -121,6 +128,8 @@ class Engine:
         request.num_unfinished = len(request.sequences)
         self._scheduler.add(request)
         self._num_requests += 1
+        if adapter is not None:
+            self._pool.count(adapter, requests=1)
         if request.deadline is not None:
             self._with_deadline.add(request)
         return request
@@ -141,33 +150,44 @@ class Engine:
         if sequence.finish_reason is None:
             self._output.finish(sequence, "stop", stop_text)
 
+    def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
+        return self._pool.status(version)
+
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""
         self._blocks.forget_cached()
 
     def step(self, profile: Profile | None = None) -> list[Request]:
         """Runs one batch; returns the requests with a new token, or an end."""
-        expired = self._abort_expired()
+        ended = self._abort_expired()
         schedule = self._scheduler.schedule()
+        for request, reason in schedule.failed:
+            self._output.fail(request, reason)
+            ended.append(request)
         if not schedule.entries:
-            return expired
+            if not ended:
+                self._pool.wait(_READ_SECONDS)
+            return ended
         if profile is None:
-            return expired + self._run(schedule)
+            return ended + self._run(schedule)
         with profile.step(schedule.num_tokens, len(schedule.entries)):
-            return expired + self._run(schedule)
+            return ended + self._run(schedule)
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless scheduler, blocks, swap space and adapter slots agree with each other."""
         self._scheduler.check_integrity()
         self._swap_space.check_integrity(self._scheduler.unfinished())
-        self._pool.check_integrity()
+        self._pool.check_integrity(self._scheduler.pinned_slots())
 
     def _run(self, schedule: Schedule) -> list[Request]:
         self._swap_space.move(schedule)
         if schedule.copies:
             self._runner.copy_blocks(schedule.copies)
-        batch = build_batch(schedule.entries, self._config.block_size, self._pool.num_slots)
+        batch = build_batch(schedule.entries, self._config.block_size, self._pool.layout)
         logits = self._runner.run(batch)
+        for entry in batch.entries:
+            if entry.sequence.request.adapter is not None:
+                self._pool.count(entry.sequence.request.adapter, tokens=entry.num_tokens)
         return self._output.process(batch.entries, logits)
 
     def _abort_expired(self) -> list[Request]:
@@ -239,34 +259,23 @@ class Engine:
             for index in range(1 if params.use_beam_search else params.num_sequences)
         ]
 
-    def _adapter_slot(self, adapter_id: str | None) -> int:
-        if adapter_id is None:
-            return self._pool.slot(None)
-        self._adapters.folder(adapter_id)  # an unknown name must not cost the memory of all slots
-        if self._max_rank == 0:
-            self._max_rank = max([self._read_adapter(adapter_id).max_rank(), *self._servable_ranks()])
-            self._runner.enable_lora(self._pool.num_slots, self._max_rank)
-        return self._pool.slot(adapter_id)
+    def _plan_slots(self) -> SlotLayout:
+        """Slots for the adapters that exist now, and the room for them."""
+        ranks = [rank for version in self._adapters.versions() if (rank := claimed_rank(version.folder)) is not None]
+        config = self._config
+        if config.max_lora_rank is not None:
+            ranks.append(config.max_lora_rank)
+        layout = plan_slots(
+            ranks,
+            config.max_loras or max(config.max_num_seqs, 1),
+            config.max_lora_rank or MAX_LORA_RANK,
+            parse_size(config.adapter_memory) // lora_rank_bytes(self._model_config, self._dtype),
+        )
+        self._runner.enable_lora(layout)
+        return layout
 
-    def _servable_ranks(self) -> Iterator[int]:
-        """The ranks of all adapters that fit the model; the others are refused when a request asks for them.
-
-        Their tensors are checked, for what a configuration alone claims must not decide how much memory is taken.
-        """
-        for name in self._adapters.names():
-            with suppress(AdapterError):
-                yield self._read_adapter(name).max_rank()
-
-    def _read_adapter(self, adapter_id: str) -> AdapterWeights:
-        return load_adapter(adapter_id, self._adapters.folder(adapter_id), self._runner.modules())
-
-    def _load_adapter(self, adapter_id: str) -> AdapterWeights:
-        adapter, room = self._read_adapter(adapter_id), self._max_rank
-        if adapter.max_rank() > room:
-            raise AdapterError(
-                f"adapter {adapter_id} has rank {adapter.max_rank()}, there is room for {room}: start again"
-            )
-        return adapter
+    def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
+        return load_adapter(version.adapter_id, version.folder, self._runner.modules())
 
 
 def _guess(sequence: Sequence, room: int) -> list[int]:

@@ -9,7 +9,8 @@ import numpy as np
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.sampler import SampledToken, Sampler
 from mindgen.engine.sampling_row import SamplingRow
-from mindgen.engine.scheduler import ScheduledSequence, Scheduler
+from mindgen.engine.schedule import ScheduledSequence
+from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import RequestError
 from mindgen.outputs import Logprob, TokenLogprobs

@@ -72,9 +72,10 @@ class Runner:
             linear.enable_lora(layout.levels())
         self._graphs.pop(True, None)
 
-    def pack_adapter(self, adapter: AdapterWeights) -> PackedAdapter:
-        """The adapter in the form of a slot; may be called from any thread."""
-        return [linear.pack_adapter(adapter.pairs) for linear in self._network.linears()]
+    def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
+        """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
+        packed = [linear.pack_adapter(adapter.pairs) for linear in self._network.linears()]
+        return packed, sum(block.num_bytes for blocks in packed for block in blocks if block is not None)
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
         for linear, blocks in zip(self._network.linears(), packed, strict=True):

@@ -1,51 +1,21 @@
 """Which sequences run in the next step, and with how many tokens each."""
 
-import heapq
+from bisect import insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from mindgen.engine.block_manager import BlockCopy, BlockManager
+from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence
 from mindgen.engine.sequence import Request, Sequence
-from mindgen.errors import QueueFullError
+from mindgen.errors import MindgenError, QueueFullError
 
 # A request goes before so many later ones for each level of priority, and before no more: none waits forever.
 _RANKS_PER_PRIORITY = 256
+# So many requests whose adapter has to wait for a place are passed over, each so many times.
+_LOOKAHEAD = 64
+_MAX_OVERTAKEN = 64
 # Positions of a prompt whose logits are wanted in one step: each is as large as the vocabulary.
 _PROMPT_LOGITS = 64
-
-
-class ScheduledSequence(NamedTuple):
-    """A sequence with the number of its next tokens to compute, guessed ones included.
-
-    Attributes:
-        num_logits: for so many of the last of these tokens the logits are wanted.
-    """
-
-    sequence: Sequence
-    num_tokens: int
-    num_logits: int
-    draft_token_ids: list[int] = []  # noqa: RUF012
-
-
-@dataclass(slots=True)
-class Schedule:
-    """A step: what to do with blocks before it, in this order, and what to compute.
-
-    Attributes:
-        swapped_out: sequences whose blocks, these, go to host memory.
-        swapped_in: sequences whose blocks come from there.
-    """
-
-    swapped_out: list[tuple[Sequence, list[int]]] = field(default_factory=list)
-    swapped_in: list[Sequence] = field(default_factory=list)
-    copies: list[BlockCopy] = field(default_factory=list)
-    entries: list[ScheduledSequence] = field(default_factory=list)
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(entry.num_tokens for entry in self.entries)
 
 
 class Scheduler:
@@ -58,6 +28,7 @@ class Scheduler:
     Args:
         num_swap_blocks: of host memory.
         draft: guesses up to so many tokens that may follow a sequence.
+        adapters: gives running sequences their adapters' slots; None where there are no adapters.
     """
 
     def __init__(
@@ -66,14 +37,16 @@ class Scheduler:
         block_manager: BlockManager,
         num_swap_blocks: int = 0,
         draft: Callable[[Sequence, int], list[int]] = lambda sequence, count: [],
+        adapters: AdapterSlots | None = None,
     ) -> None:
         self._config = config
         self._blocks = block_manager
         self._draft = draft
+        self._adapters = adapters
         self._num_swap_blocks = num_swap_blocks
         self._num_swapped = 0
         self._num_added = 0
-        self._waiting: list[tuple[int, int, int, Sequence]] = []  # a heap
+        self._waiting: list[tuple[int, int, int, Sequence]] = []  # sorted
         self._running: list[Sequence] = []
 
     def add(self, request: Request) -> None:
@@ -115,23 +88,32 @@ class Scheduler:
         """Lets a child run beside its parent, on the parent's blocks; or wait if it cannot."""
         if parent.block_table and len(self._running) < self._config.max_num_seqs:
             self._blocks.fork(parent, child)
+            self._pin(child.request)
             self._running.append(child)
         else:
             self._push(child)
 
     def replace(self, parents: list[Sequence], forks: list[tuple[Sequence, Sequence]]) -> None:
         """Puts children in the place of all these sequences; forks are of a parent and its child."""
+        # Or their adapter might lose its place in between.
+        is_pinned = any(parent.block_table for parent in parents) and self._pin(parents[0].request)
         for parent in parents:
             self._take_out(parent)
         for parent, child in forks:
             self.fork(parent, child)
         for parent in parents:
             self._blocks.free(parent)
+        if is_pinned:
+            self._unpin(parents[0].request)
 
     def finish(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it stands."""
         self._take_out(sequence)
         self._blocks.free(sequence)
+
+    def pinned_slots(self) -> list[int]:
+        """The adapter slot of each running sequence that has one."""
+        return [each.request.adapter_slot for each in self._running if each.request.adapter_slot is not None]
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the running sequences own all blocks that are not free."""
@@ -170,28 +152,67 @@ class Scheduler:
         return budget if len(running) == len(order) else 0
 
     def _admit(self, schedule: Schedule, budget: int) -> None:
-        while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
-            sequence = self._waiting[0][-1]
-            if sequence.swapped_blocks:
-                if not self._swap_in(sequence, schedule):
-                    break
-            else:
-                if sequence.request.prompt_logprobs is None or sequence.output_token_ids:
-                    self._blocks.use_cached_prefix(sequence)
-                needed = self._blocks.num_missing(sequence, len(sequence.token_ids))
-                num_tokens = self._num_next(sequence, budget)
-                # Room is left for those that run to go on.
-                if needed + len(self._running) > self._blocks.num_free or num_tokens == 0:
-                    self._blocks.free(sequence)
-                    break
-                if sequence.index == 0 and len(sequence.token_ids) == sequence.prompt_len:
-                    sequence.request.num_cached_tokens = sequence.num_computed_tokens
-            heapq.heappop(self._waiting)
-            self._running.append(sequence)
-            num_tokens = self._num_next(sequence, budget)
-            if num_tokens > 0:
-                self._schedule(sequence, num_tokens, [], schedule)
+        """Lets waiting sequences join, the oldest first; one without a place for its adapter may be overtaken."""
+        passed: list[Request] = []
+        for *_, sequence in self._waiting[:]:
+            request = sequence.request
+            if budget == 0 or len(self._running) == self._config.max_num_seqs or len(passed) == _LOOKAHEAD:
+                break
+            try:
+                has_adapter = self._pin(request)
+            except MindgenError as error:
+                schedule.failed.append((request, str(error)))
+                continue
+            if not has_adapter:
+                passed.append(request)
+                if request.num_overtaken >= _MAX_OVERTAKEN:
+                    break  # it gets the next place
+                continue
+            num_tokens = self._join(sequence, schedule, budget)
+            if num_tokens is None:
+                self._unpin(request)
+                break
             budget -= num_tokens
+            self._waiting.remove((*_rank(sequence), sequence))
+            for each in passed:
+                each.num_overtaken += 1
+
+    def _join(self, sequence: Sequence, schedule: Schedule, budget: int) -> int | None:
+        """Gives a waiting sequence blocks; the tokens that it takes of the budget, None if it has to wait."""
+        if sequence.swapped_blocks:
+            if not self._swap_in(sequence, schedule):
+                return None
+        else:
+            if sequence.request.prompt_logprobs is None or sequence.output_token_ids:
+                self._blocks.use_cached_prefix(sequence)
+            needed = self._blocks.num_missing(sequence, len(sequence.token_ids))
+            # Room is left for those that run to go on.
+            if needed + len(self._running) > self._blocks.num_free or self._num_next(sequence, budget) == 0:
+                self._blocks.free(sequence)
+                return None
+            if sequence.index == 0 and len(sequence.token_ids) == sequence.prompt_len:
+                sequence.request.num_cached_tokens = sequence.num_computed_tokens
+        self._running.append(sequence)
+        num_tokens = self._num_next(sequence, budget)
+        if num_tokens > 0:
+            self._schedule(sequence, num_tokens, [], schedule)
+        return num_tokens
+
+    def _pin(self, request: Request) -> bool:
+        """Whether the request's adapter has a place, which a sequence that runs keeps."""
+        if request.adapter is None or self._adapters is None:
+            return True
+        slot = self._adapters.pin(request.adapter)
+        if slot is None:
+            return False
+        request.adapter_slot = slot
+        request.adapter_digest = request.adapter.digest
+        return True
+
+    def _unpin(self, request: Request) -> None:
+        if request.adapter is not None and self._adapters is not None:
+            assert request.adapter_slot is not None
+            self._adapters.unpin(request.adapter_slot)
 
     def _num_next(self, sequence: Sequence, budget: int) -> int:
         """How many tokens of a sequence to compute."""
@@ -212,6 +233,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence, schedule: Schedule) -> None:
         """Takes a running sequence's blocks; it waits again, by its old rank."""
         self._running.remove(sequence)
+        self._unpin(sequence.request)
         num_computed = sequence.num_computed_tokens
         num_blocks = self._blocks.num_needed(num_computed)
         # A beam that only waits for others must not come back before they do.
@@ -238,14 +260,14 @@ class Scheduler:
     def _take_out(self, sequence: Sequence) -> None:
         if sequence in self._running:
             self._running.remove(sequence)
+            self._unpin(sequence.request)
             return
         self._waiting = [entry for entry in self._waiting if entry[-1] is not sequence]
-        heapq.heapify(self._waiting)
         self._num_swapped -= sequence.swapped_blocks
         sequence.swapped_blocks = 0
 
     def _push(self, sequence: Sequence) -> None:
-        heapq.heappush(self._waiting, (*_rank(sequence), sequence))
+        insort(self._waiting, (*_rank(sequence), sequence))
 
 
 def _rank(sequence: Sequence) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.sampler import Continuation
 from mindgen.engine.sampling_row import SamplingRow
@@ -18,9 +19,11 @@ class Request:
 
     Attributes:
         max_len: tokens of prompt and output together.
-        adapter_slot: its adapter's slot in the LoRA weights; 0 is the base model.
-        adapter_digest: what its adapter is made of; None for the base model.
+        adapter: None for the base model.
+        adapter_slot: its adapter's slot in the LoRA weights while its sequences run; None for the base model.
+        adapter_digest: what its adapter is made of, once it has been read; None for the base model.
         queue_rank: of waiting requests, the lowest goes first.
+        num_overtaken: how many later ones went before because their adapters had a place.
         deadline: in time.perf_counter() seconds.
         prompt_logprobs: one entry for each prompt token as they are computed, None for the first; None if not asked.
         beam_search: the search that its sequences are beams of.
@@ -35,10 +38,11 @@ class Request:
     params: SamplingParams
     max_len: int
     metrics: RequestMetrics
-    adapter_id: str | None = None
+    adapter: AdapterVersion | None = None
     adapter_slot: int | None = None
     adapter_digest: str | None = None
     queue_rank: int = 0
+    num_overtaken: int = 0
     deadline: float | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     beam_search: BeamSearch | None = None
@@ -47,6 +51,10 @@ class Request:
     num_unfinished: int = 0
     num_cached_tokens: int = 0
     error: str | None = None
+
+    @property
+    def adapter_id(self) -> str | None:
+        return None if self.adapter is None else self.adapter.adapter_id
 
     @property
     def is_finished(self) -> bool:

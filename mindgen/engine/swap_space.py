@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mindgen.engine.scheduler import Schedule
+from mindgen.engine.schedule import Schedule
 from mindgen.engine.sequence import Sequence
 
 

@@ -14,10 +14,14 @@ from mindgen.layers.parameters import zeros_parameter
 
 @dataclass(frozen=True, slots=True)
 class LoraBlock:
-    """One adapter's weights for one level of one linear, as a slot stores them: a (in, P*r), b of each part (r, out)."""
+    """An adapter's weights for one level of one linear, as a slot has them: a (in, P*r), b of each part (r, out)."""
 
     a: np.ndarray
     b: list[np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.a.nbytes + sum(part.nbytes for part in self.b)
 
 
 class LoraLevel(nn.Cell):

@@ -153,16 +153,16 @@ def test_non_finite_weights_are_refused(tmp_path):
 
 def test_registry(tmp_path):
     (tmp_path / "lora_adapter.json").write_text('{"A1": "one", "A2": "/elsewhere/two"}')
-    registry = AdapterRegistry.from_json(tmp_path)
-    assert registry.folder("A1") == tmp_path / "one"
-    assert registry.folder("A2") == Path("/elsewhere/two")
+    registry = AdapterRegistry.read(tmp_path)
+    assert registry.get("A1").folder == tmp_path / "one"
+    assert registry.get("A2").folder == Path("/elsewhere/two")
     expected = r"unknown adapter_id 'A11' \(did you mean A1\?\); known adapters: A1, A2"
     with pytest.raises(UnknownAdapterError, match=expected):
-        registry.folder("A11")
+        registry.get("A11")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"A1": 3}', '{"A1": ""}', '{"A1": "a", "A1": "b"}', '{"base": "a"}'])
 def test_malformed_registry(tmp_path, text):
     (tmp_path / "lora_adapter.json").write_text(text)
     with pytest.raises(AdapterError, match="lora_adapter.json"):
-        AdapterRegistry.from_json(tmp_path / "lora_adapter.json")
+        AdapterRegistry.read(tmp_path / "lora_adapter.json")

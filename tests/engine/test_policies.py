@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe import make_sequence
 
+from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.scheduler import Schedule, ScheduledSequence, Scheduler
+from mindgen.engine.schedule import Schedule, ScheduledSequence
+from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import ConfigError, QueueFullError
@@ -70,7 +72,7 @@ class Machine:
         for position in range(sequence.num_computed_tokens, sequence.num_computed_tokens + entry.num_tokens):
             block = sequence.block_table[position // BLOCK_SIZE]
             assert self.blocks._users[block] == 1, "writes to a block that others read"
-            self.cache[block, position % BLOCK_SIZE] = tokens[position], sequence.request.adapter_slot
+            self.cache[block, position % BLOCK_SIZE] = tokens[position], slot_of(sequence)
 
     def _advance(self, entry: ScheduledSequence, choose) -> None:
         sequence = entry.sequence
@@ -80,7 +82,7 @@ class Machine:
             for i in range(sequence.num_computed_tokens)
         ]
         assert [tuple(each) for each in read] == [
-            (token, sequence.request.adapter_slot) for token in sequence.token_ids[: sequence.num_computed_tokens]
+            (token, slot_of(sequence)) for token in sequence.token_ids[: sequence.num_computed_tokens]
         ], "the cache has other tokens, or another adapter's"
         if sequence.num_uncomputed_tokens == 0:
             together = [sequence]
@@ -103,6 +105,11 @@ class Machine:
                 return
             assert self.step().entries, "nothing moves"
         raise AssertionError("does not come to an end")
+
+
+def slot_of(sequence: Sequence) -> int:
+    slot = sequence.request.adapter_slot
+    return -1 if slot is None else slot
 
 
 def config(**limits) -> EngineConfig:
@@ -306,17 +313,18 @@ def test_batch_of_prompts_chunks_and_decodes_sorted_by_adapter():
         ScheduledSequence(decode, 3, 3, [50, 51]),
         ScheduledSequence(prompted, 3, 1),
     ]
-    batch = build_batch(entries, 4, 4)
-    assert [entry.sequence for entry in batch.entries] == [decode, prompted, chunk]
-    assert batch.input_ids.tolist() == [105, 50, 51, 200, 201, 202, 3, 4, 5, 6, 7, 8]
-    assert batch.positions.tolist() == [5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert batch.slot_mapping.tolist() == [9, 10, 11, 32, 33, 34, 39, 12, 13, 14, 15, 20]
-    assert batch.block_tables.tolist() == [[7, 2, -1], [8, -1, -1], [9, 3, 5]]
-    assert batch.context_lens.tolist() == [8, 3, 9]
-    assert batch.q_seq_lens.tolist() == [3, 3, 6]
-    assert batch.q_seq_ends.tolist() == [3, 6, 12]
-    assert batch.output_rows.tolist() == [0, 1, 2, 5]
-    assert batch.segment_ends is not None and batch.segment_ends.tolist() == [3, 6, 12, 12]
+    batch = build_batch(entries, 4, SlotLayout((16, 8)))
+    assert [entry.sequence for entry in batch.entries] == [prompted, chunk, decode]
+    assert batch.input_ids.tolist() == [200, 201, 202, 3, 4, 5, 6, 7, 8, 105, 50, 51]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7]
+    assert batch.slot_mapping.tolist() == [32, 33, 34, 39, 12, 13, 14, 15, 20, 9, 10, 11]
+    assert batch.block_tables.tolist() == [[8, -1, -1], [9, 3, 5], [7, 2, -1]]
+    assert batch.context_lens.tolist() == [3, 9, 8]
+    assert batch.q_seq_lens.tolist() == [3, 6, 3]
+    assert batch.q_seq_ends.tolist() == [3, 9, 12]
+    assert batch.output_rows.tolist() == [2, 9, 10, 11]
+    # The first level of ranks concerns both slots, the second the first one.
+    assert [ends.tolist() for ends in batch.segment_ends] == [[3, 9], [3]]
     for name in ("input_ids", "positions", "slot_mapping", "block_tables", "context_lens", "q_seq_lens", "output_rows"):
         assert getattr(batch, name).dtype == np.int32
 
@@ -325,8 +333,8 @@ def test_batch_of_decodes_has_no_segments_without_adapters():
     sequences = [make_sequence(i, prompt(i, 3 + i), 5) for i in range(2)]
     for i, sequence in enumerate(sequences):
         sequence.block_table, sequence.num_computed_tokens = [4 * i], 2 + i
-    batch = build_batch([ScheduledSequence(sequence, 1, 1) for sequence in sequences], 4, 4)
-    assert batch.segment_ends is None
+    batch = build_batch([ScheduledSequence(sequence, 1, 1) for sequence in sequences], 4, SlotLayout(()))
+    assert batch.segment_ends == []
     assert batch.positions.tolist() == [2, 3] and batch.slot_mapping.tolist() == [2, 19]
     assert batch.output_rows.tolist() == [0, 1]
 

@@ -1,0 +1,51 @@
+"""What the scheduler decides for a step, and what it asks of adapters."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from mindgen.adapters.registry import AdapterVersion
+from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.sequence import Request, Sequence
+
+
+class ScheduledSequence(NamedTuple):
+    """A sequence with the number of its next tokens to compute, guessed ones included.
+
+    Attributes:
+        num_logits: for so many of the last of these tokens the logits are wanted.
+    """
+
+    sequence: Sequence
+    num_tokens: int
+    num_logits: int
+    draft_token_ids: list[int] = []  # noqa: RUF012
+
+
+@dataclass(slots=True)
+class Schedule:
+    """A step: what to do with blocks before it, in this order, and what to compute.
+
+    Attributes:
+        swapped_out: sequences whose blocks, these, go to host memory.
+        swapped_in: sequences whose blocks come from there.
+        failed: requests whose adapter cannot be served, and why; the caller ends them.
+    """
+
+    swapped_out: list[tuple[Sequence, list[int]]] = field(default_factory=list)
+    swapped_in: list[Sequence] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
+    failed: list[tuple[Request, str]] = field(default_factory=list)
+    entries: list[ScheduledSequence] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(entry.num_tokens for entry in self.entries)
+
+
+class AdapterSlots(Protocol):
+    """Where adapters are while sequences use them."""
+
+    def pin(self, version: AdapterVersion) -> int | None:
+        """The adapter's slot; None if it has to wait. Raises MindgenError if it cannot be served."""
+
+    def unpin(self, place: int) -> None: ...

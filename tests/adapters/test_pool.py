@@ -1,0 +1,168 @@
+"""Slots and who may have them: device-free, with adapters that are read from nowhere."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mindgen.adapters.loader import AdapterWeights
+from mindgen.adapters.pool import AdapterPool
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.adapters.slot_layout import SlotLayout, plan_slots
+from mindgen.checkpoint.peft import LoraPair
+from mindgen.errors import AdapterError, ConfigError
+
+
+class Slots:
+    """What a network would hold: of each slot the digest that was written last."""
+
+    def __init__(self, capacities: tuple[int, ...], ranks: dict[str, int], host_bytes: int = 10**6) -> None:
+        self.ranks = ranks
+        self.contents: list[str | None] = [None] * len(capacities)
+        self.num_read = 0
+        self.may_read = threading.Event()
+        self.may_read.set()
+        self.registry = AdapterRegistry({name: Path(name) for name in ranks})
+        self.pool = AdapterPool(lambda: SlotLayout(capacities), self._read, self._pack, self._write, host_bytes)
+
+    def _read(self, version) -> AdapterWeights:
+        assert self.may_read.wait(10)
+        self.num_read += 1
+        name = version.folder.name
+        if name.startswith("broken"):
+            raise AdapterError(f"{name} is broken")
+        rank = self.ranks[name]
+        pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0)
+        return AdapterWeights(version.adapter_id, f"digest of {name}", {"linear": pair})
+
+    @staticmethod
+    def _pack(adapter: AdapterWeights) -> tuple[str, int]:
+        return adapter.digest, 100
+
+    def _write(self, slot: int, packed: str) -> None:
+        self.contents[slot] = packed
+
+    def pin(self, name: str) -> int | None:
+        """Waits for the reading, but not for a slot."""
+        version = self.registry.get(name)
+        slot = self.pool.pin(version)
+        if slot is None:
+            self.pool.wait(10)
+            slot = self.pool.pin(version)
+        return slot
+
+
+def test_an_adapter_waits_while_it_is_read_and_while_all_slots_are_in_use():
+    slots = Slots((8,), {"a": 4, "b": 4})
+    slots.may_read.clear()
+    assert slots.pool.pin(slots.registry.get("a")) is None
+    slots.may_read.set()
+    assert slots.pin("a") == 0
+    assert slots.pin("b") is None
+    slots.pool.unpin(0)
+    assert slots.pin("b") == 0 and slots.contents == ["digest of b"]
+    assert slots.pool.status(slots.registry.get("a")).evictions == 1
+
+
+def test_the_least_recently_used_makes_way():
+    slots = Slots((8, 8), {"a": 8, "b": 8, "c": 8})
+    for name in ("a", "b", "a"):
+        slots.pool.unpin(slots.pin(name))
+    slots.pin("c")
+    assert slots.contents == ["digest of a", "digest of c"]
+
+
+def test_large_slots_are_left_to_large_adapters():
+    slots = Slots((64, 16, 8), {"small": 3, "middle": 9, "large": 40, "huge": 65})
+    assert [slots.pin(name) for name in ("small", "middle", "large")] == [2, 1, 0]
+    with pytest.raises(AdapterError, match="rank 65, and slots hold up to 64: set max_lora_rank"):
+        slots.pin("huge")
+
+
+def test_a_small_adapter_takes_a_large_slot_rather_than_wait():
+    slots = Slots((64, 8), {"a": 8, "b": 8})
+    assert [slots.pin("a"), slots.pin("b")] == [1, 0]
+
+
+def test_two_names_of_one_content_share_a_slot():
+    slots = Slots((8, 8), {"a": 8})
+    slots.registry.add("other", Path("a"))
+    assert slots.pin("a") == slots.pin("other") == 0
+    slots.pool.check_integrity([0, 0])
+
+
+def test_a_new_version_is_for_those_who_come_later():
+    slots = Slots((8, 8), {"a": 8, "b": 8})
+    old = slots.registry.get("a")
+    first = slots.pin("a")
+    new = slots.registry.add("a", Path("b"))
+    assert slots.pin("a") != first and slots.registry.get("a") is new
+    assert slots.pool.pin(old) == first, "who came before keeps the old one"
+
+
+def test_content_that_changes_on_disk_is_refused():
+    slots = Slots((8,), {"a": 8, "b": 8}, host_bytes=0)
+    version = slots.registry.get("a")
+    slots.pool.unpin(slots.pin("a"))
+    slots.pool.unpin(slots.pin("b"))  # "a" has to be read again
+    version.folder = Path("b")
+    with pytest.raises(AdapterError, match="changed on disk"):
+        slots.pin("a")
+
+
+def test_what_cannot_be_read_is_tried_again_when_it_is_asked_for_again():
+    slots = Slots((8,), {"broken": 8, "a": 8})
+    for _ in range(2):
+        with pytest.raises(AdapterError, match="broken is broken"):
+            slots.pin("broken")
+    assert slots.num_read == 2 and slots.pin("a") == 0
+
+
+def test_host_memory_keeps_what_fits():
+    slots = Slots((8,), {name: 8 for name in "abc"}, host_bytes=200)
+    for name in "abcbc":
+        slots.pool.unpin(slots.pin(name))
+    assert slots.num_read == 3
+    slots.pool.unpin(slots.pin("a"))
+    assert slots.num_read == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    capacities=st.lists(st.sampled_from([8, 16, 32]), min_size=1, max_size=4),
+    ranks=st.lists(st.integers(1, 32), min_size=1, max_size=8),
+    asked=st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=40),
+)
+def test_a_pinned_adapter_is_always_the_one_that_was_asked_for(capacities, ranks, asked):
+    capacities = tuple(sorted(capacities, reverse=True))
+    slots = Slots(capacities, {f"a{i}": rank for i, rank in enumerate(ranks) if rank <= capacities[0]} or {"a0": 1})
+    pins: list[tuple[str, int]] = []
+    for number, release in asked:
+        if release and pins:
+            slots.pool.unpin(pins.pop(number % len(pins))[1])
+        name = list(slots.ranks)[number % len(slots.ranks)]
+        slot = slots.pin(name)
+        if slot is not None:
+            assert capacities[slot] >= slots.ranks[name]
+            pins.append((name, slot))
+        assert all(slots.contents[place] == f"digest of {held}" for held, place in pins)
+        slots.pool.check_integrity([place for _, place in pins])
+
+
+def test_slots_follow_the_ranks_within_the_limits():
+    assert plan_slots([4, 8, 16, 64, 9], 10, 64, 1000).capacities == (64, 16, 16, 8, 8)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 64, 1000).capacities == (64, *[8] * 9)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 16, 1000).capacities == (8,) * 10
+    assert plan_slots([64, 8, 8, 8], 4, 64, 80).capacities == (64, 8, 8)
+    assert plan_slots([], 4, 64, 80).capacities == ()
+    with pytest.raises(ConfigError, match="adapter_memory holds 63 ranks"):
+        plan_slots([64], 4, 64, 63)
+
+
+def test_levels_cover_every_rank_once():
+    layout = SlotLayout((64, 16, 16, 8))
+    assert [tuple(level) for level in layout.levels()] == [(4, 0, 8), (3, 8, 8), (1, 16, 48)]
+    assert layout.num_ranks() == sum(level.num_slots * level.rank for level in layout.levels())
