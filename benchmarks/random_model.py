@@ -106,19 +106,25 @@ def _model_tensors(config: dict, generator: np.random.Generator) -> dict[str, np
     return tensors
 
 
-def _write_adapter(folder: Path, config: dict, generator: np.random.Generator) -> None:
+def make_adapter(folder: Path, model: Path, rank: int, seed: int = 0) -> None:
+    """Writes an adapter of all linears for the model; a folder that has a configuration is left as it is."""
+    if not (folder / "adapter_config.json").is_file():
+        _write_adapter(folder, json.loads((model / "config.json").read_text()), np.random.default_rng(seed), rank)
+
+
+def _write_adapter(folder: Path, config: dict, generator: np.random.Generator, rank: int = RANK) -> None:
     sizes, tensors = _linear_sizes(config), {}
     for layer in range(config["num_hidden_layers"]):
         for name, (size_out, size_in) in sizes.items():
             prefix = f"base_model.model.model.layers.{layer}.{name}"
-            tensors[f"{prefix}.lora_A.weight"] = _normal(generator, (RANK, size_in))
-            tensors[f"{prefix}.lora_B.weight"] = _normal(generator, (size_out, RANK))
+            tensors[f"{prefix}.lora_A.weight"] = _normal(generator, (rank, size_in))
+            tensors[f"{prefix}.lora_B.weight"] = _normal(generator, (size_out, rank))
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / "adapter_model.safetensors", tensors)
     targets = [name.split(".")[1] for name in sizes]
     _write_json(
         folder / "adapter_config.json",
-        {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": targets},
+        {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "target_modules": targets},
     )
 
 

@@ -1,0 +1,155 @@
+"""S-LoRA's curve: throughput as adapters multiply, against the base model alone in the same run.
+
+    python benchmarks/slora.py [--registered 5 100 2000] [--popularity uniform] [--ranks 8 mixed] [--turns 3]
+
+Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. Every turn
+runs the base model alone, then each case, so that what the machine does to one it does to the others.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from random_model import make_adapter, make_model
+
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine import Engine
+from mindgen.model_config import read_model_config
+from mindgen.sampling_params import SamplingParams
+
+REQUESTS, PROMPT_LEN = 32, 32
+CONTENTS = 8  # files on disk of each rank; the configurations beside them make them different adapters
+RANKS = {"8": [8], "mixed": [8, 16, 32, 64]}
+# Which of n registered adapters each of the requests names.
+POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
+    "identical": lambda generator, n: [0] * REQUESTS,
+    "zipf": lambda generator, n: np.minimum(generator.zipf(1.5, REQUESTS) - 1, n - 1).tolist(),
+    "uniform": lambda generator, n: generator.integers(0, n, REQUESTS).tolist(),
+    "distinct": lambda generator, n: [index % n for index in generator.permutation(max(n, REQUESTS))[:REQUESTS]],
+}
+
+
+@dataclass
+class Case:
+    registered: int
+    popularity: str
+    ranks: str
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    first_token_ms: list[float] = field(default_factory=list)
+
+
+def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
+    """So many adapters, each with a configuration of its own beside one of the contents."""
+    folders = {}
+    for number in range(count):
+        rank = RANKS[ranks][number % len(RANKS[ranks])]
+        content = folder / "contents" / f"rank-{rank}-{number % CONTENTS}"
+        make_adapter(content, folder, rank, seed=number % CONTENTS)
+        path = folder / "registered" / f"{ranks}-{number}"
+        if not (path / "adapter_config.json").is_file():
+            path.mkdir(parents=True, exist_ok=True)
+            weights = path / "adapter_model.safetensors"
+            if not weights.exists():
+                os.link(content / weights.name, weights)
+            config = json.loads((content / "adapter_config.json").read_text())
+            (path / "adapter_config.json").write_text(json.dumps({**config, "revision": str(number)}))
+        folders[f"{ranks}-{number}"] = path
+    return AdapterRegistry(folders)
+
+
+class Bench:
+    """One engine for each kind of ranks, for slots are as large as the largest needs; the base model runs on it too."""
+
+    def __init__(self, folder: Path, ranks: str, registered: int, new_tokens: int) -> None:
+        self.names = register(folder, registered, ranks)
+        config = EngineConfig(
+            max_num_seqs=REQUESTS, max_loras=REQUESTS, max_model_len=512, enable_prefix_caching=False,
+            adapter_memory="4GiB", host_adapter_memory="2GiB",
+        )  # fmt: skip
+        self._engine = Engine(folder, read_model_config(folder), self.names, "bfloat16", config)
+        self._new_tokens = new_tokens
+        self._turn = 0
+
+    def run(self, adapters: list[str | None]) -> tuple[float, float]:
+        """Tokens per second, and the median time to the first token in ms."""
+        self._turn += 1
+        prompts = np.random.default_rng(self._turn).integers(300, 5000, (REQUESTS, PROMPT_LEN)).tolist()
+        params = SamplingParams(max_tokens=self._new_tokens, temperature=0, ignore_eos=True)
+        started = time.perf_counter()
+        requests = [
+            self._engine.add_request(prompt, params, adapter)
+            for prompt, adapter in zip(prompts, adapters, strict=True)
+        ]  # fmt: skip
+        while self._engine.has_unfinished():
+            self._engine.step()
+        seconds = time.perf_counter() - started
+        assert all(request.error is None for request in requests)
+        first = [request.metrics.first_token_time - started for request in requests]
+        return REQUESTS * self._new_tokens / seconds, statistics.median(first) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("output/benchmarks/qwen2.5-0.5b"))
+    parser.add_argument("--shape", default="qwen2.5-0.5b")
+    parser.add_argument("--registered", type=int, nargs="+", default=[1, 5, 100, 1000, 2000])
+    parser.add_argument("--popularity", nargs="+", choices=POPULARITIES, default=list(POPULARITIES))
+    parser.add_argument("--ranks", nargs="+", choices=RANKS, default=list(RANKS))
+    parser.add_argument("--new_tokens", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path("output/benchmarks/slora.json"))
+    arguments = parser.parse_args()
+    make_model(arguments.folder, arguments.shape)
+    cases = []
+    for ranks in arguments.ranks:
+        cases += measure(arguments, ranks)
+    report(cases, arguments.json)
+
+
+def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
+    bench = Bench(arguments.folder, ranks, max(arguments.registered), arguments.new_tokens)
+    names = bench.names.names()
+    cases = [Case(count, popularity, ranks) for count in arguments.registered for popularity in arguments.popularity]
+    bench.run([None] * REQUESTS)
+    bench.run([names[index % len(names)] for index in range(REQUESTS)])  # compiles
+    for turn in range(arguments.turns):
+        base, _ = bench.run([None] * REQUESTS)
+        for case in cases:
+            generator = np.random.default_rng([turn, case.registered])
+            chosen = POPULARITIES[case.popularity](generator, case.registered)
+            rate, first = bench.run([names[index] for index in chosen])
+            after, _ = bench.run([None] * REQUESTS)
+            case.rates.append(rate)
+            case.ratios.append(2 * rate / (base + after))
+            case.first_token_ms.append(first)
+            base = after
+    return cases
+
+
+def report(cases: list[Case], path: Path) -> None:
+    print(
+        f"{'ranks':>6}{'registered':>12}{'popularity':>12}{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}"
+    )
+    rows = []
+    for case in cases:
+        rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
+        spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
+        first = statistics.median(case.first_token_ms)
+        print(
+            f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}"
+        )
+        rows.append({**vars(case), "rate": rate, "of_base": ratio})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
