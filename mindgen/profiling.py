@@ -157,7 +157,7 @@ def _readable(call: Any) -> KernelCall:
     """The group is the op and the layer that calls it: of .../mlp-LlamaMlp/down_proj-Linear/MatMul-op0, down_proj."""
     op, name = call.op.decode(), call.name.decode()
     scopes = [scope.split("-")[0] for scope in name.split("/")[1:-1]]
-    layer = next((scope for scope in reversed(scopes) if scope not in ("network", "lora")), "")
+    layer = next((scope for scope in reversed(scopes) if scope not in ("network", "lora") and not scope.isdigit()), "")
     return KernelCall(f"{op} {layer}".strip(), name, call.start_ns, call.duration_ns, call.bytes, call.operations)
 
 
