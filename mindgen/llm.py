@@ -15,6 +15,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine_client import EngineClient, Prompt
+from mindgen.engine_limits import read_limits
 from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
@@ -40,6 +41,7 @@ class LLM:
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
         config: the engine's limits.
         on_missing_adapter: "error", or "base" to let the base model answer for an unknown adapter, marked as such.
+        limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
     Raises:
         MindgenError: the model or the adapter list cannot be served; the message says why.
@@ -52,17 +54,21 @@ class LLM:
         dtype: str = "auto",
         config: EngineConfig | None = None,
         on_missing_adapter: str = "error",
+        **limits: Any,
     ) -> None:
         if dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         if on_missing_adapter not in ("error", "base"):
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
+        if config is not None and limits:
+            raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
+        config = config or read_limits(limits)
         self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         registry = _registry(str(model), self._folder, adapters)
         dtype = _checkpoint_dtype(self._folder) if dtype == "auto" else dtype
-        self._engine = Engine(self._folder, model_config, registry, dtype, config or EngineConfig())
+        self._engine = Engine(self._folder, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
         self._registry = registry
         self._dtype = dtype
@@ -95,10 +101,12 @@ class LLM:
             MindgenError: no request at all could be served.
         """
         stream = Stream(self._client, prompts, sampling_params, adapter_ids)
-        outputs = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
-        if stream.errors and len(stream.errors) == len(outputs):
-            raise stream.errors[min(stream.errors)]
-        return [output for _, output in sorted(outputs.items())]
+        finished = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
+        outputs = [output for _, output in sorted(finished.items())]
+        exceptions = [output.exception for output in outputs if output.exception is not None]
+        if exceptions and len(exceptions) == len(outputs):
+            raise exceptions[0]
+        return outputs
 
     def stream(
         self,
@@ -144,6 +152,16 @@ class LLM:
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
         prompts = [self.chat_prompt(each, **template_variables) for each in conversations]  # type: ignore[arg-type]
         return self.generate(prompts, sampling_params, adapter_ids)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        adapter_id: str | None = None,
+        **template_variables: Any,
+    ) -> Iterator[TextChunk]:
+        """As `chat` of one conversation, but yields text as it comes; closing the iterator stops the answer."""
+        return self.stream(self.chat_prompt(messages, **template_variables), sampling_params, adapter_id)
 
     def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:
         """The prompt that the model's chat template makes of a conversation."""

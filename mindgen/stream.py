@@ -12,18 +12,13 @@ from mindgen.sampling_params import SamplingParams
 
 
 class Stream:
-    """The requests of one call.
-
-    Attributes:
-        errors: of the prompts that could not be served.
-    """
+    """The requests of one call."""
 
     def __init__(self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any) -> None:
         is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
         prompts = [prompts] if is_single else list(prompts)
         params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
         adapters = _for_each(prompts, adapter_ids, "adapter_ids")
-        self.errors: dict[int, MindgenError] = {}
         self._client = client
         self._unsent = deque(enumerate(zip(prompts, params, adapters, strict=True)))
         self._open: dict[int, OpenRequest] = {}
@@ -51,8 +46,6 @@ class Stream:
                 chunks.append(chunk)
                 if chunk.output is not None:
                     del self._open[index]
-                    if chunk.output.error is not None:
-                        self.errors[index] = RequestError(chunk.output.error)
         return chunks
 
     def close(self) -> None:
@@ -73,16 +66,14 @@ class Stream:
                     self._client.step([])  # those of other streams have to move on
                 break
             except MindgenError as error:
-                self.errors[index] = error
-                output = _failed(index, prompt, adapter_id, str(error))
-                refused.append(TextChunk(index, "", output))
+                refused.append(TextChunk(index, "", failed_output(index, prompt, adapter_id, error)))
             self._unsent.popleft()
         return refused
 
 
-def _failed(index: int, prompt: Prompt, adapter_id: str | None, error: str) -> RequestOutput:
+def failed_output(index: int, prompt: Prompt, adapter_id: str | None, error: MindgenError) -> RequestOutput:
     text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, Mapping) else None
-    return RequestOutput(index, text, [], [], True, None, adapter_id=adapter_id, error=f"prompt {index}: {error}")
+    return RequestOutput(index, text, [], [], True, None, adapter_id=adapter_id, error=str(error), exception=error)
 
 
 def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:

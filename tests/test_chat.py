@@ -29,7 +29,8 @@ class NotingModel:
         self.interrupts = interrupts
         self.num_closed = 0
 
-    def adapter_names(self) -> list[str]:
+    @property
+    def adapter_ids(self) -> list[str]:
         return ["A1", "A2"]
 
     def stream_chat(self, messages, sampling_params, adapter_id):

@@ -87,7 +87,7 @@ def test_missing_adapter_may_be_asked_to_be_the_base_model():
     [
         (("--adapter_id", "A9"), 2, "unknown adapter_id 'A9'"),
         (("--adapter_id", "A9"), 2, "known adapters: A1, A2, A3"),
-        (("--predict_data", ""), 1, "prompt 0 is empty"),
+        (("--predict_data", ""), 1, "prompt 0: the prompt is empty"),
         (("--predict_data", "word " * 3000), 1, "the context of"),
         (("--predict_data", "missing.txt"), 2, "cannot read the prompts in missing.txt"),
         (("--config", "missing.yaml"), 2, "cannot read the configuration missing.yaml"),
@@ -131,7 +131,10 @@ def test_damaged_model(tmp_path):
 def test_a_full_disk_is_one_line(tmp_path):
     target = tmp_path / "answers.jsonl"
     target.symlink_to("/dev/full")
-    assert "No space left on device" in refusal("--output", target, code=1)
+    result = run("--output", target)
+    plan, error = result.stderr.splitlines()  # it was met while a request was served
+    assert result.returncode == 1 and plan.startswith("memory: ")
+    assert error == "mindgen: error: [Errno 28] No space left on device"
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
