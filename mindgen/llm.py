@@ -1,7 +1,7 @@
 """The offline API: prompts in, texts out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +119,15 @@ class LLM:
         A request that fails has a last chunk like all others, whose output says why.
         """
         return Stream(self._client, prompts, sampling_params, adapter_ids).read()
+
+    def stream_steps(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        adapter_ids: str | Sequence[str | None] | None = None,
+    ) -> Generator[list[TextChunk], None, None]:
+        """As `stream`, but yields what a step brings to all prompts at once."""
+        return Stream(self._client, prompts, sampling_params, adapter_ids).steps()
 
     async def stream_async(
         self,

@@ -1,7 +1,8 @@
 """The requests of one call, from their prompts to the last chunk of text."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from mindgen.engine_client import EngineClient, Prompt
@@ -28,9 +29,15 @@ class Stream:
         return bool(self._unsent or self._open)
 
     def read(self) -> Iterator[TextChunk]:
+        with closing(self.steps()) as steps:
+            for chunks in steps:
+                yield from chunks
+
+    def steps(self) -> Generator[list[TextChunk], None, None]:
+        """The chunks of each step together."""
         try:
             while self.is_open:
-                yield from self.advance()
+                yield self.advance()
         finally:  # also when the caller stops listening
             self.close()
 
