@@ -127,7 +127,7 @@ def _profiled(llm: "LLM", trace: Path | None) -> Iterator[None]:
 def _read_prompts(predict_data: str | list[str] | None) -> list[str]:
     given = [predict_data] if isinstance(predict_data, str) else predict_data or []
     if not given:
-        raise UsageError("no prompt: pass --predict_data with a text, several texts, or a file with a prompt per line")
+        raise UsageError("no prompt: pass --prompt with a text, several texts, or a file with a prompt per line")
     path = Path(given[0])
     looks_like_file = path.suffix in (".txt", ".prompts") and not any(character.isspace() for character in given[0])
     if len(given) > 1 or not (looks_like_file or _is_file(path)):
