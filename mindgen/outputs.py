@@ -88,6 +88,15 @@ class RequestOutput:
     error: str | None = None
     exception: MindgenError | None = None
 
+    @classmethod
+    def failed(
+        cls, request_id: int, prompt: str | None, adapter_id: str | None, exception: MindgenError
+    ) -> "RequestOutput":
+        """Of a request that the engine never saw."""
+        return cls(
+            request_id, prompt, [], [], True, None, adapter_id=adapter_id, error=str(exception), exception=exception
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from mindgen.engine_client import EngineClient, Prompt
+from mindgen.engine_client import EngineClient
 from mindgen.errors import MindgenError, QueueFullError, RequestError
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput, TextChunk
@@ -73,14 +73,11 @@ class Stream:
                     self._client.step([])  # those of other streams have to move on
                 break
             except MindgenError as error:
-                refused.append(TextChunk(index, "", failed_output(index, prompt, adapter_id, error)))
+                text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
+                output = RequestOutput.failed(index, text if isinstance(text, str) else None, adapter_id, error)
+                refused.append(TextChunk(index, "", output))
             self._unsent.popleft()
         return refused
-
-
-def failed_output(index: int, prompt: Prompt, adapter_id: str | None, error: MindgenError) -> RequestOutput:
-    text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, Mapping) else None
-    return RequestOutput(index, text, [], [], True, None, adapter_id=adapter_id, error=str(error), exception=error)
 
 
 def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:

@@ -37,8 +37,7 @@ class NotingModel:
         if messages[-1]["content"] == "too long":
             raise RequestError("the prompt has 9 tokens")
         if messages[-1]["content"] == "fails":
-            error = RequestError("no token may come next")
-            yield TextChunk(0, "", RequestOutput(0, "", [], [], True, None, error=str(error), exception=error))
+            yield TextChunk(0, "", RequestOutput.failed(0, "", None, RequestError("no token may come next")))
             return
         self.asked.append((messages, sampling_params, adapter_id))
         try:

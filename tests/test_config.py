@@ -41,7 +41,8 @@ def test_sampling_has_the_names_of_all_systems(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(
         "generation: {temperature: 0.7, top_k: 5, eval_temperature: 0, min_p: 0.1, stop: [a, b],\n"
-        "  logit_bias: {5: 1.5}, new_token_limit: true, max_new_tokens: 9, num_beams: 1, guided_json: {type: object}, early_stopping: never}"
+        "  logit_bias: {5: 1.5}, new_token_limit: true, max_new_tokens: 9, num_beams: 1,\n"
+        "  guided_json: {type: object}, early_stopping: never}"
     )
     params = load_settings(path, {}).generation.sampling_params(64)
     assert params == SamplingParams(

@@ -156,6 +156,11 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     assert "Traceback" not in result.stderr and "Exception" not in result.stderr
 
 
+def test_mistakes_need_not_wait_for_mindspore():
+    script = "import sys, mindgen.cli; sys.exit('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 def test_debug_shows_the_traceback():
     result = run_process("--adapter_id", "A9", "--debug")
     assert result.returncode != 0

@@ -15,9 +15,8 @@ from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
 from mindgen.config import GenerationSettings, load_settings
 from mindgen.errors import ConfigError, RequestError, UsageError
-from mindgen.outputs import TextChunk
+from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
-from mindgen.stream import failed_output
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -102,7 +101,7 @@ def _stream(
     served = []
     for index, each in enumerate(params):
         if isinstance(each, RequestError):
-            yield TextChunk(index, "", failed_output(index, prompts[index], adapter_ids[index], each))
+            yield TextChunk(index, "", RequestOutput.failed(index, prompts[index], adapter_ids[index], each))
         else:
             served.append((index, each))
     chunks = llm.stream(
