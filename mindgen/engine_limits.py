@@ -1,7 +1,7 @@
 """The engine's limits as users write them: by keyword, with the name that vLLM and ChatLearn have for one of them."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -30,16 +30,19 @@ def unalias_limits(limits: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def read_limits(limits: Mapping[str, Any]) -> EngineConfig:
+def read_limits(limits: Mapping[str, Any], other_names: Iterable[str] = ()) -> EngineConfig:
     """The configuration that keyword arguments make.
+
+    Args:
+        other_names: of arguments beside the limits, which an unknown name may be meant for.
 
     Raises:
         ConfigError: a name is unknown, or a value is not of its type or out of its range.
     """
-    names = [field.name for field in fields(EngineConfig)] + [MEMORY_UTILIZATION_ALIAS]
+    names = [*(field.name for field in fields(EngineConfig)), MEMORY_UTILIZATION_ALIAS]
     for name in limits:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+            nearest = difflib.get_close_matches(name, [*names, *other_names], n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown argument {name!r}; did you mean {nearest!r}?")
     try:
         return TypeAdapter(EngineConfig).validate_python(unalias_limits(limits))

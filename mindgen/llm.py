@@ -62,7 +62,7 @@ class LLM:
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
-        config = config or read_limits(limits)
+        config = config or read_limits(limits, ("model", "adapters", "dtype", "config", "on_missing_adapter"))
         self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
@@ -138,13 +138,13 @@ class LLM:
         """As `stream`, for coroutines; several at once share their steps."""
         stream = Stream(self._client, prompts, sampling_params, adapter_ids)
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1) as worker:
-            try:
+        try:
+            with ThreadPoolExecutor(1) as worker:  # whose step has ended when it is left
                 while stream.is_open:
                     for chunk in await loop.run_in_executor(worker, stream.advance):
                         yield chunk
-            finally:
-                stream.close()
+        finally:
+            stream.close()
 
     def chat(
         self,

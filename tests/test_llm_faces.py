@@ -35,6 +35,7 @@ def test_limits_by_keyword(llm):
     ("arguments", "message"),
     [
         ({"max_num_seq": 8}, "unknown argument 'max_num_seq'; did you mean 'max_num_seqs'?"),
+        ({"adapter": "A1"}, "unknown argument 'adapter'; did you mean 'adapters'?"),
         ({"gpu_memory_utilisation": 0.5}, "did you mean 'gpu_memory_utilization'?"),
         ({"gpu_memory_utilization": 0.5, "memory_utilization": 0.5}, "give one of them"),
         ({"config": EngineConfig(), "block_size": 8}, "do not pass block_size as well"),
@@ -135,6 +136,25 @@ def test_a_coroutine_that_stops_listening_frees_its_blocks(llm):
     assert asyncio.run(talk()) == [each["answer"] for each in CHOSEN]
     assert not llm._engine.has_unfinished()
     llm._engine.check_integrity()
+
+
+def test_a_coroutine_may_be_cancelled_at_any_moment(llm):
+    async def listen() -> None:
+        async with aclosing(llm.stream_async([CHOSEN[0]["prompt"]] * 9, GREEDY)) as stream:
+            async for _ in stream:
+                pass
+
+    async def cancel_after(seconds: float) -> None:
+        task = asyncio.create_task(listen())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for step in range(30):
+        asyncio.run(cancel_after(step * 1e-4))
+        assert not llm._engine.has_unfinished()
+        llm._engine.check_integrity()
 
 
 def test_a_fresh_process_may_step_in_other_threads_only():
