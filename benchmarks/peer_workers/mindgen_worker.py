@@ -27,12 +27,12 @@ class MindgenEngine(PeerEngine):
         from mindgen.sampling_params import SamplingParams
 
         params = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
-        sequences = [
+        requests = [
             self._engine.add_request(prompt, params, adapter) for prompt, adapter in zip(prompts, adapters, strict=True)
         ]
         while self._engine.has_unfinished():
             self._engine.step()
-        return [sequence.output_token_ids for sequence in sequences]
+        return [request.sequences[0].output_token_ids for request in requests]
 
 
 if __name__ == "__main__":
