@@ -174,9 +174,8 @@ class Engine:
         if not self._with_deadline:
             return []
         now = time.perf_counter()
+        self._with_deadline = {request for request in self._with_deadline if not request.is_finished}
         expired = [each for each in self._with_deadline if each.deadline is not None and each.deadline <= now]
-        self._with_deadline.difference_update(expired)
-        expired = [request for request in expired if not request.is_finished]
         for request in expired:
             self._output.finish_all(request, "abort", "deadline")
         return expired
