@@ -23,6 +23,8 @@ class OutputText:
 
     def advance(self, sequence: Sequence, engine: Engine) -> str:
         """What the sequence's new tokens add; the sequence is stopped where a stop text is complete."""
+        if self._stop.stop_reason is not None:
+            return ""
         added = ""
         while self._num_tokens < len(sequence.token_ids) and self._stop.stop_reason is None:
             token_id = sequence.token_ids[self._num_tokens]
@@ -31,8 +33,7 @@ class OutputText:
             # A stop text that min_tokens forbids is text like any other.
             added += piece if self._num_tokens < self._min_len else self._stop.append(piece)
         if self._stop.stop_reason is not None:
-            engine.stop(sequence, self._stop.stop_reason)
-            del sequence.token_ids[self._num_tokens :]  # a step may have gone on beyond it
+            engine.stop(sequence, self._stop.stop_reason, self._num_tokens)
         elif sequence.finish_reason is not None:
             rest = self._stop.append(self._detokenizer.flush())
             if self._stop.stop_reason is None:

@@ -136,10 +136,12 @@ class Engine:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
 
-    def stop(self, sequence: Sequence, stop_text: str) -> None:
-        """Ends a sequence whose text has come to a stop text."""
+    def stop(self, sequence: Sequence, stop_text: str, num_tokens: int) -> None:
+        """Ends a sequence at its first num_tokens, whose text has come to a stop text; a step may have gone beyond."""
         if sequence.finish_reason is None:
-            self._output.finish(sequence, "stop", stop_text)
+            self._output.finish(sequence, "stop")
+        sequence.finish_reason, sequence.stop_reason = "stop", stop_text
+        sequence.cut(num_tokens)
 
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""
