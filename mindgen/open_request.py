@@ -24,6 +24,8 @@ class OutputText:
 
     def advance(self, sequence: Sequence, engine: Engine) -> tuple[str, list[int]]:
         """The sequence's new tokens and what they add; the sequence is stopped where a stop text is complete."""
+        if self._stop.stop_reason is not None:
+            return "", []
         added, first = "", self._num_tokens
         while self._num_tokens < len(sequence.token_ids) and self._stop.stop_reason is None:
             token_id = sequence.token_ids[self._num_tokens]
@@ -32,8 +34,7 @@ class OutputText:
             # A stop text that min_tokens forbids is text like any other.
             added += piece if self._num_tokens < self._min_len else self._stop.append(piece)
         if self._stop.stop_reason is not None:
-            engine.stop(sequence, self._stop.stop_reason)
-            del sequence.token_ids[self._num_tokens :]  # a step may have gone on beyond it
+            engine.stop(sequence, self._stop.stop_reason, self._num_tokens)
         elif sequence.finish_reason is not None:
             rest = self._stop.append(self._detokenizer.flush())
             if self._stop.stop_reason is None:

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,11 +135,14 @@ class Engine:
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
+        self._swap_space.forget_finished()
 
-    def stop(self, sequence: Sequence, stop_text: str) -> None:
-        """Ends a sequence whose text has come to a stop text."""
+    def stop(self, sequence: Sequence, stop_text: str, num_tokens: int) -> None:
+        """Ends a sequence at its first num_tokens, whose text has come to a stop text; a step may have gone beyond."""
         if sequence.finish_reason is None:
-            self._output.finish(sequence, "stop", stop_text)
+            self._output.finish(sequence, "stop")
+        sequence.finish_reason, sequence.stop_reason = "stop", stop_text
+        sequence.cut(num_tokens)
 
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""
@@ -147,14 +150,16 @@ class Engine:
 
     def step(self, profile: Profile | None = None) -> list[Request]:
         """Runs one batch; returns the requests with a new token, or an end."""
-        expired = self._abort_expired()
+        changed = self._abort_expired()
         schedule = self._scheduler.schedule()
-        if not schedule.entries:
-            return expired
-        if profile is None:
-            return expired + self._run(schedule)
-        with profile.step(schedule.num_tokens, len(schedule.entries)):
-            return expired + self._run(schedule)
+        if schedule.entries:
+            recording = (
+                profile.step(schedule.num_tokens, len(schedule.entries)) if profile is not None else nullcontext()
+            )
+            with recording:
+                changed += self._run(schedule)
+        self._swap_space.forget_finished()
+        return changed
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless scheduler, blocks, swap space and adapter slots agree with each other."""
@@ -174,9 +179,8 @@ class Engine:
         if not self._with_deadline:
             return []
         now = time.perf_counter()
+        self._with_deadline = {request for request in self._with_deadline if not request.is_finished}
         expired = [each for each in self._with_deadline if each.deadline is not None and each.deadline <= now]
-        self._with_deadline.difference_update(expired)
-        expired = [request for request in expired if not request.is_finished]
         for request in expired:
             self._output.finish_all(request, "abort", "deadline")
         return expired

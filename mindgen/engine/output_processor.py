@@ -112,6 +112,8 @@ class OutputProcessor:
         now = time.perf_counter()
         for sequence, draft in asked.sequences:
             tokens = [next(sampled) for _ in range(1 + len(draft))]
+            if sequence.finish_reason is not None:  # another output of its request has just failed
+                continue
             if sequence.request.metrics.first_token_time is None:
                 sequence.request.metrics.first_token_time = now
             for token, guessed in zip(tokens, [*draft, None], strict=True):
@@ -130,10 +132,13 @@ class OutputProcessor:
         sequence.sampling_row.append(token.token_id)
         if token.logprob is not None:
             sequence.cumulative_logprob += token.logprob
-            if request.params.logprobs is not None:
-                sequence.logprobs.append(_logprobs_of(token))
+            sequence.logprobs.append(_logprobs_of(token))
         if sequence.matcher is not None and token.token_id not in self._eos_token_ids:
-            sequence.matcher.accept(token.token_id)
+            try:
+                sequence.matcher.accept(token.token_id)
+            except RequestError as error:
+                self.fail(request, str(error))
+                return
         if token.token_id in self._eos_token_ids and not request.params.ignore_eos:
             self.finish(sequence, "stop")
         elif token.token_id in request.params.stop_token_ids:

@@ -98,3 +98,10 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
+
+    def cut(self, num_tokens: int) -> None:
+        """Leaves the first num_tokens of prompt and output, with what was said of them."""
+        del self.token_ids[num_tokens:]
+        del self.logprobs[num_tokens - self.prompt_len :]
+        pairs = zip(self.logprobs, self.output_token_ids, strict=False)  # where nobody asked there are none
+        self.cumulative_logprob = sum((logprobs[token_id] for logprobs, token_id in pairs), 0.0)
