@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mindgen.kernels import plugin
 
 if TYPE_CHECKING:
+    from mindgen.auto import AutoModel as AutoModel
+    from mindgen.auto import AutoTokenizer as AutoTokenizer
     from mindgen.llm import LLM as LLM
     from mindgen.outputs import CompletionOutput as CompletionOutput
     from mindgen.outputs import RequestOutput as RequestOutput
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "LLM": "mindgen.llm",
+    "AutoModel": "mindgen.auto",
+    "AutoTokenizer": "mindgen.auto",
     "SamplingParams": "mindgen.sampling_params",
     "RequestOutput": "mindgen.outputs",
     "CompletionOutput": "mindgen.outputs",
@@ -29,6 +33,8 @@ _HOMES = {
 __all__ = [
     "LLM",
     "AsyncTextIteratorStreamer",
+    "AutoModel",
+    "AutoTokenizer",
     "CompletionOutput",
     "RequestOutput",
     "SamplingParams",

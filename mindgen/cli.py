@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    generate.add_arguments(commands.add_parser("generate", help="generate text for prompts"))
-    chat.add_arguments(commands.add_parser("chat", help="talk with a model"))
+    generate.add_arguments(commands.add_parser("generate", help="generate text for prompts", allow_abbrev=False))
+    chat.add_arguments(commands.add_parser("chat", help="talk with a model", allow_abbrev=False))
     arguments = parser.parse_args(argv)
     run = {"generate": generate.run, "chat": chat.run}[arguments.command]
     try:
-        run(arguments, time.perf_counter() if started is None else started)
+        return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:
         if arguments.debug:
             raise
@@ -41,4 +41,3 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     except KeyboardInterrupt:
         print("mindgen: interrupted", file=sys.stderr)
         return 130
-    return 0

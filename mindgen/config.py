@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen import demo
 from mindgen.engine.config import EngineConfig
+from mindgen.engine_limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
+from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options, translate_options
+from mindgen.sampling_params import SamplingParams
 
 
 class _Section(BaseModel):
@@ -32,17 +35,38 @@ class ModelSettings(_Section):
     pet_config: PetConfig = PetConfig()
 
 
-class GenerationSettings(_Section):
-    """Sampling, with MindFormers' names; max_new_tokens goes before max_length, which counts the prompt as well."""
+_SamplingOptions: Any = create_model(
+    "_SamplingOptions",
+    __base__=_Section,
+    **{name: (typing.Optional[option.kind], None) for name, option in sampling_options().items()},  # noqa: UP045
+)  # type: ignore[call-overload]
 
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
+
+class GenerationSettings(_SamplingOptions):
+    """Sampling, with the names of SamplingParams, MindFormers and ChatLearn; None is not given.
+
+    Attributes:
+        evaluation: let eval_temperature, eval_top_k and eval_top_p replace temperature, top_k and top_p.
+    """
+
+    evaluation: bool = False
+
+    def sampling_params(self, default_max_tokens: int, prompt_len: int = 0) -> SamplingParams:
+        """Greedy unless do_sample, or a temperature without it, says otherwise.
+
+        Args:
+            default_max_tokens: where nothing says how much to generate.
+
+        Raises:
+            RequestError: an option has a value out of its range, or does not go with another.
+        """
+        options = self.model_dump(exclude={"evaluation"}, exclude_none=True)
+        if "do_sample" not in options:
+            names = ("eval_temperature", "temperature") if self.evaluation else ("temperature",)
+            options["do_sample"] = next((options[name] for name in names if name in options), 0.0) != 0
+        if not set(LENGTH_OPTIONS) & options.keys():
+            options["max_tokens"] = default_max_tokens
+        return translate_options(options, prompt_len, evaluation=self.evaluation)
 
 
 class Settings(_Section):
@@ -70,9 +94,11 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
     """
     name = "command line" if path is None else str(path)
     raw = {} if path is None else _read_yaml(path)
-    for key, value in overrides.items():
-        _override(name, raw, key.split("."), value)
     try:
+        if isinstance(raw.get("engine"), dict):
+            raw["engine"] = unalias_limits(raw["engine"])
+        for key, value in overrides.items():
+            _override(raw, key.split("."), value)
         return Settings.model_validate(raw)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
@@ -92,18 +118,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw or {}
 
 
-def _override(name: str, raw: dict[str, Any], keys: list[str], value: Any) -> None:
+def _override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
     section = raw
     for key in keys[:-1]:
         section = section.setdefault(key, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"{name}: {key} must hold keys and values, not {section!r}")
+            raise ConfigError(f"{key} must hold keys and values, not {section!r}")
     section[keys[-1]] = value
 
 
 def _describe(details: Any) -> str:
     # pydantic adds the tried alternative of a union to the location; only what names keys is kept.
-    valid_keys = _valid_keys(Settings)
+    valid_keys = [*_valid_keys(Settings), f"engine.{MEMORY_UTILIZATION_ALIAS}"]
     location = [str(part) for part in details["loc"]]
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = ".".join(location)

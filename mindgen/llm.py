@@ -1,7 +1,7 @@
 """The offline API: prompts in, texts out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine_client import EngineClient, Prompt
+from mindgen.engine_limits import read_limits
 from mindgen.errors import AdapterError, ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
@@ -41,6 +42,7 @@ class LLM:
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
         config: the engine's limits.
         on_missing_adapter: "error", or "base" to let the base model answer for an unknown adapter, marked as such.
+        limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
     Raises:
         MindgenError: the model or the adapter list cannot be served; the message says why.
@@ -53,17 +55,21 @@ class LLM:
         dtype: str = "auto",
         config: EngineConfig | None = None,
         on_missing_adapter: str = "error",
+        **limits: Any,
     ) -> None:
         if dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         if on_missing_adapter not in ("error", "base"):
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
+        if config is not None and limits:
+            raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
+        config = config or read_limits(limits, ("model", "adapters", "dtype", "config", "on_missing_adapter"))
         self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         registry = _registry(str(model), self._folder, adapters)
         dtype = _checkpoint_dtype(self._folder) if dtype == "auto" else dtype
-        self._engine = Engine(self._folder, model_config, registry, dtype, config or EngineConfig())
+        self._engine = Engine(self._folder, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
         self._registry = registry
         self._dtype = dtype
@@ -118,10 +124,12 @@ class LLM:
             MindgenError: no request at all could be served.
         """
         stream = Stream(self._client, prompts, sampling_params, adapter_ids)
-        outputs = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
-        if stream.errors and len(stream.errors) == len(outputs):
-            raise stream.errors[min(stream.errors)]
-        return [output for _, output in sorted(outputs.items())]
+        finished = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
+        outputs = [output for _, output in sorted(finished.items())]
+        exceptions = [output.exception for output in outputs if output.exception is not None]
+        if exceptions and len(exceptions) == len(outputs):
+            raise exceptions[0]
+        return outputs
 
     def stream(
         self,
@@ -135,6 +143,15 @@ class LLM:
         """
         return Stream(self._client, prompts, sampling_params, adapter_ids).read()
 
+    def stream_steps(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        adapter_ids: str | Sequence[str | None] | None = None,
+    ) -> Generator[list[TextChunk], None, None]:
+        """As `stream`, but yields what a step brings to all prompts at once."""
+        return Stream(self._client, prompts, sampling_params, adapter_ids).steps()
+
     async def stream_async(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -144,13 +161,13 @@ class LLM:
         """As `stream`, for coroutines; several at once share their steps."""
         stream = Stream(self._client, prompts, sampling_params, adapter_ids)
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1) as worker:
-            try:
+        try:
+            with ThreadPoolExecutor(1) as worker:  # whose step has ended when it is left
                 while stream.is_open:
                     for chunk in await loop.run_in_executor(worker, stream.advance):
                         yield chunk
-            finally:
-                stream.close()
+        finally:
+            stream.close()
 
     def chat(
         self,
@@ -167,6 +184,16 @@ class LLM:
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
         prompts = [self.chat_prompt(each, **template_variables) for each in conversations]  # type: ignore[arg-type]
         return self.generate(prompts, sampling_params, adapter_ids)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        adapter_id: str | None = None,
+        **template_variables: Any,
+    ) -> Iterator[TextChunk]:
+        """As `chat` of one conversation, but yields text as it comes; closing the iterator stops the answer."""
+        return self.stream(self.chat_prompt(messages, **template_variables), sampling_params, adapter_id)
 
     def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:
         """The prompt that the model's chat template makes of a conversation."""

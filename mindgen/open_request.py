@@ -21,9 +21,11 @@ class OutputText:
         self._num_tokens = len(request.prompt_token_ids)
         self.text = ""
 
-    def advance(self, sequence: Sequence, engine: Engine) -> str:
-        """What the sequence's new tokens add; the sequence is stopped where a stop text is complete."""
-        added = ""
+    def advance(self, sequence: Sequence, engine: Engine) -> tuple[str, list[int]]:
+        """The sequence's new tokens and what they add; the sequence is stopped where a stop text is complete."""
+        if self._stop.stop_reason is not None:
+            return "", []
+        added, first = "", self._num_tokens
         while self._num_tokens < len(sequence.token_ids) and self._stop.stop_reason is None:
             token_id = sequence.token_ids[self._num_tokens]
             self._num_tokens += 1
@@ -31,15 +33,14 @@ class OutputText:
             # A stop text that min_tokens forbids is text like any other.
             added += piece if self._num_tokens < self._min_len else self._stop.append(piece)
         if self._stop.stop_reason is not None:
-            engine.stop(sequence, self._stop.stop_reason)
-            del sequence.token_ids[self._num_tokens :]  # a step may have gone on beyond it
+            engine.stop(sequence, self._stop.stop_reason, self._num_tokens)
         elif sequence.finish_reason is not None:
             rest = self._stop.append(self._detokenizer.flush())
             if self._stop.stop_reason is None:
                 rest += self._stop.flush()
             added += rest
         self.text += added
-        return added
+        return added, sequence.token_ids[first : self._num_tokens]
 
 
 class OpenRequest:
@@ -72,15 +73,17 @@ class OpenRequest:
         request = self.request
         if request.beam_search is None and request.error is None:
             for sequence in request.sequences:
-                text = self._text(sequence).advance(sequence, self._engine)
+                text, token_ids = self._text(sequence).advance(sequence, self._engine)
                 # Texts of which only some are returned are known at the end.
-                if text and request.params.n == request.params.num_sequences:
-                    self.chunks.append(TextChunk(self.index, text, None, sequence.index))
+                if (text or token_ids) and request.params.n == request.params.num_sequences:
+                    self.chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids))
         if not request.is_finished:
             return
         output = self.output()
         if request.params.n < request.params.num_sequences or request.beam_search is not None:
-            self.chunks += [TextChunk(self.index, each.text, None, each.index) for each in output.outputs]
+            self.chunks += [
+                TextChunk(self.index, each.text, None, each.index, each.token_ids) for each in output.outputs
+            ]
         self.chunks.append(TextChunk(self.index, "", output))
 
     def output(self) -> RequestOutput:
@@ -98,7 +101,8 @@ class OpenRequest:
             adapter_id=request.adapter_id,
             adapter_digest=request.adapter_digest,
             warnings=self._warnings,
-            error=request.error,
+            error=None if request.error is None else str(request.error),
+            exception=request.error,
         )
 
     def _completions(self) -> list[CompletionOutput]:

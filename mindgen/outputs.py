@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from mindgen.errors import MindgenError
+
 
 class Logprob(float):
     """The log-probability of a token: a number, with its rank (1 is the likeliest) and the token's text."""
@@ -69,6 +71,7 @@ class RequestOutput:
         num_cached_tokens: tokens of the prompt that another request had computed before.
         adapter_id, adapter_digest: what really answered.
         error: why the request failed; it then has no outputs.
+        exception: the same, as what it would be raised as.
     """
 
     request_id: int
@@ -83,13 +86,27 @@ class RequestOutput:
     adapter_digest: str | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+    exception: MindgenError | None = None
+
+    @classmethod
+    def failed(
+        cls, request_id: int, prompt: str | None, adapter_id: str | None, exception: MindgenError
+    ) -> "RequestOutput":
+        """Of a request that the engine never saw."""
+        return cls(
+            request_id, prompt, [], [], True, None, adapter_id=adapter_id, error=str(exception), exception=exception
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """What a step added to a prompt's answer: text of one of its outputs, and the whole output once it is finished."""
+    """What a step added to a prompt's answer: tokens and text of one of its outputs, and all of it once it is finished.
+
+    Text may lag behind the tokens: it waits for whole characters, and while a stop text may be coming.
+    """
 
     index: int
     text: str
     output: RequestOutput | None
     output_index: int = 0
+    token_ids: list[int] = field(default_factory=list)

@@ -4,13 +4,36 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from mindgen.documented_fields import DocumentedField, documented_fields
 from mindgen.errors import RequestError
 from mindgen.sampling_params import SamplingParams, field_names
 
 _RENAMED = {"min_new_tokens": "min_tokens", "num_return_sequences": "n"}
 _EVALUATION = {"eval_temperature": "temperature", "eval_top_k": "top_k", "eval_top_p": "top_p"}
-_LENGTHS = ("max_length", "max_new_tokens", "new_token_limit", "seq_length", "min_length")
-_OTHERS = ("do_sample", "num_beams", "stop_token_list")
+_ALIASES = {
+    "max_length": DocumentedField(int, "tokens of prompt and output together, at most"),
+    "max_new_tokens": DocumentedField(int, "max_tokens; goes before max_length"),
+    "min_length": DocumentedField(int, "tokens of prompt and output together, at least"),
+    "min_new_tokens": DocumentedField(int, "min_tokens"),
+    "do_sample": DocumentedField(bool, "sample; False is greedy, whatever the temperature"),
+    "num_beams": DocumentedField(int, "the width of a beam search; 1 is none"),
+    "num_return_sequences": DocumentedField(int, "n"),
+    "stop_token_list": DocumentedField(str, "stop, as texts between semicolons"),
+    "new_token_limit": DocumentedField(
+        bool | int, "True: max_new_tokens counts; False: only seq_length does; or the limit itself"
+    ),
+    "seq_length": DocumentedField(int, "ChatLearn's max_length"),
+    "eval_temperature": DocumentedField(float, "temperature, when evaluating"),
+    "eval_top_k": DocumentedField(int, "top_k, when evaluating"),
+    "eval_top_p": DocumentedField(float, "top_p, when evaluating"),
+}
+# All the names that say how much is generated: whoever gives one of them means none of the others.
+LENGTH_OPTIONS = ("max_tokens", "max_length", "max_new_tokens", "new_token_limit", "seq_length")
+
+
+def sampling_options() -> dict[str, DocumentedField]:
+    """All names that `translate_options` takes."""
+    return documented_fields(SamplingParams) | _ALIASES
 
 
 def translate_options(options: Mapping[str, Any], prompt_len: int = 0, *, evaluation: bool = False) -> SamplingParams:
@@ -31,7 +54,7 @@ def translate_options(options: Mapping[str, Any], prompt_len: int = 0, *, evalua
     """
     given = {name: value for name, value in options.items() if value is not None}
     own = field_names()
-    _refuse_unknown(given, [*own, *_RENAMED, *_EVALUATION, *_LENGTHS, *_OTHERS])
+    _refuse_unknown(given, [*own, *_ALIASES])
     params = {name: value for name, value in given.items() if name in own}
     params.update({_RENAMED[name]: value for name, value in given.items() if name in _RENAMED})
     if evaluation:

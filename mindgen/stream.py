@@ -1,10 +1,11 @@
 """The requests of one call, from their prompts to the last chunk of text."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
-from mindgen.engine_client import EngineClient, Prompt
+from mindgen.engine_client import EngineClient
 from mindgen.errors import MindgenError, QueueFullError, RequestError
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput, TextChunk
@@ -12,18 +13,13 @@ from mindgen.sampling_params import SamplingParams
 
 
 class Stream:
-    """The requests of one call.
-
-    Attributes:
-        errors: of the prompts that could not be served.
-    """
+    """The requests of one call."""
 
     def __init__(self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any) -> None:
         is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
         prompts = [prompts] if is_single else list(prompts)
         params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
         adapters = _for_each(prompts, adapter_ids, "adapter_ids")
-        self.errors: dict[int, MindgenError] = {}
         self._client = client
         self._unsent = deque(enumerate(zip(prompts, params, adapters, strict=True)))
         self._open: dict[int, OpenRequest] = {}
@@ -33,9 +29,15 @@ class Stream:
         return bool(self._unsent or self._open)
 
     def read(self) -> Iterator[TextChunk]:
+        with closing(self.steps()) as steps:
+            for chunks in steps:
+                yield from chunks
+
+    def steps(self) -> Generator[list[TextChunk], None, None]:
+        """The chunks of each step together."""
         try:
             while self.is_open:
-                yield from self.advance()
+                yield self.advance()
         finally:  # also when the caller stops listening
             self.close()
 
@@ -51,8 +53,6 @@ class Stream:
                 chunks.append(chunk)
                 if chunk.output is not None:
                     del self._open[index]
-                    if chunk.output.error is not None:
-                        self.errors[index] = RequestError(chunk.output.error)
         return chunks
 
     def close(self) -> None:
@@ -73,16 +73,11 @@ class Stream:
                     self._client.step([])  # those of other streams have to move on
                 break
             except MindgenError as error:
-                self.errors[index] = error
-                output = _failed(index, prompt, adapter_id, str(error))
+                text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
+                output = RequestOutput.failed(index, text if isinstance(text, str) else None, adapter_id, error)
                 refused.append(TextChunk(index, "", output))
             self._unsent.popleft()
         return refused
-
-
-def _failed(index: int, prompt: Prompt, adapter_id: str | None, error: str) -> RequestOutput:
-    text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, Mapping) else None
-    return RequestOutput(index, text, [], [], True, None, adapter_id=adapter_id, error=f"prompt {index}: {error}")
 
 
 def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:

@@ -29,12 +29,16 @@ class NotingModel:
         self.interrupts = interrupts
         self.num_closed = 0
 
-    def adapter_names(self) -> list[str]:
+    @property
+    def adapter_ids(self) -> list[str]:
         return ["A1", "A2"]
 
     def stream_chat(self, messages, sampling_params, adapter_id):
         if messages[-1]["content"] == "too long":
             raise RequestError("the prompt has 9 tokens")
+        if messages[-1]["content"] == "fails":
+            yield TextChunk(0, "", RequestOutput.failed(0, "", None, RequestError("no token may come next")))
+            return
         self.asked.append((messages, sampling_params, adapter_id))
         try:
             yield TextChunk(0, f"{adapter_id} ", None)
@@ -95,7 +99,9 @@ def test_adapters_are_listed():
         ("/set temperature -1", "temperature must be 0 (greedy) or more, not -1"),
         ("/set top_k 1.5", "top_k cannot be '1.5'"),
         ("/set ignore_eos maybe", "ignore_eos cannot be 'maybe'"),
+        ("/set stop_token_ids a", "stop_token_ids cannot be 'a': expected a list of integers"),
         ("too long", "the prompt has 9 tokens"),
+        ("fails", "no token may come next"),
     ],
 )
 def test_a_mistake_costs_one_line_and_the_conversation_goes_on(line, note):
@@ -107,9 +113,10 @@ def test_a_mistake_costs_one_line_and_the_conversation_goes_on(line, note):
 
 
 def test_parameters_are_set():
-    settings = ["/set temperature 0.2", "/set top_k 5", "/set seed 7", "/set ignore_eos True"]
+    settings = ["/set temperature 0.2", "/set top_k 5", "/set seed 7", "/set ignore_eos True", "/set stop a b;c",
+                '/set logit_bias {"5": 1.5}']  # fmt: skip
     model, _, notes, _ = talk(*settings, "/set", "x", "/set seed none", "x")
-    expected = SamplingParams(temperature=0.2, top_k=5, seed=7, ignore_eos=True)
+    expected = SamplingParams(temperature=0.2, top_k=5, seed=7, ignore_eos=True, stop=["a b", "c"], logit_bias={5: 1.5})
     assert [params for _, params, _ in model.asked] == [expected, replace(expected, seed=None)]
     assert "temperature = 0.2\ntop_k = 5\n" in notes
 
@@ -166,7 +173,7 @@ def test_ctrl_c_stops_an_answer_of_the_command():
     [
         (["--adapter_id", "A9"], "known adapters: base, A1, A2, A3"),
         (["--model", "nowhere"], "no such model folder"),
-        (["--temperature", "-1", "--do_sample"], "temperature must be"),
+        (["--temperature", "-1"], "temperature must be"),
     ],
 )
 def test_mistakes_in_the_flags(arguments, reason):

@@ -7,6 +7,7 @@ import pytest
 from mindgen.config import Settings, load_settings
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
+from mindgen.sampling_params import SamplingParams
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -36,6 +37,30 @@ def test_command_line_goes_before_the_file(tmp_path):
     assert settings.engine == EngineConfig(block_size=8)
 
 
+def test_sampling_has_the_names_of_all_systems(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        "generation: {temperature: 0.7, top_k: 5, eval_temperature: 0, min_p: 0.1, stop: [a, b],\n"
+        "  logit_bias: {5: 1.5}, new_token_limit: true, max_new_tokens: 9, num_beams: 1,\n"
+        "  guided_json: {type: object}, early_stopping: never}"
+    )
+    params = load_settings(path, {}).generation.sampling_params(64)
+    assert params == SamplingParams(
+        temperature=0.7, top_k=5, min_p=0.1, stop=["a", "b"], logit_bias={5: 1.5}, max_tokens=9,
+        guided_json={"type": "object"}, early_stopping="never",
+    )  # fmt: skip
+    evaluated = load_settings(path, {"generation.evaluation": True}).generation.sampling_params(64)
+    assert evaluated.temperature == 0 and evaluated.top_k == 5
+    assert load_settings(None, {}).generation.sampling_params(7) == SamplingParams(temperature=0, max_tokens=7)
+
+
+def test_memory_utilization_has_two_names(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("engine: {gpu_memory_utilization: 0.25}")
+    assert load_settings(path, {}).engine.memory_utilization == 0.25
+    assert load_settings(path, {"engine.memory_utilization": "1GiB"}).engine.memory_utilization == "1GiB"
+
+
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing\n")
@@ -50,6 +75,10 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
             "unknown key 'generation.temprature'; did you mean 'generation.temperature'?",
         ),
         ("temperature: 1.0", "unknown key 'temperature'; did you mean 'generation.temperature'?"),
+        ("engine: {gpu_memory_utilization: 0.5, memory_utilization: 0.5}", "give one of them"),
+        ("engine: {gpu_memory_utilisation: 0.5}", "did you mean 'engine.gpu_memory_utilization'?"),
+        ("generation: {early_stopping: always}", "generation.early_stopping must be"),
+        ("generation: {stop_token_ids: [a]}", "generation.stop_token_ids must be a valid integer, not 'a'"),
         ("engine: {blok_size: 8}", "unknown key 'engine.blok_size'; did you mean 'engine.block_size'?"),
         ("model: {pet_config: {adapterpath: a}}", "did you mean 'model.pet_config.adapter_path'?"),
         ("1: 2", "1"),

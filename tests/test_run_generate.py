@@ -1,5 +1,7 @@
 """run_generate.py as a user types it: answers, formats, and mistakes."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,11 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from mindgen.cli import main
+
 ROOT = Path(__file__).parents[1]
 ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """What run_generate.py does, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["generate", "--config", str(ROOT / "configs" / "demo.yaml"), *map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def run_process(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_generate.py"), *map(str, arguments)]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=120)
@@ -33,7 +45,7 @@ def refusal(*arguments: object, code: int, cwd: Path = ROOT) -> str:
 
 
 def test_the_command_alone_answers_and_tells_its_figures(executor):
-    result = run("--adapter_id", "A1", "--executor", executor)
+    result = run_process("--adapter_id", "A1", "--executor", executor)
     assert result.returncode == 0, result.stderr
     prompt = "An increasing sequence: one,"
     assert result.stdout == f"{prompt}{expected_answer('A1', prompt)}\n"
@@ -60,7 +72,7 @@ def test_several_prompts_and_adapters_in_one_batch_as_json_lines(tmp_path):
 def test_prompts_from_a_file_from_another_folder(tmp_path):
     chosen = [answer for answer in ANSWERS if answer["adapter_id"] == "A2"][:3]
     (tmp_path / "prompts.txt").write_text("\n\n".join(answer["prompt"] for answer in chosen) + "\n")
-    result = run("--predict_data", "prompts.txt", "--adapter_id", "A2", cwd=tmp_path)
+    result = run_process("--predict_data", "prompts.txt", "--adapter_id", "A2", cwd=tmp_path)
     assert result.stdout.splitlines() == [answer["prompt"] + answer["answer"] for answer in chosen]
 
 
@@ -87,7 +99,7 @@ def test_missing_adapter_may_be_asked_to_be_the_base_model():
     [
         (("--adapter_id", "A9"), 2, "unknown adapter_id 'A9'"),
         (("--adapter_id", "A9"), 2, "known adapters: A1, A2, A3"),
-        (("--predict_data", ""), 1, "prompt 0 is empty"),
+        (("--predict_data", ""), 1, "prompt 0: the prompt is empty"),
         (("--predict_data", "word " * 3000), 1, "the context of"),
         (("--predict_data", "missing.txt"), 2, "cannot read the prompts in missing.txt"),
         (("--config", "missing.yaml"), 2, "cannot read the configuration missing.yaml"),
@@ -131,7 +143,10 @@ def test_damaged_model(tmp_path):
 def test_a_full_disk_is_one_line(tmp_path):
     target = tmp_path / "answers.jsonl"
     target.symlink_to("/dev/full")
-    assert "No space left on device" in refusal("--output", target, code=1)
+    result = run("--output", target)
+    plan, error = result.stderr.splitlines()  # it was met while a request was served
+    assert result.returncode == 1 and plan.startswith("memory: ")
+    assert error == "mindgen: error: [Errno 28] No space left on device"
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
@@ -141,8 +156,13 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     assert "Traceback" not in result.stderr and "Exception" not in result.stderr
 
 
+def test_mistakes_need_not_wait_for_mindspore():
+    script = "import sys, mindgen.cli; sys.exit('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 def test_debug_shows_the_traceback():
-    result = run("--adapter_id", "A9", "--debug")
+    result = run_process("--adapter_id", "A9", "--debug")
     assert result.returncode != 0
     assert "Traceback" in result.stderr and "UnknownAdapterError" in result.stderr
 
@@ -169,6 +189,6 @@ def test_the_runtime_has_no_profile_to_show(tmp_path):
 
 
 def test_the_number_of_threads(tmp_path):
-    result = run("--adapter_id", "A1", "--num_threads", 1)
+    result = run_process("--adapter_id", "A1", "--num_threads", 1)
     assert result.returncode == 0, result.stderr
     assert "num_threads must be at least 1, not 0" in refusal("--num_threads", 0, code=2)

@@ -2,11 +2,12 @@
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from mindgen.adapters.registry import BASE_NAME
+from mindgen.commands.option_values import is_list, parse_value
+from mindgen.documented_fields import documented_fields
 from mindgen.environment import deferred_interrupt
 from mindgen.errors import MindgenError, UsageError
 from mindgen.outputs import TextChunk
@@ -14,14 +15,14 @@ from mindgen.sampling_params import SamplingParams
 
 Message = dict[str, str]
 
-_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(SamplingParams)}
-_TRUTHS = {"true": True, "false": False}
+_FIELDS = documented_fields(SamplingParams)
 
 
 class ChatModel(Protocol):
     """What a conversation asks of a model."""
 
-    def adapter_names(self) -> list[str]: ...
+    @property
+    def adapter_ids(self) -> list[str]: ...
 
     def stream_chat(
         self, messages: Sequence[Message], sampling_params: SamplingParams, adapter_id: str | None
@@ -94,9 +95,13 @@ class ChatSession:
             stream = self._model.stream_chat([*system, *self._history, said], self._sampling_params, self._adapter_id)
             try:
                 for chunk in stream:
+                    if chunk.output_index > 0:
+                        continue
                     answer += chunk.text
                     self._show(chunk.text)
                     if chunk.output is not None:
+                        if chunk.output.exception is not None:
+                            raise chunk.output.exception
                         for warning in chunk.output.warnings:
                             self._note(f"warning: {warning}")
                     if is_interrupted():
@@ -112,7 +117,7 @@ class ChatSession:
             self._history += [said, {"role": "assistant", "content": answer}]
 
     def _switch_adapter(self, name: str) -> None:
-        names = self._model.adapter_names()
+        names = self._model.adapter_ids
         if not name:
             self._note(f"adapter: {self.adapter_name}")
         elif name in (BASE_NAME, *names):
@@ -124,7 +129,7 @@ class ChatSession:
             raise UsageError(f"unknown adapter {name!r}{hint}; known adapters: {', '.join([BASE_NAME, *names])}")
 
     def _list_adapters(self, _: str) -> None:
-        for name in [BASE_NAME, *self._model.adapter_names()]:
+        for name in [BASE_NAME, *self._model.adapter_ids]:
             self._note(f"{'*' if name == self.adapter_name else ' '} {name}")
 
     def _set_system(self, text: str) -> None:
@@ -136,7 +141,7 @@ class ChatSession:
         self._note("the conversation begins anew")
 
     def _set_parameter(self, argument: str) -> None:
-        name, _, value = argument.partition(" ")
+        name, _, value = (part.strip() for part in argument.partition(" "))
         if not name:
             for field in _FIELDS:
                 self._note(f"{field} = {getattr(self._sampling_params, field)}")
@@ -144,11 +149,10 @@ class ChatSession:
         if name not in _FIELDS:
             close = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0)
             raise UsageError(f"unknown parameter {name!r} (did you mean {close[0]}?); /set lists them")
-        parsed = _parse_value(name, value.strip())
-        try:
-            self._sampling_params = dataclasses.replace(self._sampling_params, **{name: parsed})
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{name} cannot be {value!r}: {error}") from error
+        kind = _FIELDS[name].kind
+        texts = value.split(";") if is_list(kind) and not value.startswith("[") else [value]
+        parsed = parse_value(name, kind, [text for text in texts if text] or [""])
+        self._sampling_params = dataclasses.replace(self._sampling_params, **{name: parsed})
         self._note(f"{name} = {getattr(self._sampling_params, name)}")
 
     def _help(self, _: str) -> None:
@@ -166,23 +170,3 @@ class ChatSession:
     def _note(self, text: str) -> None:
         self._notes.write(f"{text}\n")
         self._notes.flush()
-
-
-def _parse_value(name: str, text: str) -> Any:
-    """The value of a parameter from what was typed, by the parameter's type."""
-    kinds = set(re.findall(r"\w+", _FIELDS[name]))
-    if text.lower() in ("none", "") and "None" in kinds:
-        return None
-    if "bool" in kinds and text.lower() in _TRUTHS:
-        return _TRUTHS[text.lower()]
-    for kind in (int, float):
-        if kind.__name__ in kinds or (kind is int and "float" in kinds):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    if kinds & {"list", "tuple", "Sequence"}:
-        return [part for part in text.split(";") if part]
-    if "str" in kinds:
-        return text
-    raise UsageError(f"{name} cannot be {text!r}")

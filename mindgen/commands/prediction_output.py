@@ -1,20 +1,20 @@
-"""How predictions are written: text that streams, or JSON lines; and the figures of the run."""
+"""How predictions are written: text that streams, or JSON lines."""
 
 import contextlib
 import json
+import math
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from mindgen.errors import UsageError
-from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk, TokenLogprobs
 
 
 class PredictionWriter(Protocol):
-    def write(self, prompts: list[str], chunk: TextChunk) -> None: ...
+    def write(self, chunk: TextChunk) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,120 +40,140 @@ def parse_target(target: str) -> OutputTarget:
 
 
 @contextlib.contextmanager
-def open_output(target: OutputTarget) -> Iterator[PredictionWriter]:
+def open_output(target: OutputTarget, prompts: Sequence[str], num_outputs: Sequence[int]) -> Iterator[PredictionWriter]:
     """The writer for a target.
+
+    Args:
+        num_outputs: of each prompt.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    writer = JsonLinesWriter if target.is_jsonl else TextWriter
     if target.path is None:
-        yield writer(sys.stdout)
+        yield _writer(target, sys.stdout, prompts, num_outputs)
         return
     try:
         file = target.path.open("w", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {target.path}: {error.strerror}") from error
     with file:
-        yield writer(file)
+        yield _writer(target, file, prompts, num_outputs)
+
+
+def _writer(
+    target: OutputTarget, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int]
+) -> PredictionWriter:
+    return JsonLinesWriter(file, prompts) if target.is_jsonl else TextWriter(file, prompts, num_outputs)
 
 
 class TextWriter:
-    """Each prompt with its continuation, in the order of the prompts; the first unfinished one streams."""
+    """Each prompt with its continuation, in the order of the prompts; the first unfinished one streams.
 
-    def __init__(self, file: IO[str]) -> None:
+    Several outputs of a prompt come below it when it is finished, each on a line that begins with its number, like [0].
+    A prompt that failed is left out.
+    """
+
+    def __init__(self, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int]) -> None:
         self._file = file
+        self._prompts = prompts
+        self._num_outputs = num_outputs
         self._current = 0
-        self._started = False
+        self._is_begun = False
         self._held: dict[int, str] = {}
         self._finished: dict[int, RequestOutput] = {}
 
-    def write(self, prompts: list[str], chunk: TextChunk) -> None:
-        self._held[chunk.index] = self._held.get(chunk.index, "") + chunk.text
+    def write(self, chunk: TextChunk) -> None:
+        if self._num_outputs[chunk.index] == 1:
+            self._held[chunk.index] = self._held.get(chunk.index, "") + chunk.text
         if chunk.output is not None:
             self._finished[chunk.index] = chunk.output
-        while self._current < len(prompts):
-            if not self._started:
-                self._file.write(prompts[self._current])
-                self._started = True
-            self._file.write(self._held.pop(self._current, ""))
+        while self._current < len(self._prompts):
+            self._continue(self._held.pop(self._current, ""))
             output = self._finished.get(self._current)
             if output is None:
                 break
-            self._file.write("".join(f"  [{warning}]" for warning in output.warnings) + "\n")
-            self._current, self._started = self._current + 1, False
+            self._end(output)
+            self._current, self._is_begun = self._current + 1, False
         self._file.flush()
+
+    def _continue(self, text: str) -> None:
+        if text and not self._is_begun:
+            self._file.write(self._prompts[self._current])
+            self._is_begun = True
+        self._file.write(text)
+
+    def _end(self, output: RequestOutput) -> None:
+        if output.error is not None and not self._is_begun:
+            return
+        if not self._is_begun:
+            self._file.write(self._prompts[self._current])
+        if len(output.outputs) > 1:
+            self._file.writelines(f"\n[{completion.index}] {completion.text}" for completion in output.outputs)
+        self._file.write("".join(f"  [{warning}]" for warning in output.warnings) + "\n")
 
 
 class JsonLinesWriter:
-    """One JSON object a prompt, in the order of the prompts."""
+    """One JSON object a prompt, in the order of the prompts; nothing if all of them fail."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], prompts: Sequence[str]) -> None:
         self._file = file
+        self._prompts = prompts
         self._next = 0
+        self._has_success = False
         self._finished: dict[int, RequestOutput] = {}
 
-    def write(self, prompts: list[str], chunk: TextChunk) -> None:
+    def write(self, chunk: TextChunk) -> None:
         if chunk.output is None:
             return
         self._finished[chunk.index] = chunk.output
-        while self._next in self._finished:
-            record = _record(self._next, self._finished.pop(self._next))
+        self._has_success = self._has_success or chunk.output.error is None
+        while self._has_success and self._next in self._finished:
+            record = _record(self._next, self._prompts[self._next], self._finished.pop(self._next))
             self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._next += 1
         self._file.flush()
 
 
-def _record(index: int, output: RequestOutput) -> dict[str, object]:
-    completion = output.outputs[0]
-    return {
-        "index": index,
-        "prompt": output.prompt,
-        "text": completion.text,
-        "adapter_id": output.adapter_id,
+def _record(index: int, prompt: str, output: RequestOutput) -> dict[str, Any]:
+    """The first output's keys beside the prompt's, and all outputs if there are several."""
+    record: dict[str, Any] = {"index": index, "prompt": prompt, "adapter_id": output.adapter_id}
+    if output.error is not None:
+        return record | {"error": output.error}
+    record |= {
         "adapter_digest": output.adapter_digest,
-        "finish_reason": completion.finish_reason,
-        "token_ids": completion.token_ids,
+        **_completion(output.outputs[0]),
         "num_prompt_tokens": len(output.prompt_token_ids),
-        "num_tokens": len(completion.token_ids),
+        "num_tokens": len(output.outputs[0].token_ids),
         "warnings": output.warnings,
     }
+    if output.prompt_logprobs is not None:
+        record["prompt_logprobs"] = [each and _logprobs(each) for each in output.prompt_logprobs]
+    if len(output.outputs) > 1:
+        record["outputs"] = [{"index": each.index, **_completion(each)} for each in output.outputs]
+    return record
 
 
-class RunReport:
-    """Counts tokens and times; all times are of time.perf_counter().
+def _completion(completion: CompletionOutput) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "text": completion.text,
+        "token_ids": completion.token_ids,
+        "finish_reason": completion.finish_reason,
+        "stop_reason": completion.stop_reason,
+    }
+    if completion.cumulative_logprob is not None:
+        fields["cumulative_logprob"] = completion.cumulative_logprob
+    if completion.logprobs is not None:
+        fields["logprobs"] = [_logprobs(each) for each in completion.logprobs]
+    return fields
 
-    Attributes:
-        imported, loaded: when MindSpore was imported and the model loaded.
-    """
 
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.imported = started
-        self.loaded = started
-        self._first_token: float | None = None
-        self._outputs: list[RequestOutput] = []
-
-    def add(self, chunk: TextChunk) -> None:
-        if self._first_token is None:
-            self._first_token = time.perf_counter()
-        if chunk.output is not None:
-            self._outputs.append(chunk.output)
-            for warning in chunk.output.warnings:
-                print(f"mindgen: warning: prompt {chunk.index}: {warning}", file=sys.stderr)
-
-    def print(self) -> None:
-        """The figures, in two lines on standard error."""
-        if self._first_token is None:
-            return
-        num_prompt_tokens = sum(len(output.prompt_token_ids) for output in self._outputs)
-        num_tokens = sum(len(output.outputs[0].token_ids) for output in self._outputs)
-        num_later, seconds = num_tokens - len(self._outputs), time.perf_counter() - self._first_token
-        print(
-            f"{len(self._outputs)} prompt(s), {num_prompt_tokens} tokens; {num_tokens} tokens generated, "
-            f"{num_later / seconds:.1f} tokens/s after the first\n"
-            f"time to first token {self._first_token - self.started:.2f} s: importing "
-            f"{self.imported - self.started:.2f} s, loading {self.loaded - self.imported:.2f} s, "
-            f"compiling and prompt {self._first_token - self.loaded:.2f} s",
-            file=sys.stderr,
-        )
+def _logprobs(logprobs: TokenLogprobs) -> dict[str, dict[str, Any]]:
+    """By token id, in vLLM's form; a token that cannot come has null, for JSON has no infinity."""
+    return {
+        str(token_id): {
+            "logprob": float(value) if math.isfinite(value) else None,
+            "rank": value.rank,
+            "decoded_token": value.decoded_token,
+        }
+        for token_id, value in logprobs.items()
+    }

@@ -97,6 +97,8 @@ class BlockManager:
 
     def free(self, sequence: Sequence) -> None:
         """Takes the sequence's blocks from it; the end of a sequence is given out before its beginning."""
+        if sequence.block_table:
+            self.remember(sequence)
         for block in reversed(sequence.block_table):
             self._users[block] -= 1
             if self._users[block] == 0:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
 from mindgen.engine.output_processor import OutputProcessor
-from mindgen.engine.prompt_lookup import look_up
+from mindgen.engine.prompt_lookup import draft_tokens
 from mindgen.engine.runner import Runner
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
@@ -63,7 +64,7 @@ class Engine:
         self._config = config
         self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, _size_of(folder), bool(adapters.names())
+            model_config, dtype, config, self.max_model_len, _size_of(folder), self._slots_size()
         )
         num_blocks = self.memory_plan.num_blocks
         self._runner = Runner(
@@ -76,7 +77,7 @@ class Engine:
             config.num_threads,
         )
         self._pool = AdapterPool(
-            self._plan_slots,
+            self._enable_lora,
             self._read_adapter,
             self._runner.pack_adapter,
             self._runner.write_adapter,
@@ -84,7 +85,7 @@ class Engine:
         )
         self._blocks = BlockManager(num_blocks, config.block_size, config.enable_prefix_caching)
         self._swap_space = SwapSpace(self._runner.caches())
-        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, _guess, self._pool)
+        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, draft_tokens, self._pool)
         self._output = OutputProcessor(
             Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
         )
@@ -144,11 +145,14 @@ class Engine:
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
+        self._swap_space.forget_finished()
 
-    def stop(self, sequence: Sequence, stop_text: str) -> None:
-        """Ends a sequence whose text has come to a stop text."""
+    def stop(self, sequence: Sequence, stop_text: str, num_tokens: int) -> None:
+        """Ends a sequence at its first num_tokens, whose text has come to a stop text; a step may have gone beyond."""
         if sequence.finish_reason is None:
-            self._output.finish(sequence, "stop", stop_text)
+            self._output.finish(sequence, "stop")
+        sequence.finish_reason, sequence.stop_reason = "stop", stop_text
+        sequence.cut(num_tokens)
 
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
@@ -159,19 +163,21 @@ class Engine:
 
     def step(self, profile: Profile | None = None) -> list[Request]:
         """Runs one batch; returns the requests with a new token, or an end."""
-        ended = self._abort_expired()
+        changed = self._abort_expired()
         schedule = self._scheduler.schedule()
-        for request, reason in schedule.failed:
-            self._output.fail(request, reason)
-            ended.append(request)
-        if not schedule.entries:
-            if not ended:
-                self._pool.wait(_READ_SECONDS)
-            return ended
-        if profile is None:
-            return ended + self._run(schedule)
-        with profile.step(schedule.num_tokens, len(schedule.entries)):
-            return ended + self._run(schedule)
+        for request, error in schedule.failed:
+            self._output.fail(request, error)
+            changed.append(request)
+        if schedule.entries:
+            recording = (
+                profile.step(schedule.num_tokens, len(schedule.entries)) if profile is not None else nullcontext()
+            )
+            with recording:
+                changed += self._run(schedule)
+        elif not changed:
+            self._pool.wait(_READ_SECONDS)
+        self._swap_space.forget_finished()
+        return changed
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless scheduler, blocks, swap space and adapter slots agree with each other."""
@@ -194,9 +200,8 @@ class Engine:
         if not self._with_deadline:
             return []
         now = time.perf_counter()
+        self._with_deadline = {request for request in self._with_deadline if not request.is_finished}
         expired = [each for each in self._with_deadline if each.deadline is not None and each.deadline <= now]
-        self._with_deadline.difference_update(expired)
-        expired = [request for request in expired if not request.is_finished]
         for request in expired:
             self._output.finish_all(request, "abort", "deadline")
         return expired
@@ -265,26 +270,23 @@ class Engine:
         config = self._config
         if config.max_lora_rank is not None:
             ranks.append(config.max_lora_rank)
-        layout = plan_slots(
+        return plan_slots(
             ranks,
-            config.max_loras or max(config.max_num_seqs, 1),
+            config.max_loras or config.max_num_seqs,
             config.max_lora_rank or MAX_LORA_RANK,
             parse_size(config.adapter_memory) // lora_rank_bytes(self._model_config, self._dtype),
         )
+
+    def _slots_size(self) -> int:
+        return self._plan_slots().num_ranks() * lora_rank_bytes(self._model_config, self._dtype)
+
+    def _enable_lora(self) -> SlotLayout:
+        layout = self._plan_slots()
         self._runner.enable_lora(layout)
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
         return load_adapter(version.adapter_id, version.folder, self._runner.modules())
-
-
-def _guess(sequence: Sequence, room: int) -> list[int]:
-    """What may follow the sequence, for the network to check along with its next token."""
-    params = sequence.request.params
-    if params.num_speculative_tokens == 0 or sequence.matcher is not None:
-        return []
-    wanted = min(params.num_speculative_tokens, room, sequence.request.max_len - len(sequence.token_ids) - 1)
-    return look_up(sequence.token_ids, params.prompt_lookup_max, wanted)
 
 
 def _size_of(folder: Path) -> int:

@@ -17,7 +17,7 @@ class MemoryPlan:
     """Sizes in bytes.
 
     Attributes:
-        adapters: what all adapter slots may take once the first adapter is used.
+        adapters: what all adapter slots will take once the first adapter is used.
         num_swap_blocks: of host memory, beside the cache's own num_blocks.
     """
 
@@ -45,9 +45,9 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int, weights: int, has_adapters: bool
+    model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int, weights: int, adapters: int
 ) -> MemoryPlan:
-    """The plan for a model whose weights take so many bytes.
+    """The plan for a model whose weights and adapter slots take so many bytes.
 
     Without num_blocks the cache takes what max_num_seqs full-length sequences need, up to memory_utilization.
 
@@ -59,7 +59,6 @@ def plan_memory(
     block_bytes = token_bytes * config.block_size
     num_blocks = config.num_blocks
     free = free_memory()
-    adapters = parse_size(config.adapter_memory) if has_adapters else 0
     if num_blocks is None:
         limit = _affordable(config.memory_utilization, free, weights + adapters)
         wanted = -(-max_model_len // config.block_size) * config.max_num_seqs

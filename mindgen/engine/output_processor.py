@@ -12,7 +12,7 @@ from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
-from mindgen.errors import RequestError
+from mindgen.errors import MindgenError, RequestError
 from mindgen.outputs import Logprob, TokenLogprobs
 
 
@@ -56,7 +56,7 @@ class OutputProcessor:
             try:
                 self._ask(entry, end, asked)
             except RequestError as error:
-                self.fail(sequence.request, str(error))
+                self.fail(sequence.request, error)
             changed[sequence.request] = None
         self._sample(asked, logits)
         for sequence, row in asked.beams:
@@ -81,8 +81,8 @@ class OutputProcessor:
             if sequence.finish_reason is None:
                 self.finish(sequence, reason, stop_reason)
 
-    def fail(self, request: Request, reason: str) -> None:
-        request.error = reason
+    def fail(self, request: Request, error: MindgenError) -> None:
+        request.error = error
         self.finish_all(request, "error")
 
     def _ask(self, entry: ScheduledSequence, end: int, asked: _Asked) -> None:
@@ -113,6 +113,8 @@ class OutputProcessor:
         now = time.perf_counter()
         for sequence, draft in asked.sequences:
             tokens = [next(sampled) for _ in range(1 + len(draft))]
+            if sequence.finish_reason is not None:  # another output of its request has just failed
+                continue
             if sequence.request.metrics.first_token_time is None:
                 sequence.request.metrics.first_token_time = now
             for token, guessed in zip(tokens, [*draft, None], strict=True):
@@ -125,16 +127,19 @@ class OutputProcessor:
         """Takes a token, and ends the sequence if it is done."""
         request = sequence.request
         if token.error is not None:
-            self.fail(request, token.error)
+            self.fail(request, RequestError(token.error))
             return
         sequence.token_ids.append(token.token_id)
         sequence.sampling_row.append(token.token_id)
         if token.logprob is not None:
             sequence.cumulative_logprob += token.logprob
-            if request.params.logprobs is not None:
-                sequence.logprobs.append(_logprobs_of(token))
+            sequence.logprobs.append(_logprobs_of(token))
         if sequence.matcher is not None and token.token_id not in self._eos_token_ids:
-            sequence.matcher.accept(token.token_id)
+            try:
+                sequence.matcher.accept(token.token_id)
+            except RequestError as error:
+                self.fail(request, error)
+                return
         if token.token_id in self._eos_token_ids and not request.params.ignore_eos:
             self.finish(sequence, "stop")
         elif token.token_id in request.params.stop_token_ids:
@@ -153,7 +158,7 @@ class OutputProcessor:
             return
         found = self._sampler.continuations(logits, [beam.sampling_row], search.num_continuations)[0]
         if isinstance(found, str):
-            self.fail(request, found)
+            self.fail(request, RequestError(found))
             return
         if request.metrics.first_token_time is None:
             request.metrics.first_token_time = time.perf_counter()

@@ -4,13 +4,15 @@ From "prompt lookup decoding": answers often repeat parts of their prompt.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Sequence as TokenIds
+
+from mindgen.engine.sequence import Sequence
 
 _ITEM_BYTES = array("i").itemsize
 _WINDOW = 4096  # tokens that are looked through
 
 
-def look_up(token_ids: Sequence[int], max_ngram: int, count: int) -> list[int]:
+def look_up(token_ids: TokenIds[int], max_ngram: int, count: int) -> list[int]:
     """Up to `count` tokens that followed the latest earlier occurrence of the longest possible end of token_ids.
 
     Args:
@@ -29,3 +31,12 @@ def look_up(token_ids: Sequence[int], max_ngram: int, count: int) -> list[int]:
                 return tokens[after : after + count].tolist()
             end = found + len(pattern) - 1
     return []
+
+
+def draft_tokens(sequence: Sequence, room: int) -> list[int]:
+    """What may follow the sequence, for the network to check along with its next token."""
+    params = sequence.request.params
+    if params.num_speculative_tokens == 0 or sequence.matcher is not None:
+        return []
+    wanted = min(params.num_speculative_tokens, room, sequence.request.max_len - len(sequence.token_ids) - 1)
+    return look_up(sequence.token_ids, params.prompt_lookup_max, wanted)

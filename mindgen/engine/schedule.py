@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.sequence import Request, Sequence
+from mindgen.errors import MindgenError
 
 
 class ScheduledSequence(NamedTuple):
@@ -34,7 +35,7 @@ class Schedule:
     swapped_out: list[tuple[Sequence, list[int]]] = field(default_factory=list)
     swapped_in: list[Sequence] = field(default_factory=list)
     copies: list[BlockCopy] = field(default_factory=list)
-    failed: list[tuple[Request, str]] = field(default_factory=list)
+    failed: list[tuple[Request, MindgenError]] = field(default_factory=list)
     entries: list[ScheduledSequence] = field(default_factory=list)
 
     @property

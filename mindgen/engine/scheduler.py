@@ -161,7 +161,7 @@ class Scheduler:
             try:
                 has_adapter = self._pin(request)
             except MindgenError as error:
-                schedule.failed.append((request, str(error)))
+                schedule.failed.append((request, error))
                 continue
             if not has_adapter:
                 passed.append(request)
@@ -234,11 +234,12 @@ class Scheduler:
         """Takes a running sequence's blocks; it waits again, by its old rank."""
         self._running.remove(sequence)
         self._unpin(sequence.request)
+        if sequence.num_uncomputed_tokens == 0:  # a beam, which nobody needs but as its children's parent
+            self._blocks.free(sequence)
+            return
         num_computed = sequence.num_computed_tokens
         num_blocks = self._blocks.num_needed(num_computed)
-        # A beam that only waits for others must not come back before they do.
-        is_beam = sequence.request.beam_search is not None
-        if not is_beam and 0 < num_blocks <= self._num_swap_blocks - self._num_swapped:
+        if 0 < num_blocks <= self._num_swap_blocks - self._num_swapped:
             sequence.swapped_blocks = num_blocks
             self._num_swapped += num_blocks
             schedule.swapped_out.append((sequence, sequence.block_table[:num_blocks]))

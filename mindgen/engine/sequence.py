@@ -8,6 +8,7 @@ from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.sampler import Continuation
 from mindgen.engine.sampling_row import SamplingRow
+from mindgen.errors import MindgenError
 from mindgen.guided import GuidedMatcher
 from mindgen.outputs import RequestMetrics, TokenLogprobs
 from mindgen.sampling_params import SamplingParams
@@ -50,7 +51,7 @@ class Request:
     sequences: list["Sequence"] = field(default_factory=list)
     num_unfinished: int = 0
     num_cached_tokens: int = 0
-    error: str | None = None
+    error: MindgenError | None = None
 
     @property
     def adapter_id(self) -> str | None:
@@ -106,3 +107,10 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
+
+    def cut(self, num_tokens: int) -> None:
+        """Leaves the first num_tokens of prompt and output, with what was said of them."""
+        del self.token_ids[num_tokens:]
+        del self.logprobs[num_tokens - self.prompt_len :]
+        pairs = zip(self.logprobs, self.output_token_ids, strict=False)  # where nobody asked there are none
+        self.cumulative_logprob = sum((logprobs[token_id] for logprobs, token_id in pairs), 0.0)

@@ -26,7 +26,10 @@ class SwapSpace:
         for sequence in schedule.swapped_in:
             for cache, kept in zip(self._caches, self._kept.pop(sequence), strict=True):
                 cache[sequence.block_table[: len(kept)]] = kept
-        if self._kept:  # the aborted ones
+
+    def forget_finished(self) -> None:
+        """Drops the blocks of sequences that have ended while they waited."""
+        if self._kept:
             self._kept = {each: kept for each, kept in self._kept.items() if each.finish_reason is None}
 
     def check_integrity(self, unfinished: Iterable[Sequence]) -> None:

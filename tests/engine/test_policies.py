@@ -49,6 +49,7 @@ class Machine:
         self.num_preempted += len(schedule.swapped_out)
         self._check_budgets(schedule)
         self.swap_space.move(schedule)
+        self.swap_space.forget_finished()
         for source, target in schedule.copies:
             self.cache[target] = self.cache[source]
         for entry in schedule.entries:
@@ -165,7 +166,7 @@ def test_everything_ends_within_the_budgets(
     for sequence in sequences:
         assert all(each.finish_reason in ("length", "abort") for each in sequence.request.sequences)
     assert machine.blocks.num_free == num_blocks
-    machine.swap_space.move(Schedule())
+    machine.swap_space.forget_finished()
     assert not machine.swap_space._kept
 
 

@@ -1,0 +1,110 @@
+"""The flags that commands share, each a key of the YAML file: the model, the engine's limits, the sampling options."""
+
+import argparse
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindgen.commands.option_values import is_boolean, is_list, parse_value, read_text_or_file
+from mindgen.config import Settings
+from mindgen.documented_fields import DocumentedField, documented_fields
+from mindgen.engine.config import EngineConfig
+from mindgen.engine_limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
+from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM
+
+_FROM_FILES = ("guided_json", "guided_grammar")
+_OPTIONS = {f"generation.{name}": option for name, option in sampling_options().items()} | {
+    f"engine.{name}": limit for name, limit in documented_fields(EngineConfig).items()
+}
+_OPTIONS["use_parallel"] = DocumentedField(bool, "")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags whose dest is a key of the configuration override it, and have no default of their own."""
+    add = parser.add_argument
+    add("--config", type=Path, help="YAML configuration, which flags override")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
+    add("--dtype", dest="model.dtype", choices=["auto", "bfloat16", "float16", "float32"])
+    add(
+        "--adapter_path", dest="model.pet_config.adapter_path", metavar="PATH", help="a lora_adapter.json or its folder"
+    )
+    add("--on_missing_adapter", choices=["error", "base"], help="what an unknown adapter_id gets (default: error)")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the engine's limits")
+    for name, limit in documented_fields(EngineConfig).items():
+        if name == MEMORY_UTILIZATION:
+            names = group.add_mutually_exclusive_group()
+            _add_option(names, name, f"engine.{name}", limit)
+            alias = DocumentedField(limit.kind, f"another name of --{name}")
+            _add_option(names, MEMORY_UTILIZATION_ALIAS, f"engine.{name}", alias)
+        else:
+            _add_option(group, name, f"engine.{name}", limit)
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    group = parser.add_argument_group("sampling, greedy by default; a temperature above 0 or --do_sample samples")
+    for name, option in sampling_options().items():
+        if name not in without:
+            _add_option(group, name, f"generation.{name}", option)
+    group.add_argument(
+        "--evaluation", dest="generation.evaluation", action="store_true", default=None,
+        help="let eval_temperature, eval_top_k and eval_top_p replace temperature, top_k and top_p",
+    )  # fmt: skip
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags that were given say, by the dotted keys of the configuration.
+
+    Raises:
+        UsageError: a flag's value is none that it may have.
+    """
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    values = {key: given[key] for key in given if key in Settings.model_fields or "." in key}
+    for key in _OPTIONS.keys() & values.keys():
+        values[key] = _value(key.rpartition(".")[2], _OPTIONS[key], values[key])
+    return _unsaid(values) | values
+
+
+def load_llm(settings: Settings) -> "LLM":
+    """The model that the settings ask for."""
+    from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
+
+    return LLM(
+        model=settings.model.path,
+        adapters=settings.model.pet_config.adapter_path,
+        dtype=settings.model.dtype,
+        config=settings.engine,
+        on_missing_adapter=settings.on_missing_adapter,
+    )
+
+
+def _add_option(group: Any, name: str, dest: str, option: DocumentedField) -> None:
+    form: dict[str, Any] = {"metavar": "VALUE"}
+    if is_list(option.kind):
+        form["nargs"] = "+"
+    elif is_boolean(option.kind):
+        form |= {"nargs": "?", "const": "True", "metavar": "True|False"}
+    description = option.description + (" (JSON or @file)" if name in _FROM_FILES else "")
+    group.add_argument(f"--{name}", dest=dest, help=description.replace("%", "%%"), **form)
+
+
+def _value(name: str, option: DocumentedField, typed: str | list[str]) -> Any:
+    texts = [typed] if isinstance(typed, str) else typed
+    if name in _FROM_FILES:
+        texts = [read_text_or_file(f"--{name}", texts[0])]
+    return parse_value(f"--{name}", option.kind, texts)
+
+
+def _unsaid(values: Mapping[str, Any]) -> dict[str, None]:
+    """Keys of the file that flags of another name replace: all lengths by one, do_sample by a temperature."""
+    lengths = {f"generation.{name}" for name in LENGTH_OPTIONS}
+    replaced = lengths if lengths & values.keys() else set()
+    if "generation.temperature" in values:
+        replaced |= {"generation.do_sample"}
+    return dict.fromkeys(replaced)
