@@ -50,8 +50,8 @@ def first_token_seconds(engine: Engine, prompt: list[int]) -> float:
 def measure_prefix(engine: Engine, turns: int) -> dict[str, float]:
     first, later = [], []
     for turn in range(turns):
-        common = random_prompt(engine, [turn], COMMON)
-        prompts = [common + random_prompt(engine, [turn, i], OWN) for i in range(1 + _NUM_LATER)]
+        common = random_prompt(engine, [turn, 0, 0], COMMON)
+        prompts = [common + random_prompt(engine, [turn, 1, i], OWN) for i in range(1 + _NUM_LATER)]
         seconds = [first_token_seconds(engine, prompt) for prompt in prompts]
         first.append(seconds[0])
         later.append(statistics.median(seconds[1:]))
@@ -69,8 +69,9 @@ def longest_gap(engine: Engine, seed: int) -> tuple[float, float, float]:
     for _ in range(8):
         engine.step()
     gaps = [step_seconds(engine) for _ in range(8)]
+    prompt = random_prompt(engine, [seed, NUM_RUNNING], LONG)
     start = time.perf_counter()
-    long = engine.add_request(random_prompt(engine, [seed], LONG), SamplingParams(temperature=0, max_tokens=1))
+    long = engine.add_request(prompt, SamplingParams(temperature=0, max_tokens=1))
     beside = []
     while not long.is_finished:
         beside.append(step_seconds(engine))

@@ -127,7 +127,7 @@ class Scheduler:
         """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
         budget = self._config.max_num_batched_tokens
         # Decodes take one token each and go first, so that a long prompt never stalls them.
-        order = sorted(self._running, key=lambda sequence: (sequence.num_uncomputed_tokens > 1, _rank(sequence)))
+        order = sorted(self._running, key=_turn)
         running = set(order)
         for sequence in order:
             num_tokens = self._num_next(sequence, budget)
@@ -216,10 +216,13 @@ class Scheduler:
 
     def _num_next(self, sequence: Sequence, budget: int) -> int:
         """How many tokens of a sequence to compute."""
-        num_tokens = min(sequence.num_uncomputed_tokens, budget)
+        num_uncomputed = sequence.num_uncomputed_tokens
+        num_tokens = min(num_uncomputed, budget)
+        if num_uncomputed <= 1:
+            return num_tokens
         if _wants_prompt_logits(sequence):
             num_tokens = min(num_tokens, _PROMPT_LOGITS)
-        elif num_tokens < sequence.num_uncomputed_tokens and not self._config.enable_chunked_prefill:
+        elif num_tokens < num_uncomputed and not self._config.enable_chunked_prefill:
             return 0
         return num_tokens
 
@@ -274,6 +277,11 @@ class Scheduler:
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
     """Sequences of lower ranks go first; no two have the same."""
     return sequence.request.queue_rank, sequence.request.request_id, sequence.index
+
+
+def _turn(sequence: Sequence) -> tuple[bool, int, int, int]:
+    request = sequence.request
+    return sequence.num_uncomputed_tokens > 1, request.queue_rank, request.request_id, sequence.index
 
 
 def _wants_prompt_logits(sequence: Sequence) -> bool:
