@@ -51,7 +51,9 @@ class EngineClient:
         with self._lock:
             self._engine.reset_prefix_cache()
 
-    def submit(self, index: int, prompt: Prompt, params: SamplingParams, adapter_id: str | None) -> OpenRequest:
+    def submit(
+        self, index: int, prompt: Prompt, params: SamplingParams, adapter_id: str | None, is_streamed: bool
+    ) -> OpenRequest:
         text, token_ids = self._read(prompt)
         warnings = []
         if self._on_missing_adapter == "base" and adapter_id is not None and adapter_id not in self._registry.names():
@@ -61,7 +63,7 @@ class EngineClient:
         bad_words = [list(word) for word in bad_word_sequences(self._tokenizer, params.bad_words)]
         with self._lock:
             request = self._engine.add_request(token_ids, params, adapter_id, matcher, bad_words)
-            opened = OpenRequest(index, text, request, self._engine, self._tokenizer, warnings)
+            opened = OpenRequest(index, text, request, self._engine, self._tokenizer, warnings, is_streamed)
             self._open[request.request_id] = opened
         return opened
 

@@ -123,7 +123,7 @@ class LLM:
         Raises:
             MindgenError: no request at all could be served.
         """
-        stream = Stream(self._client, prompts, sampling_params, adapter_ids)
+        stream = Stream(self._client, prompts, sampling_params, adapter_ids, is_streamed=False)
         finished = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
         outputs = [output for _, output in sorted(finished.items())]
         exceptions = [output.exception for output in outputs if output.exception is not None]

@@ -58,6 +58,7 @@ class OpenRequest:
         engine: Engine,
         tokenizer: Tokenizer,
         warnings: list[str],
+        is_streamed: bool,
     ) -> None:
         self.index = index
         self.request = request
@@ -66,11 +67,15 @@ class OpenRequest:
         self._engine = engine
         self._tokenizer = tokenizer
         self._warnings = warnings
+        # Text that nobody waits for is made at the end; but a stop text has to be seen when it comes.
+        self._follows = is_streamed or bool(request.params.stop)
         self._texts: dict[Sequence, OutputText] = {}
 
     def advance(self) -> None:
         """Fetches what the last step has brought."""
         request = self.request
+        if not self._follows and not request.is_finished:
+            return
         if request.beam_search is None and request.error is None:
             for sequence in request.sequences:
                 text, token_ids = self._text(sequence).advance(sequence, self._engine)

@@ -13,14 +13,21 @@ from mindgen.sampling_params import SamplingParams
 
 
 class Stream:
-    """The requests of one call."""
+    """The requests of one call.
 
-    def __init__(self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any) -> None:
+    Args:
+        is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
+    """
+
+    def __init__(
+        self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any, is_streamed: bool = True
+    ) -> None:
         is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
         prompts = [prompts] if is_single else list(prompts)
         params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
         adapters = _for_each(prompts, adapter_ids, "adapter_ids")
         self._client = client
+        self._is_streamed = is_streamed
         self._unsent = deque(enumerate(zip(prompts, params, adapters, strict=True)))
         self._open: dict[int, OpenRequest] = {}
 
@@ -67,7 +74,7 @@ class Stream:
         while self._unsent:
             index, (prompt, params, adapter_id) = self._unsent[0]
             try:
-                self._open[index] = self._client.submit(index, prompt, params, adapter_id)
+                self._open[index] = self._client.submit(index, prompt, params, adapter_id, self._is_streamed)
             except QueueFullError:
                 if not self._open and not refused:
                     self._client.step([])  # those of other streams have to move on
