@@ -40,7 +40,7 @@ class AdapterRegistry:
 
     def slots_size(self) -> int:
         """About how many bytes a slot for each adapter and one for the base model take, all as large as the largest."""
-        sizes = [file.stat().st_size for folder in self._folders.values() for file in folder.glob("*.safetensors")]
+        sizes = [file.stat().st_size for folder in self._folders.values() for file in folder.glob("adapter_model.*")]
         return (len(self._folders) + 1) * max(sizes, default=0)
 
     def folder(self, adapter_id: str) -> Path:
