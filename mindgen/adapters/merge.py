@@ -85,7 +85,7 @@ def _write_weights(folder: Path, parameters: dict[str, MergedParameter]) -> int:
         shards[-1].append(name)
     names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     names = ["model.safetensors"] if len(shards) == 1 else names
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for file_name, shard in zip(names, shards, strict=True):
         tensors = {name: merge_parameter(parameters[name]) for name in shard}
         write_safetensors(folder / file_name, tensors, {"format": "pt"})

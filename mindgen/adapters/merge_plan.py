@@ -79,7 +79,7 @@ def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) ->
     if tied:
         parameters.pop(_HEAD_WEIGHT, None)  # some tools save it as well
     _replace_base_weights(plan, adapter, tied)
-    if tied and _needs_a_head_of_its_own(adapter):
+    if tied and _EMBEDDING_WEIGHT in parameters and _needs_a_head_of_its_own(adapter):
         parameters[_HEAD_WEIGHT] = parameters[_EMBEDDING_WEIGHT]
         plan.unties = True
         plan.config_changes["tie_word_embeddings"] = False
@@ -89,6 +89,9 @@ def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) ->
         _extend(plan, f"{module}.weight", rows)
     _apply_updates(plan, adapter, tied)
     _settle_vocabulary(plan, adapter, tensors)
+    for name, parameter in parameters.items():
+        if parameter.is_changed and parameter.dtype not in dtypes.STORAGE:
+            plan.problems.append(f"{name} is {parameter.dtype} in the model; only {', '.join(dtypes.STORAGE)} merge")
     return plan
 
 
