@@ -50,6 +50,5 @@ def _factors(update: LoraUpdate) -> tuple[np.ndarray, np.ndarray]:
 
 def _norm(left: np.ndarray, right: np.ndarray) -> float:
     """Frobenius norm of left right, by QR factors of size r x r, which lose no digits of small differences."""
-    outer: np.ndarray = np.linalg.qr(left, mode="r")
-    inner: np.ndarray = np.linalg.qr(right.T, mode="r")
+    outer, inner = np.linalg.qr(left)[1], np.linalg.qr(right.T)[1]
     return float(np.linalg.norm(outer @ inner.T))

@@ -146,9 +146,6 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
         name = f"{module}.weight"
         if misfits or name not in plan.parameters:
             continue
-        if update.is_embedding != (module == EMBEDDING):
-            plan.problems.append(f"{module} has tensors of an embedding, or a table those of a linear")
-            continue
         plan.parameters[name] = replace(plan.parameters[name], update=replace(update, bias=None))
         if update.bias is not None:
             bias = plan.parameters.get(f"{module}.bias")

@@ -50,7 +50,7 @@ class LoraConfig:
 
     def targets(self, names: list[str]) -> bool:
         """Whether PEFT would put LoRA on a module that goes by any of these full names."""
-        if any(_matches(self.exclude_modules, name) or self.saves(name) for name in names):
+        if any(_matches(self.exclude_modules, name) or self._is_part_of_saved(name) for name in names):
             return False
         if isinstance(self.target_modules, str):  # with an expression PEFT leaves the choice of layers to it
             return any(_matches(self.target_modules, name) for name in names)
@@ -65,9 +65,12 @@ class LoraConfig:
                 return int(match["layer"]) in self.layers_to_transform
         return False
 
-    def saves(self, module: str) -> bool:
-        """Whether modules_to_save names the module or one that holds it."""
+    def _is_part_of_saved(self, module: str) -> bool:
         return any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.modules_to_save)
+
+    def saves(self, module: str) -> bool:
+        """Whether modules_to_save names the module, or one that holds it, by the end of its name."""
+        return any(f"{name}." in f"{module}." for name in self.modules_to_save)
 
     def rank_of(self, module: str) -> int:
         return int(_by_pattern(self.rank_pattern, module, self.rank))

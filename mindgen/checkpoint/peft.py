@@ -12,7 +12,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
-from mindgen.checkpoint.lora_names import interleaved_module, is_training_state, parse_tensor_name
+from mindgen.checkpoint.lora_names import EMBEDDING, interleaved_module, is_training_state, parse_tensor_name
 from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.checkpoint.torch_bin import map_torch_file
@@ -20,6 +20,7 @@ from mindgen.errors import AdapterError, CheckpointError
 
 SAFETENSORS, TORCH, MINDSPORE = "adapter_model.safetensors", "adapter_model.bin", "adapter_model.ckpt"
 ADDED_TOKENS = "added_tokens.json"
+_MAX_CONFIG_BYTES = 10_000_000
 # In the order in which they are looked for, as PEFT does.
 _READERS: dict[str, Callable[[Path], dict[str, MappedTensor]]] = {
     SAFETENSORS: map_safetensors,
@@ -112,8 +113,10 @@ def read_adapter(folder: Path) -> Adapter:
     if not folder.is_dir():
         raise AdapterError(f"no such folder: {folder}")
     config_path = folder / CONFIG_FILE
-    config = parse_lora_config(config_path, read_json_object(config_path, AdapterError))
+    config = parse_lora_config(config_path, read_json_object(config_path, AdapterError, _MAX_CONFIG_BYTES))
     path = weights_path(folder)
+    if path.exists() and not path.is_file():
+        raise AdapterError(f"{path} is no regular file")
     try:
         tensors = _READERS[path.name](path)
     except CheckpointError as error:
@@ -139,7 +142,6 @@ class _Contents:
         self._path = path
         self._config = config
         self.halves: dict[str, dict[str, MappedTensor]] = {}
-        self._embeddings: set[str] = set()
         self.base_weights: dict[str, MappedTensor] = {}
         self.saved_modules: dict[str, MappedTensor] = {}
         self.extra_rows: dict[str, MappedTensor] = {}
@@ -166,9 +168,9 @@ class _Contents:
         elif role.startswith("base."):
             self._claim(self.base_weights, f"{module}.{role.rpartition('.')[2]}", tensor)
         else:
+            if role in ("A", "B") and parsed.is_embedding != (module == EMBEDDING):
+                raise AdapterError(f"{self._path}: {module} is no embedding, or has no tensors of one")
             self._claim(self.halves.setdefault(module, {}), role, tensor)
-            if parsed.is_embedding:
-                self._embeddings.add(module)
 
     def _expects(self, module: str, role: str) -> bool:
         if role == "base.bias":
@@ -202,19 +204,16 @@ class _Contents:
         outputs = b.shape[0]
         for role, asked in (("magnitude", config.use_dora), ("B.bias", config.lora_bias)):
             tensor = halves.get(role)
-            if (tensor is not None) != asked and not (role == "B.bias" and module in self._embeddings):
+            if (tensor is not None) != asked and not (role == "B.bias" and module == EMBEDDING):
                 raise AdapterError(f"{path}: {CONFIG_FILE} and the tensors of {module} disagree about its {role}")
             if tensor is not None and tensor.shape != (outputs,):
                 raise AdapterError(f"{path}: {role} of {module} must be of shape ({outputs},), not {tensor.shape}")
-        return LoraUpdate(
-            a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), is_embedding=module in self._embeddings
-        )
+        return LoraUpdate(a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), module == EMBEDDING)
 
     def check_saved_modules(self) -> None:
         """Every entry of modules_to_save must have brought a tensor."""
         for saved in self._config.modules_to_save:
-            wanted = replace(self._config, modules_to_save=[saved])
-            if not any(wanted.saves(name.rpartition(".")[0]) for name in self.saved_modules):
+            if not any(f"{saved}." in name for name in self.saved_modules):
                 raise AdapterError(f"{self._path}: modules_to_save names {saved}, but the file has no tensor of it")
 
 
@@ -233,7 +232,7 @@ def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
 def _read_added_tokens(path: Path) -> dict[str, int]:
     if not path.is_file():
         return {}
-    tokens = read_json_object(path, AdapterError)
+    tokens = read_json_object(path, AdapterError, _MAX_CONFIG_BYTES)
     if not all(type(token_id) is int and token_id >= 0 for token_id in tokens.values()):
         raise AdapterError(f'{path} must give new tokens their ids, like {{"<new>": 32000}}')
     return tokens
