@@ -17,9 +17,12 @@ from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 from mindgen import dtypes
 from mindgen.adapters.merge import merge_adapter
 from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
 from mindgen.checkpoint.peft import read_adapter
+from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import AdapterError
 
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 PROMPTS = np.random.default_rng(3).integers(3, VOCAB_SIZE, (3, 12)).tolist()
 
 
@@ -152,3 +155,33 @@ def test_nothing_is_left_behind(model, tmp_path):
     with pytest.raises(AdapterError, match="is there already"):
         merge_adapter(model, read_adapter(adapter), tmp_path / "there")
     assert {path.name for path in tmp_path.iterdir()} == {"query-value", "other", "there"}
+
+
+def test_mindformers_adapter_with_new_tokens(tmp_path):
+    """LoRA and extra rows on embedding and head, as MindFormers' SLoraEmbedding and SLoraHead compute them."""
+    model = make_model("qwen3-untied", tmp_path / "model", torch.float32)
+    generator = np.random.default_rng(0)
+    extra, rank, vocabulary = 4, 3, VOCAB_SIZE + 4
+    base = {name: load_oracle(model, torch.float32).state_dict()[name].numpy() for name in TABLES}
+    hidden = base["lm_head.weight"].shape[1]
+    tensors = {
+        "model.tok_embeddings.lora_a": (rank, vocabulary), "model.tok_embeddings.lora_b": (hidden, rank),
+        "model.tok_embeddings.lora_embedding": (extra, hidden), "lm_head.lora_embedding": (extra, hidden),
+        "lm_head.lora_a": (rank, hidden), "lm_head.lora_b": (vocabulary, rank),
+    }  # fmt: skip
+    arrays = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in tensors.items()}
+    (tmp_path / "A1").mkdir()
+    mapped = {name: MappedTensor("float32", array) for name, array in arrays.items()}
+    write_mindspore_file(tmp_path / "A1/adapter_model.ckpt", mapped)
+    config = {"r": rank, "lora_alpha": 6, "lora_dropout": 0.0, "target_modules": ["tok_embeddings", "lm_head"]}
+    (tmp_path / "A1/adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "A1/added_tokens.json").write_text(json.dumps({f"<{i}>": VOCAB_SIZE + i for i in range(extra)}))
+    merge_adapter(model, read_adapter(tmp_path / "A1"), tmp_path / "merged")
+    merged = map_weights(tmp_path / "merged")
+    one_hot = 2.0 * arrays["model.tok_embeddings.lora_a"].T @ arrays["model.tok_embeddings.lora_b"].T
+    rows = np.concatenate([base["model.embed_tokens.weight"], arrays["model.tok_embeddings.lora_embedding"]])
+    np.testing.assert_allclose(merged["model.embed_tokens.weight"].data, rows + one_hot, atol=1e-5)
+    rows = np.concatenate([base["lm_head.weight"], arrays["lm_head.lora_embedding"]])
+    expected = rows + 2.0 * arrays["lm_head.lora_b"] @ arrays["lm_head.lora_a"]
+    np.testing.assert_allclose(merged["lm_head.weight"].data, expected, atol=1e-5)
+    assert json.loads((tmp_path / "merged/config.json").read_text())["vocab_size"] == vocabulary
