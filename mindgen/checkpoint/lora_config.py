@@ -26,8 +26,10 @@ _UNKNOWN: dict[str, tuple[object, ...]] = {
 # These initialisations change the base weights as well, so that A and B alone are not what was trained.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _MAX_PATTERN_LENGTH = 2000
-# A repeated group with a repetition in it can take a match exponential time.
-_NESTED_REPETITION = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]")
+# What keeps a match from taking exponential time: no repeated groups, and few repetitions in a row.
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_REPETITION = re.compile(r"[*+{]")
+_MAX_REPETITIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class _Fields:
             raise AdapterError(f"{self._path}: {field} must be {expected}, not {_shown(value)}")
 
     def rank(self, field: str, value: Any) -> int:
-        self._require(type(value) is int and 0 < value < 2**31, field, value, "a positive integer")
+        self._require(type(value) is int and 0 < value < 2**53, field, value, "a positive integer")
         return int(value)
 
     def number(self, field: str, value: Any) -> float:
@@ -173,10 +175,10 @@ class _Fields:
         return [(self._expression(huggingface_pattern(key), _suffix_expression), entry) for key, entry in value.items()]
 
     def _expression(self, text: str, wrap: Any = str) -> str:
-        if len(text) > _MAX_PATTERN_LENGTH or _NESTED_REPETITION.search(text):
-            raise AdapterError(
-                f"{self._path}: {_shown(text)} is too long or nests repetitions: name the modules instead"
-            )
+        branches = [text] if "(" in text else text.split("|")
+        repetitions = max(len(_REPETITION.findall(branch)) for branch in branches)
+        if len(text) > _MAX_PATTERN_LENGTH or _REPEATED_GROUP.search(text) or repetitions > _MAX_REPETITIONS:
+            raise AdapterError(f"{self._path}: {_shown(text)} could take too long to match: name the modules instead")
         try:
             re.compile(wrap(text))
         except (re.error, OverflowError, RecursionError) as error:

@@ -4,7 +4,8 @@ import random
 import tracemalloc
 
 import pytest
-from malformed import KINDS, MODULES, write_good
+from good_adapter import MODULES, write_good
+from malformed import KINDS
 
 from mindgen.adapters.loader import load_adapter
 from mindgen.errors import MindgenError
