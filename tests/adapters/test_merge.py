@@ -117,7 +117,7 @@ def test_shards_and_memory(tmp_path):
     """Several files, each no larger than the largest tensor, and about that much memory besides."""
     generator = torch.Generator().manual_seed(0)
     size = 4096
-    names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(6)]
+    names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(3)]
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     base = {name: torch.randn(size, size, generator=generator).bfloat16() for name in names}
@@ -138,7 +138,7 @@ def test_shards_and_memory(tmp_path):
     shard = 2 * 2 * size * size  # two tensors of 32 MB make 64 MB
     assert peak < 3 * shard
     index = json.loads((tmp_path / "merged/model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) == 3
+    assert len(set(index["weight_map"].values())) == 2
     for name in names:
         with safe_open(tmp_path / "merged" / index["weight_map"][name], "pt") as file:
             prefix = name.removesuffix(".weight")
