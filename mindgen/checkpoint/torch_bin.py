@@ -79,7 +79,8 @@ def map_torch_file(path: Path) -> dict[str, MappedTensor]:
                     raise CheckpointError(f"{path}: {entry.filename!r} is compressed, which torch never does")
             root = pickles[0].removesuffix("data.pkl")
             program = archive.read(pickles[0])
-            if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            byteorder = entries.get(f"{root}byteorder")
+            if byteorder is not None and (byteorder.file_size > 6 or archive.read(byteorder) != b"little"):
                 raise CheckpointError(f"{path} comes from a big-endian machine")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
