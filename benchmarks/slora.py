@@ -25,7 +25,7 @@ from mindgen.model_config import read_model_config
 from mindgen.sampling_params import SamplingParams
 
 REQUESTS, PROMPT_LEN = 32, 32
-CONTENTS = 8  # files on disk of each rank; the configurations beside them make them different adapters
+CONTENTS = 8  # files on disk of each rank; scalings of their own make them different adapters
 RANKS = {"8": [8], "mixed": [8, 16, 32, 64]}
 # Which of n registered adapters each of the requests names.
 POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
@@ -60,7 +60,9 @@ def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
             if not weights.exists():
                 os.link(content / weights.name, weights)
             config = json.loads((content / "adapter_config.json").read_text())
-            (path / "adapter_config.json").write_text(json.dumps({**config, "revision": str(number)}))
+            (path / "adapter_config.json").write_text(
+                json.dumps({**config, "lora_alpha": config["lora_alpha"] * (1 + number * 1e-6)})
+            )
         folders[f"{ranks}-{number}"] = path
     return AdapterRegistry(folders)
 

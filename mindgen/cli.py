@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import chat, generate
+from mindgen.commands import adapters, chat, generate
 from mindgen.errors import MindgenError
 
 
@@ -21,8 +21,11 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     commands = parser.add_subparsers(dest="command", required=True)
     generate.add_arguments(commands.add_parser("generate", help="generate text for prompts", allow_abbrev=False))
     chat.add_arguments(commands.add_parser("chat", help="talk with a model", allow_abbrev=False))
+    adapters.add_arguments(
+        commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
+    )
     arguments = parser.parse_args(argv)
-    run = {"generate": generate.run, "chat": chat.run}[arguments.command]
+    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run}[arguments.command]
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

@@ -23,7 +23,7 @@ class _Section(BaseModel):
 class PetConfig(_Section):
     """Adapters, as MindFormers names them; adapter_path is a lora_adapter.json or the folder that holds it."""
 
-    pet_type: Literal["slora"] = "slora"
+    pet_type: Literal["slora", "lora"] = "slora"
     adapter_path: str | None = None
 
 

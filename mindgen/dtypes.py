@@ -19,4 +19,6 @@ def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
     """The float32 values of an array in the storage of dtype."""
     if dtype != "bfloat16":
         return stored.astype(np.float32)
-    return (stored.astype(np.uint32) << 16).view(np.float32)
+    bits = stored.astype(np.uint32, subok=False)
+    bits <<= 16
+    return bits.view(np.float32)

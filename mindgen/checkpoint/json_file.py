@@ -6,15 +6,19 @@ from typing import Any
 
 from mindgen.errors import MindgenError
 
+_MAX_BYTES = 100_000_000
 
-def read_json_object(path: Path, error_class: type[MindgenError]) -> dict[str, Any]:
+
+def read_json_object(path: Path, error_class: type[MindgenError], max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        error_class: the file is missing, is not JSON, holds something else, or names a key twice.
+        error_class: the file is missing or too large, is not JSON, holds something else, or names a key twice.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_with_unique_keys)
+        if path.stat().st_size > max_bytes or not path.is_file():
+            raise error_class(f"{path} is larger than {max_bytes} bytes, or no regular file")
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=with_unique_keys)
     except OSError as error:
         raise error_class(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also bad UTF-8 and bad JSON
@@ -24,7 +28,8 @@ def read_json_object(path: Path, error_class: type[MindgenError]) -> dict[str, A
     return value
 
 
-def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object_pairs_hook of json.loads that raises ValueError for a key that is there twice."""
     keys = [key for key, _ in pairs]
     repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
     if repeated:

@@ -1,38 +1,31 @@
-"""A PEFT adapter folder: adapter_config.json and adapter_model.safetensors."""
+"""An adapter folder of PEFT or MindFormers: one record of what it changes, whatever its files are called."""
 
 import hashlib
 import json
 import math
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mindgen import dtypes
 from mindgen.checkpoint.json_file import read_json_object
+from mindgen.checkpoint.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
+from mindgen.checkpoint.lora_names import EMBEDDING, interleaved_module, is_training_state, parse_tensor_name
+from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
+from mindgen.checkpoint.torch_bin import map_torch_file
 from mindgen.errors import AdapterError, CheckpointError
 
-_CONFIG_FILE = "adapter_config.json"
-_WEIGHTS_FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_TENSOR_NAME = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
-
-# Settings that change what an adapter computes and that are not served; each with its harmless values.
-_UNSERVED: dict[str, tuple[object, ...]] = {
-    "use_dora": (False, None),
-    "bias": ("none", None),
-    "modules_to_save": (None, []),
-    "fan_in_fan_out": (False, None),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
-    "layer_replication": (None, []),
-    "use_qalora": (False, None),
-    "lora_bias": (False, None),
-    "alora_invocation_tokens": (None, []),
-    "exclude_modules": (None, []),
+SAFETENSORS, TORCH, MINDSPORE = "adapter_model.safetensors", "adapter_model.bin", "adapter_model.ckpt"
+ADDED_TOKENS = "added_tokens.json"
+_MAX_CONFIG_BYTES = 10_000_000
+# In the order in which they are looked for, as PEFT does.
+_READERS: dict[str, Callable[[Path], dict[str, MappedTensor]]] = {
+    SAFETENSORS: map_safetensors,
+    TORCH: map_torch_file,
+    MINDSPORE: map_mindspore_file,
 }
 
 
@@ -46,171 +39,218 @@ class LoraPair:
 
 
 @dataclass(frozen=True, slots=True)
-class PeftConfig:
-    """The parts of adapter_config.json that say what an adapter computes."""
+class LoraUpdate:
+    """What the files hold for one module: W += scaling * b a, with a (r, in) and b (out, r).
 
-    rank: int
-    alpha: float
-    use_rslora: bool
-    target_modules: list[str] | str
-    rank_pattern: dict[str, int]
-    alpha_pattern: dict[str, float]
-    layers_to_transform: list[int] | None
+    Attributes:
+        bias: of b (lora_bias), (out,).
+        magnitude: DoRA's (arXiv:2402.09353), one for each output.
+        is_embedding: a (r, vocabulary) and b (hidden, r) update a table (vocabulary, hidden) by (b a)^T.
+    """
 
-    def targets(self, module: str) -> bool:
-        """Whether PEFT would put LoRA on the module of that full name."""
-        if isinstance(self.target_modules, str):
-            matches = self.target_modules == "all-linear" or re.fullmatch(self.target_modules, module) is not None
-        else:
-            matches = any(module == name or module.endswith(f".{name}") for name in self.target_modules)
-        layer = re.search(r"\.layers\.(\d+)\.", module)
-        if self.layers_to_transform is not None and layer is not None:
-            return matches and int(layer.group(1)) in self.layers_to_transform
-        return matches
+    a: MappedTensor
+    b: MappedTensor
+    scaling: float
+    bias: MappedTensor | None = None
+    magnitude: MappedTensor | None = None
+    is_embedding: bool = False
 
-    def rank_of(self, module: str) -> int:
-        return int(_by_pattern(self.rank_pattern, module, self.rank))
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
 
-    def scaling_of(self, module: str) -> float:
-        """alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv:2312.03732), with the module's own alpha and r."""
-        rank = self.rank_of(module)
-        alpha = _by_pattern(self.alpha_pattern, module, self.alpha)
-        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+    def tensors(self) -> dict[str, MappedTensor]:
+        every = {"A": self.a, "B": self.b, "B.bias": self.bias, "magnitude": self.magnitude}
+        return {role: tensor for role, tensor in every.items() if tensor is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class PeftAdapter:
-    """An adapter as it lies on disk; `pairs` by module name without PEFT's prefix, `digest` of config and tensors."""
+class Adapter:
+    """An adapter as it lies on disk; modules have Hugging Face's names, without a prefix.
+
+    Attributes:
+        weights_file: the name of the file that its tensors came from.
+        updates: LoRA by module.
+        base_weights: whole parameters that replace the base model's, also where another is tied to them (bias, resized
+            embeddings), by parameter name.
+        saved_modules: whole parameters of modules_to_save, which replace the module's alone.
+        extra_rows: rows that new tokens add to a table, by module (MindFormers).
+        added_tokens: the ids of new tokens by their text.
+        digest: SHA-256 of what it computes: tensors, their names and scalings. The same in every format.
+    """
 
     folder: Path
-    config: PeftConfig
-    pairs: dict[str, LoraPair]
+    weights_file: str
+    config: LoraConfig
+    updates: dict[str, LoraUpdate]
+    base_weights: dict[str, MappedTensor]
+    saved_modules: dict[str, MappedTensor]
+    extra_rows: dict[str, MappedTensor]
+    added_tokens: dict[str, int]
     digest: str
 
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        pairs = [tensor for update in self.updates.values() for tensor in update.tensors().values()]
+        whole = (*self.base_weights.values(), *self.saved_modules.values(), *self.extra_rows.values())
+        return sum(tensor.data.nbytes for tensor in (*pairs, *whole))
 
-def read_peft_config(folder: Path) -> PeftConfig:
-    """The configuration of the adapter in the folder.
-
-    Raises:
-        AdapterError: it is missing, malformed, or asks for what is not served.
-    """
-    path = folder / _CONFIG_FILE
-    raw = read_json_object(path, AdapterError)
-    if raw.get("peft_type", "LORA") != "LORA":
-        raise AdapterError(f"{path}: peft_type {raw['peft_type']!r} is not served, only LORA")
-    for key, harmless in _UNSERVED.items():
-        if raw.get(key) not in harmless:
-            raise AdapterError(f"{path}: {key}={raw[key]!r} is not served yet")
-    layers = raw.get("layers_to_transform")
-    config = PeftConfig(
-        rank=raw.get("r", 8),
-        alpha=raw.get("lora_alpha", 8),
-        use_rslora=raw.get("use_rslora") or False,
-        target_modules=raw.get("target_modules") or [],
-        rank_pattern=raw.get("rank_pattern") or {},
-        alpha_pattern=raw.get("alpha_pattern") or {},
-        layers_to_transform=[layers] if isinstance(layers, int) else layers,
-    )
-    _validate(path, config)
-    return config
+    def ranks(self) -> list[int]:
+        return sorted({update.rank for update in self.updates.values()})
 
 
-def read_peft_adapter(folder: Path) -> PeftAdapter:
+def weights_path(folder: Path) -> Path:
+    """The file in the folder that holds the adapter's tensors; where PEFT would write it if there is none."""
+    return next((folder / name for name in _READERS if (folder / name).is_file()), folder / SAFETENSORS)
+
+
+def read_adapter(folder: Path) -> Adapter:
     """The adapter in the folder, its tensors paired and checked against its configuration.
 
     Raises:
         AdapterError: a file is missing or damaged, a tensor has no partner or not the rank the configuration gives.
     """
-    config = read_peft_config(folder)
-    path = folder / _WEIGHTS_FILE
+    if not folder.is_dir():
+        raise AdapterError(f"no such folder: {folder}")
+    config_path = folder / CONFIG_FILE
+    config = parse_lora_config(config_path, read_json_object(config_path, AdapterError, _MAX_CONFIG_BYTES))
+    path = weights_path(folder)
+    if path.exists() and not path.is_file():
+        raise AdapterError(f"{path} is no regular file")
     try:
-        tensors = map_safetensors(path)
+        tensors = _READERS[path.name](path)
     except CheckpointError as error:
         raise AdapterError(str(error)) from error
-    if not tensors:
-        raise AdapterError(f"{path} holds no tensors")
-    halves: dict[str, dict[str, MappedTensor]] = {}
+    contents = _Contents(path, config)
     for name, tensor in tensors.items():
-        match = _TENSOR_NAME.fullmatch(name.removeprefix(_PREFIX))
-        if match is None:
-            raise AdapterError(f"{path}: tensor {name!r} is not of the form {_PREFIX}<module>.lora_A|B.weight")
-        halves.setdefault(match["module"], {})[match["half"]] = tensor
-    pairs = {module: _pair(path, config, module, half) for module, half in sorted(halves.items())}
-    return PeftAdapter(folder, config, pairs, _digest(folder, tensors))
+        contents.add(name, tensor)
+    if not tensors or not contents.halves:
+        raise AdapterError(f"{path} holds no tensors of an adapter")
+    updates = {module: contents.update(module) for module in sorted(contents.halves)}
+    contents.check_saved_modules()
+    adapter = Adapter(
+        folder, path.name, config, updates, contents.base_weights, contents.saved_modules, contents.extra_rows,
+        _read_added_tokens(folder / ADDED_TOKENS), "",
+    )  # fmt: skip
+    return replace(adapter, digest=_digest(adapter))
 
 
-def _pair(path: Path, config: PeftConfig, module: str, half: dict[str, MappedTensor]) -> LoraPair:
-    if len(half) != 2:
-        raise AdapterError(f"{path}: {module} has lora_{next(iter(half))} but not its other half")
-    a, b = half["A"], half["B"]
-    if len(a.shape) != 2 or len(b.shape) != 2:
-        raise AdapterError(f"{path}: the LoRA tensors of {module} must be matrices, not of shape {a.shape}, {b.shape}")
-    rank = config.rank_of(module)
-    if a.shape[0] != rank or b.shape[1] != rank:
-        raise AdapterError(
-            f"{path}: {module} has lora_A {a.shape} and lora_B {b.shape}, but {_CONFIG_FILE} gives it rank {rank}"
-        )
-    for tensor in (a, b):
+class _Contents:
+    """Sorts the tensors of a file by what they are."""
+
+    def __init__(self, path: Path, config: LoraConfig) -> None:
+        self._path = path
+        self._config = config
+        self.halves: dict[str, dict[str, MappedTensor]] = {}
+        self.base_weights: dict[str, MappedTensor] = {}
+        self.saved_modules: dict[str, MappedTensor] = {}
+        self.extra_rows: dict[str, MappedTensor] = {}
+
+    def add(self, name: str, tensor: MappedTensor) -> None:
+        if is_training_state(name):
+            return
+        parsed = parse_tensor_name(name)
+        if parsed is None or not self._expects(parsed.module, parsed.role):
+            raise AdapterError(
+                f"{self._path}: tensor {name[:200]!r} is not of the form base_model.model.<module>.lora_A|B.weight"
+            )
+        module, role = parsed.module, parsed.role
+        if interleaved_module(module):
+            raise AdapterError(
+                f"{self._path}: {module} is interleaved by heads (qkv_concat: True); save it with qkv_concat: False"
+            )
         if tensor.dtype not in dtypes.STORAGE:
-            raise AdapterError(f"{path}: the LoRA tensors of {module} must be floats, not {tensor.dtype}")
-    pair = LoraPair(a.as_dtype("float32"), b.as_dtype("float32"), config.scaling_of(module))
+            raise AdapterError(f"{self._path}: the tensors of {module} must be floats, not {tensor.dtype}")
+        if role == "extra":
+            self._claim(self.extra_rows, module, tensor)
+        elif role.startswith("saved.") or (role.startswith("base.") and self._config.saves(module)):
+            self._claim(self.saved_modules, f"{module}.{role.rpartition('.')[2]}", tensor)
+        elif role.startswith("base."):
+            self._claim(self.base_weights, f"{module}.{role.rpartition('.')[2]}", tensor)
+        else:
+            if role in ("A", "B") and parsed.is_embedding != (module == EMBEDDING):
+                raise AdapterError(f"{self._path}: {module} is no embedding, or has no tensors of one")
+            self._claim(self.halves.setdefault(module, {}), role, tensor)
+
+    def _expects(self, module: str, role: str) -> bool:
+        if role == "base.bias":
+            return self._config.bias != "none" or self._config.saves(module)
+        if role == "base.weight":
+            return self._config.saves(module) or module.endswith(("embed_tokens", "lm_head"))
+        return True
+
+    def _claim(self, tensors: dict[str, MappedTensor], name: str, tensor: MappedTensor) -> None:
+        if name in tensors:
+            raise AdapterError(f"{self._path}: two tensors claim {name}: is there more than one adapter in the file?")
+        tensors[name] = tensor
+
+    def update(self, module: str) -> LoraUpdate:
+        halves, path, config = self.halves[module], self._path, self._config
+        if not {"A", "B"} <= halves.keys():
+            there = "A" if "A" in halves else "B" if "B" in halves else next(iter(halves))
+            raise AdapterError(f"{path}: {module} has lora_{there} but not its other half")
+        a, b = halves["A"], halves["B"]
+        if len(a.shape) != 2 or len(b.shape) != 2:
+            raise AdapterError(f"{path}: the tensors of {module} must be matrices, not of shape {a.shape}, {b.shape}")
+        rank, scaling = config.rank_of(module), config.scaling_of(module)
+        # MindFormers pads to the configuration's rank, so that its scaling holds for smaller ones as well.
+        fits = a.shape[0] == rank or (path.name == MINDSPORE and a.shape[0] <= rank)
+        if not fits or a.shape[0] != b.shape[1]:
+            raise AdapterError(
+                f"{path}: {module} has lora_A {a.shape} and lora_B {b.shape}, but {CONFIG_FILE} gives it rank {rank}"
+            )
+        if not math.isfinite(scaling):
+            raise AdapterError(f"{path}: {module} has the scaling {scaling}")
+        outputs = b.shape[0]
+        for role, asked in (("magnitude", config.use_dora), ("B.bias", config.lora_bias)):
+            tensor = halves.get(role)
+            if (tensor is not None) != asked and not (role == "B.bias" and module == EMBEDDING):
+                raise AdapterError(f"{path}: {CONFIG_FILE} and the tensors of {module} disagree about its {role}")
+            if tensor is not None and tensor.shape != (outputs,):
+                raise AdapterError(f"{path}: {role} of {module} must be of shape ({outputs},), not {tensor.shape}")
+        return LoraUpdate(a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), module == EMBEDDING)
+
+    def check_saved_modules(self) -> None:
+        """Every entry of modules_to_save must have brought a tensor."""
+        for saved in self._config.modules_to_save:
+            if not any(f"{saved}." in name for name in self.saved_modules):
+                raise AdapterError(f"{self._path}: modules_to_save names {saved}, but the file has no tensor of it")
+
+
+def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
+    """The update in float32.
+
+    Raises:
+        AdapterError: it is not finite.
+    """
+    pair = LoraPair(update.a.as_dtype("float32"), update.b.as_dtype("float32"), update.scaling)
     if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
-        raise AdapterError(f"{path}: the LoRA tensors of {module} are not finite")
+        raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")
     return pair
 
 
-def _digest(folder: Path, tensors: dict[str, MappedTensor]) -> str:
-    """SHA-256 of the configuration and the tensors, whatever their order in the files."""
-    hasher = hashlib.sha256(json.dumps(read_json_object(folder / _CONFIG_FILE, AdapterError), sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        hasher.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+def _read_added_tokens(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        return {}
+    tokens = read_json_object(path, AdapterError, _MAX_CONFIG_BYTES)
+    if not all(type(token_id) is int and token_id >= 0 for token_id in tokens.values()):
+        raise AdapterError(f'{path} must give new tokens their ids, like {{"<new>": 32000}}')
+    return tokens
+
+
+def _digest(adapter: Adapter) -> str:
+    hasher = hashlib.sha256()
+
+    def add(name: str, tensor: MappedTensor) -> None:
+        hasher.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
         hasher.update(np.ascontiguousarray(tensor.data).data)
+
+    for module, update in adapter.updates.items():
+        hasher.update(f"{module} {update.scaling.hex()} {update.is_embedding}\n".encode())
+        for role, tensor in update.tensors().items():
+            add(role, tensor)
+    for kind in ("base_weights", "saved_modules", "extra_rows"):
+        for name, tensor in sorted(getattr(adapter, kind).items()):
+            add(f"{kind} {name}", tensor)
+    hasher.update(json.dumps(adapter.added_tokens, sort_keys=True).encode())
     return hasher.hexdigest()
-
-
-def _by_pattern(pattern: dict[str, Any], module: str, default: float) -> float:
-    """The first entry whose key, a regular expression, matches the end of the module's name; as PEFT does."""
-    for key, value in pattern.items():
-        if re.fullmatch(_suffix_expression(key), module):
-            return value
-    return default
-
-
-def _suffix_expression(key: str) -> str:
-    return rf"(.*\.)?({key})"
-
-
-def _validate(path: Path, config: PeftConfig) -> None:
-    def require(valid: bool, field: str, value: object, expected: str) -> None:
-        if not valid:
-            raise AdapterError(f"{path}: {field} must be {expected}, not {value!r}")
-
-    for rank in (config.rank, *_values(path, "rank_pattern", config.rank_pattern)):
-        require(type(rank) is int and rank > 0, "r", rank, "a positive integer")
-    for alpha in (config.alpha, *_values(path, "alpha_pattern", config.alpha_pattern)):
-        require(type(alpha) in (int, float) and math.isfinite(alpha), "lora_alpha", alpha, "a number")
-    require(type(config.use_rslora) is bool, "use_rslora", config.use_rslora, "true or false")
-    names = config.target_modules
-    valid_names = names and (isinstance(names, str) or _is_list_of(str, names))
-    require(bool(valid_names), "target_modules", config.target_modules, "a list of names or a regular expression")
-    targets = [config.target_modules] if isinstance(config.target_modules, str) else []
-    patterns = [_suffix_expression(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
-    for expression in (*targets, *patterns):
-        try:
-            re.compile(expression)
-        except re.error as error:
-            raise AdapterError(f"{path}: {expression!r} is no regular expression: {error}") from error
-    layers = config.layers_to_transform
-    valid_layers = layers is None or _is_list_of(int, layers)
-    require(valid_layers, "layers_to_transform", layers, "a list of layer numbers")
-
-
-def _is_list_of(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is kind for value in values)
-
-
-def _values(path: Path, field: str, pattern: Any) -> list[Any]:
-    if not isinstance(pattern, dict):
-        raise AdapterError(f"{path}: {field} must be an object of patterns and values, not {pattern!r}")
-    return list(pattern.values())

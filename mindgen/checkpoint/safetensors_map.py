@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.checkpoint.json_file import with_unique_keys
 from mindgen.errors import CheckpointError
 
 # numpy has no bfloat16; its bits travel as uint16, and the record keeps the name.
@@ -62,6 +63,28 @@ def map_safetensors(path: Path) -> dict[str, MappedTensor]:
     Raises:
         CheckpointError: the file is missing, truncated, or its header does not fit its data.
     """
+    header, start, size = _read_header(path)
+    header.pop("__metadata__", None)
+    buffer: np.ndarray = np.zeros(0, np.uint8)  # numpy maps no empty range
+    if size > start:
+        buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
+    return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the file's header that its writer put there.
+
+    Raises:
+        CheckpointError: the file is missing, or its header is damaged.
+    """
+    metadata = _read_header(path)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path}: the metadata in its header are not texts")
+    return metadata
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header, where the data begins, and the file's size."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -71,19 +94,16 @@ def map_safetensors(path: Path) -> dict[str, MappedTensor]:
                     f"{path} is truncated or no safetensors file: it has {size} bytes, "
                     f"its header claims {header_bytes}; copy or download it again"
                 )
-            header = json.loads(file.read(header_bytes))
+            header = json.loads(file.read(header_bytes), object_pairs_hook=with_unique_keys)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: its header is not JSON") from error
+    except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
+        raise CheckpointError(
+            f"{path} is no safetensors file: its header is not JSON, or names a tensor twice"
+        ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
-    header.pop("__metadata__", None)
-    start = 8 + header_bytes
-    buffer: np.ndarray = np.zeros(0, np.uint8)  # numpy maps no empty range
-    if size > start:
-        buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
-    return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
+    return header, 8 + header_bytes, size
 
 
 def _view(path: Path, name: str, entry: Any, buffer: np.ndarray) -> MappedTensor:

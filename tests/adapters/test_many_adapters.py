@@ -18,11 +18,13 @@ def answers_of(adapter: str | None) -> list[dict]:
     return [answer for answer in ANSWERS if answer["adapter_id"] == adapter]
 
 
-def copy_adapter(name: str, folder: Path, label: str) -> Path:
-    """An adapter that answers like one of the demo's, and whose content is its own."""
+def copy_adapter(name: str, folder: Path, number: int) -> Path:
+    """An adapter that answers like one of the demo's, and whose scaling is its own."""
     folder.mkdir(parents=True)
     config = json.loads((ROOT / "adapters" / name / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "revision": label}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "lora_alpha": config["lora_alpha"] * (1 + number * 1e-6)})
+    )
     (folder / "adapter_model.safetensors").symlink_to(ROOT / "adapters" / name / "adapter_model.safetensors")
     return folder
 
@@ -32,7 +34,7 @@ def many(tmp_path_factory) -> Path:
     """A folder of 300 adapters; the last digit of a name's number, by threes, says which of the demo's it is like."""
     folder = tmp_path_factory.mktemp("many")
     for number in range(300):
-        copy_adapter(f"A{number % 3 + 1}", folder / f"user{number}", str(number))
+        copy_adapter(f"A{number % 3 + 1}", folder / f"user{number}", number)
     return folder
 
 
@@ -77,7 +79,7 @@ def test_names_change_hands_while_requests_run(tmp_path):
     texts = {}
     for number, chunk in enumerate(running):
         if number == 3:
-            llm.add_adapter("A1", copy_adapter("A2", tmp_path / "new", "x"))
+            llm.add_adapter("A1", copy_adapter("A2", tmp_path / "new", 1))
             [output] = llm.generate(second["prompt"], GREEDY, "A1")
             assert output.outputs[0].text == second["answer"]
             llm.remove_adapter("A1")
@@ -92,7 +94,7 @@ def test_names_change_hands_while_requests_run(tmp_path):
 
 def test_an_adapter_that_cannot_be_read_fails_alone(tmp_path):
     llm = LLM("demo")
-    broken = copy_adapter("A1", tmp_path / "broken", "x")
+    broken = copy_adapter("A1", tmp_path / "broken", 1)
     (broken / "adapter_model.safetensors").unlink()
     (broken / "adapter_model.safetensors").write_bytes(b"nothing")
     llm.add_adapter("broken", broken)

@@ -1,0 +1,179 @@
+"""What a merge makes of every parameter of the model: checked as a whole before anything is computed or written."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindgen import dtypes
+from mindgen.adapters.fused import split_fused
+from mindgen.adapters.loader import find_misfits
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.peft import Adapter, LoraUpdate
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.errors import AdapterError
+
+_EMBEDDING_WEIGHT, _HEAD_WEIGHT = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class MergedParameter:
+    """One parameter of the merged model: its base, what is added to it, and its dtype in the base model.
+
+    Attributes:
+        addend: of a bias, added times addend_scaling.
+        extra_rows: of new tokens, behind the base's rows.
+    """
+
+    base: MappedTensor
+    dtype: str
+    update: LoraUpdate | None = None
+    addend: MappedTensor | None = None
+    addend_scaling: float = 1.0
+    extra_rows: MappedTensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        extra = 0 if self.extra_rows is None else self.extra_rows.shape[0]
+        return (self.base.shape[0] + extra, *self.base.shape[1:]) if extra else self.base.shape
+
+    @property
+    def is_changed(self) -> bool:
+        added = (self.update, self.addend, self.extra_rows)
+        return any(part is not None for part in added) or self.base.dtype != self.dtype
+
+    def size(self) -> int:
+        itemsize = np.dtype(dtypes.STORAGE[self.dtype]).itemsize if self.is_changed else self.base.data.itemsize
+        return math.prod(self.shape) * itemsize
+
+
+@dataclass(slots=True)
+class MergePlan:
+    """All parameters by name, and the settings of config.json that change with them."""
+
+    parameters: dict[str, MergedParameter]
+    config_changes: dict[str, Any] = field(default_factory=dict)
+    unties: bool = False
+    changes_vocabulary: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def plan_merge(where: Path, adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) -> MergePlan:
+    """The plan, if the adapter fits the model.
+
+    Raises:
+        AdapterError: it does not; the message names the first misfit.
+    """
+    plan = try_merge(adapter, tensors, tied)
+    if plan.problems:
+        raise AdapterError(f"adapter {adapter.folder} and model {where}: {plan.problems[0]}")
+    return plan
+
+
+def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) -> MergePlan:
+    """The plan with all problems that it met, whatever their number."""
+    plan = MergePlan({name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()})
+    parameters = plan.parameters
+    if tied:
+        parameters.pop(_HEAD_WEIGHT, None)  # some tools save it as well
+    _replace_base_weights(plan, adapter, tied)
+    if tied and _EMBEDDING_WEIGHT in parameters and _needs_a_head_of_its_own(adapter):
+        parameters[_HEAD_WEIGHT] = parameters[_EMBEDDING_WEIGHT]
+        plan.unties = True
+        plan.config_changes["tie_word_embeddings"] = False
+    for name, tensor in adapter.saved_modules.items():
+        _replace(plan, name, tensor)
+    for module, rows in adapter.extra_rows.items():
+        _extend(plan, f"{module}.weight", rows)
+    _apply_updates(plan, adapter, tied)
+    _settle_vocabulary(plan, adapter, tensors)
+    for name, parameter in parameters.items():
+        if parameter.is_changed and parameter.dtype not in dtypes.STORAGE:
+            plan.problems.append(f"{name} is {parameter.dtype} in the model; only {', '.join(dtypes.STORAGE)} merge")
+    return plan
+
+
+def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
+    """Parameters that the base model itself gets: a tied head follows its embedding."""
+    replacements = dict(adapter.base_weights)
+    if tied and _HEAD_WEIGHT in replacements:
+        head = replacements.pop(_HEAD_WEIGHT)
+        other = replacements.setdefault(_EMBEDDING_WEIGHT, head)
+        if other.shape != head.shape or not np.array_equal(other.data, head.data):
+            plan.problems.append("the model ties its head to the embedding, but the adapter has different ones")
+    for name, tensor in replacements.items():
+        _replace(plan, name, tensor)
+
+
+def _replace(plan: MergePlan, name: str, tensor: MappedTensor) -> None:
+    old = plan.parameters.get(name)
+    if old is None:
+        plan.problems.append(f"the adapter replaces {name}, which the model does not have")
+        return
+    is_table = name in (_EMBEDDING_WEIGHT, _HEAD_WEIGHT)
+    if tensor.shape != old.shape and not (is_table and tensor.shape[1:] == old.shape[1:]):
+        plan.problems.append(f"{name} is {old.shape} in the model, but {tensor.shape} in the adapter")
+        return
+    plan.parameters[name] = replace(old, base=tensor)
+
+
+def _extend(plan: MergePlan, name: str, rows: MappedTensor) -> None:
+    old = plan.parameters.get(name)
+    if old is None or rows.shape[1:] != old.base.shape[1:]:
+        plan.problems.append(f"the adapter has rows of shape {rows.shape} for {name}, which the model cannot take")
+        return
+    plan.parameters[name] = replace(old, extra_rows=rows)
+
+
+def _needs_a_head_of_its_own(adapter: Adapter) -> bool:
+    """Whether the adapter changes only one of a tied embedding and head."""
+    modules = {*adapter.updates, *adapter.extra_rows, *(name.rpartition(".")[0] for name in adapter.saved_modules)}
+    return bool(modules & {EMBEDDING, HEAD})
+
+
+def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
+    modules = linear_modules(plan.parameters, tied)
+    try:
+        updates = split_fused("fused module", adapter.updates, modules)
+    except AdapterError as error:
+        plan.problems.append(str(error))
+        return
+    misfits = find_misfits(adapter, updates, modules)
+    plan.problems += misfits
+    for module, update in updates.items():
+        name = f"{module}.weight"
+        if misfits or name not in plan.parameters:
+            continue
+        plan.parameters[name] = replace(plan.parameters[name], update=replace(update, bias=None))
+        if update.bias is not None:
+            bias = plan.parameters.get(f"{module}.bias")
+            if bias is None or bias.shape != update.bias.shape:
+                plan.problems.append(f"{module} has a lora_B.bias, but the model has no bias of its shape there")
+                continue
+            plan.parameters[f"{module}.bias"] = replace(bias, addend=update.bias, addend_scaling=update.scaling)
+
+
+def linear_modules(parameters: dict[str, MergedParameter], tied: bool) -> dict[str, tuple[int, int]]:
+    """(in, out) of every linear, embedding and head: of tables the vocabulary is `in`, as in an adapter's A."""
+    modules = {}
+    for name, parameter in parameters.items():
+        if name.endswith(".weight") and len(parameter.shape) == 2:
+            rows, columns = parameter.shape
+            module = name.removesuffix(".weight")
+            modules[module] = (rows, columns) if module == EMBEDDING else (columns, rows)
+    if tied and EMBEDDING in modules and HEAD not in modules:
+        modules[HEAD] = modules[EMBEDDING][::-1]
+    return modules
+
+
+def _settle_vocabulary(plan: MergePlan, adapter: Adapter, tensors: dict[str, MappedTensor]) -> None:
+    tables = [plan.parameters[name].shape[0] for name in (_EMBEDDING_WEIGHT, _HEAD_WEIGHT) if name in plan.parameters]
+    if len(set(tables)) > 1:
+        plan.problems.append(f"the embedding would have {tables[0]} rows, the head {tables[1]}")
+    if adapter.added_tokens and tables and max(adapter.added_tokens.values()) >= tables[0]:
+        plan.problems.append(f"added_tokens.json goes up to {max(adapter.added_tokens.values())} of {tables[0]} rows")
+    if _EMBEDDING_WEIGHT in tensors and tables and tables[0] != tensors[_EMBEDDING_WEIGHT].shape[0]:
+        plan.config_changes["vocab_size"] = tables[0]
+    plan.changes_vocabulary = "vocab_size" in plan.config_changes or bool(adapter.added_tokens)

@@ -1,0 +1,125 @@
+"""What the tools that write adapters call their tensors and modules, translated to Hugging Face's names."""
+
+import re
+from dataclasses import dataclass
+
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+OUTPUT_MODULES = ("embed_tokens", "lm_head")
+
+# Modules that some models keep as one: their parts lie one after the other in the outputs.
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "W_pack": ("q_proj", "k_proj", "v_proj"),
+    "c_attn": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+# MindFormers interleaves these by heads and ranks, which the tensors do not tell.
+_MINDFORMERS_FUSED = ("w_qkv", "w_gate_hidden")
+_FROM_MINDFORMERS = {
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "tok_embeddings": "embed_tokens",
+}
+_TO_MINDFORMERS = {theirs: ours for ours, theirs in _FROM_MINDFORMERS.items()}
+_SHORT_NAMES = {
+    ours.rsplit(".", 1)[-1]: theirs.rsplit(".", 1)[-1] for ours, theirs in _FROM_MINDFORMERS.items()
+}  # wq: q_proj, ...
+
+_LORA = re.compile(
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<half>[AB])(\.(?!weight$|bias$)[^.]+)?(?P<kind>\.weight|\.bias)?"
+)
+_MINDFORMERS_LORA = re.compile(r"(?P<module>.+)\.(?:mindpet_delta_|tk_delta_)?lora_(?P<half>[ab])")
+_MINDPET_UPPER = re.compile(r"(?P<module>.+)\.(?:mindpet_delta_)lora_(?P<half>[AB])")
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.(?!weight$)[^.]+)?(\.weight)?")
+_EXTRA_ROWS = re.compile(r"(?P<module>.+)\.lora_embedding")
+_SAVED = re.compile(r"(?P<module>.+)\.modules_to_save(\.[^.]+)?\.(?P<kind>weight|bias)")
+_BASE = re.compile(r"(?P<module>.+?)(?P<wrapped>\.base_layer)?\.(?P<kind>weight|bias)")
+# What MindFormers' training leaves in its checkpoints besides the adapter.
+_TRAINING_STATE = re.compile(
+    r"(adam_[mv]|moment[12])\..+|global_step|epoch_num|step_num|loss_scale|scale_sense|(current|last)_.*step.*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorName:
+    """What a tensor of an adapter is: its module's Hugging Face name, and its role there.
+
+    Roles: A, B, B.bias, magnitude, extra (rows of new tokens), saved.weight, saved.bias, base.weight, base.bias.
+    """
+
+    module: str
+    role: str
+    is_embedding: bool = False
+
+
+def parse_tensor_name(name: str) -> TensorName | None:
+    """None for a name that no known tool gives."""
+    bare = name
+    while bare.startswith("base_model.model."):
+        bare = bare.removeprefix("base_model.model.")
+    if match := _EXTRA_ROWS.fullmatch(bare):
+        return TensorName(_module(match["module"]), "extra", True)
+    if match := _MINDFORMERS_LORA.fullmatch(bare) or _MINDPET_UPPER.fullmatch(bare):
+        module = _module(match["module"])
+        return TensorName(module, match["half"].upper(), module == EMBEDDING)
+    if match := _LORA.fullmatch(bare):
+        role = "B.bias" if match["kind"] == ".bias" else match["half"]
+        is_embedding = match["embedding"] is not None
+        return (
+            None
+            if role == "B.bias" and match["half"] == "A"
+            else TensorName(_module(match["module"]), role, is_embedding)
+        )
+    if match := _MAGNITUDE.fullmatch(bare):
+        return TensorName(_module(match["module"]), "magnitude")
+    if match := _SAVED.fullmatch(bare):
+        return TensorName(_module(match["module"]), f"saved.{match['kind']}")
+    if match := _BASE.fullmatch(bare):
+        return TensorName(_module(match["module"]), f"base.{match['kind']}")
+    return None
+
+
+def is_training_state(name: str) -> bool:
+    return _TRAINING_STATE.fullmatch(name) is not None
+
+
+def interleaved_module(module: str) -> bool:
+    """Whether it is one of MindFormers' fused modules (qkv_concat: True)."""
+    return module.endswith(_MINDFORMERS_FUSED)
+
+
+def aliases(module: str) -> list[str]:
+    """The names that a target may call a module by: its own, with and without `model.`, and those of fused modules."""
+    parent, _, name = module.rpartition(".")
+    own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
+    return [*own, *(known.removeprefix("model.") for known in own)]
+
+
+def mindformers_module(module: str) -> str:
+    """MindFormers' name of a module."""
+    for theirs, ours in _TO_MINDFORMERS.items():
+        if module == theirs or module.endswith(f".{theirs}"):
+            return module.removesuffix(theirs) + ours
+    return module
+
+
+def huggingface_pattern(text: str) -> str:
+    """A target of MindFormers (wq, .*wq|.*wk, attention.wq) in Hugging Face's names; others as they are."""
+    text = re.sub(r"(?<![A-Za-z0-9_])attention\b", "self_attn", text)
+    text = re.sub(r"(?<![A-Za-z0-9_])feed_forward\b", "mlp", text)
+    return re.sub(r"(?<![A-Za-z0-9_])(w[qkvo123]|tok_embeddings)\b", lambda match: _SHORT_NAMES[match[1]], text)
+
+
+def _module(name: str) -> str:
+    """Adds what some tools leave out: a model saved without its head begins at `layers`."""
+    for ours, theirs in _FROM_MINDFORMERS.items():
+        if name == ours or name.endswith(f".{ours}"):
+            name = name.removesuffix(ours) + theirs
+            break
+    name = name.removesuffix(".base_layer")
+    return f"model.{name}" if name.startswith(("layers.", "embed_tokens", "norm")) else name

@@ -1,0 +1,147 @@
+"""`mindgen adapters`: look at adapters, check, convert, merge and compare them. Needs no MindSpore."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mindgen import demo
+from mindgen.adapters.convert import MINDFORMERS_HALVES, convert_adapter
+from mindgen.adapters.merge import merge_adapter
+from mindgen.adapters.merge_plan import try_merge
+from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+from mindgen.checkpoint.hf import map_weights, model_folder
+from mindgen.checkpoint.json_file import read_json_object
+from mindgen.checkpoint.peft import Adapter, lora_pair, read_adapter
+from mindgen.commands.adapter_tables import (
+    print_adapter,
+    print_differences,
+    print_list,
+    print_problems,
+)
+from mindgen.errors import AdapterError, ModelError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands and their flags."""
+    commands = parser.add_subparsers(dest="action", required=True)
+
+    def add(name: str, text: str, *adapters: str) -> Callable[..., Any]:
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        for adapter in adapters:
+            command.add_argument(adapter, metavar="ADAPTER", help="its folder, or its name in --adapter_path")
+        if adapters:
+            command.add_argument("--adapter_path", type=Path, metavar="PATH", help="a lora_adapter.json or its folder")
+        return command.add_argument
+
+    option = add("list", "the adapters of a lora_adapter.json, or of a folder")
+    option("path", type=Path, nargs="?", help="a lora_adapter.json, a YAML configuration, or a folder (default: demo)")
+    add("inspect", "what an adapter changes, and with what", "adapter")
+    option = add("verify", "whether an adapter fits a model and is served", "adapter")
+    option("--model", type=_model_path, required=True, metavar="DIR", help="a Hugging Face folder, or demo")
+    option = add("convert", "write an adapter in PEFT's or MindFormers' format", "adapter")
+    option("--to", choices=["peft", "mindformers"], required=True)
+    option("--names", choices=list(MINDFORMERS_HALVES), default="slora", help="of MindFormers' tensors")
+    option("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    option = add("merge", "write a model with the adapter in it", "adapter")
+    option("--model", type=_model_path, required=True, metavar="DIR", help="a Hugging Face folder, or demo")
+    option("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    add("diff", "how far two adapters differ", "adapter", "other")
+
+
+def run(arguments: argparse.Namespace, started: float) -> int:
+    """Does what the sub-command says.
+
+    Raises:
+        MindgenError: of whatever part refused.
+    """
+    actions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "list": _list, "inspect": _inspect, "verify": _verify, "convert": _convert, "merge": _merge, "diff": _diff,
+    }  # fmt: skip
+    actions[arguments.action](arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    folders = _adapter_folders(arguments.path)
+    adapters: dict[str, Adapter | AdapterError] = {}
+    for name, folder in folders.items():
+        try:
+            adapters[name] = read_adapter(folder)
+        except AdapterError as error:
+            adapters[name] = error
+    print_list(folders, adapters)
+    unread = [name for name, adapter in adapters.items() if isinstance(adapter, AdapterError)]
+    if unread:
+        raise AdapterError(f"{len(unread)} of {len(adapters)} adapters cannot be read: {', '.join(unread[:8])}")
+
+
+def _adapter_folders(path: Path | None) -> dict[str, Path]:
+    """Names and folders of a list, of the configuration that names one, or of all adapters right in a folder."""
+    if path is None:
+        path = demo.adapter_folder()
+    if path.suffix in (".yaml", ".yml"):
+        from mindgen.config import load_settings
+
+        settings = load_settings(path, {}).model
+        default = demo.adapter_folder() if settings.path == demo.NAME else Path(settings.path)
+        path = default if settings.pet_config.adapter_path is None else Path(settings.pet_config.adapter_path)
+    if path.is_dir() and not (path / LIST_FILE).is_file():
+        found = sorted(config.parent for config in path.glob("*/adapter_config.json"))
+        if not found:
+            raise AdapterError(f"{path} has neither a {LIST_FILE} nor folders with an adapter_config.json")
+        return {folder.name: folder for folder in found}
+    registry = AdapterRegistry.read(path)
+    return {name: registry.get(name).folder for name in registry.names()}
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    print_adapter(_read(arguments, arguments.adapter))
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    adapter = _read(arguments, arguments.adapter)
+    config = read_json_object(model_folder(arguments.model) / "config.json", ModelError)
+    tied = bool(config.get("tie_word_embeddings", False))
+    problems = try_merge(adapter, map_weights(arguments.model), tied).problems
+    for module, update in adapter.updates.items():
+        try:
+            lora_pair(str(adapter.folder), module, update)
+        except AdapterError as error:
+            problems.append(str(error))
+    print_problems(adapter, problems)
+    if problems:
+        raise AdapterError(f"{adapter.folder} does not fit {arguments.model}: {len(problems)} problem(s)")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    adapter = _read(arguments, arguments.adapter)
+    convert_adapter(adapter, arguments.output, arguments.to, arguments.names)
+    digest = read_adapter(arguments.output).digest
+    same = "the same digest" if digest == adapter.digest else "another digest: scalings went into B, in float32"
+    print(f"{arguments.output}: {len(adapter.updates)} modules, {same}")
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    adapter = _read(arguments, arguments.adapter)
+    report = merge_adapter(arguments.model, adapter, arguments.output)
+    untied = "; its head is no longer tied to the embedding" if report.untied else ""
+    print(
+        f"{arguments.output}: {report.num_tensors} tensors, {report.changed} of them changed, "
+        f"{report.size / 1e6:.1f} MB{untied}"
+    )
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    print_differences(_read(arguments, arguments.adapter), _read(arguments, arguments.other))
+
+
+def _model_path(text: str) -> Path:
+    return demo.model_folder() if text == demo.NAME else Path(text)
+
+
+def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:
+    if arguments.adapter_path is not None:
+        return read_adapter(AdapterRegistry.read(arguments.adapter_path).get(adapter).folder)
+    return read_adapter(Path(adapter))

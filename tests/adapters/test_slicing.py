@@ -1,0 +1,96 @@
+"""Slices of adapters: put together they are the whole, and their products make up the whole's."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mindgen.adapters.slice_files import read_slices, slices_folder, write_slices
+from mindgen.adapters.slicing import ParallelLayout, join_updates, rank_slice, slice_update
+from mindgen.checkpoint.peft import LoraUpdate
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.errors import AdapterError
+
+
+def random_update(in_features: int, out_features: int, rank: int, seed: int = 0) -> LoraUpdate:
+    generator = np.random.default_rng(seed)
+    a, b = generator.standard_normal((rank, in_features)), generator.standard_normal((out_features, rank))
+    return LoraUpdate(*(MappedTensor("float32", half.astype(np.float32)) for half in (a, b)), scaling=0.7)
+
+
+@given(
+    units=st.integers(1, 40), unit=st.integers(1, 8), num_ranks=st.integers(1, 9), other=st.integers(1, 20),
+    rank=st.integers(1, 9), kind=st.sampled_from(["column", "row", "replicated"]),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_slices_make_up_the_whole(units, unit, num_ranks, other, rank, kind):
+    """Also where neither units nor ranks divide: for x W^T, every rank's product is its part, or adds up to it."""
+    split = units * unit
+    sizes = (split, other) if kind == "row" else (other, split)
+    update, layout = random_update(*sizes, rank), ParallelLayout(kind, unit)
+    parts = [slice_update(update, layout, num_ranks, index) for index in range(num_ranks)]
+    assert len({(part.a.shape, part.b.shape) for part in parts}) == 1  # one graph serves all ranks
+    whole = join_updates(parts, layout, split)
+    np.testing.assert_array_equal(whole.a.data, update.a.data)
+    np.testing.assert_array_equal(whole.b.data, update.b.data)
+
+    x = np.random.default_rng(1).standard_normal((5, sizes[0]))
+    expected = 0.7 * (x @ update.a.data.T.astype(np.float64)) @ update.b.data.T
+    products = []
+    for index, part in enumerate(parts):
+        local = x
+        if kind == "row":
+            place = rank_slice(split, num_ranks, index, unit)
+            local = np.zeros((5, place.size))
+            local[:, : place.stop - place.start] = x[:, place.start : place.stop]
+        products.append(part.scaling * (local @ part.a.data.T.astype(np.float64)) @ part.b.data.T)
+    if kind == "column":
+        np.testing.assert_allclose(np.concatenate(products, 1)[:, :split], expected, atol=1e-12)
+    elif kind == "row":
+        np.testing.assert_allclose(sum(products), expected, atol=1e-12)
+    else:
+        np.testing.assert_array_equal(products[0], expected)
+
+
+def test_padding_rule():
+    """7 heads of 4 features on 3 ranks: room for 3 heads each; the last has one, and zeros."""
+    assert [(part.start, part.stop, part.size) for part in (rank_slice(28, 3, rank, 4) for rank in range(3))] == [
+        (0, 12, 12), (12, 24, 12), (24, 28, 12)
+    ]  # fmt: skip
+    assert rank_slice(2, 4, 3) == rank_slice(2, 4, 3).__class__(2, 2, 1)
+    with pytest.raises(AdapterError, match="do not divide into units"):
+        rank_slice(10, 2, 0, unit=4)
+
+
+LAYOUTS = {
+    "model.layers.0.self_attn.q_proj": ParallelLayout("column", 4),
+    "model.layers.0.self_attn.o_proj": ParallelLayout("row", 4),
+}
+
+
+@pytest.mark.parametrize("auto_trans_ckpt", [True, False])
+def test_files_of_both_modes(auto_trans_ckpt, tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    folder = slices_folder(auto_trans_ckpt, first, tmp_path / "output/transform_ckpt/slora")
+    assert folder == (tmp_path / "output/transform_ckpt/slora" if auto_trans_ckpt else first)
+    updates = {module: random_update(28, 28, 3, seed) for seed, module in enumerate(LAYOUTS)}
+    paths = write_slices(folder, "law/../A1", "digest", updates, LAYOUTS, 3)
+    assert [path.parent for path in paths] == [folder / f"rank_{rank}" for rank in range(3)]
+    parts = [read_slices(folder, "law/../A1", "digest", 3, rank) for rank in range(3)]
+    for module, layout in LAYOUTS.items():
+        whole = join_updates([part[module] for part in parts], layout, 28)
+        assert whole.scaling == updates[module].scaling
+        np.testing.assert_array_equal(whole.a.data, updates[module].a.data)
+        np.testing.assert_array_equal(whole.b.data, updates[module].b.data)
+    with pytest.raises(AdapterError, match="was made for digest digest, not other; slice the adapter again"):
+        read_slices(folder, "law/../A1", "other", 3, 0)
+    with pytest.raises(AdapterError, match="was made for num_ranks 3, not 2"):
+        read_slices(folder, "law/../A1", "digest", 2, 0)
+    with pytest.raises(AdapterError, match="has no slices for rank 3"):
+        read_slices(folder, "law/../A1", "digest", 3, 3)
+
+
+def test_slices_of_unknown_modules(tmp_path):
+    with pytest.raises(AdapterError, match="the model has no layout for mlp"):
+        write_slices(tmp_path, "A1", "digest", {"mlp": random_update(4, 4, 1)}, LAYOUTS, 2)
