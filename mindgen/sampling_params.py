@@ -180,6 +180,10 @@ class SamplingParams:
             raise RequestError(f"at most one of {', '.join(_GUIDES)} may be given, not {' and '.join(guides)}")
         if self.use_beam_search and self.num_speculative_tokens > 0:
             raise RequestError("num_speculative_tokens must be 0 with use_beam_search")
+        if self.use_beam_search and self.stop:
+            raise RequestError("stop must be empty with use_beam_search: use stop_token_ids")
+        if self.use_beam_search and self.logprobs is not None:
+            raise RequestError("logprobs must be None with use_beam_search, whose outputs have a cumulative_logprob")
 
 
 def field_names() -> tuple[str, ...]:

@@ -59,6 +59,8 @@ def test_values_out_of_range_are_named_in_one_line(name, values):
         ({"max_tokens": 4, "min_tokens": 5}, "min_tokens must be at most max_tokens, 4, not 5"),
         ({"guided_json": {}, "guided_regex": "a"}, "not guided_json and guided_regex"),
         ({"use_beam_search": True, "num_speculative_tokens": 2}, "num_speculative_tokens must be 0"),
+        ({"use_beam_search": True, "stop": "a"}, "stop must be empty with use_beam_search"),
+        ({"use_beam_search": True, "logprobs": 1}, "logprobs must be None with use_beam_search"),
     ],
 )
 def test_what_does_not_go_together(options, message):

@@ -51,6 +51,9 @@ class CompiledStep:
 
     Later calls go to the executor directly where it runs the graph: MindSpore's way into it takes longer than anything
     else outside the kernels. The parameters must stay where they are in memory.
+
+    Attributes:
+        lowering_seconds: that the executor took to make its graph of MindSpore's; None where it does not run it.
     """
 
     def __init__(self, graph: StepGraph, executor: str, kernels: KernelLibrary) -> None:
@@ -58,6 +61,7 @@ class CompiledStep:
         self._is_backend = executor != "mindspore"
         self._kernels = kernels
         self._direct: _DirectCall | None = None
+        self.lowering_seconds: float | None = None
 
     def __call__(self, arrays: list[np.ndarray]) -> np.ndarray:
         """The float32 logits, good until the next call.
@@ -72,6 +76,7 @@ class CompiledStep:
         run = backend.last_run() if self._is_backend else None
         if run is not None and run.graph is not None:
             self._direct = _DirectCall(self._kernels, run, arrays)
+            self.lowering_seconds = run.lowering_seconds
         return logits
 
 

@@ -60,6 +60,7 @@ class GraphCall(ctypes.Structure):
         ("num_inputs", ctypes.c_int),
         ("data", ctypes.POINTER(ctypes.c_void_p)),
         ("shapes", ctypes.POINTER(ctypes.c_int64)),
+        ("lowering_seconds", ctypes.c_double),
     ]
 
 

@@ -1,5 +1,6 @@
 // MindSpore's graph backend "mindgen": graphs that mindgen's executor serves run on it, all others on MindSpore's own
 // runtime. At jit_level O0 no ops are fused.
+#include <chrono>
 #include <iostream>
 #include <map>
 #include <mutex>
@@ -45,6 +46,7 @@ tensor::TensorPtr tensor_in(const BaseRef& reference) {
 class BuiltGraph {
  public:
   BuiltGraph(const FuncGraphPtr& func_graph, backend::BackendJitConfig config) {
+    const auto start = std::chrono::steady_clock::now();
     try {
       graph_ = bound_executor->create(config.jit_level != kUnfused);
       GraphReader(*bound_executor, graph_).read(func_graph);
@@ -52,6 +54,7 @@ class BuiltGraph {
       for (const AnfNodePtr& parameter : func_graph->parameters()) {
         if (parameter->abstract() == nullptr || !parameter->abstract()->isa<abstract::AbstractMonad>()) num_inputs_++;
       }
+      lowering_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     } catch (const NotServed& reason) {
       release();
       std::cerr << "mindgen: MindSpore's runtime runs this graph, for mindgen's executor does not serve it: "
@@ -86,7 +89,7 @@ class BuiltGraph {
       outputs->push_back(results[0]);
     }
     run.outputs.clear();
-    last_run = {graph_, static_cast<int>(num_inputs_), run.data.data(), run.shapes.get()};
+    last_run = {graph_, static_cast<int>(num_inputs_), run.data.data(), run.shapes.get(), lowering_seconds_};
     return backend::kRunningSuccess;
   }
 
@@ -124,6 +127,7 @@ class BuiltGraph {
   mg_graph* graph_ = nullptr;
   size_t num_inputs_ = 0;
   bool gives_tuple_ = false;
+  double lowering_seconds_ = 0;
   std::pair<backend::BackendType, BackendGraphId> own_{};
 };
 

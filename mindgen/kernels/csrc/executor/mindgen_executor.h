@@ -73,6 +73,7 @@ typedef struct {
   int num_inputs;
   void* const* data;
   const int64_t (*shapes)[MG_MAX_AXES];
+  double lowering_seconds; // that it took to make the graph
 } mg_graph_call;
 
 // The functions above that a backend needs, for code that does not link with this library.
