@@ -46,10 +46,12 @@ class BlockManager:
         return missing + (self._shared_block(sequence) is not None)
 
     def can_grow(self, sequence: Sequence, num_tokens: int) -> bool:
-        return self.num_missing(sequence, num_tokens) <= len(self._free)
+        return self._has_room(sequence, num_tokens) or self.num_missing(sequence, num_tokens) <= len(self._free)
 
     def grow(self, sequence: Sequence, num_tokens: int) -> list[BlockCopy]:
         """Makes room for the sequence's first num_tokens; the caller copies blocks that others read as well."""
+        if self._has_room(sequence, num_tokens):
+            return []
         copies = []
         shared = self._shared_block(sequence)
         if shared is not None:
@@ -121,6 +123,11 @@ class BlockManager:
         assert users == self._users, "a block is lost, or has users that nobody counts"
         assert set(self._free) == {block for block in range(self.num_blocks) if users[block] == 0}, "a block is lost"
         assert all(self._keys[block] == key for key, block in self._cached.items()), "a cached block was given away"
+
+    def _has_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Whether it takes no block at all, as in most steps."""
+        table, place = sequence.block_table, sequence.num_computed_tokens // self.block_size
+        return num_tokens <= len(table) * self.block_size and place < len(table) and self._users[table[place]] == 1
 
     def _shared_block(self, sequence: Sequence) -> int | None:
         """The place of the block that the next token goes to, if others use that block too."""
