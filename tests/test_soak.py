@@ -79,7 +79,7 @@ class Soak:
         params = random_params(self._chance)
         if self._chance.random() < 0.03:
             params = replace(params, deadline_seconds=0.05)
-        self._open.append(self._llm._client.submit(index, prompt, params, self._chance.choice(ADAPTERS)))
+        self._open.append(self._llm._client.submit(index, prompt, params, self._chance.choice(ADAPTERS), True))
 
     def _call_off(self, opened: OpenRequest) -> None:
         self._llm._client.cancel(opened)
@@ -159,7 +159,7 @@ def check_outputs(finished) -> None:
 
 
 def run_alone(llm: LLM, prompt: str, params: SamplingParams, adapter_id: str | None):
-    opened = llm._client.submit(0, prompt, params, adapter_id)
+    opened = llm._client.submit(0, prompt, params, adapter_id, is_streamed=True)
     while not opened.request.is_finished:
         llm._client.step([])
     return opened.output()

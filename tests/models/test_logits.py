@@ -91,7 +91,7 @@ def test_whole_prompts_through_flash_attention(dtype, tmp_path):
     folder = make_model("llama3-grouped-tied", tmp_path, getattr(torch, dtype))
     probe = Probe(folder, dtype)
     paged = probe.logits(prompts())
-    graph = StepGraph(probe.runner._network, whole_prompts=True, with_adapters=False)
+    graph = StepGraph(probe.runner._network, whole_prompts=True, num_levels=0)
     graph.make_dynamic()
     probe.runner._graphs[False] = CompiledStep(graph, "mindgen", plugin.load())
     flash = probe.logits(prompts())
