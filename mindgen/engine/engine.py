@@ -243,7 +243,7 @@ class Engine:
         params = request.params
         if matcher is not None and params.use_beam_search:
             raise RequestError("guided output and use_beam_search do not go together: leave one out")
-        if params.num_sequences > params.n and params.logprobs is None:
+        if params.num_sequences > params.n and params.logprobs is None and not params.use_beam_search:
             params = replace(params, logprobs=0)  # to tell which outputs are the likeliest
         fallback_seed = secrets.randbits(64)
         return [
