@@ -1,6 +1,6 @@
 """Words that an answer must not contain, as sequences of tokens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mindgen.errors import RequestError
 from mindgen.tokenizer import Tokenizer
@@ -24,15 +24,3 @@ def bad_word_sequences(tokenizer: Tokenizer, words: Iterable[str]) -> list[tuple
             raise RequestError(f"bad_words must be words, not {word!r}")
         sequences.update((tuple(spelling), None) for spelling in spellings)
     return list(sequences)
-
-
-def banned_token_ids(sequences: Iterable[tuple[int, ...]], output_token_ids: Sequence[int]) -> list[int]:
-    """The tokens that would complete one of the sequences if they came next."""
-    num_output = len(output_token_ids)
-    banned = [
-        sequence[-1]
-        for sequence in sequences
-        if len(sequence) <= num_output + 1
-        and tuple(output_token_ids[num_output + 1 - len(sequence) :]) == sequence[:-1]
-    ]
-    return sorted(set(banned))

@@ -3,19 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+from sequences import make_sequence
 
 from mindgen.adapters.loader import load_adapter
-from mindgen.adapters.slot_layout import plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.runner import Runner
-from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import ScheduledSequence
-from mindgen.engine.sequence import Request, Sequence
+from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import read_model_config
-from mindgen.outputs import RequestMetrics
-from mindgen.sampling_params import SamplingParams
+from mindgen.slot_layout import plan_slots
 
 BLOCK_SIZE = 8
 
@@ -73,31 +71,3 @@ class Probe:
         logits = self.advance(sequences)
         self.close(*sequences)
         return logits
-
-
-def make_sequence(
-    request_id: int,
-    prompt: list[int],
-    max_tokens: int,
-    slot: int = 0,
-    vocab_size: int = 100_000,
-    params: SamplingParams | None = None,
-    digest: str | None = None,
-) -> Sequence:
-    """The first sequence of a request of its own."""
-    params = params or SamplingParams()
-    request = Request(
-        request_id,
-        list(prompt),
-        params,
-        max_len=len(prompt) + max_tokens,
-        metrics=RequestMetrics(0.0),
-        adapter_slot=slot - 1 if slot else None,
-        adapter_digest=digest or (f"adapter {slot}" if slot else None),
-        num_unfinished=params.num_sequences,
-    )
-    request.sequences = [
-        Sequence(request, index, list(prompt), SamplingRow(params, prompt, vocab_size, params.sample_seed(index, 0)))
-        for index in range(params.num_sequences)
-    ]
-    return request.sequences[0]

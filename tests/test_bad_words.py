@@ -1,13 +1,25 @@
 """bad_words: what may come next never completes one."""
 
+import ctypes
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, make_tokenizer
 
-from mindgen.bad_words import bad_word_sequences, banned_token_ids
+from mindgen.bad_words import bad_word_sequences
+from mindgen.engine.sampling_row import SamplingRow
 from mindgen.errors import RequestError
+from mindgen.sampling_params import SamplingParams
 from mindgen.tokenizer import load_tokenizer
+
+
+def banned_token_ids(sequences, output, vocab_size: int) -> list[int]:
+    """What the sampler keeps back."""
+    row = SamplingRow(SamplingParams(), [], vocab_size, 0, bad_word_token_ids=sequences, output_token_ids=output)
+    record = row.record
+    banned = (ctypes.c_int32 * record.num_banned).from_address(record.banned) if record.num_banned else []
+    return sorted(set(banned))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -22,7 +34,9 @@ def test_the_word_is_caught_at_its_last_token(tokenizer, text, word):
     ids = tokenizer.encode(text.format(word), add_special_tokens=False)
     sequences = bad_word_sequences(tokenizer, [word])
     assert all(word in tokenizer.decode(sequence) for sequence in sequences)
-    assert any(ids[place] in banned_token_ids(sequences, ids[:place]) for place in range(len(ids)))
+    assert any(
+        ids[place] in banned_token_ids(sequences, ids[:place], tokenizer.vocab_size) for place in range(len(ids))
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -36,7 +50,7 @@ def test_banned_are_the_tokens_that_complete_a_sequence(sequences, output):
         for token_id in range(4)
         if any(tuple([*output, token_id][-len(sequence) :]) == sequence for sequence in sequences)
     ]
-    assert banned_token_ids(sequences, output) == expected
+    assert banned_token_ids(sequences, output, 4) == expected
 
 
 @pytest.mark.parametrize("word", ["", "  ", None, 5])

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.registry import AdapterVersion
-from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.errors import AdapterError, MindgenError
+from mindgen.slot_layout import SlotLayout
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.schedule import ScheduledSequence
+from mindgen.slot_layout import SlotLayout
 
 
 @dataclass(frozen=True, slots=True)

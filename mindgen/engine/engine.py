@@ -10,7 +10,6 @@ from pathlib import Path
 from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
-from mindgen.adapters.slot_layout import SlotLayout, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
@@ -33,6 +32,7 @@ from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
+from mindgen.slot_layout import SlotLayout, plan_slots
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
 MAX_LORA_RANK = 64  # unless the configuration says more

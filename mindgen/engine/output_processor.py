@@ -13,6 +13,7 @@ from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, RequestError
+from mindgen.guided import num_mask_words
 from mindgen.outputs import Logprob, TokenLogprobs
 
 
@@ -202,7 +203,7 @@ def _fill_mask(sequence: Sequence) -> None:
     if sequence.matcher is None:
         return
     if sequence.mask is None:
-        sequence.mask = np.zeros(-(-sequence.sampling_row.vocab_size // 32), np.uint32)
+        sequence.mask = np.zeros(num_mask_words(sequence.sampling_row.vocab_size), np.uint32)
     sequence.matcher.fill_mask(sequence.mask)
     sequence.sampling_row.token_mask = sequence.mask
 

@@ -7,7 +7,6 @@ import mindspore
 import numpy as np
 
 from mindgen.adapters.loader import AdapterWeights
-from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
@@ -19,6 +18,7 @@ from mindgen.layers.lora import LoraBlock
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
+from mindgen.slot_layout import SlotLayout
 
 # Of each linear the blocks of each level.
 PackedAdapter: TypeAlias = list[list[LoraBlock | None]]

@@ -2,10 +2,10 @@
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.adapters.slot_layout import SlotLevel
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.slot_layout import SlotLevel
 
 
 class Linear(nn.Cell):

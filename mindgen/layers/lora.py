@@ -7,9 +7,9 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
-from mindgen.adapters.slot_layout import SlotLevel
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.layers.parameters import zeros_parameter
+from mindgen.slot_layout import SlotLevel
 
 
 @dataclass(frozen=True, slots=True)

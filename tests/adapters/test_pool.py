@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.adapters.slot_layout import SlotLayout, plan_slots
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.errors import AdapterError, ConfigError
+from mindgen.slot_layout import SlotLayout, plan_slots
 
 
 class Slots:
