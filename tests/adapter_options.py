@@ -35,6 +35,7 @@ EXTENDED = {
     "bias-lora-only": LoraConfig(r=4, target_modules=["q_proj", "up_proj"], bias="lora_only"),
     "bias-all": LoraConfig(r=4, target_modules=["k_proj"], bias="all"),
     "embedding-and-head": LoraConfig(r=4, lora_alpha=3, target_modules=["embed_tokens", "lm_head", "q_proj"]),
+    "embedding-tied": LoraConfig(r=4, target_modules=["embed_tokens", "o_proj"], ensure_weight_tying=True),
     "lora-bias": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_bias=True),
 }
 # Only a merge serves these.

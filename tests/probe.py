@@ -32,7 +32,7 @@ class Probe:
         self._vocab_size = read_model_config(folder).vocab_size
         self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
         loaded = [
-            load_adapter(path.name, path, self.runner.modules(), self.runner.base_weights) for path in adapters or []
+            load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
         ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mindgen.adapters.base_weights import BaseWeights, output_change
+from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.fused import split_fused
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
@@ -13,7 +13,7 @@ from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, OutputChange,
 from mindgen.errors import AdapterError, CheckpointError
 
 _MAX_NAMES_SHOWN = 4
-_NO_WEIGHTS = BaseWeights({}, "float32", False)
+_NO_MODEL = BaseModel(None, {}, "float32", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def read_claim(folder: Path) -> Claim | None:
 
 
 def load_adapter(
-    adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]], base: BaseWeights = _NO_WEIGHTS
+    adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]], base: BaseModel = _NO_MODEL
 ) -> AdapterWeights:
     """The adapter in the folder, checked against the model.
 
@@ -61,12 +61,7 @@ def load_adapter(
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
     adapter = read_adapter(folder)
-    reasons = unservable(adapter)
-    biases = {name.removesuffix(".bias") for name in adapter.base_weights if name.endswith(".bias")}
-    # PEFT saves an embedding or head that has LoRA as well, though it stays the base's.
-    tables = {name: tensor for name, tensor in adapter.base_weights.items() if not name.endswith(".bias")}
-    if not reasons and not all(base.holds(name, tensor) for name, tensor in tables.items()):
-        reasons.append(f"replaces {' and '.join(tables)}")
+    reasons = unservable(adapter, base)
     if reasons:
         raise AdapterError(
             f"adapter {adapter_id} ({folder}) {' and '.join(reasons)}, which is not served in a batch: "
@@ -74,22 +69,28 @@ def load_adapter(
         )
     where = f"adapter {adapter_id} ({folder})"
     updates = match_updates(where, adapter, modules)
+    biases = {name.removesuffix(".bias") for name in adapter.base_weights if name.endswith(".bias")}
     if biases - modules.keys():
-        raise AdapterError(
-            f"{where}: it trained biases of no linear of the model: {_shorten(sorted(biases - modules.keys()))}"
-        )
+        unknown = _shorten(sorted(biases - modules.keys()))
+        raise AdapterError(f"{where}: it trained biases of what is no linear of the model: {unknown}")
     pairs = {module: lora_pair(where, module, update) for module, update in updates.items()}
     changed = biases | {module for module, update in updates.items() if update.magnitude or update.bias}
     outputs = {module: output_change(where, module, adapter, updates.get(module), base) for module in sorted(changed)}
     return AdapterWeights(adapter_id, adapter.digest, pairs, outputs)
 
 
-def unservable(adapter: Adapter) -> list[str]:
-    """What the adapter has that no batch mixes, as the ends of a sentence; empty if it depends on the model only."""
+def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
+    """What the adapter has that a batch cannot mix, as the ends of a sentence.
+
+    Without a model it gets the benefit of the doubt: tools save embeddings and tokens that are the model's own, too.
+    """
     reasons = []
     if adapter.saved_modules:
         reasons.append(f"replaces whole modules (modules_to_save: {', '.join(adapter.config.modules_to_save)})")
-    if adapter.extra_rows or adapter.added_tokens:
+    tables = {name: tensor for name, tensor in adapter.base_weights.items() if not name.endswith(".bias")}
+    if base is not None and not all(base.holds(name, tensor) for name, tensor in tables.items()):
+        reasons.append(f"replaces {' and '.join(tables)}")
+    if adapter.extra_rows or (base is not None and not base.knows(adapter.added_tokens)):
         reasons.append("brings tokens of its own")
     return reasons
 
@@ -134,6 +135,8 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
         if dead:
             problems.append(f"target_modules {dead} match no layer of the model; it has {_kinds(modules)}")
     targeted = {module for module, known in names.items() if config.targets(known)}
+    if config.ensure_weight_tying and targeted & {EMBEDDING, HEAD}:
+        targeted |= {EMBEDDING, HEAD} & updates.keys()
     if not targeted:
         problems.append(
             f"target_modules {config.target_modules!r} match no layer of the model; it has {_kinds(modules)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mindgen import dtypes
-from mindgen.adapters.base_weights import update_factors
+from mindgen.adapters.base_model import update_factors
 from mindgen.adapters.merge_plan import MergedParameter, plan_merge
 from mindgen.checkpoint.hf import map_weights, model_folder
 from mindgen.checkpoint.json_file import read_json_object

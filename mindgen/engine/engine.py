@@ -286,7 +286,7 @@ class Engine:
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        return load_adapter(version.adapter_id, version.folder, self._runner.modules(), self._runner.base_weights)
+        return load_adapter(version.adapter_id, version.folder, self._runner.modules(), self._runner.base_model)
 
 
 def _size_of(folder: Path) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import mindspore
 import numpy as np
 
-from mindgen.adapters.base_weights import BaseWeights
+from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
@@ -43,7 +43,7 @@ class Runner:
         num_threads: of the kernels, in the whole process; None is one for each core.
 
     Attributes:
-        base_weights: the checkpoint's.
+        base_model: what adapters are checked against, besides the sizes of modules.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Runner:
         tensors = map_weights(folder)
         self._network.load(WeightSource(tensors, dtype))
         self._network.set_train(False)
-        self.base_weights = BaseWeights(tensors, dtype, config.tie_word_embeddings)
+        self.base_model = BaseModel(folder, tensors, dtype, config.tie_word_embeddings)
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())
         self._slots_beyond_plain: set[int] = set()

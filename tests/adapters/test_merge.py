@@ -53,7 +53,14 @@ def test_merged_folder_answers_as_peft(name, model, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert np.abs(ours - base).max() > 0.01 and report.changed
     tied = json.loads((model / "config.json").read_text())["tie_word_embeddings"]
-    alone = ("dora-embedding", "dora-head", "embedding-and-head", "modules-to-save", "saved-embedding")
+    alone = (
+        "dora-embedding",
+        "dora-head",
+        "embedding-tied",
+        "embedding-and-head",
+        "modules-to-save",
+        "saved-embedding",
+    )
     assert report.untied == (tied and name in alone)
     assert (tmp_path / "merged/tokenizer.json").is_file() and not (tmp_path / "merged/lora_adapter.json").exists()
 

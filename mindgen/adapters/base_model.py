@@ -1,11 +1,13 @@
-"""What adapters ask of the base model's weights: DoRA's norms, the biases that theirs replace, equal tables."""
+"""What adapters ask of the base model: DoRA's norms, the biases that theirs replace, what they repeat of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.checkpoint.hf import read_added_tokens
 from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.peft import Adapter, LoraUpdate, OutputChange
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -15,12 +17,19 @@ _BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class BaseWeights:
-    """The checkpoint's tensors by name, and the dtype that the network has them in."""
+class BaseModel:
+    """A model's folder, its tensors by name, and the dtype that the network has them in."""
 
+    folder: Path | None
     tensors: Mapping[str, MappedTensor]
     dtype: str
     has_tied_head: bool
+
+    def knows(self, added_tokens: dict[str, int]) -> bool:
+        """Whether the tokenizer has all of these already."""
+        if not added_tokens:
+            return True
+        return self.folder is not None and added_tokens.items() <= read_added_tokens(self.folder).items()
 
     def get(self, name: str) -> MappedTensor | None:
         """A tied head's weight is the embedding's."""
@@ -47,7 +56,7 @@ class BaseWeights:
 
 
 def output_change(
-    where: str, module: str, adapter: Adapter, update: LoraUpdate | None, base: BaseWeights
+    where: str, module: str, adapter: Adapter, update: LoraUpdate | None, base: BaseModel
 ) -> OutputChange:
     """What the adapter does to the module's outputs, LoRA aside.
 
@@ -64,7 +73,7 @@ def output_change(
     return OutputChange(scale, shift)
 
 
-def _dora_scale(where: str, module: str, update: LoraUpdate, base: BaseWeights) -> np.ndarray:
+def _dora_scale(where: str, module: str, update: LoraUpdate, base: BaseModel) -> np.ndarray:
     """Magnitude over the norm of W + scaling * B A (arXiv:2402.09353), for each output."""
     assert update.magnitude is not None
     weight = base.get(f"{module}.weight")
@@ -84,7 +93,7 @@ def _dora_scale(where: str, module: str, update: LoraUpdate, base: BaseWeights) 
 
 
 def _shift(
-    where: str, module: str, adapter: Adapter, update: LoraUpdate | None, base: BaseWeights, scale: np.ndarray | None
+    where: str, module: str, adapter: Adapter, update: LoraUpdate | None, base: BaseModel, scale: np.ndarray | None
 ) -> np.ndarray | None:
     """What is added once the outputs, the base's bias among them, have been scaled; DoRA spares the bias."""
     own, trained = base.get(f"{module}.bias"), adapter.base_weights.get(f"{module}.bias")
