@@ -1,6 +1,6 @@
 """Matches an adapter to a model, strictly: every tensor claims one weight, every target module names one at least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class AdapterWeights:
     adapter_id: str
     digest: str
     pairs: dict[str, LoraPair]
-    outputs: dict[str, OutputChange]
+    outputs: dict[str, OutputChange] = field(default_factory=dict)
 
     def max_rank(self) -> int:
         return max(pair.a.shape[0] for pair in self.pairs.values())
