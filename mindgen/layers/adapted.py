@@ -79,8 +79,8 @@ class AdaptedLayer(nn.Cell):
         )
 
     def write_adapter(self, slot: int, outputs: AdaptedOutputs) -> bool:
-        """Puts what an adapter has for this layer into a slot; whether graphs that know slots have become too old."""
-        had = (self.has_lora, self.has_scale, self.has_shift)
+        """Puts what an adapter has for this layer into a slot; whether graphs that know scales or shifts are too old now."""
+        had = (self.has_scale, self.has_shift)
         self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
         if outputs.scale is not None and not self.has_scale:
             self.scale, self.has_scale = self._vectors(1.0), True
@@ -93,7 +93,7 @@ class AdaptedLayer(nn.Cell):
                 each.write_slot(slot, values)
         if self.has_lora:
             self._write_blocks(slot, outputs.blocks)
-        return had != (self.has_lora, self.has_scale, self.has_shift)
+        return had != (self.has_scale, self.has_shift)
 
     def _write_blocks(self, slot: int, blocks: list[LoraBlock | None]) -> None:
         for level, block in zip(self.lora, blocks, strict=True):
