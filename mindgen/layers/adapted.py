@@ -79,7 +79,7 @@ class AdaptedLayer(nn.Cell):
         )
 
     def write_adapter(self, slot: int, outputs: AdaptedOutputs) -> bool:
-        """Puts what an adapter has for this layer into a slot; whether graphs that know scales or shifts are too old now."""
+        """Puts what an adapter has for this layer into a slot; whether graphs with scales or shifts are too old now."""
         had = (self.has_scale, self.has_shift)
         self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
         if outputs.scale is not None and not self.has_scale:
