@@ -45,7 +45,8 @@ def make_rank_table(
         )
     device_ids = [visible[index] for index in devices] if visible is not None else list(devices)
     addresses, note = _addresses(device_ids, target, hccn_conf)
-    server_id = _server_id(server_ip, is_cpu=addresses == loopback_addresses(device_ids))
+    is_cpu = all(ipaddress.ip_address(address).is_loopback for address in addresses.values())
+    server_id = _server_id(server_ip, is_cpu)
     members = [Device(device_id, addresses[device_id], rank) for rank, device_id in enumerate(device_ids)]
     name = f"hccl_{len(members)}p_{''.join(map(str, devices))}_{server_id}.json"
     return MadeTable(RankTable((Server(server_id, tuple(members)),)), name, note)
