@@ -13,6 +13,7 @@ scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=$(command -v python || command -v python3)
 command=$1
 if [ -n "${INPUT_DATA:-}" ] && [[ $command != *--input_data* ]]; then
-    command+=" --input_data $(printf %q "$INPUT_DATA")"
+    quote="'\\''" # what stands for ' between '...'
+    command+=" --input_data '${INPUT_DATA//\'/$quote}'"
 fi
 exec "$python" -m mindgen launch --rank_table "$2" --devices "$3" --ranks "$4" --script_folder "$scripts" -- "$command"
