@@ -31,7 +31,7 @@ class Supervision:
     Attributes:
         log_folder: gets rank_N/mindgen.log.
         grace_seconds: from telling ranks to end to killing them.
-        with_scheduler: start MindSpore's scheduler too, which its own collectives need, not mindgen's.
+        with_scheduler: start MindSpore's scheduler on a CPU too, for its own collectives; mindgen's need none there.
     """
 
     log_folder: Path
@@ -52,7 +52,7 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
     try:
         plan = plan_launch(options, folder)
         tasks = _rank_tasks(command, plan, supervision.log_folder)
-        if supervision.with_scheduler:
+        if supervision.with_scheduler or not plan.is_cpu:
             tasks += _scheduler_tasks(command, plan, supervision.log_folder)
         shown = _Shown(tasks[0])
         try:

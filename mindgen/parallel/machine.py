@@ -1,5 +1,6 @@
 """What this machine has: NPUs, the addresses of their network ports, addresses of its own, free ports."""
 
+import contextlib
 import ipaddress
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from mindgen.errors import RankTableError
 
+LOOPBACK = "127.0.0.1"
 HCCN_CONF = Path("/etc/hccn.conf")
 _TOOL = "hccn_tool"
 _TOOL_SECONDS = 20
@@ -45,7 +47,7 @@ def ascend_addresses(device_ids: Sequence[int], hccn_conf: Path = HCCN_CONF) -> 
 
 def loopback_addresses(device_ids: Sequence[int]) -> dict[int, str]:
     """For devices that are processes of a CPU: an address each, 127.0.0.1 for device 0."""
-    first = ipaddress.IPv4Address("127.0.0.1")
+    first = ipaddress.IPv4Address(LOOPBACK)
     return {device_id: str(first + device_id) for device_id in device_ids}
 
 
@@ -68,11 +70,13 @@ def is_own_address(address: str) -> bool:
     return True
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of the loopback that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _ask_tool(device_ids: Sequence[int]) -> tuple[dict[int, str], str]:

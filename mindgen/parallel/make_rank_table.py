@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.errors import RankTableError, UsageError
-from mindgen.parallel.machine import HCCN_CONF, ascend_addresses, ascend_devices, host_address, loopback_addresses
+from mindgen.parallel.machine import (
+    HCCN_CONF,
+    LOOPBACK,
+    ascend_addresses,
+    ascend_devices,
+    host_address,
+    loopback_addresses,
+)
 from mindgen.parallel.rank_table import Device, RankTable, Server
 
 DEVICE_TARGETS = ("auto", "Ascend", "CPU")
@@ -45,7 +52,7 @@ def make_rank_table(
         )
     device_ids = [visible[index] for index in devices] if visible is not None else list(devices)
     addresses, note = _addresses(device_ids, target, hccn_conf)
-    is_cpu = all(ipaddress.ip_address(address).is_loopback for address in addresses.values())
+    is_cpu = all(address.startswith("127.") for address in addresses.values())
     server_id = _server_id(server_ip, is_cpu)
     members = [Device(device_id, addresses[device_id], rank) for rank, device_id in enumerate(device_ids)]
     name = f"hccl_{len(members)}p_{''.join(map(str, devices))}_{server_id}.json"
@@ -76,4 +83,4 @@ def _server_id(server_ip: str | None, is_cpu: bool) -> str:
     found = host_address()
     if found is None and not is_cpu:
         raise RankTableError("this machine's name does not resolve to an address: give it as --server_ip")
-    return found or "127.0.0.1"
+    return found or LOOPBACK

@@ -1,12 +1,11 @@
 """Which ranks a launch has, with which devices and in which replicas: decided and checked before any of them starts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.environment import Cluster, LaunchedRank
 from mindgen.errors import RankTableError, UsageError
-from mindgen.parallel.machine import ascend_devices, free_port, is_own_address
+from mindgen.parallel.machine import LOOPBACK, ascend_devices, free_ports, is_own_address
 from mindgen.parallel.rank_table import (
     RankTable,
     Server,
@@ -15,8 +14,6 @@ from mindgen.parallel.rank_table import (
     split_rank_table,
     write_rank_table,
 )
-
-_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class LaunchOptions:
     server_id: str | None = None
     num_nodes: int = 1
     node_rank: int = 0
-    master_address: str = _LOOPBACK
+    master_address: str = LOOPBACK
     master_port: int = 0
 
 
@@ -83,9 +80,9 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     members = _from_devices(options) if options.rank_table is None else _from_table(options, options.rank_table)
     world_size = options.num_ranks // options.data_parallel
     if is_cpu and len({rank // world_size for rank in members.here}) * world_size != len(members.here):
-        raise UsageError("on a CPU all ranks of a replica must be on one machine: set data_parallel to at least that")
+        raise UsageError("on a CPU all ranks of a replica must be on one machine: raise data_parallel")
     paths = _replica_folders(options, members.table, folder)
-    clusters = _clusters(options, members, world_size)
+    clusters = _clusters(options, members, world_size, is_cpu)
     uses_cluster = is_cpu or members.table is None
     ranks = []
     for rank in members.here:
@@ -167,15 +164,21 @@ def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Pa
     return list(zip(folders, paths, strict=True))
 
 
-def _clusters(options: LaunchOptions, members: _Members, world_size: int) -> list[tuple[Cluster, bool]]:
-    """MindSpore's clusters, one for each replica, with whether this machine has to start the scheduler."""
-    host = options.master_address
-    if members.table is not None and len(members.table.servers) > 1:
-        host = members.table.server_of(0).server_id
-    ports: Sequence[int] = [options.master_port + replica for replica in range(options.data_parallel)]
+def _clusters(options: LaunchOptions, members: _Members, world_size: int, is_cpu: bool) -> list[tuple[Cluster, bool]]:
+    """MindSpore's clusters, one for each replica, with whether this machine has to start the scheduler.
+
+    On a CPU a replica is on one machine, which is where its scheduler is too.
+    """
+    replicas = range(options.data_parallel)
+    ports = [options.master_port + replica for replica in replicas]
     if not options.master_port:
-        ports = [free_port() for _ in range(options.data_parallel)]
-    return [(Cluster(world_size, host, port), members.is_first_machine) for port in ports]
+        ports = free_ports(options.data_parallel)
+    here = {rank // world_size for rank in members.here}
+    host = LOOPBACK if is_cpu else options.master_address
+    return [
+        (Cluster(world_size, host, ports[replica]), replica in here if is_cpu else members.is_first_machine)
+        for replica in replicas
+    ]
 
 
 def _range_text(devices: range) -> str:

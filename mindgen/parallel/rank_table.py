@@ -69,9 +69,6 @@ class RankTable:
     def num_ranks(self) -> int:
         return sum(len(server.devices) for server in self.servers)
 
-    def server_of(self, rank: int) -> Server:
-        return next(server for server in self.servers if any(device.rank_id == rank for device in server.devices))
-
     def as_json(self) -> dict[str, Any]:
         servers = [
             {
