@@ -94,6 +94,27 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     return LaunchPlan(ranks, clusters if uses_cluster else [], is_cpu)
 
 
+def own_server(table: RankTable, path: Path, server_id: str | None) -> Server:
+    """The server of the table, read from that path, that this machine is: the one named, the only one, or by address.
+
+    Raises:
+        RankTableError: none is, or several are.
+    """
+    known = ", ".join(server.server_id for server in table.servers)
+    if server_id is not None:
+        named = [server for server in table.servers if server.server_id == server_id]
+        if not named:
+            raise RankTableError(f"rank table {path} has no server {server_id}, only {known}")
+        return named[0]
+    own = table.servers if len(table.servers) == 1 else [s for s in table.servers if is_own_address(s.server_id)]
+    if len(own) != 1:
+        raise RankTableError(
+            f"rank table {path}: {len(own)} of its servers ({known}) have an address of this machine: "
+            "say which one this is with --server_ip"
+        )
+    return own[0]
+
+
 def _from_devices(options: LaunchOptions) -> _Members:
     if not 0 <= options.node_rank < options.num_nodes or options.num_ranks % options.num_nodes:
         raise UsageError(
@@ -112,7 +133,7 @@ def _from_devices(options: LaunchOptions) -> _Members:
 
 def _from_table(options: LaunchOptions, path: Path) -> _Members:
     table = read_rank_table(path)
-    server = _own_server(options, table, path)
+    server = own_server(table, path, options.server_id)
     if options.devices is not None:
         if len(table.servers) == 1 and len(options.devices) != options.num_ranks:
             raise UsageError(f"{_range_text(options.devices)}, and {options.num_ranks} ranks are to start")
@@ -131,22 +152,6 @@ def _from_table(options: LaunchOptions, path: Path) -> _Members:
     by_rank = sorted((each for server in table.servers for each in server.devices), key=lambda each: each.rank_id)
     here = sorted(device.rank_id for device in server.devices)
     return _Members([device.device_id for device in by_rank], here, 0 in here, table)
-
-
-def _own_server(options: LaunchOptions, table: RankTable, path: Path) -> Server:
-    known = ", ".join(server.server_id for server in table.servers)
-    if options.server_id is not None:
-        named = [server for server in table.servers if server.server_id == options.server_id]
-        if not named:
-            raise RankTableError(f"rank table {path} has no server {options.server_id}, only {known}")
-        return named[0]
-    own = table.servers if len(table.servers) == 1 else [s for s in table.servers if is_own_address(s.server_id)]
-    if len(own) != 1:
-        raise RankTableError(
-            f"rank table {path}: {len(own)} of its servers ({known}) have an address of this machine: "
-            "say which one this is with --server_ip"
-        )
-    return own[0]
 
 
 def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Path) -> list[tuple[Path, Path | None]]:
