@@ -114,11 +114,6 @@ def for_child(variables: Mapping[str, str], defaults: Mapping[str, str]) -> dict
     return {**defaults, **inherited, **variables}
 
 
-def input_data() -> str | None:
-    """The prompt, or file of prompts, that MindFormers' scripts take from INPUT_DATA."""
-    return os.environ.get("INPUT_DATA") or None
-
-
 def ascend_home() -> Path | None:
     """The folder of CANN that its set_env.sh has announced."""
     given = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
@@ -164,9 +159,10 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def noted_signals(numbers: Sequence[signal.Signals]) -> Iterator[list[int]]:
     """Lets these signals do nothing but come to stand in the list that it yields.
 
-    Outside the main thread, which alone gets them, nothing changes.
+    Those that are ignored, as nohup does, stay so; outside the main thread, which alone gets them, nothing changes.
     """
     came: list[int] = []
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
         yield came
         return

@@ -72,13 +72,15 @@ def test_rank_0_is_shown_as_it_prints(tmp_path):
     assert process.returncode == 128 + 15
 
 
-def test_the_command_says_how_many_replicas(tmp_path):
+def test_the_command_says_how_many_replicas(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
     script = "import os; print(os.environ['MINDGEN_REPLICA'], os.environ['MINDGEN_NUM_REPLICAS'])"
+    command = ["launch", "--ranks", "2", "--", "python", "-c", script]
     for flags in (["--data_parallel", "2"], ["--data_parallel=2"]):
-        assert launch(tmp_path, script, "--ranks", 2, after=flags).returncode == 0
+        assert main([*command, *flags]) == 0
         assert logs(tmp_path) == ["0 2\n", "1 2\n"]
-    result = launch(tmp_path, script, "--ranks", 2, after=["--data_parallel", "two"])
-    assert result.returncode == 2 and "--data_parallel of the command must be a number, not 'two'" in result.stderr
+    assert main([*command, "--data_parallel", "two"]) == 2
+    assert "--data_parallel of the command must be a number, not 'two'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

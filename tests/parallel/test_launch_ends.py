@@ -114,6 +114,13 @@ def test_signals_are_passed_on(tmp_path, number):
     assert sorted(path.name for path in tmp_path.glob("heard.*")) == ["heard.0", "heard.1", "heard.2"]
 
 
+def test_what_nohup_ignores_stays_ignored(tmp_path):
+    script = "import os, signal; os.kill(os.getppid(), signal.SIGHUP); print('still there')"
+    command = ["nohup", *command_line(script, "--ranks", 1)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stdout) == (0, "[rank 0] still there\n"), result.stderr
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path):
     launch = Launch(tmp_path, DEAF, "--grace_seconds", "25")
     launch.launcher.send_signal(signal.SIGINT)
@@ -144,10 +151,9 @@ def test_what_ranks_leave_running_ends_with_them(tmp_path):
 
 
 def test_a_terminal_that_goes_away_ends_all(tmp_path):
-    launch = Launch(tmp_path, "print('more\\n' * 100)")
+    launch = Launch(tmp_path)
     launch.launcher.stdout.close()
-    script = tmp_path / "output" / "log" / "rank_0" / "mindgen.log"
-    with script.open("a") as log:
-        log.write("more\n")
     launch.launcher.stdout = None
+    with (tmp_path / "output" / "log" / "rank_0" / "mindgen.log").open("a") as log:
+        log.write("more\n")
     assert launch.end(10)[0] == 1
