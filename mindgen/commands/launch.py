@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device_target", choices=DEVICE_TARGETS, default="auto")
     add("--log_dir", type=Path, default=Path("output", "log"), metavar="DIR", help="default: output/log")
     add("--grace_seconds", type=float, default=10.0, metavar="S", help="from telling ranks to end to killing them")
-    add("--scheduler", action="store_true", help="start what MindSpore's own collectives need, and mindgen's do not")
     add("--server_ip", metavar="IP", help="which server of the rank table this machine is")
     add("--nnodes", type=int, default=1, metavar="N", help="how many machines, where there is no rank table")
     add("--node_rank", type=int, default=0, metavar="N", help="which of them this is")
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         num_ranks=_num_ranks(arguments, devices),
         rank_table=arguments.rank_table,
         devices=devices,
-        data_parallel=arguments.data_parallel or _data_parallel_of(command),
+        data_parallel=_data_parallel_of(command) if arguments.data_parallel is None else arguments.data_parallel,
         device_target=arguments.device_target,
         server_id=arguments.server_ip,
         num_nodes=arguments.nnodes,
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         master_address=arguments.master_addr,
         master_port=arguments.master_port,
     )
-    launch(command, options, Supervision(arguments.log_dir, arguments.grace_seconds, arguments.scheduler))
+    launch(command, options, Supervision(arguments.log_dir, arguments.grace_seconds))
     return 0
 
 

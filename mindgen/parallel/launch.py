@@ -4,9 +4,11 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +33,10 @@ class Supervision:
     Attributes:
         log_folder: gets rank_N/mindgen.log.
         grace_seconds: from telling ranks to end to killing them.
-        with_scheduler: start MindSpore's scheduler on a CPU too, for its own collectives; mindgen's need none there.
     """
 
     log_folder: Path
     grace_seconds: float = 10.0
-    with_scheduler: bool = False
 
 
 def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervision) -> None:
@@ -48,20 +48,15 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
         UsageError, RankTableError: nothing was started, because of what does not fit.
         LaunchError: a rank failed, or a signal came; its last lines are on standard error, its exit code in the error.
     """
-    folder = _rendezvous_folder()
-    try:
+    with _rendezvous() as folder, ExitStack() as sockets:
         plan = plan_launch(options, folder)
         tasks = _rank_tasks(command, plan, supervision.log_folder)
-        if supervision.with_scheduler or not plan.is_cpu:
-            tasks += _scheduler_tasks(command, plan, supervision.log_folder)
-        shown = _Shown(tasks[0])
-        try:
+        for cluster in plan.clusters:
+            demand = sockets.enter_context(_listening(cluster))
+            tasks.append(_scheduler_task(command, cluster, demand, supervision.log_folder))
+        with _Shown(tasks[0]) as shown:
             outcome = run_tasks(tasks, folder, supervision.grace_seconds, shown)
-        finally:
-            shown.end()
-        _report(outcome)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    _report(outcome)
 
 
 def find_command(words: Sequence[str], script_folders: Sequence[Path]) -> list[str]:
@@ -105,15 +100,32 @@ class _Shown:
             self._tail = LogTail(self._task.log, f"[{self._task.name}] ", sys.stdout)
         self._tail.show()
 
-    def end(self) -> None:
+    def __enter__(self) -> "_Shown":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._tail is not None:
             self._tail.show(is_last=True)
 
 
-def _rendezvous_folder() -> Path:
-    """A new folder for this user alone; where there is shared memory, files in it are of that."""
+@contextmanager
+def _rendezvous() -> Iterator[Path]:
+    """A new folder for this user alone, removed at the end; where there is shared memory, files in it are of that."""
     is_usable = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
-    return Path(tempfile.mkdtemp(prefix="mindgen-", dir=_SHARED_MEMORY if is_usable else None))
+    folder = Path(tempfile.mkdtemp(prefix="mindgen-", dir=_SHARED_MEMORY if is_usable else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listening(cluster: Cluster) -> socket.socket:
+    """Waits for the first node of a cluster: only ranks that use MindSpore's own collectives need its scheduler."""
+    try:
+        return socket.create_server((cluster.host, cluster.port))
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise LaunchError(f"cannot listen on {cluster.host}:{cluster.port}: {reason}") from error
 
 
 def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> list[Task]:
@@ -124,16 +136,10 @@ def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> l
     ]
 
 
-def _scheduler_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> list[Task]:
+def _scheduler_task(command: Sequence[str], cluster: Cluster, demand: socket.socket, log_folder: Path) -> Task:
     python = command[0] if Path(command[0]).name.startswith("python") else sys.executable
-    return [
-        _task(
-            f"scheduler {index}", [python, *_SCHEDULER], cluster.as_environment("MS_SCHED", 0), log_folder,
-            is_service=True,
-        )
-        for index, (cluster, is_here) in enumerate(plan.clusters)
-        if is_here
-    ]  # fmt: skip
+    variables = cluster.as_environment("MS_SCHED", 0)
+    return _task(f"scheduler {cluster.port}", [python, *_SCHEDULER], variables, log_folder, demand=demand)
 
 
 def _task(
@@ -142,10 +148,10 @@ def _task(
     variables: dict[str, str],
     log_folder: Path,
     cores: frozenset[int] | None = None,
-    is_service: bool = False,
+    demand: socket.socket | None = None,
 ) -> Task:
     log = log_folder / name.replace(" ", "_") / _LOG_NAME
-    return Task(name, command, for_child(variables, _DEFAULTS), log, cores, is_service)
+    return Task(name, command, for_child(variables, _DEFAULTS), log, cores, demand)
 
 
 def _variables(rank: LaunchedRank, cluster: Cluster | None) -> dict[str, str]:
@@ -172,7 +178,8 @@ def _report(outcome: Outcome) -> None:
         print(f"[{task.name}] {line}", file=sys.stderr)
     if outcome.code > 0:
         raise LaunchError(f"{task.name} ended with exit code {outcome.code} (log: {task.log})", outcome.code)
-    name = signal.Signals(-outcome.code).name
+    known = {int(number): number.name for number in signal.Signals}
+    name = known.get(-outcome.code, f"signal {-outcome.code}")
     hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
     raise LaunchError(f"{task.name} was ended by {name}{hint} (log: {task.log})", 128 - outcome.code)
 

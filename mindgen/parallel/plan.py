@@ -47,11 +47,11 @@ class LaunchPlan:
     """The ranks of this machine; cluster is None for those that meet through a rank table.
 
     Attributes:
-        clusters: of every replica, with whether its scheduler is this machine's to start.
+        clusters: those whose scheduler is this machine's to start.
     """
 
     ranks: list[tuple[LaunchedRank, Cluster | None]]
-    clusters: list[tuple[Cluster, bool]]
+    clusters: list[Cluster]
     is_cpu: bool
 
 
@@ -61,7 +61,6 @@ class _Members:
 
     device_ids: list[int]
     here: list[int]
-    is_first_machine: bool
     table: RankTable | None
 
 
@@ -82,7 +81,7 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     if is_cpu and len({rank // world_size for rank in members.here}) * world_size != len(members.here):
         raise UsageError("on a CPU all ranks of a replica must be on one machine: raise data_parallel")
     paths = _replica_folders(options, members.table, folder)
-    clusters = _clusters(options, members, world_size, is_cpu)
+    clusters = _clusters(options, world_size, is_cpu)
     uses_cluster = is_cpu or members.table is None
     ranks = []
     for rank in members.here:
@@ -90,8 +89,12 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
         launched = LaunchedRank(
             rank % world_size, world_size, members.device_ids[rank], replica, options.data_parallel, *paths[replica]
         )
-        ranks.append((launched, clusters[replica][0] if uses_cluster else None))
-    return LaunchPlan(ranks, clusters if uses_cluster else [], is_cpu)
+        ranks.append((launched, clusters[replica] if uses_cluster else None))
+    if is_cpu:
+        clusters = [clusters[replica] for replica in sorted({rank.replica for rank, _ in ranks})]
+    elif not uses_cluster or 0 not in members.here:  # the first machine has the schedulers
+        clusters = []
+    return LaunchPlan(ranks, clusters, is_cpu)
 
 
 def own_server(table: RankTable, path: Path, server_id: str | None) -> Server:
@@ -128,7 +131,7 @@ def _from_devices(options: LaunchOptions) -> _Members:
     if len(devices) != local:
         raise UsageError(f"{_range_text(devices)}, and {local} ranks are to start on this machine")
     first = options.node_rank * local
-    return _Members([*devices] * options.num_nodes, [*range(first, first + local)], first == 0, None)
+    return _Members([*devices] * options.num_nodes, [*range(first, first + local)], None)
 
 
 def _from_table(options: LaunchOptions, path: Path) -> _Members:
@@ -151,7 +154,7 @@ def _from_table(options: LaunchOptions, path: Path) -> _Members:
         raise RankTableError(f"rank table {path} has {table.num_ranks} ranks, and {options.num_ranks} are to start")
     by_rank = sorted((each for server in table.servers for each in server.devices), key=lambda each: each.rank_id)
     here = sorted(device.rank_id for device in server.devices)
-    return _Members([device.device_id for device in by_rank], here, 0 in here, table)
+    return _Members([device.device_id for device in by_rank], here, table)
 
 
 def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Path) -> list[tuple[Path, Path | None]]:
@@ -169,21 +172,13 @@ def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Pa
     return list(zip(folders, paths, strict=True))
 
 
-def _clusters(options: LaunchOptions, members: _Members, world_size: int, is_cpu: bool) -> list[tuple[Cluster, bool]]:
-    """MindSpore's clusters, one for each replica, with whether this machine has to start the scheduler.
-
-    On a CPU a replica is on one machine, which is where its scheduler is too.
-    """
-    replicas = range(options.data_parallel)
-    ports = [options.master_port + replica for replica in replicas]
+def _clusters(options: LaunchOptions, world_size: int, is_cpu: bool) -> list[Cluster]:
+    """MindSpore's clusters, one for each replica; on a CPU a replica is on one machine, and so is its scheduler."""
+    ports = [options.master_port + replica for replica in range(options.data_parallel)]
     if not options.master_port:
         ports = free_ports(options.data_parallel)
-    here = {rank // world_size for rank in members.here}
     host = LOOPBACK if is_cpu else options.master_address
-    return [
-        (Cluster(world_size, host, ports[replica]), replica in here if is_cpu else members.is_first_machine)
-        for replica in replicas
-    ]
+    return [Cluster(world_size, host, port) for port in ports]
 
 
 def _range_text(devices: range) -> str:

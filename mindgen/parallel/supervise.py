@@ -1,13 +1,15 @@
 """Processes that live and die together: each in a session of its own, none left behind however this one ends."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.environment import noted_signals
@@ -26,7 +28,8 @@ class Task:
     Attributes:
         environment: all of it.
         cores: where it may run; None for anywhere.
-        is_service: ended when all others have ended well.
+        demand: makes it a service: closed, and the service started in its place, when somebody connects to it; ended
+            when all others have ended well.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Task:
     environment: Mapping[str, str]
     log: Path
     cores: frozenset[int] | None = None
-    is_service: bool = False
+    demand: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Outcome:
 class _Running:
     task: Task
     process: "subprocess.Popen[bytes]"
-    code: int | None = field(default=None)
+    code: int | None = None
 
 
 def run_tasks(tasks: Sequence[Task], folder: Path, grace_seconds: float, at_work: Callable[[], None]) -> Outcome:
@@ -70,13 +73,20 @@ def run_tasks(tasks: Sequence[Task], folder: Path, grace_seconds: float, at_work
         LaunchError: a process cannot be started, or its log not be written.
     """
     started: list[_Running] = []
+    services = {task.demand: task for task in tasks if task.demand}
     with noted_signals(_SIGNALS) as signals, _guarded(folder) as announce:
+
+        def work() -> None:
+            for demand in select.select(list(services), [], [], 0)[0]:
+                demand.close()
+                started.append(_start(services.pop(demand), announce))
+            at_work()
+
         try:
             for task in tasks:
-                started.append(_start(task, announce))
-                if signals:
-                    break
-            outcome = _watch(started, signals, at_work)
+                if not task.demand:
+                    started.append(_start(task, announce))
+            outcome = _watch(started, signals, work)
             told = outcome.received or (signal.SIGTERM if outcome.failed else None)
             if told:
                 _tell(started, told)
@@ -132,7 +142,7 @@ def _watch(started: Sequence[_Running], signals: Sequence[int], at_work: Callabl
         for running in sorted(ended, key=lambda running: (running.code or 0) >= 0):
             if running.code:
                 return Outcome(running.task, running.code)
-        if all(running.code == 0 for running in started if not running.task.is_service):
+        if all(running.code == 0 for running in started if not running.task.demand):
             return Outcome()
         time.sleep(_POLL_SECONDS)
 

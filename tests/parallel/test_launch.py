@@ -2,6 +2,7 @@
 
 import ast
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,44 @@ def test_the_command_says_how_many_replicas(tmp_path, monkeypatch, capfd):
     assert "--data_parallel of the command must be a number, not 'two'" in capfd.readouterr().err
 
 
+MEET = """
+import numpy as np
+import mindspore
+from mindspore import Tensor, nn, ops
+
+mindspore.set_device("CPU")
+mindspore.communication.init()
+
+class Sum(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.all_reduce = ops.AllReduce()
+
+    def construct(self, x):
+        return self.all_reduce(x)
+
+rank = mindspore.communication.get_rank()
+print("sum", rank, int(Sum()(Tensor(np.full(1, rank + 1, np.float32)))[0]))
+"""
+
+
+@pytest.mark.slow
+def test_mindspore_finds_its_scheduler(tmp_path):
+    """Its collectives on the CPU, which need one; it starts when the first rank looks for it."""
+    result = launch(tmp_path, MEET, "--ranks", 2)
+    assert result.returncode == 0, result.stderr
+    assert "[rank 0] sum 0 3\n" in result.stdout
+    assert ["sum 1 3" in log for log in logs(tmp_path)] == [False, True]
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = launch(tmp_path, "", "--ranks", 2, "--master_port", port)
+    assert result.returncode == 1
+    assert result.stderr == f"mindgen: error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -91,6 +130,7 @@ def test_the_command_says_how_many_replicas(tmp_path, monkeypatch, capfd):
         (["--ranks", "2"], 2, "there is no command to launch: put it after --"),
         (["--", "python"], 2, "say how many ranks to start"),
         (["--ranks", "0", "--", "python"], 2, "must be at least 1"),
+        (["--ranks", "2", "--data_parallel", "0", "--", "python"], 2, "must be at least 1"),
         (["--ranks", "2", "--rank_table", "none.json", "--", "python"], 1, "cannot read none.json"),
         (["--ranks", "2", "--devices", "0-2", "--", "python"], 2, "expected a device range like [0,8)"),
         (["--ranks", "2", "--devices", "[0,3]", "--", "python"], 2, "has 3 devices, and 2 ranks are to start"),

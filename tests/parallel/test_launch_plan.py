@@ -35,7 +35,7 @@ def test_without_a_table_ranks_have_devices_in_order(tmp_path):
     assert [(rank.rank, rank.world_size, rank.device_id) for rank, _ in made.ranks] == [(0, 3, 4), (1, 3, 5), (2, 3, 6)]
     assert {rank.rendezvous for rank, _ in made.ranks} == {tmp_path / "rendezvous" / "0"}
     assert (tmp_path / "rendezvous" / "0").stat().st_mode & 0o777 == 0o700
-    assert {cluster for _, cluster in made.ranks} == {made.clusters[0][0]}
+    assert {cluster for _, cluster in made.ranks} == {*made.clusters}
 
 
 def test_replicas_have_tables_folders_and_clusters_of_their_own(tmp_path):
@@ -72,7 +72,7 @@ def test_on_ascend_a_table_needs_no_cluster(tmp_path):
 def test_this_server_is_found_by_its_address(tmp_path):
     made = plan(tmp_path, 4, rank_table=write(tmp_path, TWO_SERVERS), data_parallel=2)
     assert [rank.global_rank for rank, _ in made.ranks] == [0, 1]
-    assert made.clusters[0][0].host == "127.0.0.1" and made.clusters[0][1]
+    assert [cluster.host for cluster in made.clusters] == ["127.0.0.1"]
 
 
 def test_several_machines_without_a_table(tmp_path):
@@ -80,7 +80,7 @@ def test_several_machines_without_a_table(tmp_path):
         tmp_path, 4, device_target="Ascend", num_nodes=2, node_rank=1, master_address="10.1.1.1", master_port=8118
     )
     assert [(rank.rank, rank.device_id) for rank, _ in made.ranks] == [(2, 0), (3, 1)]
-    cluster, is_here = made.clusters[0]
+    cluster = made.ranks[0][1]
     assert cluster.as_environment("MS_WORKER", 3) == {
         "MS_ROLE": "MS_WORKER",
         "MS_WORKER_NUM": "4",
@@ -88,7 +88,7 @@ def test_several_machines_without_a_table(tmp_path):
         "MS_SCHED_PORT": "8118",
         "MS_NODE_ID": "3",
     }
-    assert not is_here
+    assert made.clusters == []
 
 
 @pytest.mark.parametrize(
