@@ -31,11 +31,6 @@ def write_table(folder: Path, num_devices: int) -> str:
     return "hccl.json"
 
 
-def shared_folders() -> set[Path]:
-    """What launches have left where ranks meet."""
-    return set(Path("/dev/shm").glob("mindgen-*"))
-
-
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

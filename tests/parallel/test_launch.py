@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launches import ROOT, launch, shared_folders, write_table
+from launches import ROOT, launch, write_table
 
 from mindgen.cli import main
 
@@ -38,7 +38,6 @@ def test_ranks_see_their_environment(tmp_path, monkeypatch, capfd):
         expected = [str(rank), "2", str(rank), str(tmp_path / table), "An increasing sequence: one,"]
         assert ast.literal_eval(log) == [*expected, "MS_WORKER", str(rank), "2", "--ranks", "9"]
     assert capfd.readouterr().out == f"[rank 0] {logs(tmp_path)[0]}"
-    assert shared_folders() == set()
 
 
 def test_ranks_share_a_folder_that_is_theirs_alone(tmp_path):
@@ -142,6 +141,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 )
 def test_mistakes_are_one_line_and_start_nothing(tmp_path, monkeypatch, capfd, arguments, code, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mindgen.parallel.launch._SHARED_MEMORY", tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "no_program").write_bytes(b"\x7fELF")
     (tmp_path / "no_program").chmod(0o755)
@@ -149,7 +149,7 @@ def test_mistakes_are_one_line_and_start_nothing(tmp_path, monkeypatch, capfd, a
     out, err = capfd.readouterr()
     assert out == "" and message in err
     assert err.startswith("mindgen: error: ") and err.count("\n") == 1
-    assert shared_folders() == set()
+    assert list(tmp_path.glob("mindgen-*")) == []
 
 
 def test_what_a_failing_rank_said_is_told(tmp_path):

@@ -4,20 +4,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launches import command_line, is_running, shared_folders, wait_until
+from launches import command_line, is_running, wait_until
 
-# Writes its number and those of its children: one in its group, and one that has left it for a session of its own.
+# Writes where it meets others, its number and those of its children: one in its group, one in a session of its own.
 RANK = """
 import os, signal, subprocess, sys, time
 rank = os.environ["RANK_ID"]
 exec(os.environ.get("FIRST", ""))
 children = [subprocess.Popen(["sleep", "1000"], start_new_session=own) for own in (False, True)]
 with open("started." + rank, "w") as file:
-    file.write(" ".join(map(str, [os.getpid(), *(child.pid for child in children)])))
+    file.write(" ".join(map(str, [os.environ["MINDGEN_RENDEZVOUS"], os.getpid(), *(child.pid for child in children)])))
 os.rename("started." + rank, "pids." + rank)
 print("working on it")
 time.sleep(1000)
@@ -35,7 +34,9 @@ class Launch:
         )  # fmt: skip
         files = [folder / f"pids.{rank}" for rank in range(3)]
         wait_until(lambda: all(file.exists() for file in files))
-        self.pids = [[int(word) for word in file.read_text().split()] for file in files]
+        self.pids = [[int(word) for word in file.read_text().split()[1:]] for file in files]
+        self.folder = Path(files[0].read_text().split()[0]).parent
+        assert self.folder.is_dir()
 
     def end(self, seconds: float) -> tuple[int, str]:
         """Its exit code and what it said; nothing is left."""
@@ -43,14 +44,8 @@ class Launch:
         _, said = self.launcher.communicate(timeout=30)
         assert time.monotonic() - started < seconds
         assert not any(is_running(pid) for pids in self.pids for pid in pids)
+        assert not self.folder.exists()
         return self.launcher.returncode, said
-
-
-@pytest.fixture(autouse=True)
-def leaves_no_folder() -> Iterator[None]:
-    before = shared_folders()
-    yield
-    assert shared_folders() == before
 
 
 def test_a_killed_rank_ends_all(tmp_path):
@@ -136,7 +131,7 @@ def test_a_killed_launcher_leaves_nothing(tmp_path, first):
     launch.launcher.kill()
     launch.launcher.wait()
     wait_until(lambda: not any(is_running(pid) for pids in launch.pids for pid in pids), 5)
-    wait_until(lambda: not shared_folders(), 5)
+    wait_until(lambda: not launch.folder.exists(), 5)
     launch.launcher.communicate()
 
 
@@ -146,7 +141,7 @@ def test_what_ranks_leave_running_ends_with_them(tmp_path):
         command_line(script, "--ranks", 2), cwd=tmp_path, capture_output=True, text=True, timeout=20
     )
     assert result.returncode == 0, result.stderr
-    pids = [int(word) for rank in range(2) for word in (tmp_path / f"pids.{rank}").read_text().split()]
+    pids = [int(word) for rank in range(2) for word in (tmp_path / f"pids.{rank}").read_text().split()[1:]]
     assert len(pids) == 6 and not any(is_running(pid) for pid in pids)
 
 
