@@ -129,10 +129,12 @@ def _listening(cluster: Cluster) -> socket.socket:
 
 
 def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> list[Task]:
-    cores = _shares_of_cores(len(plan.ranks)) if plan.is_cpu else [None] * len(plan.ranks)
+    replicas = sorted({rank.replica for rank, _ in plan.ranks})
+    shares = _shares_of_cores(len(replicas)) if plan.is_cpu else [None] * len(replicas)
+    cores = dict(zip(replicas, shares, strict=True))
     return [
-        _task(f"rank {rank.global_rank}", command, _variables(rank, cluster), log_folder, share)
-        for (rank, cluster), share in zip(plan.ranks, cores, strict=True)
+        _task(f"rank {rank.global_rank}", command, _variables(rank, cluster), log_folder, cores[rank.replica])
+        for rank, cluster in plan.ranks
     ]
 
 
@@ -159,13 +161,13 @@ def _variables(rank: LaunchedRank, cluster: Cluster | None) -> dict[str, str]:
     return told if cluster is None else told | cluster.as_environment("MS_WORKER", rank.rank)
 
 
-def _shares_of_cores(num_ranks: int) -> list[frozenset[int] | None]:
-    """As many cores for each rank, of those that this process may use; None where there are not enough."""
+def _shares_of_cores(num_replicas: int) -> list[frozenset[int] | None]:
+    """Cores for each replica, whose ranks share them out, of those that this process may use; None for any of them."""
     cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // num_ranks
-    if share == 0 or num_ranks == 1:
-        return [None] * num_ranks
-    return [frozenset(cores[first : first + share]) for first in range(0, num_ranks * share, share)]
+    share = len(cores) // num_replicas
+    if share == 0 or num_replicas == 1:
+        return [None] * num_replicas
+    return [frozenset(cores[first : first + share]) for first in range(0, num_replicas * share, share)]
 
 
 def _report(outcome: Outcome) -> None:
