@@ -28,30 +28,29 @@ struct Cache {
   void read_task(int64_t task) const {
     constexpr int64_t task_blocks = kTaskKeys / kBlockSize, step_blocks = kStepKeys / kBlockSize;
     const int64_t first = task * task_blocks, end = smaller(first + task_blocks, num_blocks);
-    Line sums[2] = {};
     for (int64_t step = first; step < end; step += step_blocks) {
       for (int64_t stream = 0; stream < 2 * num_heads; stream++) {
         const bool is_last = stream + 1 == 2 * num_heads;
         for (int64_t block = step; block < smaller(step + step_blocks, end); block++) {
           const int64_t next = is_last && block + step_blocks < end ? block + step_blocks : block;
-          read_head(at(stream, block), at(is_last ? 0 : stream + 1, next), sums);
+          read_head(at(stream, block), at(is_last ? 0 : stream + 1, next));
         }
       }
     }
-    sums[0] ^= sums[1];
-    __asm__ volatile("" : : "m"(sums[0]));  // has the compiler believe that the sum is used
   }
 
  private:
   static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
   // A head's part of a block.
-  void read_head(const char* from, const char* ahead, Line* sums) const {
+  void read_head(const char* from, const char* ahead) const {
+    Line sum = {};
     const int64_t step = num_heads * kHeadBytes;
     for (int64_t key = 0; key < kBlockSize; key++, from += step, ahead += step) {
       for (int64_t i = 0; i < kHeadBytes; i += sizeof(Line)) {
         __builtin_prefetch(ahead + i);
-        sums[i / sizeof(Line) % 2] ^= *(const Line*)(from + i);
+        sum ^= *(const Line*)(from + i);
+        __asm__ volatile("" : "+v"(sum) : : "memory");  // keeps the compiler from fetching first, and all at once
       }
     }
   }
