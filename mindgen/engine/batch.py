@@ -1,11 +1,14 @@
 """What the network is given in one step."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.slot_layout import SlotLayout
+
+_MOST_UNEVEN = 1.5  # the largest part of a batch, of an even share
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,38 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
         q_seq_ends=q_seq_ends,
         output_rows=_output_rows(entries, q_seq_ends),
         segment_ends=_segment_ends(slots, q_seq_lens, layout) if has_adapters else [],
+    )
+
+
+def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
+    """The batch cut between its sequences into parts of about the same number of tokens, or whole if it cannot be."""
+    num_tokens = len(batch.input_ids)
+    shares = num_tokens * np.arange(1, num_parts) // num_parts
+    sequences = [0, *(np.searchsorted(batch.q_seq_ends, shares) + 1).tolist(), len(batch.entries)]
+    tokens = [0, *batch.q_seq_ends[np.array(sequences[1:]) - 1].tolist()]
+    sizes = [end - start for start, end in pairwise(tokens)]
+    if min(sizes) == 0 or max(sizes) * num_parts > _MOST_UNEVEN * num_tokens:
+        return [batch]
+    rows = np.searchsorted(batch.output_rows, tokens).tolist()
+    return [
+        _part(batch, slice(*sequences[i : i + 2]), slice(*tokens[i : i + 2]), slice(*rows[i : i + 2]))
+        for i in range(num_parts)
+    ]
+
+
+def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:
+    first, count = tokens.start, tokens.stop - tokens.start
+    return Batch(
+        entries=batch.entries[sequences],
+        input_ids=batch.input_ids[tokens],
+        positions=batch.positions[tokens],
+        slot_mapping=batch.slot_mapping[tokens],
+        block_tables=batch.block_tables[sequences],
+        context_lens=batch.context_lens[sequences],
+        q_seq_lens=batch.q_seq_lens[sequences],
+        q_seq_ends=batch.q_seq_ends[sequences] - first,
+        output_rows=batch.output_rows[rows] - first,
+        segment_ends=[np.minimum(np.maximum(ends - first, 0), count) for ends in batch.segment_ends],
     )
 
 

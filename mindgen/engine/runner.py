@@ -8,7 +8,7 @@ import numpy as np
 
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
-from mindgen.engine.batch import Batch
+from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import KernelError
@@ -19,6 +19,10 @@ from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
 from mindgen.slot_layout import SlotLayout
+
+# Weights that stay in the cache which all cores share, so that each thread may read all of them.
+_CACHED_BYTES = 16 << 20
+_FEWEST_TOKENS = 4  # for a thread of its own
 
 # Of each linear the blocks of each level.
 PackedAdapter: TypeAlias = list[list[LoraBlock | None]]
@@ -57,7 +61,9 @@ class Runner:
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
         self._network = build_network(config, cache, num_positions, dtype)
-        self._network.load(WeightSource(map_weights(folder), dtype))
+        weights = map_weights(folder)
+        self._weight_bytes = sum(tensor.data.nbytes for tensor in weights.values())
+        self._network.load(WeightSource(weights, dtype))
         self._network.set_train(False)
         self._graphs: dict[bool, CompiledStep] = {}
 
@@ -98,21 +104,30 @@ class Runner:
             KernelError: a CPU op refused what the graph gave it.
         """
         graph = self._graph(len(batch.segment_ends))
-        tables = batch.block_tables
-        if not self._dynamic:  # one shape for all decoding steps
-            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
-        arrays = [
-            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
-            batch.q_seq_ends, batch.output_rows,
-        ]  # fmt: skip
-        arrays += batch.segment_ends
+        num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
+        parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
         self._kernels.clear_last_error()
         try:
-            return graph(arrays)
+            return graph([self._inputs(part) for part in parts])
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
+
+    def _num_parts(self, num_tokens: int) -> int:
+        """A small network costs its threads less when each computes whole rows than when they share each product."""
+        if self._weight_bytes > _CACHED_BYTES:
+            return 1
+        return max(1, min(self._kernels.num_threads, num_tokens // _FEWEST_TOKENS))
+
+    def _inputs(self, batch: Batch) -> list[np.ndarray]:
+        tables = batch.block_tables
+        if not self._dynamic:  # one shape for all decoding steps
+            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
+        return [
+            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
+            batch.q_seq_ends, batch.output_rows, *batch.segment_ends,
+        ]  # fmt: skip
 
     def _graph(self, num_levels: int) -> CompiledStep:
         with_adapters = num_levels > 0
