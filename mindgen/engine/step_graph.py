@@ -1,5 +1,6 @@
 """The network compiled for one kind of step, and called with numpy arrays."""
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -104,9 +105,9 @@ class _DirectCall:
             self._shapes = np.repeat(self._shapes[:1], len(parts), axis=0)
         for part, arrays in enumerate(parts):
             assert [array.dtype for array in arrays] == self._dtypes, "the graph is compiled for its first dtypes"
-            self._data[part, : len(arrays)] = [array.ctypes.data for array in arrays]
+            self._data[part, : len(arrays)] = [_address(array) for array in arrays]
             self._shapes[part, : len(arrays), :2] = [(*array.shape, 0)[:2] for array in arrays]
-        tables = self._data.ctypes.data, self._shapes.ctypes.data
+        tables = _address(self._data), _address(self._shapes)
         self._kernels.run_graph(self._graph, *tables, self._num_inputs, len(parts), self._allocate)
         return self._logits
 
@@ -118,3 +119,8 @@ class _DirectCall:
             self._memory = np.empty(count, np.float32)
         self._logits = self._memory[:count].reshape(shape)
         return self._memory.ctypes.data
+
+
+def _address(array: np.ndarray) -> int:
+    """As array.ctypes.data, in a third of the time."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0
