@@ -116,7 +116,7 @@ class Runner:
 
     def _num_parts(self, num_tokens: int) -> int:
         """A small network costs its threads less when each computes whole rows than when they share each product."""
-        if self._weight_bytes > _CACHED_BYTES:
+        if self._weight_bytes > _CACHED_BYTES or self._executor != "mindgen":
             return 1
         return max(1, min(self._kernels.num_threads, num_tokens // _FEWEST_TOKENS))
 

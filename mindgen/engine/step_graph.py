@@ -123,4 +123,4 @@ class _DirectCall:
 
 def _address(array: np.ndarray) -> int:
     """As array.ctypes.data, in a third of the time."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0
