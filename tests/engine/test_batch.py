@@ -67,7 +67,7 @@ def test_parts_of_a_batch_are_batches_of_their_own():
                     np.testing.assert_array_equal(ends, expected)
             else:
                 assert not any(ends.any() for ends in part.segment_ends)
-        assert sum((part.entries for part in parts), []) == whole.entries
+        assert [entry for part in parts for entry in part.entries] == whole.entries
 
 
 def _last_rows(batch):
