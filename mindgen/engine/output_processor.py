@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, RequestError
-from mindgen.guided import num_mask_words
+from mindgen.guided import GuidedMatcher, num_mask_words
 from mindgen.outputs import Logprob, TokenLogprobs
 
 
@@ -52,7 +53,7 @@ class OutputProcessor:
             sequence.num_computed_tokens += entry.num_tokens - len(entry.draft_token_ids)
             if sequence.request.prompt_logprobs is not None and entry.num_logits > 0:
                 self._score_prompt(entry, logits[end - entry.num_logits : end])
-            if sequence.num_uncomputed_tokens > 0 or entry.num_logits == 0:
+            if len(sequence.token_ids) > sequence.num_computed_tokens or entry.num_logits == 0:
                 continue  # a chunk of a prompt
             try:
                 self._ask(entry, end, asked)
@@ -100,9 +101,12 @@ class OutputProcessor:
                 self._scheduler.fork(sequence, child)
             together = [each for each in together if each.block_table]
         for each in together:
-            _fill_mask(each)
+            if each.matcher is not None:
+                _fill_mask(each, each.matcher)
             asked.sequences.append((each, draft))
-            asked.sampling_rows += [each.sampling_row, *each.sampling_row.ahead(draft)]
+            asked.sampling_rows.append(each.sampling_row)
+            if draft:
+                asked.sampling_rows += each.sampling_row.ahead(draft)
             asked.logits_rows += range(end - 1 - len(draft), end)
 
     def _sample(self, asked: _Asked, logits: np.ndarray) -> None:
@@ -113,16 +117,17 @@ class OutputProcessor:
         sampled = iter(self._sampler.sample(logits, asked.sampling_rows))
         now = time.perf_counter()
         for sequence, draft in asked.sequences:
-            tokens = [next(sampled) for _ in range(1 + len(draft))]
+            tokens = list(islice(sampled, 1 + len(draft)))
             if sequence.finish_reason is not None:  # another output of its request has just failed
                 continue
             if sequence.request.metrics.first_token_time is None:
                 sequence.request.metrics.first_token_time = now
-            for token, guessed in zip(tokens, [*draft, None], strict=True):
-                self._append(sequence, token)
-                if sequence.finish_reason is not None or token.token_id != guessed:
+            self._append(sequence, tokens[0])
+            for before, token, guessed in zip(tokens, tokens[1:], draft, strict=False):
+                if sequence.finish_reason is not None or before.token_id != guessed:
                     break
                 sequence.num_computed_tokens += 1  # the guess was right, and the cache has it
+                self._append(sequence, token)
 
     def _append(self, sequence: Sequence, token: SampledToken) -> None:
         """Takes a token, and ends the sequence if it is done."""
@@ -198,13 +203,11 @@ def _grown(beam: Sequence, token_id: int, index: int) -> Sequence:
     return Sequence(beam.request, index, [*beam.token_ids, token_id], row)
 
 
-def _fill_mask(sequence: Sequence) -> None:
-    """Has the sequence's grammar, if any, say what may come next."""
-    if sequence.matcher is None:
-        return
+def _fill_mask(sequence: Sequence, matcher: GuidedMatcher) -> None:
+    """Has the sequence's grammar say what may come next."""
     if sequence.mask is None:
         sequence.mask = np.zeros(num_mask_words(sequence.sampling_row.vocab_size), np.uint32)
-    sequence.matcher.fill_mask(sequence.mask)
+    matcher.fill_mask(sequence.mask)
     sequence.sampling_row.token_mask = sequence.mask
 
 

@@ -10,7 +10,7 @@ from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
-from mindgen.engine.batch import Batch
+from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import KernelError
@@ -21,6 +21,10 @@ from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
 from mindgen.slot_layout import SlotLayout
+
+# Weights that stay in the cache which all cores share, so that each thread may read all of them.
+_CACHED_BYTES = 16 << 20
+_FEWEST_TOKENS = 4  # for a thread of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Runner:
         self._max_blocks = cache.num_blocks
         self._network = build_network(config, cache, num_positions, dtype)
         tensors = map_weights(folder)
+        self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
         self._network.load(WeightSource(tensors, dtype))
         self._network.set_train(False)
         self.base_model = BaseModel(folder, tensors, dtype, config.tie_word_embeddings)
@@ -124,17 +129,11 @@ class Runner:
         """
         inputs = self._adapter_inputs(batch)
         graph = self._graph(inputs)
-        tables = batch.block_tables
-        if not self._dynamic:  # one shape for all decoding steps
-            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
-        arrays = [
-            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
-            batch.q_seq_ends, batch.output_rows,
-        ]  # fmt: skip
-        arrays += adapter_arrays(batch, self._layout, inputs, self._network.config.vocab_size)
+        num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
+        parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
         self._kernels.clear_last_error()
         try:
-            return graph(arrays)
+            return graph([self._arrays(part, inputs) for part in parts])
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
@@ -147,6 +146,22 @@ class Runner:
             return AdapterInputs(num_levels)
         table_levels, head_levels = (num_levels if table.has_lora else 0 for table in self._network.tables())
         return AdapterInputs(num_levels, True, table_levels, head_levels)
+
+    def _num_parts(self, num_tokens: int) -> int:
+        """A small network costs its threads less when each computes whole rows than when they share each product."""
+        if self._weight_bytes > _CACHED_BYTES or self._executor != "mindgen":
+            return 1
+        return max(1, min(self._kernels.num_threads, num_tokens // _FEWEST_TOKENS))
+
+    def _arrays(self, batch: Batch, inputs: AdapterInputs) -> list[np.ndarray]:
+        tables = batch.block_tables
+        if not self._dynamic:  # one shape for all decoding steps
+            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
+        return [
+            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
+            batch.q_seq_ends, batch.output_rows,
+            *adapter_arrays(batch, self._layout, inputs, self._network.config.vocab_size),
+        ]  # fmt: skip
 
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:
         if inputs not in self._graphs:

@@ -3,7 +3,7 @@
 from bisect import insort
 from collections.abc import Callable, Iterator
 
-from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.block_manager import BlockCopy, BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence
 from mindgen.engine.sequence import Request, Sequence
@@ -47,7 +47,7 @@ class Scheduler:
         self._num_swapped = 0
         self._num_added = 0
         self._waiting: list[tuple[int, int, int, Sequence]] = []  # sorted
-        self._running: list[Sequence] = []
+        self._running: list[Sequence] = []  # sorted
 
     def add(self, request: Request) -> None:
         """Queues a request by its first sequence.
@@ -90,7 +90,7 @@ class Scheduler:
         if parent.block_table and len(self._running) < self._config.max_num_seqs:
             self._blocks.fork(parent, child)
             self._pin(child.request)
-            self._running.append(child)
+            insort(self._running, child, key=_rank)
         else:
             self._push(child)
 
@@ -128,16 +128,17 @@ class Scheduler:
         """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
         budget = self._config.max_num_batched_tokens
         # Decodes take one token each and go first, so that a long prompt never stalls them.
-        order = sorted(self._running, key=_turn)
+        order = sorted(self._running, key=_is_prompt)
         running = set(order)
         for sequence in order:
             num_tokens = self._num_next(sequence, budget)
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
-            if sequence.num_uncomputed_tokens == 1 and len(sequence.token_ids) > sequence.prompt_len:
+            num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
+            if num_known - num_computed == 1 and num_known > sequence.prompt_len:
                 draft = self._draft(sequence, max(0, budget - len(running)))
-            while not self._blocks.can_grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft)):
+            while (copies := self._blocks.grow(sequence, num_computed + num_tokens + len(draft))) is None:
                 if draft:
                     draft = []
                     continue
@@ -148,7 +149,7 @@ class Scheduler:
                 if victim is sequence:
                     break
             else:
-                self._schedule(sequence, num_tokens, draft, schedule)
+                self._schedule(sequence, num_tokens, draft, copies, schedule)
                 budget -= num_tokens + len(draft)
         return budget if len(running) == len(order) else 0
 
@@ -194,10 +195,12 @@ class Scheduler:
             if not sequence.request.has_joined:
                 sequence.request.num_cached_tokens = sequence.num_computed_tokens
         sequence.request.has_joined = True
-        self._running.append(sequence)
+        insort(self._running, sequence, key=_rank)
         num_tokens = self._num_next(sequence, budget)
         if num_tokens > 0:
-            self._schedule(sequence, num_tokens, [], schedule)
+            copies = self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
+            assert copies is not None
+            self._schedule(sequence, num_tokens, [], copies, schedule)
         return num_tokens
 
     def _pin(self, request: Request) -> bool:
@@ -218,8 +221,8 @@ class Scheduler:
 
     def _num_next(self, sequence: Sequence, budget: int) -> int:
         """How many tokens of a sequence to compute."""
-        num_uncomputed = sequence.num_uncomputed_tokens
-        num_tokens = min(num_uncomputed, budget)
+        num_uncomputed = len(sequence.token_ids) - sequence.num_computed_tokens
+        num_tokens = num_uncomputed if num_uncomputed < budget else budget
         if num_uncomputed <= 1:
             return num_tokens
         if _wants_prompt_logits(sequence):
@@ -228,9 +231,12 @@ class Scheduler:
             return 0
         return num_tokens
 
-    def _schedule(self, sequence: Sequence, num_tokens: int, draft: list[int], schedule: Schedule) -> None:
-        schedule.copies += self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft))
-        num_logits = 1 + len(draft) if num_tokens == sequence.num_uncomputed_tokens else 0
+    def _schedule(
+        self, sequence: Sequence, num_tokens: int, draft: list[int], copies: list[BlockCopy], schedule: Schedule
+    ) -> None:
+        schedule.copies += copies
+        is_last = num_tokens == len(sequence.token_ids) - sequence.num_computed_tokens
+        num_logits = 1 + len(draft) if is_last else 0
         if _wants_prompt_logits(sequence):
             num_logits = num_tokens
         schedule.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
@@ -281,9 +287,8 @@ def _rank(sequence: Sequence) -> tuple[int, int, int]:
     return sequence.request.queue_rank, sequence.request.request_id, sequence.index
 
 
-def _turn(sequence: Sequence) -> tuple[bool, int, int, int]:
-    request = sequence.request
-    return sequence.num_uncomputed_tokens > 1, request.queue_rank, request.request_id, sequence.index
+def _is_prompt(sequence: Sequence) -> bool:
+    return len(sequence.token_ids) - sequence.num_computed_tokens > 1
 
 
 def _wants_prompt_logits(sequence: Sequence) -> bool:

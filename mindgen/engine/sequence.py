@@ -84,6 +84,7 @@ class Sequence:
 
     request: Request
     index: int
+    prompt_len: int = field(init=False)
     token_ids: list[int]
     sampling_row: SamplingRow
     matcher: GuidedMatcher | None = None
@@ -98,9 +99,8 @@ class Sequence:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
-    @property
-    def prompt_len(self) -> int:
-        return len(self.request.prompt_token_ids)
+    def __post_init__(self) -> None:
+        self.prompt_len = len(self.request.prompt_token_ids)
 
     @property
     def output_token_ids(self) -> list[int]:

@@ -104,7 +104,7 @@ class KernelCallRecord(ctypes.Structure):
 # Those of the executor, which a library of kernels alone lacks: what they return, and what they take.
 _EXECUTOR_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "executor_functions": (c_void_p, []),
-    "graph_run": (c_int, [c_void_p, c_void_p, c_void_p, c_int, AllocateOutput, c_void_p]),
+    "graph_run_parts": (c_int, [c_void_p, c_void_p, c_void_p, c_int, c_int, AllocateOutput, c_void_p]),
     "profile_start": (None, []),
     "profile_stop": (c_int64, []),
     "profile_read": (None, [POINTER(KernelCallRecord), c_int64]),
@@ -189,9 +189,9 @@ class KernelLibrary:
         """Floating point operations per second of all threads at best, two to a multiplication."""
         return self._library.mg_measure_product_rate(dtype)
 
-    def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, allocate: Any) -> None:
-        """mg_graph_run of csrc/executor/mindgen_executor.h, or KernelError with its message."""
-        self._check(self._library.mg_graph_run(graph, data, shapes, num_inputs, allocate, None))
+    def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, num_parts: int, allocate: Any) -> None:
+        """mg_graph_run_parts of csrc/executor/mindgen_executor.h, or KernelError with its message."""
+        self._check(self._library.mg_graph_run_parts(graph, data, shapes, num_inputs, num_parts, allocate, None))
 
     def start_profile(self) -> None:
         """From now on every run of a graph records its kernel calls."""

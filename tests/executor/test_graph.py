@@ -63,6 +63,23 @@ def test_swiglu(library: KernelLibrary, fuse):
     graph.close()
 
 
+def test_parts_follow_each_other_in_the_outputs(library: KernelLibrary, fuse):
+    graph = Graph(library, fuse)
+    x, w, gamma = graph.input(F32, -1, K), graph.input(F32, N, K), graph.input(F32, N)
+    y = linear(graph, x, w, N)
+    normed = graph.node("RmsNorm", y, gamma, [1e-6], outputs=[rows(N), rows(1)])
+    graph.compile(normed, y)
+    rng = np.random.default_rng(2)
+    weights = [random(rng, N, K), random(rng, N)]
+    for counts in ((3, 5), (4, 0, 40), (7,), (20, 1)):
+        xs = [random(rng, count, K) for count in counts]
+        normed, y = graph.run_parts([[x, *weights] for x in xs])
+        expected = np.concatenate(xs) @ weights[0].T
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(normed, norm(expected, weights[1]), rtol=1e-4, atol=1e-4)
+    graph.close()
+
+
 def test_cast_to_float32(library: KernelLibrary, fuse):
     graph = Graph(library, fuse)
     half = DType.FLOAT16
