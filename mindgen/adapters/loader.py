@@ -6,7 +6,7 @@ from pathlib import Path
 from mindgen.adapters.fused import split_fused
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
-from mindgen.checkpoint.lora_names import OUTPUT_MODULES, aliases
+from mindgen.checkpoint.lora_names import OUTPUT_MODULES, TensorNames, aliases
 from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, lora_pair, read_adapter
 from mindgen.errors import AdapterError, CheckpointError
 
@@ -34,18 +34,21 @@ def claimed_rank(folder: Path) -> int | None:
     return max([config.rank, *config.rank_pattern.values()])
 
 
-def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]]) -> AdapterWeights:
+def load_adapter(
+    adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]], names: TensorNames | None = None
+) -> AdapterWeights:
     """The adapter in the folder, checked against the model's linears.
 
     Args:
         modules: (in, out) sizes of every linear of the model, by Hugging Face module name.
+        names: of adapters that were read before.
 
     Raises:
         AdapterError: the folder is incomplete, the adapter was made for another model, or is not served.
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-    adapter = read_adapter(folder)
+    adapter = read_adapter(folder, names)
     reasons = unservable(adapter)
     if reasons:
         raise AdapterError(

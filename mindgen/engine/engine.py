@@ -10,6 +10,7 @@ from pathlib import Path
 from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.checkpoint.lora_names import TensorNames
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
@@ -76,6 +77,7 @@ class Engine:
             config.executor,
             config.num_threads,
         )
+        self._tensor_names = TensorNames()
         self._pool = AdapterPool(
             self._enable_lora,
             self._read_adapter,
@@ -286,7 +288,7 @@ class Engine:
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        return load_adapter(version.adapter_id, version.folder, self._runner.modules())
+        return load_adapter(version.adapter_id, version.folder, self._runner.modules(), self._tensor_names)
 
 
 def _size_of(folder: Path) -> int:

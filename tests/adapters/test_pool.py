@@ -35,7 +35,7 @@ class Slots:
         if name.startswith("broken"):
             raise AdapterError(f"{name} is broken")
         rank = self.ranks[name]
-        pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0)
+        pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0, "float32")
         return AdapterWeights(version.adapter_id, f"digest of {name}", {"linear": pair})
 
     @staticmethod
