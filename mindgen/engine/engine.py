@@ -16,6 +16,7 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.prompt_lookup import draft_tokens
 from mindgen.engine.runner import Runner
@@ -140,10 +141,6 @@ class Engine:
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished()
 
-    @property
-    def num_waiting(self) -> int:
-        return self._scheduler.num_waiting
-
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
@@ -158,6 +155,14 @@ class Engine:
 
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
+
+    def metrics(self) -> EngineMetrics:
+        counters, blocks = self._output.counters, self._blocks
+        return EngineMetrics(
+            self._scheduler.num_running, self._scheduler.num_waiting, counters.finished, counters.failed,
+            counters.prompt_tokens, counters.cached_prompt_tokens, counters.generated_tokens,
+            blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
+        )  # fmt: skip
 
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""

@@ -67,6 +67,10 @@ class Scheduler:
         """Requests that have not run yet."""
         return sum(not sequence.request.has_joined for *_, sequence in self._waiting)
 
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
     def has_unfinished(self) -> bool:
         return bool(self._waiting or self._running)
 
