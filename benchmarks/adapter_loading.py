@@ -44,7 +44,7 @@ class Bench:
         self._registry = AdapterRegistry(contents)
         config = EngineConfig(
             max_num_seqs=RUNNING + 1, max_loras=1, max_model_len=2048, enable_prefix_caching=False,
-            host_adapter_memory="0B",
+            host_adapter_memory="1MiB",
         )  # fmt: skip
         self._engine = Engine(folder, read_model_config(folder), self._registry, "bfloat16", config)
         self._generator = np.random.default_rng(rank)
@@ -69,7 +69,7 @@ class Bench:
             self._engine.abort(request)
 
     def _add(self, tokens: int, adapter: str | None = None):
-        prompt = self._generator.integers(300, 5000, PROMPT_LEN).tolist()
+        prompt = self._generator.integers(300, 500, PROMPT_LEN).tolist()
         return self._engine.add_request(
             prompt, SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True), adapter
         )

@@ -104,7 +104,7 @@ class Bench:
 
 
 def make_prompts(seed: int, count: int) -> list[list[int]]:
-    return np.random.default_rng(seed).integers(300, 5000, (count, PROMPT_LEN)).tolist()
+    return np.random.default_rng(seed).integers(300, 500, (count, PROMPT_LEN)).tolist()
 
 
 def main() -> None:
