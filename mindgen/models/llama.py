@@ -1,12 +1,12 @@
 """Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
 
-import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.errors import ModelError
+from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
@@ -30,9 +30,9 @@ class LlamaMlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [self.gate_up_proj, self.down_proj]
 
-    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
-        gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
-        return self.down_proj(gated, segment_ends)
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        gated = self.swiglu(self.gate_up_proj(x, adapter_rows), -1)  # (T, 2*inner) -> (T, inner)
+        return self.down_proj(gated, adapter_rows)
 
 
 class LlamaLayer(nn.Cell):
@@ -61,14 +61,14 @@ class LlamaLayer(nn.Cell):
         x: Tensor,
         residual: Tensor | None,
         step: StepInputs,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, segment_ends, whole_prompts)
+        x = self.self_attn(x, step, adapter_rows, whole_prompts)
         x, residual = self.post_attention_layernorm(x, residual)
-        return self.mlp(x, segment_ends), residual
+        return self.mlp(x, adapter_rows), residual
 
 
 class LlamaModel(nn.Cell):
@@ -76,7 +76,7 @@ class LlamaModel(nn.Cell):
 
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype)
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
         )
@@ -88,7 +88,7 @@ class LlamaModel(nn.Cell):
         self.gather = ops.Gather()
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source, "model.embed_tokens")
+        self.embed_tokens.load(source)
         for layer in self.layers:
             layer.load(source)
         self.norm.load(source, "model.norm")
@@ -102,16 +102,17 @@ class LlamaModel(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
         step = (cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
-        x, residual = self.embed_tokens(input_ids), None
+        x, residual = self.embed_tokens(input_ids, adapter_rows, table_rows), None
         for layer in self.layers:
-            x, residual = layer(x, residual, step, segment_ends, whole_prompts)
+            x, residual = layer(x, residual, step, adapter_rows, whole_prompts)
         return self.norm(x, residual)[0]
 
 
@@ -129,15 +130,16 @@ class LlamaForCausalLM(nn.Cell):
         self.dtype = dtype
         self.model = LlamaModel(config, cache, num_positions, dtype)
         self.tied = config.tie_word_embeddings
-        if not self.tied:
-            self.lm_head = empty_parameter(dtype, "lm_head.weight")
+        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, dtype, output_dtype="float32")
         self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
 
     def linears(self) -> list[Linear]:
-        """Every linear that adapters can target."""
+        """Every linear of the layers."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
+        """Embedding and head, which adapters can target as well as the linears."""
+        return self.model.embed_tokens, self.lm_head
 
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
@@ -146,9 +148,10 @@ class LlamaForCausalLM(nn.Cell):
     def load(self, source: WeightSource) -> None:
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
-        if not self.tied:
-            shape = (self.config.vocab_size, self.config.hidden_size)
-            share(self.lm_head, source.take("lm_head.weight", shape), self.dtype)
+        if self.tied:
+            self.lm_head.tie(self.model.embed_tokens.memory)
+        else:
+            self.lm_head.load(source)
         # Some tools save what is derived: rotary frequencies, the tied head.
         derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
         unknown = [name for name in source.remaining() if not name.endswith(derived)]
@@ -167,13 +170,14 @@ class LlamaForCausalLM(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        output_adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
+        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
         hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends,
-            whole_prompts,
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
+            table_rows, whole_prompts,
         )  # fmt: skip
-        head = self.model.embed_tokens.weight if self.tied else self.lm_head
-        logits = self.matmul(self.gather(hidden, output_rows, 0), head)  # (R, H) -> (R, V)
-        return self.cast(logits, mindspore.float32)
+        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
