@@ -157,10 +157,10 @@ class Engine:
         return self._pool.status(version)
 
     def metrics(self) -> EngineMetrics:
-        counters, blocks = self._output.counters, self._blocks
+        scheduler, counters, blocks = self._scheduler, self._output.counters, self._blocks
         return EngineMetrics(
-            self._scheduler.num_running, self._scheduler.num_waiting, counters.finished, counters.failed,
-            counters.prompt_tokens, counters.cached_prompt_tokens, counters.generated_tokens,
+            scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
+            counters.cached_prompt_tokens, counters.generated_tokens,
             blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
         )  # fmt: skip
 
@@ -176,9 +176,7 @@ class Engine:
             self._output.fail(request, error)
             changed.append(request)
         if schedule.entries:
-            recording = (
-                profile.step(schedule.num_tokens, len(schedule.entries)) if profile is not None else nullcontext()
-            )
+            recording = nullcontext() if profile is None else profile.step(schedule.num_tokens, len(schedule.entries))
             with recording:
                 changed += self._run(schedule)
         elif not changed:
@@ -293,8 +291,8 @@ class Engine:
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        runner = self._runner
-        return load_adapter(version.adapter_id, version.folder, runner.modules(), runner.base_model, self._tensor_names)
+        modules, base = self._runner.modules(), self._runner.base_model
+        return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)
 
 
 def _size_of(folder: Path) -> int:
