@@ -15,6 +15,7 @@ from mindgen.checkpoint.hf import map_weights, model_folder
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine_client import EngineClient, Prompt
 from mindgen.engine_limits import read_limits
 from mindgen.errors import AdapterError, ConfigError
@@ -104,6 +105,10 @@ class LLM:
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
         return [self._engine.adapter_status(version) for version in self._registry.versions()]
+
+    def metrics(self) -> EngineMetrics:
+        """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
+        return self._client.metrics()
 
     def generate(
         self,

@@ -8,7 +8,7 @@ from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.fused import split_fused
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD, aliases
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD, TensorNames, aliases
 from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.errors import AdapterError, CheckpointError
 
@@ -47,20 +47,25 @@ def read_claim(folder: Path) -> Claim | None:
 
 
 def load_adapter(
-    adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]], base: BaseModel = _NO_MODEL
+    adapter_id: str,
+    folder: Path,
+    modules: dict[str, tuple[int, int]],
+    base: BaseModel = _NO_MODEL,
+    names: TensorNames | None = None,
 ) -> AdapterWeights:
     """The adapter in the folder, checked against the model.
 
     Args:
         modules: (in, out) sizes of every linear, embedding and head, by Hugging Face module name; of the embedding the
             vocabulary is `in`.
+        names: of adapters that were read before.
 
     Raises:
         AdapterError: the folder is incomplete, the adapter was made for another model, or is not served.
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-    adapter = read_adapter(folder)
+    adapter = read_adapter(folder, names)
     reasons = unservable(adapter, base)
     if reasons:
         raise AdapterError(

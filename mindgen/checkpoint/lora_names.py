@@ -39,6 +39,7 @@ _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.(?!weight$)[^.
 _EXTRA_ROWS = re.compile(r"(?P<module>.+)\.lora_embedding")
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save(\.[^.]+)?\.(?P<kind>weight|bias)")
 _BASE = re.compile(r"(?P<module>.+?)(?P<wrapped>\.base_layer)?\.(?P<kind>weight|bias)")
+_MAX_KNOWN_NAMES = 100_000
 # What MindFormers' training leaves in its checkpoints besides the adapter.
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|moment[12])\..+|global_step|epoch_num|step_num|loss_scale|scale_sense|(current|last)_.*step.*"
@@ -49,7 +50,8 @@ _TRAINING_STATE = re.compile(
 class TensorName:
     """What a tensor of an adapter is: its module's Hugging Face name, and its role there.
 
-    Roles: A, B, B.bias, magnitude, extra (rows of new tokens), saved.weight, saved.bias, base.weight, base.bias.
+    Roles: A, B, B.bias, magnitude, extra (rows of new tokens), saved.weight, saved.bias, base.weight, base.bias; and
+    training, for what is no part of an adapter.
     """
 
     module: str
@@ -59,6 +61,8 @@ class TensorName:
 
 def parse_tensor_name(name: str) -> TensorName | None:
     """None for a name that no known tool gives."""
+    if _TRAINING_STATE.fullmatch(name):
+        return TensorName("", "training")
     bare = name
     while bare.startswith("base_model.model."):
         bare = bare.removeprefix("base_model.model.")
@@ -84,8 +88,19 @@ def parse_tensor_name(name: str) -> TensorName | None:
     return None
 
 
-def is_training_state(name: str) -> bool:
-    return _TRAINING_STATE.fullmatch(name) is not None
+class TensorNames:
+    """Parses each name once: the adapters of a model have the same ones."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[str, TensorName | None] = {}
+
+    def parse(self, name: str) -> TensorName | None:
+        """As parse_tensor_name."""
+        if name not in self._parsed:
+            if len(self._parsed) == _MAX_KNOWN_NAMES:
+                self._parsed.clear()
+            self._parsed[name] = parse_tensor_name(name)
+        return self._parsed[name]
 
 
 def interleaved_module(module: str) -> bool:

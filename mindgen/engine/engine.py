@@ -10,11 +10,13 @@ from pathlib import Path
 from mindgen.adapters.loader import AdapterWeights, load_adapter, read_claim
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.checkpoint.lora_names import TensorNames
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.prompt_lookup import draft_tokens
 from mindgen.engine.runner import Runner
@@ -76,6 +78,7 @@ class Engine:
             config.executor,
             config.num_threads,
         )
+        self._tensor_names = TensorNames()
         self._pool = AdapterPool(
             self._enable_lora,
             self._read_adapter,
@@ -138,10 +141,6 @@ class Engine:
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished()
 
-    @property
-    def num_waiting(self) -> int:
-        return self._scheduler.num_waiting
-
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
@@ -157,6 +156,14 @@ class Engine:
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
 
+    def metrics(self) -> EngineMetrics:
+        scheduler, counters, blocks = self._scheduler, self._output.counters, self._blocks
+        return EngineMetrics(
+            scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
+            counters.cached_prompt_tokens, counters.generated_tokens,
+            blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
+        )  # fmt: skip
+
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""
         self._blocks.forget_cached()
@@ -169,9 +176,7 @@ class Engine:
             self._output.fail(request, error)
             changed.append(request)
         if schedule.entries:
-            recording = (
-                profile.step(schedule.num_tokens, len(schedule.entries)) if profile is not None else nullcontext()
-            )
+            recording = nullcontext() if profile is None else profile.step(schedule.num_tokens, len(schedule.entries))
             with recording:
                 changed += self._run(schedule)
         elif not changed:
@@ -286,7 +291,8 @@ class Engine:
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        return load_adapter(version.adapter_id, version.folder, self._runner.modules(), self._runner.base_model)
+        modules, base = self._runner.modules(), self._runner.base_model
+        return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)
 
 
 def _size_of(folder: Path) -> int:

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.metrics import RequestCounters
 from mindgen.engine.sampler import SampledToken, Sampler
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import ScheduledSequence
@@ -33,6 +34,9 @@ class OutputProcessor:
 
     Args:
         eos_token_ids: the model's, which end an output unless it ignores them.
+
+    Attributes:
+        counters: of all requests.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class OutputProcessor:
         self._scheduler = scheduler
         self._blocks = blocks
         self._eos_token_ids = frozenset(eos_token_ids)
+        self.counters = RequestCounters()
 
     def process(self, entries: list[ScheduledSequence], logits: np.ndarray) -> list[Request]:
         """The requests that have something new, from the logits (R, V) of the entries in the batch's order."""
@@ -76,6 +81,8 @@ class OutputProcessor:
         request.num_unfinished -= 1
         if request.num_unfinished == 0:
             request.metrics.finished_time = time.perf_counter()
+            self.counters.finished += 1
+            self.counters.failed += request.error is not None
 
     def finish_all(self, request: Request, reason: str, stop_reason: str | None = None) -> None:
         """Ends all of a request's sequences that have not ended yet."""
@@ -120,8 +127,7 @@ class OutputProcessor:
             tokens = list(islice(sampled, 1 + len(draft)))
             if sequence.finish_reason is not None:  # another output of its request has just failed
                 continue
-            if sequence.request.metrics.first_token_time is None:
-                sequence.request.metrics.first_token_time = now
+            self._note_first_token(sequence.request, now)
             self._append(sequence, tokens[0])
             for before, token, guessed in zip(tokens, tokens[1:], draft, strict=False):
                 if sequence.finish_reason is not None or before.token_id != guessed:
@@ -135,6 +141,7 @@ class OutputProcessor:
         if token.error is not None:
             self.fail(request, RequestError(token.error))
             return
+        self.counters.generated_tokens += 1
         sequence.token_ids.append(token.token_id)
         sequence.sampling_row.append(token.token_id)
         if token.logprob is not None:
@@ -166,8 +173,7 @@ class OutputProcessor:
         if isinstance(found, str):
             self.fail(request, RequestError(found))
             return
-        if request.metrics.first_token_time is None:
-            request.metrics.first_token_time = time.perf_counter()
+        self._note_first_token(request, time.perf_counter())
         request.continuations[beam] = found
         if len(request.continuations) < len(request.sequences):
             return
@@ -180,7 +186,14 @@ class OutputProcessor:
         children = [(beams[fork.parent], _grown(beams[fork.parent], fork.token_id, i)) for i, fork in enumerate(forks)]
         request.sequences = [child for _, child in children]
         request.num_unfinished = len(children)
+        self.counters.generated_tokens += len(children)
         self._scheduler.replace(beams, children)
+
+    def _note_first_token(self, request: Request, now: float) -> None:
+        if request.metrics.first_token_time is None:
+            request.metrics.first_token_time = now
+            self.counters.prompt_tokens += len(request.prompt_token_ids)
+            self.counters.cached_prompt_tokens += request.num_cached_tokens
 
     def _score_prompt(self, entry: ScheduledSequence, logits: np.ndarray) -> None:
         """Adds the log-probabilities of the prompt tokens that follow the entry's positions."""

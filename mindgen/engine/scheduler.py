@@ -67,6 +67,10 @@ class Scheduler:
         """Requests that have not run yet."""
         return sum(not sequence.request.has_joined for *_, sequence in self._waiting)
 
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
     def has_unfinished(self) -> bool:
         return bool(self._waiting or self._running)
 
@@ -83,6 +87,9 @@ class Scheduler:
         while not schedule.entries and self._waiting and self._running:  # beams that wait for a waiting one
             self._preempt(max(self._running, key=_rank), schedule)
             self._admit(schedule, self._config.max_num_batched_tokens)
+        if self._adapters is not None:
+            requests = (sequence.request for *_, sequence in self._waiting[:_LOOKAHEAD])
+            self._adapters.prefetch([each.adapter for each in requests if each.adapter is not None])
         return schedule
 
     def fork(self, parent: Sequence, child: Sequence) -> None:

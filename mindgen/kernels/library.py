@@ -67,6 +67,7 @@ _SIGNATURES = {
     "add": "ppp i ppp d",
     "mul": "ppp i ppp d",
     "cast": "pdpd n",
+    "scale_transpose": "pnd pnd nn f",
     "gather": "ppdp nnnn",
     "concat": "Pp i p n",
     "split": "pPp i n",

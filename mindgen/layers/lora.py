@@ -8,6 +8,8 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
+from mindgen.kernels import plugin
+from mindgen.kernels.transpose import scale_transpose
 from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.slot_layout import SlotLevel
 
@@ -58,7 +60,7 @@ class LoraLevel(nn.Cell):
         end = self.first_rank + self.rank
         if not any(pair is not None and len(pair.a) > self.first_rank for pair in pairs):
             return None
-        storage = dtypes.STORAGE[self.dtype]
+        storage, kernels = dtypes.STORAGE[self.dtype], plugin.load()
         block = LoraBlock(
             np.zeros((self.in_features, self.num_parts * self.rank), storage),
             [np.zeros((self.rank, size), storage) for size in self.part_sizes],
@@ -66,11 +68,10 @@ class LoraLevel(nn.Cell):
         for part, pair in enumerate(pairs):
             if pair is None or len(pair.a) <= self.first_rank:
                 continue
-            a = pair.a[self.first_rank : end]  # (r, in)
-            b = pair.b[:, self.first_rank : end] * np.float32(pair.scaling)  # (out, r)
+            a, b = pair.a[self.first_rank : end], pair.b[:, self.first_rank : end]  # (r, in), (out, r)
             first = part * self.rank
-            block.a[:, first : first + len(a)] = dtypes.from_float32(a, self.dtype).T
-            block.b[part][: len(a)] = dtypes.from_float32(b, self.dtype).T
+            scale_transpose(kernels, a, pair.dtype, block.a[:, first : first + len(a)], self.dtype)
+            scale_transpose(kernels, b, pair.dtype, block.b[part][: len(a)], self.dtype, pair.scaling)
         return block
 
     def write_slot(self, slot: int, block: LoraBlock | None) -> None:

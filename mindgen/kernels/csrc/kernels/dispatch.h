@@ -23,6 +23,7 @@
   apply(add)                      \
   apply(mul)                      \
   apply(cast)                     \
+  apply(scale_transpose)          \
   apply(sample)
 
 namespace mindgen {

@@ -131,6 +131,11 @@ int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape
 // Any dtype to any dtype; floats round to nearest even, to integers truncate, to bool compare with 0.
 int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
 
+// y (columns, rows) = scale * x^T in float32, x (rows, columns), both of float dtypes; steps from row to row in
+// elements. The calling thread works alone, beside those that others have called.
+int mg_scale_transpose(const void* x, int64_t x_step, mg_dtype from, void* y, int64_t y_step, mg_dtype to,
+                       int64_t rows, int64_t columns, float scale);
+
 // y (outer, num_indices, inner bytes) = x (outer, size, inner bytes) at the indices of the middle axis; int32 or
 // int64; negative ones count from the end, any other outside is an error.
 int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y, int64_t outer, int64_t size,
