@@ -13,7 +13,6 @@ CONFIG_FILE = "adapter_config.json"
 
 # Settings that change what an adapter computes and that mindgen does not know; each with its harmless values.
 _UNKNOWN: dict[str, tuple[object, ...]] = {
-    "fan_in_fan_out": (False, None),
     "trainable_token_indices": (None, []),
     "target_parameters": (None, []),
     "layer_replication": (None, []),

@@ -83,7 +83,8 @@ def lora_rank_bytes(model: ModelConfig, dtype: str) -> int:
     hidden, inner = model.hidden_size, model.intermediate_size
     queries, keys = model.num_heads * model.head_size, model.num_kv_heads * model.head_size
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
-    return model.num_layers * (attention + 3 * (hidden + inner)) * STORAGE[dtype]().itemsize
+    mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
+    return model.num_layers * (attention + mlp) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

@@ -1,6 +1,6 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mindspore
 import numpy as np
@@ -52,6 +52,10 @@ class WeightSource:
         self.dtype = dtype
         self._tensors = dict(tensors)
 
+    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
+        """Gives the tensors the names and shapes that the layers know."""
+        self._tensors = translated(self._tensors)
+
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The weight of that name in the storage of dtype, mapped when the file has that dtype.
 
@@ -64,6 +68,8 @@ class WeightSource:
         if tensor.shape != shape:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}")
         weight = tensor.as_dtype(self.dtype)
+        if not weight.flags.c_contiguous:
+            weight = np.ascontiguousarray(weight)
         if weight is not tensor.data:
             tensor.release()
         return weight

@@ -1,19 +1,17 @@
 """Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
 
-import mindspore
-import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
-from mindgen.errors import ModelError
-from mindgen.layers.attention import Attention, CacheShape, StepInputs
+from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import CausalLm
 
 
 class LlamaMlp(nn.Cell):
@@ -41,9 +39,9 @@ class LlamaLayer(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
         super().__init__()
         self.prefix = prefix
-        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
         self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype)
-        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
         self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype)
 
     def linears(self) -> list[Linear]:
@@ -60,13 +58,14 @@ class LlamaLayer(nn.Cell):
         self,
         x: Tensor,
         residual: Tensor | None,
+        rotation: Rotation,
         step: StepInputs,
         segment_ends: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, segment_ends, whole_prompts)
+        x = self.self_attn(x, step, segment_ends, whole_prompts, rotation)
         x, residual = self.post_attention_layernorm(x, residual)
         return self.mlp(x, segment_ends), residual
 
@@ -80,7 +79,8 @@ class LlamaModel(nn.Cell):
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
         )
-        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
+        assert config.rope is not None
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
         self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
         share(self.cos, dtypes.from_float32(cos, dtype), dtype)
@@ -108,72 +108,22 @@ class LlamaModel(nn.Cell):
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
-        step = (cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
         x, residual = self.embed_tokens(input_ids), None
         for layer in self.layers:
-            x, residual = layer(x, residual, step, segment_ends, whole_prompts)
+            x, residual = layer(x, residual, (cos, sin), step, segment_ends, whole_prompts)
         return self.norm(x, residual)[0]
 
 
-class LlamaForCausalLM(nn.Cell):
-    """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
+class LlamaForCausalLM(CausalLm):
+    """Llama, Qwen2 or Qwen3.
 
     Args:
         num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
             ApplyRotaryPosEmb tells a table from rows gathered by token.
     """
 
+    derived = ("rotary_emb.inv_freq",)
+
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = dtype
-        self.model = LlamaModel(config, cache, num_positions, dtype)
-        self.tied = config.tie_word_embeddings
-        if not self.tied:
-            self.lm_head = empty_parameter(dtype, "lm_head.weight")
-        self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
-
-    def linears(self) -> list[Linear]:
-        """Every linear that adapters can target."""
-        return [linear for layer in self.model.layers for linear in layer.linears()]
-
-    def caches(self) -> list[np.ndarray]:
-        """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
-        return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
-
-    def load(self, source: WeightSource) -> None:
-        """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
-        self.model.load(source)
-        if not self.tied:
-            shape = (self.config.vocab_size, self.config.hidden_size)
-            share(self.lm_head, source.take("lm_head.weight", shape), self.dtype)
-        # Some tools save what is derived: rotary frequencies, the tied head.
-        derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
-        unknown = [name for name in source.remaining() if not name.endswith(derived)]
-        if unknown:
-            raise ModelError(
-                f"the checkpoint has {len(unknown)} tensors that {self.config.architecture} does not: {unknown[:4]}"
-            )
-
-    def construct(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        output_rows: Tensor,
-        segment_ends: tuple[Tensor, ...],
-        whole_prompts: bool,
-    ) -> Tensor:
-        hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends,
-            whole_prompts,
-        )  # fmt: skip
-        head = self.model.embed_tokens.weight if self.tied else self.lm_head
-        logits = self.matmul(self.gather(hidden, output_rows, 0), head)  # (R, H) -> (R, V)
-        return self.cast(logits, mindspore.float32)
+        super().__init__(config, LlamaModel(config, cache, num_positions, dtype), dtype)

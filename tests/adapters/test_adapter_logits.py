@@ -8,7 +8,7 @@ from probe import Probe
 from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied")
+KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2")
 
 
 @pytest.fixture(scope="module", params=KINDS)

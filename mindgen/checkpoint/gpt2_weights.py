@@ -1,0 +1,43 @@
+"""GPT-2's checkpoints as its network wants them: linears (out, in) instead of Conv1D's (in, out), the fused c_attn as
+q_proj, k_proj and v_proj, and nothing that is derived."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from mindgen.checkpoint.lora_names import FUSED
+from mindgen.checkpoint.safetensors_map import MappedTensor
+
+PREFIX = "transformer."
+_MASK = re.compile(r".*\.attn\.(bias|masked_bias)")
+_CONV1D = re.compile(r".*\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_C_ATTN = re.compile(r"(.*\.attn)\.c_attn\.(weight|bias)")
+
+
+def with_prefix(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """Names as the whole model has them, which lack the prefix where the model was saved without its head."""
+    return {name if name.startswith((PREFIX, "lm_head.")) else PREFIX + name: each for name, each in tensors.items()}
+
+
+def is_conv1d(name: str) -> bool:
+    """Whether that parameter is a weight (in, out)."""
+    return _CONV1D.fullmatch(name) is not None
+
+
+def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """Views of the tensors, under the names of the network's layers."""
+    linears: dict[str, MappedTensor] = {}
+    for name, tensor in with_prefix(tensors).items():
+        if _MASK.fullmatch(name):
+            continue
+        if is_conv1d(name):
+            tensor = replace(tensor, data=tensor.data.T)
+        fused = _C_ATTN.fullmatch(name)
+        if fused is None:
+            linears[name] = tensor
+            continue
+        parts = FUSED["c_attn"]
+        for part, rows in zip(parts, np.array_split(tensor.data, len(parts)), strict=True):
+            linears[f"{fused[1]}.{part}.{fused[2]}"] = replace(tensor, data=rows)
+    return linears
