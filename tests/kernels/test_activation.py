@@ -52,7 +52,7 @@ def test_gelu(kernels, count, dtype):
         kernels.call("gelu", x, results[-1], count, DTYPES[dtype])
     np.testing.assert_array_equal(*results)
     values = from_buffer(x, dtype)
-    # 1 + tanh(u) is 2 / (1 + exp(-2u)), whose relative error is that of u times 2u; float64's own tanh loses more there.
+    # As x / (1 + exp(-2u)), for 1 + tanh(u) loses digits in float64 too; the error of exp is that of its argument.
     exponent = -2 * np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)
     expected = values / (1 + np.exp(exponent))
     np.testing.assert_allclose(expected, gelu(values), rtol=1e-9, atol=1e-14)

@@ -113,7 +113,7 @@ REFUSED = [
     ("GroupedMatmul", lambda: grouped_matmul(bias=[zeros(3, 4)]), "is not served, pass None"),
     ("Swiglu", lambda: gen.Swiglu()(zeros(4, 6), 0), "dim must be the last axis"),
     ("Swiglu", lambda: gen.Swiglu()(zeros(4, 6, dtype=mindspore.int32), -1), f"dtype int32 {FLOATS_ONLY}"),
-    ("GeLU", lambda: ops.GeLU()(zeros(4, dtype=mindspore.int32)), f"dtype int32 {FLOATS_ONLY}"),
+    ("GeLU", lambda: ops.GeLU()(zeros(4, dtype=float64)), f"dtype float64 {FLOATS_ONLY}"),
     ("LayerNorm", lambda: layer_norm(axis=1), "begin_norm_axis and begin_params_axis must be the last axis"),
     ("LayerNorm", lambda: layer_norm(gamma_dtype=float16), "one dtype, not bfloat16 and float16; cast one of them"),
     ("SiLU", lambda: gen.SiLU()(zeros(4, dtype=mindspore.int32)), f"dtype int32 {FLOATS_ONLY}"),
