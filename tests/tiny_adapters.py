@@ -44,6 +44,8 @@ GPT2_CONFIGS = {
         layers_to_transform=[1],
         fan_in_fan_out=True,
     ),
+    "dora": LoraConfig(r=8, lora_alpha=16, target_modules=_GPT2, fan_in_fan_out=True, use_dora=True),
+    "all-linear": LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", fan_in_fan_out=True),
 }
 
 
