@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 from mindgen import demo
 from mindgen.checkpoint.hf import map_weights
 from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
+from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.cli import main
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -76,6 +78,36 @@ def test_checkpoints_of_a_rank(texts, tmp_path, suffix):
         )
     for path in (tmp_path, new):
         assert texts("--checkpoint_path", path, "--input_data", PROMPTS[0]) == TEXTS[:1]
+
+
+def test_checkpoints_of_mindformers(texts, tmp_path):
+    """Its names, and queries, keys and values apart as (out, in)."""
+    names = {
+        "transformer.wte.weight": "embedding.word_embedding.embedding_table",
+        "transformer.wpe.weight": "embedding.position_embedding.embedding_table",
+        "transformer.ln_f.weight": "layernorm.gamma",
+        "transformer.ln_f.bias": "layernorm.beta",
+    }
+    layer = {
+        "ln_1.weight": "layernorm1.gamma", "ln_1.bias": "layernorm1.beta", "ln_2.weight": "layernorm2.gamma",
+        "ln_2.bias": "layernorm2.beta", "attn.c_proj.weight": "attention.projection.weight",
+        "attn.c_proj.bias": "attention.projection.bias", "mlp.c_fc.weight": "output.mapping.weight",
+        "mlp.c_fc.bias": "output.mapping.bias", "mlp.c_proj.weight": "output.projection.weight",
+        "mlp.c_proj.bias": "output.projection.bias",
+    }  # fmt: skip
+    tensors = {}
+    for name, tensor in map_weights(FOLDER).items():
+        _, _, number, rest = name.split(".", 3) if ".h." in name else (*[""] * 3, name)
+        block = f"backbone.blocks.{number}." if number else "backbone."
+        if "c_attn" not in name:
+            tensors[block + (names | layer)[rest]] = tensor
+            continue
+        for place, part in enumerate(np.split(tensor.data, 3, axis=-1), start=1):
+            kind = name.rpartition(".")[2]
+            tensors[f"{block}attention.dense{place}.{kind}"] = MappedTensor(tensor.dtype, part.T)
+    (tmp_path / "rank_0").mkdir()
+    write_mindspore_file(tmp_path / "rank_0" / "gpt2.ckpt", tensors)
+    assert texts("--checkpoint_path", tmp_path, "--input_data", PROMPTS[0]) == TEXTS[:1]
 
 
 def test_sampling_and_lengths(texts):

@@ -10,7 +10,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.adapters.fused import split_fused
 from mindgen.adapters.loader import find_misfits
-from mindgen.checkpoint.gpt2_weights import is_conv1d, with_prefix
+from mindgen.checkpoint.gpt2_weights import is_conv1d, with_huggingface_names
 from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.peft import Adapter, LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -77,7 +77,7 @@ def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], config: dict[s
     """The plan with all problems that it met, whatever their number; config is the model's config.json."""
     is_gpt2 = config.get("model_type") == "gpt2"
     tied = bool(config.get("tie_word_embeddings", is_gpt2))
-    tensors = with_prefix(tensors) if is_gpt2 else tensors
+    tensors = with_huggingface_names(tensors) if is_gpt2 else tensors
     plan = MergePlan({name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()})
     parameters = plan.parameters
     if tied:

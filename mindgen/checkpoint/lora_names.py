@@ -94,7 +94,7 @@ def interleaved_module(module: str) -> bool:
 
 
 def aliases(module: str) -> list[str]:
-    """The names that a target may call a module by: its own, with and without `model.` or `transformer.`, and those of fused modules."""
+    """What a target may call a module: its own name and those of fused modules, each with and without prefix."""
     parent, _, name = module.rpartition(".")
     own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
     return [*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own)]
