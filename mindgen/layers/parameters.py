@@ -57,7 +57,7 @@ class WeightSource:
         self._tensors = translated(self._tensors)
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The weight of that name in the storage of dtype, mapped when the file has that dtype.
+        """The weight of that name in the storage of dtype, mapped when the file has it so.
 
         Raises:
             ModelError: it is missing, already taken, or of another shape.
