@@ -1,0 +1,1 @@
+"""Several devices: who takes part (rank tables), and the processes, one for each device."""
