@@ -31,7 +31,9 @@ class Probe:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         self._vocab_size = read_model_config(folder).vocab_size
         self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
-        loaded = [load_adapter(path.name, path, self.runner.modules()) for path in adapters or []]
+        loaded = [
+            load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
+        ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
         self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000)

@@ -78,13 +78,14 @@ def plan_memory(
     return MemoryPlan(weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len)
 
 
-def lora_rank_bytes(model: ModelConfig, dtype: str) -> int:
-    """What one rank of an adapter of all linears takes: an input and an output vector for each."""
+def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool) -> int:
+    """What one rank of an adapter of all linears takes, or of embedding and head too: a vector in and out for each."""
     hidden, inner = model.hidden_size, model.intermediate_size
     queries, keys = model.num_heads * model.head_size, model.num_kv_heads * model.head_size
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
     mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
-    return model.num_layers * (attention + mlp) * STORAGE[dtype]().itemsize
+    tables = 2 * (hidden + model.vocab_size) if has_tables else 0
+    return (model.num_layers * (attention + mlp) + tables) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

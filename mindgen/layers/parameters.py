@@ -1,6 +1,6 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import mindspore
 import numpy as np
@@ -51,10 +51,6 @@ class WeightSource:
     def __init__(self, tensors: dict[str, MappedTensor], dtype: str) -> None:
         self.dtype = dtype
         self._tensors = dict(tensors)
-
-    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
-        """Gives the tensors the names and shapes that the layers know."""
-        self._tensors = translated(self._tensors)
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The weight of that name in the storage of dtype, mapped when the file has it so.

@@ -1,12 +1,13 @@
 """What all networks have around their layers: the head, and the rows whose logits are asked for."""
 
-import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
+from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 
 
@@ -29,26 +30,32 @@ class CausalLm(nn.Cell):
         self.dtype = dtype
         self.model = model
         self.tied = config.tie_word_embeddings
-        if not self.tied:
-            self.lm_head = empty_parameter(dtype, "lm_head.weight")
+        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, dtype, output_dtype="float32")
         self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
 
     def linears(self) -> list[Linear]:
-        """Every linear that adapters can target."""
+        """Every linear of the layers."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
+        """Embedding and head, which adapters can target as well as the linears."""
+        return self.model.embed_tokens, self.lm_head
 
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
 
+    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+        """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
+        return tensors
+
     def load(self, source: WeightSource) -> None:
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
-        if not self.tied:
-            shape = (self.config.vocab_size, self.config.hidden_size)
-            share(self.lm_head, source.take("lm_head.weight", shape), self.dtype)
+        if self.tied:
+            self.lm_head.tie(self.model.embed_tokens.memory)
+        else:
+            self.lm_head.load(source)
         derived = (*self.derived, "lm_head.weight") if self.tied else self.derived
         unknown = [name for name in source.remaining() if not name.endswith(derived)]
         if unknown:
@@ -66,13 +73,14 @@ class CausalLm(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        output_adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
+        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
         hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends,
-            whole_prompts,
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
+            table_rows, whole_prompts,
         )  # fmt: skip
-        head = self.model.embed_tokens.weight if self.tied else self.lm_head
-        logits = self.matmul(self.gather(hidden, output_rows, 0), head)  # (R, H) -> (R, V)
-        return self.cast(logits, mindspore.float32)
+        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)

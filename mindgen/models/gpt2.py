@@ -1,13 +1,16 @@
-"""GPT-2; parameter names as in Hugging Face, except that the fused c_attn is q_proj, k_proj and v_proj."""
+"""GPT-2; parameter names as in Hugging Face, except what
+mindgen.checkpoint.gpt2_weights translates."""
 
 from mindspore import Tensor, nn, ops
 
 from mindgen.checkpoint.gpt2_weights import linear_weights
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
 
@@ -25,8 +28,8 @@ class GPT2Mlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [self.c_fc, self.c_proj]
 
-    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
-        return self.c_proj(self.gelu(self.c_fc(x, segment_ends)), segment_ends)
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x, adapter_rows)), adapter_rows)
 
 
 class GPT2Layer(nn.Cell):
@@ -51,10 +54,10 @@ class GPT2Layer(nn.Cell):
         for linear in self.mlp.linears():
             linear.load(source)
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
+    def construct(self, x: Tensor, step: StepInputs, adapter_rows: AdapterRows, whole_prompts: bool) -> Tensor:
         """x (T, H) to (T, H)."""
-        x = self.add(x, self.self_attn(self.ln_1(x), step, segment_ends, whole_prompts))
-        return self.add(x, self.mlp(self.ln_2(x), segment_ends))
+        x = self.add(x, self.self_attn(self.ln_1(x), step, adapter_rows, whole_prompts))
+        return self.add(x, self.mlp(self.ln_2(x), adapter_rows))
 
 
 class GPT2Model(nn.Cell):
@@ -62,8 +65,10 @@ class GPT2Model(nn.Cell):
 
     def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
-        self.embed_positions = Embedding(config.max_position, config.hidden_size, dtype)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype)
+        self.positions_shape = (config.max_position, config.hidden_size)
+        self.positions = empty_parameter(dtype, "positions")
+        self.gather = ops.Gather()
         self.layers = nn.CellList(
             [GPT2Layer(config, cache, f"transformer.h.{index}", dtype) for index in range(config.num_layers)]
         )
@@ -71,8 +76,8 @@ class GPT2Model(nn.Cell):
         self.add = ops.Add()
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source, "transformer.wte")
-        self.embed_positions.load(source, "transformer.wpe")
+        self.embed_tokens.load(source)
+        share(self.positions, source.take("transformer.wpe.weight", self.positions_shape), source.dtype)
         for layer in self.layers:
             layer.load(source)
         self.ln_f.load(source, "transformer.ln_f")
@@ -86,13 +91,16 @@ class GPT2Model(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
-        x = self.add(self.embed_tokens(input_ids), self.embed_positions(positions))  # (T, H)
+        x = self.add(
+            self.embed_tokens(input_ids, adapter_rows, table_rows), self.gather(self.positions, positions, 0)
+        )  # (T, H)
         for layer in self.layers:
-            x = layer(x, step, segment_ends, whole_prompts)
+            x = layer(x, step, adapter_rows, whole_prompts)
         return self.ln_f(x)
 
 
@@ -106,6 +114,5 @@ class GPT2LMHeadModel(CausalLm):
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
         super().__init__(config, GPT2Model(config, cache, dtype), dtype)
 
-    def load(self, source: WeightSource) -> None:
-        source.translate(linear_weights)
-        super().load(source)
+    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+        return linear_weights(tensors)
