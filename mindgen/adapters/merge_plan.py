@@ -151,8 +151,8 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool)
         if misfits or name not in plan.parameters:
             continue
         is_stored_by_inputs = is_gpt2 or update.is_embedding
-        update = replace(update, bias=None, is_embedding=is_stored_by_inputs)
-        plan.parameters[name] = replace(plan.parameters[name], update=update)
+        of_weight = replace(update, bias=None, is_embedding=is_stored_by_inputs)
+        plan.parameters[name] = replace(plan.parameters[name], update=of_weight)
         if update.bias is not None:
             bias = plan.parameters.get(f"{module}.bias")
             if bias is None or bias.shape != update.bias.shape:
