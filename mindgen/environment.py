@@ -132,6 +132,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindgen"
 
 
+def input_data() -> str | None:
+    """The prompts that the launchers hand over: a text, or the name of a file."""
+    return os.environ.get("INPUT_DATA")
+
+
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Lets the first Ctrl-C wait, so that nothing is cut off half done; what it yields tells whether one came.

@@ -83,8 +83,9 @@ def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool) -> int:
     hidden, inner = model.hidden_size, model.intermediate_size
     queries, keys = model.num_heads * model.head_size, model.num_kv_heads * model.head_size
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
+    mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
     tables = 2 * (hidden + model.vocab_size) if has_tables else 0
-    return (model.num_layers * (attention + 3 * (hidden + inner)) + tables) * STORAGE[dtype]().itemsize
+    return (model.num_layers * (attention + mlp) + tables) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

@@ -71,7 +71,7 @@ class Runner:
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
         self._network = build_network(config, cache, num_positions, dtype)
-        tensors = map_weights(folder)
+        tensors = self._network.translate(map_weights(folder))
         self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
         self._network.load(WeightSource(tensors, dtype))
         self._network.set_train(False)

@@ -1,6 +1,7 @@
-"""Root mean square normalization (arXiv:1910.07467), alone and fused with the residual addition."""
+"""Root mean square normalization (arXiv:1910.07467), alone and fused with the residual addition, and layer
+normalization."""
 
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
@@ -26,3 +27,21 @@ class RmsNorm(nn.Cell):
             return self.rms_norm(x, self.weight)[0], x
         normed, _, total = self.add_rms_norm(x, residual, self.weight, self.epsilon)
         return normed, total
+
+
+class LayerNorm(nn.Cell):
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis (arXiv:1607.06450)."""
+
+    def __init__(self, size: int, epsilon: float, dtype: str) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = empty_parameter(dtype, "weight")
+        self.bias = empty_parameter(dtype, "bias")
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+
+    def load(self, source: WeightSource, name: str) -> None:
+        share(self.weight, source.take(f"{name}.weight", (self.size,)), source.dtype)
+        share(self.bias, source.take(f"{name}.bias", (self.size,)), source.dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer_norm(x, self.weight, self.bias)[0]

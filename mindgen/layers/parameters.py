@@ -53,7 +53,7 @@ class WeightSource:
         self._tensors = dict(tensors)
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The weight of that name in the storage of dtype, mapped when the file has that dtype.
+        """The weight of that name in the storage of dtype, mapped when the file has it so.
 
         Raises:
             ModelError: it is missing, already taken, or of another shape.
@@ -64,6 +64,8 @@ class WeightSource:
         if tensor.shape != shape:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}")
         weight = tensor.as_dtype(self.dtype)
+        if not weight.flags.c_contiguous:
+            weight = np.ascontiguousarray(weight)
         if weight is not tensor.data:
             tensor.release()
         return weight

@@ -1,19 +1,18 @@
 """Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
-from mindgen.errors import ModelError
-from mindgen.layers.adapted import AdaptedLayer, AdapterRows
-from mindgen.layers.attention import Attention, CacheShape, StepInputs
+from mindgen.layers.adapted import AdapterRows
+from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import CausalLm
 
 
 class LlamaMlp(nn.Cell):
@@ -41,9 +40,9 @@ class LlamaLayer(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
         super().__init__()
         self.prefix = prefix
-        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
         self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype)
-        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
         self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype)
 
     def linears(self) -> list[Linear]:
@@ -60,13 +59,14 @@ class LlamaLayer(nn.Cell):
         self,
         x: Tensor,
         residual: Tensor | None,
+        rotation: Rotation,
         step: StepInputs,
         adapter_rows: AdapterRows,
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, adapter_rows, whole_prompts)
+        x = self.self_attn(x, step, adapter_rows, whole_prompts, rotation)
         x, residual = self.post_attention_layernorm(x, residual)
         return self.mlp(x, adapter_rows), residual
 
@@ -80,7 +80,8 @@ class LlamaModel(nn.Cell):
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
         )
-        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
+        assert config.rope is not None
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
         self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
         share(self.cos, dtypes.from_float32(cos, dtype), dtype)
@@ -109,75 +110,22 @@ class LlamaModel(nn.Cell):
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
-        step = (cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
         x, residual = self.embed_tokens(input_ids, adapter_rows, table_rows), None
         for layer in self.layers:
-            x, residual = layer(x, residual, step, adapter_rows, whole_prompts)
+            x, residual = layer(x, residual, (cos, sin), step, adapter_rows, whole_prompts)
         return self.norm(x, residual)[0]
 
 
-class LlamaForCausalLM(nn.Cell):
-    """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
+class LlamaForCausalLM(CausalLm):
+    """Llama, Qwen2 or Qwen3.
 
     Args:
         num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
             ApplyRotaryPosEmb tells a table from rows gathered by token.
     """
 
+    derived = ("rotary_emb.inv_freq",)
+
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = dtype
-        self.model = LlamaModel(config, cache, num_positions, dtype)
-        self.tied = config.tie_word_embeddings
-        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, dtype, output_dtype="float32")
-        self.gather = ops.Gather()
-
-    def linears(self) -> list[Linear]:
-        """Every linear of the layers."""
-        return [linear for layer in self.model.layers for linear in layer.linears()]
-
-    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
-        """Embedding and head, which adapters can target as well as the linears."""
-        return self.model.embed_tokens, self.lm_head
-
-    def caches(self) -> list[np.ndarray]:
-        """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
-        return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
-
-    def load(self, source: WeightSource) -> None:
-        """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
-        self.model.load(source)
-        if self.tied:
-            self.lm_head.tie(self.model.embed_tokens.memory)
-        else:
-            self.lm_head.load(source)
-        # Some tools save what is derived: rotary frequencies, the tied head.
-        derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
-        unknown = [name for name in source.remaining() if not name.endswith(derived)]
-        if unknown:
-            raise ModelError(
-                f"the checkpoint has {len(unknown)} tensors that {self.config.architecture} does not: {unknown[:4]}"
-            )
-
-    def construct(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        output_rows: Tensor,
-        adapter_rows: AdapterRows,
-        output_adapter_rows: AdapterRows,
-        table_rows: tuple[Tensor, ...],
-        whole_prompts: bool,
-    ) -> Tensor:
-        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
-        hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
-            table_rows, whole_prompts,
-        )  # fmt: skip
-        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
+        super().__init__(config, LlamaModel(config, cache, num_positions, dtype), dtype)

@@ -4,12 +4,14 @@ from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
+from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 
 _NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,
     "Qwen2ForCausalLM": LlamaForCausalLM,
     "Qwen3ForCausalLM": LlamaForCausalLM,
+    "GPT2LMHeadModel": GPT2LMHeadModel,
 }
 
 

@@ -11,12 +11,6 @@ constexpr int64_t kBlock = 256;
 static inline int64_t num_blocks(int64_t count) { return (count + kBlock - 1) / kBlock; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static inline intv lane_numbers() {
-  intv numbers;
-  for (int i = 0; i < kWidth; i++) numbers[i] = i;
-  return numbers;
-}
-
 // One bit for each lane of a comparison's result, the first lane's lowest.
 static inline uint32_t bits_of(intv mask) {
 #if defined(__AVX512BF16__)

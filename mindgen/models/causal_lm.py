@@ -1,0 +1,86 @@
+"""What all networks have around their layers: the head, and the rows whose logits are asked for."""
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.errors import ModelError
+from mindgen.layers.adapted import AdaptedLayer, AdapterRows
+from mindgen.layers.linear import Linear
+from mindgen.layers.parameters import WeightSource
+from mindgen.model_config import ModelConfig
+
+
+class CausalLm(nn.Cell):
+    """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
+
+    Args:
+        model: gives the hidden states (T, H); has `embed_tokens`, `layers` with their `linears()` and `self_attn`, and
+            `load`.
+
+    Attributes:
+        derived: ends of the names of tensors that some tools save and that follow from the others.
+    """
+
+    derived: tuple[str, ...] = ()
+
+    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        self.model = model
+        self.tied = config.tie_word_embeddings
+        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, dtype, output_dtype="float32")
+        self.gather = ops.Gather()
+
+    def linears(self) -> list[Linear]:
+        """Every linear of the layers."""
+        return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
+        """Embedding and head, which adapters can target as well as the linears."""
+        return self.model.embed_tokens, self.lm_head
+
+    def caches(self) -> list[np.ndarray]:
+        """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
+        return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
+
+    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+        """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
+        return tensors
+
+    def load(self, source: WeightSource) -> None:
+        """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
+        self.model.load(source)
+        if self.tied:
+            self.lm_head.tie(self.model.embed_tokens.memory)
+        else:
+            self.lm_head.load(source)
+        derived = (*self.derived, "lm_head.weight") if self.tied else self.derived
+        unknown = [name for name in source.remaining() if not name.endswith(derived)]
+        if unknown:
+            raise ModelError(
+                f"the checkpoint has {len(unknown)} tensors that {self.config.architecture} does not: {unknown[:4]}"
+            )
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        output_rows: Tensor,
+        adapter_rows: AdapterRows,
+        output_adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
+        whole_prompts: bool,
+    ) -> Tensor:
+        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
+        hidden = self.model(
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
+            table_rows, whole_prompts,
+        )  # fmt: skip
+        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
