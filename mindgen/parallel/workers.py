@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for_futures
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,9 @@ class Workers:
                 continue
             connection.settimeout(None)
             channel = Channel(connection)
-            rank, _ = channel.receive()
-            missing.pop(rank).channel = channel
+            with suppress(EOFError):  # that it is gone shows in the next turn
+                rank, _ = channel.receive()
+                missing.pop(rank).channel = channel
 
     def _check_missing(self, missing: list[_Worker], deadline: float) -> None:
         gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)
