@@ -75,11 +75,14 @@ class ParallelRunner:
                 WorkerSetup(size, folder, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
                 for rank in range(1, size)
             ]
-            ready = self._workers.call_each("set_up", setups)
+            ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
             self._own = Runner(folder, model_config, **arguments, group=self._group)
             wait_for(ready)
-        except BaseException:
+        except BaseException as error:
+            cause = self._workers.error
             self.close()
+            if cause is not None:
+                raise cause from error
             raise
         self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 

@@ -67,7 +67,8 @@ class Runner:
         self._group, self._vocab_size = group, config.vocab_size
         shard = WHOLE if group is None else Shard(group.size, group.rank)
         self._network = build_network(config, cache, num_positions, dtype, shard)
-        self._network.load(WeightSource(map_weights(folder), dtype, shard))
+        check = None if group is None else group.check
+        self._network.load(WeightSource(map_weights(folder), dtype, shard, check))
         self._network.set_train(False)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[bool, CompiledStep] = {}

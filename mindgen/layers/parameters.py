@@ -1,6 +1,6 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mindspore
 import numpy as np
@@ -47,12 +47,22 @@ class WeightSource:
 
     Attributes:
         dtype: the dtype that weights are handed out in.
+
+    Args:
+        check: called for each tensor, to raise an error where there is no use in going on.
     """
 
-    def __init__(self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, MappedTensor],
+        dtype: str,
+        shard: Shard = WHOLE,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         self.dtype = dtype
         self._tensors = dict(tensors)
         self._shard = shard
+        self._check = check
 
     def take(self, name: str, layout: TensorLayout) -> np.ndarray:
         """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
@@ -60,6 +70,8 @@ class WeightSource:
         Raises:
             ModelError: it is missing, already taken, or of another shape.
         """
+        if self._check is not None:
+            self._check()
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")

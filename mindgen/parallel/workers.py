@@ -192,9 +192,9 @@ class Workers:
         """As `tell`, but with answers."""
         return [worker.call(name, *arguments) for worker in self._workers]
 
-    def call_each(self, name: str, arguments: list[Any]) -> "list[Future[Any]]":
-        """As `call`, with another argument for each rank."""
-        return [worker.call(name, each) for worker, each in zip(self._workers, arguments, strict=True)]
+    def call_each(self, name: str, arguments: list[tuple[Any, ...]]) -> "list[Future[Any]]":
+        """As `call`, with other arguments for each of them."""
+        return [worker.call(name, *each) for worker, each in zip(self._workers, arguments, strict=True)]
 
     def close(self) -> None:
         """Ends them; returns when they are gone."""
