@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, generate
+from mindgen.commands import adapters, chat, doctor, generate, launch
 from mindgen.errors import MindgenError
 
 
@@ -24,8 +24,11 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     adapters.add_arguments(
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
+    launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
+    doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
     arguments = parser.parse_args(argv)
-    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run}[arguments.command]
+    modules = {"generate": generate, "chat": chat, "adapters": adapters, "launch": launch, "doctor": doctor}
+    run = modules[arguments.command].run
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

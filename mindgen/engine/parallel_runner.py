@@ -54,15 +54,15 @@ class ParallelRunner:
     ) -> None:
         kernels = plugin.load()
         launched = environment.launched_rank()
-        if launched is not None and (launched.rank != 0 or launched.size != size):
-            raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.size} that were launched, and rank 0 is to start "
-                f"with tensor_parallel_size {size}"
-            )
-        if launched is None:
+        if launched is None or launched.world_size == 1:
             self._workers = Workers.start("rank", "mindgen.parallel.worker", size)
+        elif launched.rank == 0 and launched.world_size == size:
+            self._workers = Workers.await_launched(size, launched.rendezvous)
         else:
-            self._workers = Workers.await_launched(size, launched.folder)
+            raise ConfigError(
+                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched; tensor_parallel_size "
+                f"is {size}, and rank 0 starts it"
+            )
         try:
             memory = shared_memory(kernels, size)
             self._group = ProcessGroup(kernels, memory, 0, size)

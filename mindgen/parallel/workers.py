@@ -139,7 +139,7 @@ class Workers:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,
-                        env=environment.worker_environment(),
+                        env=environment.for_child({}, {}),
                     )
                 workers.append(_Worker(kind, rank, process, log))
             started._accept(listener)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams
+from mindgen.environment import LaunchedRank
 from mindgen.errors import ConfigError, UnknownAdapterError
 
 ROOT = Path(__file__).parents[2]
@@ -60,19 +61,19 @@ def test_failures_come_back_and_adapters_go_everywhere(llm):
 
 
 def test_ranks_of_a_launcher_serve_the_first(tmp_path):
-    environment = {**os.environ, "MINDGEN_RENDEZVOUS": str(tmp_path), "MINDGEN_WORLD_SIZE": "2"}
+    environment = os.environ | LaunchedRank(0, 2, 0, 0, 1, tmp_path).as_environment()
     serve = f"from pathlib import Path; from mindgen.parallel import worker; worker.serve(Path({str(tmp_path)!r}), 1)"
-    with subprocess.Popen([sys.executable, "-c", serve], env={**environment, "MINDGEN_RANK": "1"}) as rank:
+    with subprocess.Popen([sys.executable, "-c", serve]) as rank:
         command = [sys.executable, "-m", "mindgen", "generate", "--tp", "2", "--prompt", PROMPTS[0]]
         command += ["--adapter_id", ADAPTERS[0] or "base"]
-        result = subprocess.run(command, env={**environment, "MINDGEN_RANK": "0"}, capture_output=True, timeout=60)
+        result = subprocess.run(command, env=environment, capture_output=True, timeout=60)
         assert ANSWERS[0]["answer"] in result.stdout.decode(), result.stderr.decode()
         assert rank.wait(10) == 0
     assert not list(tmp_path.iterdir())
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
-    for name, value in (("RENDEZVOUS", str(tmp_path)), ("RANK", "0"), ("WORLD_SIZE", "4")):
-        monkeypatch.setenv(f"MINDGEN_{name}", value)
+    for name, value in LaunchedRank(0, 4, 0, 0, 1, tmp_path).as_environment().items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="rank 0 of 4 that were launched"):
         LLM("demo", tensor_parallel_size=2)

@@ -221,9 +221,13 @@ static inline floatv exp(floatv x) {
   y = y * r + 0.5f;
   y = y * r + 1.0f;
   y = y * r + 1.0f;
+#if defined(__AVX512BF16__)
+  return _mm512_scalef_ps(y, n);
+#else
   // 2^n in two factors, as n reaches from -150 to 128
   const intv exponent = __builtin_convertvector(n, intv), first = exponent >> 1, second = exponent - first;
   return y * bit_cast<floatv>((first + 127) << 23) * bit_cast<floatv>((second + 127) << 23);
+#endif
 }
 
 static inline floatv silu(floatv x) { return x / (1 + exp(-x)); }
