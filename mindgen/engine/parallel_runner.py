@@ -60,8 +60,8 @@ class ParallelRunner:
             self._workers = Workers.await_launched(size, launched.rendezvous)
         else:
             raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched; tensor_parallel_size "
-                f"is {size}, and rank 0 starts it"
+                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
+                f"and tensor_parallel_size is {size}"
             )
         try:
             memory = shared_memory(kernels, size)
