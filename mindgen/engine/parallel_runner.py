@@ -63,9 +63,9 @@ class ParallelRunner:
                 f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
                 f"and tensor_parallel_size is {size}"
             )
+        memory = shared_memory(kernels, size)
+        self._group = ProcessGroup(kernels, memory, 0, size)
         try:
-            memory = shared_memory(kernels, size)
-            self._group = ProcessGroup(kernels, memory, 0, size)
             self._workers.send_file(memory)
             os.close(memory)
             self._workers.watch(self._group.abort)
@@ -118,6 +118,7 @@ class ParallelRunner:
     def close(self) -> None:
         """Ends the other ranks."""
         self._workers.close()
+        self._group.leave()
 
     def _on_all_ranks(self, name: str, arguments: tuple[Any, ...], own: Callable[[], Result]) -> Result:
         """What `own` gives, while the other ranks do the same; Ctrl-C waits, lest some do it and others do not."""
