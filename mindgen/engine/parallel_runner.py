@@ -84,6 +84,7 @@ class ParallelRunner:
             if cause is not None:
                 raise cause from error
             raise
+        self.base_model = self._own.base_model
         self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 
     def modules(self) -> dict[str, tuple[int, int]]:

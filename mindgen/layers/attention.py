@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
@@ -89,10 +90,10 @@ class Attention(nn.Cell):
             self.q_norm.load(source, f"{self.prefix}.q_norm")
             self.k_norm.load(source, f"{self.prefix}.k_norm")
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
+    def construct(self, x: Tensor, step: StepInputs, adapter_rows: AdapterRows, whole_prompts: bool) -> Tensor:
         """x (T, H) to (T, H)."""
         cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
-        query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)
+        query, key, value = self.split(self.qkv_proj(x, adapter_rows), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
@@ -106,7 +107,7 @@ class Attention(nn.Cell):
             attended = self.paged_attention(
                 query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, None, q_seq_lens
             )
-        return self.o_proj(attended, segment_ends)
+        return self.o_proj(attended, adapter_rows)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
         heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)

@@ -8,7 +8,7 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.layers.parameters import zeros_parameter
+from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.slot_layout import SlotLevel
 
 
@@ -25,7 +25,7 @@ class LoraBlock:
 
 
 class LoraLevel(nn.Cell):
-    """y + (x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
+    """(x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
 
     A packed linear has P parts, each with a pair of its own. The weights of all slots are stacked: A (E, in, P*r) for
     all parts, B (E, r, out) for each, with zeros where an adapter has fewer ranks or no such part. B holds the
@@ -52,7 +52,6 @@ class LoraLevel(nn.Cell):
         self.grouped_matmul = gen.GroupedMatmul(split_item=3, group_type=0)
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
-        self.add = ops.Add()
 
     def pack(self, pairs: list[LoraPair | None]) -> LoraBlock | None:
         """An adapter's pair for each part, None where it has none, in the form of a slot; None if there is nothing."""
@@ -83,16 +82,40 @@ class LoraLevel(nn.Cell):
         for memory, values in zip(self.b_memory, block.b, strict=True):
             memory[slot] = values
 
-    def construct(self, x: Tensor, y: Tensor, segment_ends: Tensor) -> Tensor:
-        """x (T, in), y (T, out), segment_ends (E,) int64: slot e has the rows up to segment_ends[e]; others stay."""
+    def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
+        """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
         low_rank = self._multiply(x, self.lora_a, segment_ends)  # (T, P*r)
         if self.num_parts == 1:
-            return self.add(y, self._multiply(low_rank, self.lora_b[0], segment_ends))
+            return self._multiply(low_rank, self.lora_b[0], segment_ends)
         deltas: tuple[Tensor, ...] = ()
         for part, low in enumerate(self.split(low_rank)):  # P of (T, r)
             deltas = (*deltas, self._multiply(low, self.lora_b[part], segment_ends))
-        return self.add(y, self.concat(deltas))
+        return self.concat(deltas)
 
     def _multiply(self, x: Tensor, weights: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, K) to (T, N), weights (E, K, N)."""
         return self.grouped_matmul([x], [weights], None, None, None, None, None, segment_ends)[0]
+
+
+class TableLevel(LoraLevel):
+    """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
+
+    def __init__(self, vocab_size: int, part_sizes: tuple[int, ...], level: SlotLevel, dtype: str) -> None:
+        super().__init__(vocab_size, part_sizes, level, dtype)
+        share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
+        self.gather = ops.Gather()
+
+    def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
+        """rows (T,) of the table to (T, out)."""
+        return self._multiply(self.gather(self.lora_a, rows, 0), self.lora_b[0], segment_ends)
+
+
+class SplitTableLevel(TableLevel):
+    """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
+
+    def __init__(self, vocab_size: int, part_sizes: tuple[int, ...], level: SlotLevel, dtype: str) -> None:
+        super().__init__(vocab_size, part_sizes, level, dtype)
+        self.lookup = ops.EmbeddingLookup()
+
+    def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
+        return self._multiply(self.lookup(self.lora_a, rows, 0), self.lora_b[0], segment_ends)

@@ -1,12 +1,12 @@
 """Llama 2 and 3, Qwen2 (a bias on q, k and v) and Qwen3 (a norm on q and k); parameter names as in Hugging Face."""
 
-import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.errors import ModelError
+from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
@@ -14,7 +14,7 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice, TensorLayout
 
 
 class LlamaMlp(nn.Cell):
@@ -31,9 +31,9 @@ class LlamaMlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [self.gate_up_proj, self.down_proj]
 
-    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
-        gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
-        return self.down_proj(gated, segment_ends)
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        gated = self.swiglu(self.gate_up_proj(x, adapter_rows), -1)  # (T, 2*inner) -> (T, inner)
+        return self.down_proj(gated, adapter_rows)
 
 
 class LlamaLayer(nn.Cell):
@@ -62,14 +62,14 @@ class LlamaLayer(nn.Cell):
         x: Tensor,
         residual: Tensor | None,
         step: StepInputs,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, segment_ends, whole_prompts)
+        x = self.self_attn(x, step, adapter_rows, whole_prompts)
         x, residual = self.post_attention_layernorm(x, residual)
-        return self.mlp(x, segment_ends), residual
+        return self.mlp(x, adapter_rows), residual
 
 
 class LlamaModel(nn.Cell):
@@ -77,7 +77,7 @@ class LlamaModel(nn.Cell):
 
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype, shard)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
@@ -89,7 +89,7 @@ class LlamaModel(nn.Cell):
         self.gather = ops.Gather()
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source, "model.embed_tokens")
+        self.embed_tokens.load(source)
         for layer in self.layers:
             layer.load(source)
         self.norm.load(source, "model.norm")
@@ -103,16 +103,17 @@ class LlamaModel(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
         step = (cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
-        x, residual = self.embed_tokens(input_ids), None
+        x, residual = self.embed_tokens(input_ids, adapter_rows, table_rows), None
         for layer in self.layers:
-            x, residual = layer(x, residual, step, segment_ends, whole_prompts)
+            x, residual = layer(x, residual, step, adapter_rows, whole_prompts)
         return self.norm(x, residual)[0]
 
 
@@ -134,23 +135,26 @@ class LlamaForCausalLM(nn.Cell):
         self.dtype = dtype
         self.model = LlamaModel(config, cache, num_positions, dtype, shard)
         self.tied = config.tie_word_embeddings
-        if not self.tied:
-            self.lm_head = empty_parameter(dtype, "lm_head.weight")
+        head = {"lm_head": shard.split(config.vocab_size)}
+        self.lm_head = Linear(Axis(config.hidden_size), head, dtype, shard=shard, output_dtype="float32")
         self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
 
     def linears(self) -> list[Linear]:
-        """Every linear that adapters can target."""
+        """Every linear of the layers."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
+
+    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
+        """Embedding and head, which adapters can target as well as the linears."""
+        return self.model.embed_tokens, self.lm_head
+
+    def vocabulary(self) -> Slice:
+        """The tokens of which this process has the embedding and the logits."""
+        return self.model.embed_tokens.vocabulary
 
     def layouts(self) -> dict[str, TensorLayout]:
         """How the weights that are split lie on the ranks, by Hugging Face name; the others are whole on each."""
-        embedding = self.model.embed_tokens.layout
-        layouts = {"model.embed_tokens.weight": embedding}
-        if not self.tied:
-            layouts["lm_head.weight"] = embedding
-        for linear in self.linears():
+        layouts = {"model.embed_tokens.weight": self.model.embed_tokens.layout}
+        for linear in self.linears() if self.tied else [*self.linears(), self.lm_head]:
             layouts |= linear.weight_layouts() | linear.bias_layouts()
         return layouts
 
@@ -161,8 +165,10 @@ class LlamaForCausalLM(nn.Cell):
     def load(self, source: WeightSource) -> None:
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
-        if not self.tied:
-            share(self.lm_head, source.take("lm_head.weight", self.model.embed_tokens.layout), self.dtype)
+        if self.tied:
+            self.lm_head.tie(self.model.embed_tokens.memory)
+        else:
+            self.lm_head.load(source)
         # Some tools save what is derived: rotary frequencies, the tied head.
         derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
         unknown = [name for name in source.remaining() if not name.endswith(derived)]
@@ -181,13 +187,14 @@ class LlamaForCausalLM(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        output_adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
+        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
         hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, segment_ends,
-            whole_prompts,
+            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
+            table_rows, whole_prompts,
         )  # fmt: skip
-        head = self.model.embed_tokens.weight if self.tied else self.lm_head
-        logits = self.matmul(self.gather(hidden, output_rows, 0), head)  # (R, H) -> (R, V)
-        return self.cast(logits, mindspore.float32)
+        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
