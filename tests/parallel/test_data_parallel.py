@@ -1,7 +1,6 @@
 """Replicas: results in the order of the prompts, the same as without; and ranks that a launcher has started."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import closing
@@ -10,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams
+from mindgen.commands.launched import own_share
 from mindgen.environment import LaunchedRank
-from mindgen.errors import ConfigError, UnknownAdapterError
+from mindgen.errors import ConfigError, UnknownAdapterError, UsageError
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::8]
@@ -60,16 +60,25 @@ def test_failures_come_back_and_adapters_go_everywhere(llm):
         llm.generate(["one,"] * 2, GREEDY, "nobody")
 
 
-def test_ranks_of_a_launcher_serve_the_first(tmp_path):
-    environment = os.environ | LaunchedRank(0, 2, 0, 0, 1, tmp_path).as_environment()
-    serve = f"from pathlib import Path; from mindgen.parallel import worker; worker.serve(Path({str(tmp_path)!r}), 1)"
-    with subprocess.Popen([sys.executable, "-c", serve]) as rank:
-        command = [sys.executable, "-m", "mindgen", "generate", "--tp", "2", "--prompt", PROMPTS[0]]
-        command += ["--adapter_id", ADAPTERS[0] or "base"]
-        result = subprocess.run(command, env=environment, capture_output=True, timeout=60)
-        assert ANSWERS[0]["answer"] in result.stdout.decode(), result.stderr.decode()
-        assert rank.wait(10) == 0
-    assert not list(tmp_path.iterdir())
+def test_ranks_of_a_launcher_serve_the_first_of_their_replica(tmp_path):
+    command = [sys.executable, "-m", "mindgen", "launch", "--ranks", "4", "--data_parallel", "2", "--"]
+    command += [sys.executable, "-m", "mindgen", "generate", "--use_parallel", "True", "--prompt", *PROMPTS[:2]]
+    command += ["--adapter_id", *(adapter or "base" for adapter in ADAPTERS[:2])]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert result.returncode == 0, result.stderr.decode()
+    for rank, answer in ((0, ANSWERS[0]), (2, ANSWERS[1])):
+        log = (tmp_path / f"output/log/rank_{rank}/mindgen.log").read_text(encoding="utf-8")
+        assert answer["answer"] in log
+        assert sum(each["answer"] in log for each in ANSWERS[:2]) == 1
+    assert ANSWERS[0]["answer"] in result.stdout.decode()
+
+
+def test_prompts_must_divide_among_launched_replicas(tmp_path, monkeypatch):
+    for name, value in LaunchedRank(0, 1, 0, 1, 2, tmp_path).as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert own_share(6) == range(3, 6)
+    with pytest.raises(UsageError, match="3 prompts do not divide among 2 replicas"):
+        own_share(3)
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
