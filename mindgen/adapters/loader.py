@@ -21,6 +21,7 @@ class AdapterWeights:
     """An adapter that fits the model: by module name its pairs and what else it changes; the digest identifies it."""
 
     adapter_id: str
+    folder: Path
     digest: str
     pairs: dict[str, LoraPair]
     outputs: dict[str, OutputChange] = field(default_factory=dict)
@@ -81,7 +82,7 @@ def load_adapter(
     pairs = {module: lora_pair(where, module, update) for module, update in updates.items()}
     changed = biases | {module for module, update in updates.items() if update.magnitude or update.bias}
     outputs = {module: output_change(where, module, adapter, updates.get(module), base) for module in sorted(changed)}
-    return AdapterWeights(adapter_id, adapter.digest, pairs, outputs)
+    return AdapterWeights(adapter_id, folder, adapter.digest, pairs, outputs)
 
 
 def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:

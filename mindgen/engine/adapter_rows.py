@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mindgen.engine.batch import Batch
+from mindgen.parallel.layout import Slice
 from mindgen.slot_layout import SlotLayout
 
 
@@ -23,8 +24,12 @@ class AdapterInputs(NamedTuple):
     head_levels: int = 0
 
 
-def adapter_arrays(batch: Batch, layout: SlotLayout, inputs: AdapterInputs, vocab_size: int) -> list[np.ndarray]:
-    """In the order of StepGraph: segment_ends, slots, output_slots, table_rows, output_ends."""
+def adapter_arrays(batch: Batch, layout: SlotLayout, inputs: AdapterInputs, vocabulary: Slice) -> list[np.ndarray]:
+    """In the order of StepGraph: segment_ends, slots, output_slots, table_rows, output_ends.
+
+    Args:
+        vocabulary: the tokens that the embedding's tables have; the row of any other is -1.
+    """
     arrays = [*batch.segment_ends]
     if not inputs.has_slots:
         return arrays
@@ -32,9 +37,12 @@ def adapter_arrays(batch: Batch, layout: SlotLayout, inputs: AdapterInputs, voca
     output_slots = slots[batch.output_rows]  # (R,)
     arrays += [slots, output_slots]
     levels = layout.levels()
+    places = batch.input_ids - np.int32(vocabulary.start)
+    is_here = (places >= 0) & (batch.input_ids < vocabulary.stop)
     for level in levels[: inputs.table_levels]:
         # Rows of slots beyond the level are not looked at, but must lie in its table.
-        arrays.append(np.where(slots < level.num_slots, slots * np.int32(vocab_size) + batch.input_ids, np.int32(0)))
+        rows = np.where(slots < level.num_slots, slots * np.int32(vocabulary.size) + places, np.int32(0))
+        arrays.append(np.where(is_here, rows, np.int32(-1)))
     ends = np.cumsum(np.bincount(output_slots, minlength=layout.num_slots))
     arrays += [ends[: level.num_slots].astype(np.int64) for level in levels[: inputs.head_levels]]
     return arrays

@@ -13,6 +13,7 @@ from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
 from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
+from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
@@ -20,6 +21,8 @@ from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
+from mindgen.parallel.group import ProcessGroup
+from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.slot_layout import SlotLayout
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
@@ -45,9 +48,11 @@ class Runner:
         num_positions: rows of the rotary tables, more than any batch has tokens.
         executor: what runs the compiled graphs, one of EXECUTORS.
         num_threads: of the kernels, in the whole process; None is one for each core.
+        group: the ranks among which the network is split; None is this process alone.
 
     Attributes:
         base_model: what adapters are checked against, besides the sizes of modules.
+        block_store: for KV blocks that have to go.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Runner:
         dtype: str,
         executor: str = "mindgen",
         num_threads: int | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self._kernels = plugin.load()
         if num_threads is not None:
@@ -70,19 +76,22 @@ class Runner:
         self._executor = backend.available(executor)
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
-        self._network = build_network(config, cache, num_positions, dtype)
+        self._group, self._vocab_size = group, config.vocab_size
+        shard = WHOLE if group is None else Shard(group.size, group.rank)
+        self._network = build_network(config, cache, num_positions, dtype, shard)
         tensors = self._network.translate(map_weights(folder))
         self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
-        self._network.load(WeightSource(tensors, dtype))
+        self._network.load(WeightSource(tensors, dtype, shard, None if group is None else group.check))
         self._network.set_train(False)
         self.base_model = BaseModel(folder, tensors, dtype, config.tie_word_embeddings)
+        self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())
         self._slots_beyond_plain: set[int] = set()
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
-        return {name: (layer.in_features, size) for layer in self._layers() for name, size in layer.parts.items()}
+        return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
@@ -111,10 +120,6 @@ class Runner:
     def _layers(self) -> list[AdaptedLayer]:
         return [*self._network.linears(), *self._network.tables()]
 
-    def caches(self) -> list[np.ndarray]:
-        """The keys and the values of each layer (num_blocks, ...), in the memory where the network has them."""
-        return self._network.caches()
-
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
         sources, targets = [list(each) for each in zip(*copies, strict=True)]
@@ -124,6 +129,8 @@ class Runner:
     def run(self, batch: Batch) -> np.ndarray:
         """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
 
+        Of a group, rank 0 gets them; the others their part.
+
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
@@ -132,12 +139,15 @@ class Runner:
         num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
         parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
         self._kernels.clear_last_error()
+        if self._group is not None:
+            self._group.use()
         try:
-            return graph([self._arrays(part, inputs) for part in parts])
+            logits = graph([self._arrays(part, inputs) for part in parts])
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
+        return logits if self._group is None else self._group.gather_columns(logits, self._vocab_size)
 
     def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
         """Only batches that need more than LoRA on linears pay for it."""
@@ -149,7 +159,7 @@ class Runner:
 
     def _num_parts(self, num_tokens: int) -> int:
         """A small network costs its threads less when each computes whole rows than when they share each product."""
-        if self._weight_bytes > _CACHED_BYTES or self._executor != "mindgen":
+        if self._weight_bytes > _CACHED_BYTES or self._executor != "mindgen" or self._group is not None:
             return 1
         return max(1, min(self._kernels.num_threads, num_tokens // _FEWEST_TOKENS))
 
@@ -160,7 +170,7 @@ class Runner:
         return [
             batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
             batch.q_seq_ends, batch.output_rows,
-            *adapter_arrays(batch, self._layout, inputs, self._network.config.vocab_size),
+            *adapter_arrays(batch, self._layout, inputs, self._network.vocabulary()),
         ]  # fmt: skip
 
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:

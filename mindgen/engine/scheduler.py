@@ -232,7 +232,7 @@ class Scheduler:
         num_tokens = num_uncomputed if num_uncomputed < budget else budget
         if num_uncomputed <= 1:
             return num_tokens
-        if _wants_prompt_logits(sequence):
+        if sequence.wants_prompt_logits:
             num_tokens = min(num_tokens, _PROMPT_LOGITS)
         elif num_tokens < num_uncomputed and not self._config.enable_chunked_prefill:
             return 0
@@ -244,7 +244,7 @@ class Scheduler:
         schedule.copies += copies
         is_last = num_tokens == len(sequence.token_ids) - sequence.num_computed_tokens
         num_logits = 1 + len(draft) if is_last else 0
-        if _wants_prompt_logits(sequence):
+        if sequence.wants_prompt_logits:
             num_logits = num_tokens
         schedule.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
 
@@ -292,12 +292,3 @@ class Scheduler:
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
     """Sequences of lower ranks go first; no two have the same."""
     return sequence.request.queue_rank, sequence.request.request_id, sequence.index
-
-
-def _is_prompt(sequence: Sequence) -> bool:
-    return len(sequence.token_ids) - sequence.num_computed_tokens > 1
-
-
-def _wants_prompt_logits(sequence: Sequence) -> bool:
-    logprobs = sequence.request.prompt_logprobs
-    return logprobs is not None and len(logprobs) < sequence.prompt_len and sequence.index == 0

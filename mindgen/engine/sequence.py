@@ -110,6 +110,16 @@ class Sequence:
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether more than the last token is still to be computed."""
+        return len(self.token_ids) - self.num_computed_tokens > 1
+
+    @property
+    def wants_prompt_logits(self) -> bool:
+        logprobs = self.request.prompt_logprobs
+        return logprobs is not None and len(logprobs) < self.prompt_len and self.index == 0
+
     def cut(self, num_tokens: int) -> None:
         """Leaves the first num_tokens of prompt and output, with what was said of them."""
         del self.token_ids[num_tokens:]

@@ -1,15 +1,17 @@
 """What linears, embedding and head have in common: adapters change their outputs, row by row."""
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
+from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
@@ -36,20 +38,25 @@ class AdaptedLayer(nn.Cell):
     """y (T, out) = (f(x) + the LoRA of each row's adapter) * its scale + its shift.
 
     Attributes:
-        parts: the Hugging Face module names whose outputs lie side by side in y, with their sizes.
+        inputs: what the ranks split where f(x) and LoRA are to be added up over them, as is_partial says.
+        parts: the Hugging Face module names whose outputs lie side by side in y, with their axes.
         has_lora: whether an adapter has brought LoRA for this layer yet.
     """
 
-    level_type: ClassVar[type[LoraLevel]] = LoraLevel
-
-    def __init__(self, in_features: int, parts: dict[str, int], dtype: str, output_dtype: str) -> None:
+    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, output_dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.in_features = in_features
+        self.inputs = inputs
         self.parts = parts
+        self.shard = shard
+        self.sizes = tuple(shard.size(axis) for axis in parts.values())  # in this process
+        self.is_partial = bool(inputs.split_by) and shard.rank is not None
+        if self.is_partial:
+            self.all_reduce = ops.AllReduce()
         self.dtype = dtype
         self.output_dtype = output_dtype
         self.casts = output_dtype != dtype
         self.mindspore_dtype = MINDSPORE_DTYPES[output_dtype]
+        self.level_type: type[LoraLevel] = LoraLevel
         self.lora = nn.CellList([])
         self.has_lora = False
         # One each, once an adapter has them.
@@ -62,18 +69,24 @@ class AdaptedLayer(nn.Cell):
 
     def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
-        sizes = tuple(self.parts.values())
-        self.lora = nn.CellList([self.level_type(self.in_features, sizes, level, self.dtype) for level in levels])
+        in_features = self.shard.size(self.inputs)
+        self.lora = nn.CellList([self.level_type(in_features, self.sizes, level, self.dtype) for level in levels])
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_lora = self.has_scale = self.has_shift = False
 
+    def layouts(self) -> dict[str, TensorLayout]:
+        """Of the weights as (out, in), by Hugging Face module name."""
+        return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
+
     def pack_adapter(self, pairs: dict[str, LoraPair], outputs: dict[str, OutputChange]) -> AdaptedOutputs:
         """What an adapter has for this layer, by module name, in the form of a slot: a block for each level."""
         changes = [outputs.get(name) for name in self.parts]
+        layouts = self.layouts()
+        own = [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
         return AdaptedOutputs(
-            [level.pack([pairs.get(name) for name in self.parts]) for level in self.lora],
+            [level.pack(own) for level in self.lora],
             self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
             self._side_by_side([None if change is None else change.shift for change in changes], 0.0),
         )
@@ -122,15 +135,16 @@ class AdaptedLayer(nn.Cell):
     def _side_by_side(self, values: list[np.ndarray | None], default: float) -> np.ndarray | None:
         if all(part is None for part in values):
             return None
-        sizes = self.parts.values()
         filled = [
-            np.full(size, default, np.float32) if part is None else part
-            for part, size in zip(values, sizes, strict=True)
+            np.full(self.shard.size(axis), default, np.float32)
+            if part is None
+            else self.shard.cut(part, self.shard.layout(axis))
+            for part, axis in zip(values, self.parts.values(), strict=True)
         ]
         return np.concatenate(filled)
 
     def _vectors(self, default: float) -> nn.CellList:
-        return nn.CellList([SlotVectors(self.num_slots, sum(self.parts.values()), default, self.output_dtype)])
+        return nn.CellList([SlotVectors(self.num_slots, sum(self.sizes), default, self.output_dtype)])
 
     def _name_uniquely(self, cells: nn.CellList, kind: str) -> None:
         """As MindSpore wants the names of parameters, once the cells are an attribute."""

@@ -1,33 +1,46 @@
 """Token embedding."""
 
-from typing import ClassVar
-
 from mindspore import Tensor, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
-from mindgen.layers.lora import LoraLevel, TableLevel
+from mindgen.layers.lora import SplitTableLevel, TableLevel
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice
 
 
 class Embedding(AdaptedLayer):
-    """x (T, H) = weight (V, H) at the token ids (T,), then the batch's LoRA updates."""
+    """x (T, H) = weight (V, H) at the token ids (T,), then the batch's LoRA updates; the ranks split the vocabulary.
 
-    level_type: ClassVar[type[LoraLevel]] = TableLevel
+    Attributes:
+        layout: of the weight.
+        vocabulary: the tokens that are in this process.
+    """
 
-    def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: str) -> None:
-        super().__init__(vocab_size, {name: hidden_size}, dtype, dtype)
-        self.shape = (vocab_size, hidden_size)
+    def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
+        tokens, hidden = shard.split(vocab_size), Axis(hidden_size)
+        super().__init__(tokens, {name: hidden}, dtype, dtype, shard)
+        self.level_type = SplitTableLevel if self.is_partial else TableLevel
+        self.layout = shard.layout(tokens, hidden)
+        self.vocabulary = Slice(0, vocab_size, vocab_size) if shard.rank is None else tokens.slice_of(shard.rank)
         self.weight = empty_parameter(dtype, "weight")
         self.gather = ops.Gather()
+        if self.is_partial:
+            self.first_id = self.vocabulary.start
+            self.lookup = ops.EmbeddingLookup()
 
     def load(self, source: WeightSource) -> None:
-        self.memory = source.take(f"{next(iter(self.parts))}.weight", self.shape)
+        self.memory = source.take(f"{next(iter(self.parts))}.weight", self.layout)
         share(self.weight, self.memory, source.dtype)
 
     def construct(self, input_ids: Tensor, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
         """table_rows: of each level that adds LoRA the row of its table (T,) for each token."""
         segment_ends, slots = adapter_rows
-        x = self.gather(self.weight, input_ids, 0)
+        if self.is_partial:  # tokens of other ranks give zeros
+            x = self.lookup(self.weight, input_ids, self.first_id)
+        else:
+            x = self.gather(self.weight, input_ids, 0)
         for index, rows in enumerate(table_rows):
             x = self.add(x, self.lora[index](rows, segment_ends[index]))
+        if self.is_partial:
+            x = self.all_reduce(x)
         return self.scale_and_shift(x, slots)

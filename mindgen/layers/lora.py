@@ -109,3 +109,14 @@ class TableLevel(LoraLevel):
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
         """rows (T,) of the table to (T, out)."""
         return self._multiply(self.gather(self.lora_a, rows, 0), self.lora_b[0], segment_ends)
+
+
+class SplitTableLevel(TableLevel):
+    """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
+
+    def __init__(self, vocab_size: int, part_sizes: tuple[int, ...], level: SlotLevel, dtype: str) -> None:
+        super().__init__(vocab_size, part_sizes, level, dtype)
+        self.lookup = ops.EmbeddingLookup()
+
+    def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
+        return self._multiply(self.lookup(self.lora_a, rows, 0), self.lora_b[0], segment_ends)

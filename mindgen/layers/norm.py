@@ -19,7 +19,7 @@ class RmsNorm(nn.Cell):
         self.add_rms_norm = gen.AddRmsNorm()
 
     def load(self, source: WeightSource, name: str) -> None:
-        share(self.weight, source.take(f"{name}.weight", (self.size,)), source.dtype)
+        share(self.weight, source.take_whole(f"{name}.weight", self.size), source.dtype)
 
     def construct(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(norm(x), x), or with a residual (norm(x + residual), x + residual)."""
@@ -40,8 +40,8 @@ class LayerNorm(nn.Cell):
         self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
 
     def load(self, source: WeightSource, name: str) -> None:
-        share(self.weight, source.take(f"{name}.weight", (self.size,)), source.dtype)
-        share(self.bias, source.take(f"{name}.bias", (self.size,)), source.dtype)
+        share(self.weight, source.take_whole(f"{name}.weight", self.size), source.dtype)
+        share(self.bias, source.take_whole(f"{name}.bias", self.size), source.dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.layer_norm(x, self.weight, self.bias)[0]

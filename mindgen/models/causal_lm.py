@@ -9,10 +9,13 @@ from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
+from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 
 
 class CausalLm(nn.Cell):
     """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
+
+    The ranks split the vocabulary: each gives the logits of its part, padded with zeros.
 
     Args:
         model: gives the hidden states (T, H); has `embed_tokens`, `layers` with their `linears()` and `self_attn`, and
@@ -24,13 +27,14 @@ class CausalLm(nn.Cell):
 
     derived: tuple[str, ...] = ()
 
-    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
         self.model = model
         self.tied = config.tie_word_embeddings
-        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, dtype, output_dtype="float32")
+        head = {"lm_head": shard.split(config.vocab_size)}
+        self.lm_head = Linear(Axis(config.hidden_size), head, dtype, shard=shard, output_dtype="float32")
         self.gather = ops.Gather()
 
     def linears(self) -> list[Linear]:
@@ -40,6 +44,17 @@ class CausalLm(nn.Cell):
     def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
         """Embedding and head, which adapters can target as well as the linears."""
         return self.model.embed_tokens, self.lm_head
+
+    def vocabulary(self) -> Slice:
+        """The tokens of which this process has the embedding and the logits."""
+        return self.model.embed_tokens.vocabulary
+
+    def layouts(self) -> dict[str, TensorLayout]:
+        """How the weights that are split lie on the ranks, by the layers' names; the others are whole on each."""
+        layouts = {"model.embed_tokens.weight": self.model.embed_tokens.layout}
+        for linear in self.linears() if self.tied else [*self.linears(), self.lm_head]:
+            layouts |= linear.weight_layouts() | linear.bias_layouts()
+        return layouts
 
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""

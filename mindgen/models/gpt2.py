@@ -1,5 +1,4 @@
-"""GPT-2; parameter names as in Hugging Face, except what
-mindgen.checkpoint.gpt2_weights translates."""
+"""GPT-2; parameter names as in Hugging Face, except what mindgen.checkpoint.gpt2_weights translates."""
 
 from mindspore import Tensor, nn, ops
 
@@ -13,16 +12,17 @@ from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
+from mindgen.parallel.layout import WHOLE, Axis, Shard
 
 
 class GPT2Mlp(nn.Cell):
     """c_proj(gelu(c_fc x))"""
 
-    def __init__(self, config: ModelConfig, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
-        inner = config.intermediate_size
-        self.c_fc = Linear(config.hidden_size, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias)
-        self.c_proj = Linear(inner, {f"{prefix}.c_proj": config.hidden_size}, dtype, config.mlp_bias)
+        hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
+        self.c_fc = Linear(hidden, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias, shard)
+        self.c_proj = Linear(inner, {f"{prefix}.c_proj": hidden}, dtype, config.mlp_bias, shard)
         self.gelu = ops.GeLU()  # Ascend's is the one with the tangent
 
     def linears(self) -> list[Linear]:
@@ -35,13 +35,13 @@ class GPT2Mlp(nn.Cell):
 class GPT2Layer(nn.Cell):
     """One decoder layer."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
         self.ln_1 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
-        self.self_attn = Attention(config, cache, f"{prefix}.attn", dtype, output_name="c_proj")
+        self.self_attn = Attention(config, cache, f"{prefix}.attn", dtype, shard, output_name="c_proj")
         self.ln_2 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
-        self.mlp = GPT2Mlp(config, f"{prefix}.mlp", dtype)
+        self.mlp = GPT2Mlp(config, f"{prefix}.mlp", dtype, shard)
         self.add = ops.Add()
 
     def linears(self) -> list[Linear]:
@@ -63,21 +63,21 @@ class GPT2Layer(nn.Cell):
 class GPT2Model(nn.Cell):
     """Embeddings of tokens and positions, layers and final norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
         self.positions_shape = (config.max_position, config.hidden_size)
         self.positions = empty_parameter(dtype, "positions")
         self.gather = ops.Gather()
         self.layers = nn.CellList(
-            [GPT2Layer(config, cache, f"transformer.h.{index}", dtype) for index in range(config.num_layers)]
+            [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
         )
         self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
         self.add = ops.Add()
 
     def load(self, source: WeightSource) -> None:
         self.embed_tokens.load(source)
-        share(self.positions, source.take("transformer.wpe.weight", self.positions_shape), source.dtype)
+        share(self.positions, source.take_whole("transformer.wpe.weight", *self.positions_shape), source.dtype)
         for layer in self.layers:
             layer.load(source)
         self.ln_f.load(source, "transformer.ln_f")
@@ -111,8 +111,10 @@ class GPT2LMHeadModel(CausalLm):
         num_positions: not used: the checkpoint has as many positions as it was trained with.
     """
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
-        super().__init__(config, GPT2Model(config, cache, dtype), dtype)
+    def __init__(
+        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+    ) -> None:
+        super().__init__(config, GPT2Model(config, cache, dtype, shard), dtype, shard)
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
         return linear_weights(tensors)

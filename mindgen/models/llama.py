@@ -13,17 +13,18 @@ from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
+from mindgen.parallel.layout import WHOLE, Axis, Shard
 
 
 class LlamaMlp(nn.Cell):
     """down(silu(gate x) * up x)"""
 
-    def __init__(self, config: ModelConfig, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
-        inner = config.intermediate_size
+        hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
-        self.gate_up_proj = Linear(config.hidden_size, gate_up, dtype, config.mlp_bias)
-        self.down_proj = Linear(inner, {f"{prefix}.down_proj": config.hidden_size}, dtype, config.mlp_bias)
+        self.gate_up_proj = Linear(hidden, gate_up, dtype, config.mlp_bias, shard)
+        self.down_proj = Linear(inner, {f"{prefix}.down_proj": hidden}, dtype, config.mlp_bias, shard)
         self.swiglu = gen.Swiglu()
 
     def linears(self) -> list[Linear]:
@@ -37,13 +38,13 @@ class LlamaMlp(nn.Cell):
 class LlamaLayer(nn.Cell):
     """One decoder layer; the residual addition of its MLP happens in the next norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
         self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
-        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype)
+        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype, shard)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
-        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype)
+        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype, shard)
 
     def linears(self) -> list[Linear]:
         return self.self_attn.linears() + self.mlp.linears()
@@ -74,11 +75,11 @@ class LlamaLayer(nn.Cell):
 class LlamaModel(nn.Cell):
     """Embedding, layers and final norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
         self.layers = nn.CellList(
-            [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
+            [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
         self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
         assert config.rope is not None
@@ -127,5 +128,7 @@ class LlamaForCausalLM(CausalLm):
 
     derived = ("rotary_emb.inv_freq",)
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
-        super().__init__(config, LlamaModel(config, cache, num_positions, dtype), dtype)
+    def __init__(
+        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+    ) -> None:
+        super().__init__(config, LlamaModel(config, cache, num_positions, dtype, shard), dtype, shard)

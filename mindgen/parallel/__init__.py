@@ -1,1 +1,1 @@
-"""Several devices: who takes part (rank tables), and the processes, one for each device."""
+"""Several devices: who takes part, the processes, which of them holds what of a network, and how they meet."""

@@ -26,6 +26,7 @@
   apply(mul)                      \
   apply(cast)                     \
   apply(scale_transpose)          \
+  apply(sum)                      \
   apply(sample)
 
 namespace mindgen {
