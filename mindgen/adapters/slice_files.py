@@ -7,11 +7,12 @@ folder of the first adapter.
 from pathlib import Path
 from urllib.parse import quote
 
-from mindgen.adapters.slicing import ParallelLayout, slice_update
+from mindgen.adapters.slicing import slice_update
 from mindgen.checkpoint.peft import LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors, read_metadata
 from mindgen.checkpoint.safetensors_write import write_safetensors
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.parallel.layout import TensorLayout
 
 TRANSFORMED = Path("output/transform_ckpt/slora")
 
@@ -28,7 +29,7 @@ def write_slices(
     adapter_id: str,
     digest: str,
     updates: dict[str, LoraUpdate],
-    layouts: dict[str, ParallelLayout],
+    layouts: dict[str, TensorLayout],
     num_ranks: int,
 ) -> list[Path]:
     """Writes each rank's slices of an adapter; returns the files, rank by rank.
@@ -36,10 +37,10 @@ def write_slices(
     Args:
         digest: of the whole adapter; the slices are read for it only.
         updates: by the model's module names, as `match_updates` gives them.
-        layouts: of the same modules.
+        layouts: of the same modules' weights (out, in), on num_ranks ranks.
 
     Raises:
-        AdapterError: a module has no layout, or does not divide into its units.
+        AdapterError: a module has no layout.
     """
     unknown = sorted(updates.keys() - layouts.keys())
     if unknown:
@@ -48,7 +49,7 @@ def write_slices(
     for rank in range(num_ranks):
         tensors: dict[str, MappedTensor] = {}
         for module, update in updates.items():
-            part = slice_update(update, layouts[module], num_ranks, rank)
+            part = slice_update(update, layouts[module], rank)
             tensors |= {f"{module}.lora_A.weight": part.a, f"{module}.lora_B.weight": part.b}
         path = _path(folder, adapter_id, rank)
         path.parent.mkdir(parents=True, exist_ok=True)

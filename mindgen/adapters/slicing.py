@@ -1,61 +1,29 @@
-"""Which slice of an adapter each rank of a tensor-parallel group holds, from the layout of the linear it updates.
+"""The part of an adapter that a rank of a tensor-parallel group holds, from the layouts of the weights it updates.
 
-A column-parallel linear splits its outputs: A is whole on every rank, B is cut by rows. A row-parallel one splits its
-inputs: A is cut by columns, B is whole, and the ranks' products add up. A fused linear is cut part by part.
-
-Where units (single features, or whole heads) do not divide among the ranks, every rank has room for the same number,
-ceil(units / ranks): the first ranks are full, the last ones hold what is left, and zeros behind it, so that one
-graph with one set of shapes serves all ranks.
+Where a weight (out, in) is cut along its outputs, B (out, r) is cut alike and A (r, in) is whole on every rank; where
+it is cut along its inputs, A is cut alike, B is whole, and the ranks' products add up.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-
-from mindgen.checkpoint.peft import LoraUpdate
+from mindgen.checkpoint.peft import LoraPair, LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import AdapterError
-
-Kind = Literal["column", "row", "replicated"]
-
-
-@dataclass(frozen=True, slots=True)
-class ParallelLayout:
-    """How a linear (or one part of a fused one) lies on the ranks.
-
-    Attributes:
-        kind: column-parallel, row-parallel, or the same on every rank.
-        unit: features that stay together: a head's size for attention, else 1.
-    """
-
-    kind: Kind
-    unit: int = 1
+from mindgen.parallel.layout import Axis, Shard, TensorLayout
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The features start..stop, padded with zeros to `size`."""
-
-    start: int
-    stop: int
-    size: int
+def half_layouts(weight: TensorLayout, rank: int) -> tuple[TensorLayout, TensorLayout]:
+    """Of A (r, in) and B (out, r)."""
+    outputs, inputs = weight.axes
+    whole = Axis(rank)
+    return TensorLayout(weight.num_ranks, (whole, inputs)), TensorLayout(weight.num_ranks, (outputs, whole))
 
 
-def rank_slice(num_features: int, num_ranks: int, rank: int, unit: int = 1) -> Slice:
-    """The rank's features of a split axis.
-
-    Raises:
-        AdapterError: the features are no whole number of units.
-    """
-    assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
-    if num_features % unit:
-        raise AdapterError(f"{num_features} features do not divide into units of {unit}")
-    size = -(-num_features // unit // num_ranks) * unit
-    return Slice(min(rank * size, num_features), min((rank + 1) * size, num_features), size)
+def slice_pair(pair: LoraPair, weight: TensorLayout, shard: Shard) -> LoraPair:
+    """This process's part of a pair."""
+    a, b = half_layouts(weight, len(pair.a))
+    return LoraPair(shard.cut(pair.a, a), shard.cut(pair.b, b), pair.scaling)
 
 
-def slice_update(update: LoraUpdate, layout: ParallelLayout, num_ranks: int, rank: int) -> LoraUpdate:
+def slice_update(update: LoraUpdate, weight: TensorLayout, rank: int) -> LoraUpdate:
     """The rank's part of an update, in the storage of its tensors.
 
     Raises:
@@ -63,31 +31,20 @@ def slice_update(update: LoraUpdate, layout: ParallelLayout, num_ranks: int, ran
     """
     if update.magnitude is not None or update.bias is not None or update.is_embedding:
         raise AdapterError("only plain LoRA of linears is sliced; merge other adapters first")
-    if layout.kind == "column":
-        part = rank_slice(update.b.shape[0], num_ranks, rank, layout.unit)
-        return LoraUpdate(update.a, _cut(update.b, part, axis=0), update.scaling)
-    if layout.kind == "row":
-        part = rank_slice(update.a.shape[1], num_ranks, rank, layout.unit)
-        return LoraUpdate(_cut(update.a, part, axis=1), update.b, update.scaling)
-    return update
+    a, b = half_layouts(weight, update.rank)
+    return LoraUpdate(
+        MappedTensor(update.a.dtype, a.cut(update.a.data, rank)),
+        MappedTensor(update.b.dtype, b.cut(update.b.data, rank)),
+        update.scaling,
+    )
 
 
-def join_updates(parts: list[LoraUpdate], layout: ParallelLayout, num_features: int) -> LoraUpdate:
-    """The whole update from all ranks' parts; num_features is the split axis's size without padding."""
+def join_updates(parts: list[LoraUpdate], weight: TensorLayout) -> LoraUpdate:
+    """The whole update from all ranks' parts."""
     first = parts[0]
-    if layout.kind == "column":
-        whole = np.concatenate([part.b.data for part in parts], axis=0)[:num_features]
-        return LoraUpdate(first.a, MappedTensor(first.b.dtype, whole), first.scaling)
-    if layout.kind == "row":
-        whole = np.concatenate([part.a.data for part in parts], axis=1)[:, :num_features]
-        return LoraUpdate(MappedTensor(first.a.dtype, whole), first.b, first.scaling)
-    return first
-
-
-def _cut(tensor: MappedTensor, part: Slice, axis: int) -> MappedTensor:
-    index = [slice(None)] * tensor.data.ndim
-    index[axis] = slice(part.start, part.stop)
-    data = tensor.data[tuple(index)]
-    padding = [(0, 0)] * data.ndim
-    padding[axis] = (0, part.size - data.shape[axis])
-    return MappedTensor(tensor.dtype, np.pad(data, padding) if padding[axis][1] else data)
+    a, b = half_layouts(weight, first.rank)
+    return LoraUpdate(
+        MappedTensor(first.a.dtype, a.join([part.a.data for part in parts])),
+        MappedTensor(first.b.dtype, b.join([part.b.data for part in parts])),
+        first.scaling,
+    )

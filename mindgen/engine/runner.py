@@ -64,7 +64,7 @@ class Runner:
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
         linears = self._network.linears()
-        return {name: (linear.in_features, size) for linear in linears for name, size in linear.parts.items()}
+        return {name: (linear.inputs.size, axis.size) for linear in linears for name, axis in linear.parts.items()}
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""

@@ -13,6 +13,7 @@ from mindgen.layers.linear import Linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
 from mindgen.model_config import ModelConfig
+from mindgen.parallel.layout import WHOLE, Axis, Shard
 
 _MASK_SIZE = 128
 
@@ -43,38 +44,36 @@ class Attention(nn.Cell):
     cached prefix) through PagedAttention; both are causal.
     """
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard = WHOLE) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.num_kv_heads = config.num_kv_heads
+        queries, keys = shard.split_heads(config.num_heads, config.num_kv_heads, config.head_size)
+        self.sizes = (shard.size(queries), shard.size(keys), shard.size(keys))
+        self.num_heads = self.sizes[0] // config.head_size
+        self.num_kv_heads = self.sizes[1] // config.head_size
         self.head_size = config.head_size
         self.prefix = prefix
-        self.sizes = (
-            config.num_heads * config.head_size,
-            config.num_kv_heads * config.head_size,
-            config.num_kv_heads * config.head_size,
-        )
-        qkv = dict(zip((f"{prefix}.{name}_proj" for name in "qkv"), self.sizes, strict=True))
-        self.qkv_proj = Linear(config.hidden_size, qkv, dtype, config.qkv_bias)
-        self.o_proj = Linear(self.sizes[0], {f"{prefix}.o_proj": config.hidden_size}, dtype, config.output_bias)
+        hidden = Axis(config.hidden_size)
+        qkv = {f"{prefix}.q_proj": queries, f"{prefix}.k_proj": keys, f"{prefix}.v_proj": keys}
+        self.qkv_proj = Linear(hidden, qkv, dtype, config.qkv_bias, shard)
+        self.o_proj = Linear(queries, {f"{prefix}.o_proj": hidden}, dtype, config.output_bias, shard)
         self.has_norm = config.query_key_norm
         if self.has_norm:
             self.q_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
             self.k_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
 
-        shape = (cache.num_blocks, cache.block_size, config.num_kv_heads, config.head_size)
+        shape = (cache.num_blocks, cache.block_size, self.num_kv_heads, config.head_size)
         self.key_cache, key_memory = zeros_parameter(shape, dtype, "key_cache")
         self.value_cache, value_memory = zeros_parameter(shape, dtype, "value_cache")
         self.cache_memory = [key_memory, value_memory]
         self.causal_mask = _causal_mask(dtype)
 
         scale = config.head_size**-0.5
-        served = inference_ops(config.num_heads, config.num_kv_heads, scale, dtype)
+        served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype)
         self.apply_rotary = served.apply_rotary
         self.reshape_and_cache = served.reshape_and_cache
         self.paged_attention = served.paged_attention
         self.flash_attention = gen.FlashAttentionScore(
-            head_num=config.num_heads, scale_value=scale, input_layout="TH", sparse_mode=0
+            head_num=self.num_heads, scale_value=scale, input_layout="TH", sparse_mode=0
         )
         self.split = gen.SplitWithSize()
         self.reshape = ops.Reshape()

@@ -18,7 +18,7 @@ class RmsNorm(nn.Cell):
         self.add_rms_norm = gen.AddRmsNorm()
 
     def load(self, source: WeightSource, name: str) -> None:
-        share(self.weight, source.take(f"{name}.weight", (self.size,)), source.dtype)
+        share(self.weight, source.take_whole(f"{name}.weight", self.size), source.dtype)
 
     def construct(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(norm(x), x), or with a residual (norm(x + residual), x + residual)."""

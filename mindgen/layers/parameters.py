@@ -10,6 +10,7 @@ from mindspore.common import np_dtype
 from mindgen import dtypes
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
+from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 MINDSPORE_DTYPES = {
     "float32": mindspore.float32,
@@ -42,18 +43,19 @@ def zeros_parameter(shape: tuple[int, ...], dtype: str, name: str) -> tuple[Para
 
 
 class WeightSource:
-    """The tensors of a checkpoint; each is taken by exactly one layer.
+    """The tensors of a checkpoint, of which this process has its part; each is taken by exactly one layer.
 
     Attributes:
         dtype: the dtype that weights are handed out in.
     """
 
-    def __init__(self, tensors: dict[str, MappedTensor], dtype: str) -> None:
+    def __init__(self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE) -> None:
         self.dtype = dtype
         self._tensors = dict(tensors)
+        self._shard = shard
 
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The weight of that name in the storage of dtype, mapped when the file has that dtype.
+    def take(self, name: str, layout: TensorLayout) -> np.ndarray:
+        """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
 
         Raises:
             ModelError: it is missing, already taken, or of another shape.
@@ -61,29 +63,36 @@ class WeightSource:
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
-        if tensor.shape != shape:
-            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}")
-        weight = tensor.as_dtype(self.dtype)
-        if weight is not tensor.data:
+        if tensor.shape != layout.shape:
+            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {layout.shape}")
+        part = MappedTensor(tensor.dtype, self._shard.cut(tensor.data, layout))
+        weight = np.ascontiguousarray(part.as_dtype(self.dtype))
+        if not np.may_share_memory(weight, tensor.data):
             tensor.release()
         return weight
 
-    def take_together(self, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    def take_whole(self, name: str, *shape: int) -> np.ndarray:
+        """A weight that all ranks have alike.
+
+        Raises:
+            ModelError: as of `take`.
+        """
+        return self.take(name, self._shard.layout(*(Axis(size) for size in shape)))
+
+    def take_together(self, layouts: Mapping[str, TensorLayout]) -> np.ndarray:
         """The weights of these names, one after the other along their first axis; mapped if there is only one.
 
         Raises:
             ModelError: as of `take`.
         """
-        if len(shapes) == 1:
-            return self.take(*next(iter(shapes.items())))
-        first = next(iter(shapes.values()))
-        together: np.ndarray = np.empty(
-            (sum(shape[0] for shape in shapes.values()), *first[1:]), dtypes.STORAGE[self.dtype]
-        )
+        if len(layouts) == 1:
+            return self.take(*next(iter(layouts.items())))
+        shapes = [self._shard.shape(layout) for layout in layouts.values()]
+        together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
         row = 0
-        for name, shape in shapes.items():
+        for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
             tensor = self._tensors.get(name)
-            together[row : row + shape[0]] = self.take(name, shape)
+            together[row : row + shape[0]] = self.take(name, layout)
             if tensor is not None:
                 tensor.release()  # or the file would be in memory a second time
             row += shape[0]

@@ -14,17 +14,18 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, empty_parameter, share
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
+from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 
 class LlamaMlp(nn.Cell):
     """down(silu(gate x) * up x)"""
 
-    def __init__(self, config: ModelConfig, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
-        inner = config.intermediate_size
+        hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
-        self.gate_up_proj = Linear(config.hidden_size, gate_up, dtype, config.mlp_bias)
-        self.down_proj = Linear(inner, {f"{prefix}.down_proj": config.hidden_size}, dtype, config.mlp_bias)
+        self.gate_up_proj = Linear(hidden, gate_up, dtype, config.mlp_bias, shard)
+        self.down_proj = Linear(inner, {f"{prefix}.down_proj": hidden}, dtype, config.mlp_bias, shard)
         self.swiglu = gen.Swiglu()
 
     def linears(self) -> list[Linear]:
@@ -38,13 +39,13 @@ class LlamaMlp(nn.Cell):
 class LlamaLayer(nn.Cell):
     """One decoder layer; the residual addition of its MLP happens in the next norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
-        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype)
+        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype, shard)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
-        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype)
+        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype, shard)
 
     def linears(self) -> list[Linear]:
         return self.self_attn.linears() + self.mlp.linears()
@@ -74,11 +75,11 @@ class LlamaLayer(nn.Cell):
 class LlamaModel(nn.Cell):
     """Embedding, layers and final norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype, shard)
         self.layers = nn.CellList(
-            [LlamaLayer(config, cache, f"model.layers.{index}", dtype) for index in range(config.num_layers)]
+            [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
@@ -118,16 +119,20 @@ class LlamaModel(nn.Cell):
 class LlamaForCausalLM(nn.Cell):
     """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
 
+    The ranks split the vocabulary: each gives the logits of its part, padded with zeros.
+
     Args:
         num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
             ApplyRotaryPosEmb tells a table from rows gathered by token.
     """
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> None:
+    def __init__(
+        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+    ) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
-        self.model = LlamaModel(config, cache, num_positions, dtype)
+        self.model = LlamaModel(config, cache, num_positions, dtype, shard)
         self.tied = config.tie_word_embeddings
         if not self.tied:
             self.lm_head = empty_parameter(dtype, "lm_head.weight")
@@ -139,6 +144,16 @@ class LlamaForCausalLM(nn.Cell):
         """Every linear that adapters can target."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
 
+    def layouts(self) -> dict[str, TensorLayout]:
+        """How the weights that are split lie on the ranks, by Hugging Face name; the others are whole on each."""
+        embedding = self.model.embed_tokens.layout
+        layouts = {"model.embed_tokens.weight": embedding}
+        if not self.tied:
+            layouts["lm_head.weight"] = embedding
+        for linear in self.linears():
+            layouts |= linear.weight_layouts() | linear.bias_layouts()
+        return layouts
+
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
@@ -147,8 +162,7 @@ class LlamaForCausalLM(nn.Cell):
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
         if not self.tied:
-            shape = (self.config.vocab_size, self.config.hidden_size)
-            share(self.lm_head, source.take("lm_head.weight", shape), self.dtype)
+            share(self.lm_head, source.take("lm_head.weight", self.model.embed_tokens.layout), self.dtype)
         # Some tools save what is derived: rotary frequencies, the tied head.
         derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
         unknown = [name for name in source.remaining() if not name.endswith(derived)]

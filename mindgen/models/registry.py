@@ -5,6 +5,7 @@ from mindspore import nn
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.models.llama import LlamaForCausalLM
+from mindgen.parallel.layout import WHOLE, Shard
 
 _NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,
@@ -13,6 +14,8 @@ _NETWORKS = {
 }
 
 
-def build_network(config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str) -> nn.Cell:
+def build_network(
+    config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+) -> nn.Cell:
     """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
-    return _NETWORKS[config.architecture](config, cache, num_positions, dtype)
+    return _NETWORKS[config.architecture](config, cache, num_positions, dtype, shard)

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindgen.adapters.slice_files import read_slices, slices_folder, write_slices
-from mindgen.adapters.slicing import ParallelLayout, join_updates, rank_slice, slice_update
+from mindgen.adapters.slicing import join_updates, slice_update
 from mindgen.checkpoint.peft import LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import AdapterError
+from mindgen.parallel.layout import Axis, Shard, TensorLayout
 
 
 def random_update(in_features: int, out_features: int, rank: int, seed: int = 0) -> LoraUpdate:
@@ -18,32 +19,41 @@ def random_update(in_features: int, out_features: int, rank: int, seed: int = 0)
     return LoraUpdate(*(MappedTensor("float32", half.astype(np.float32)) for half in (a, b)), scaling=0.7)
 
 
+KINDS = ("column", "row", "replicated")
+
+
+def weight_layout(kind: str, split: int, other: int, unit: int, num_ranks: int) -> TensorLayout:
+    shard = Shard(num_ranks)
+    if kind == "column":
+        return shard.layout(shard.split(split, unit), Axis(other))
+    if kind == "row":
+        return shard.layout(Axis(other), shard.split(split, unit))
+    return shard.layout(Axis(split), Axis(other))
+
+
 @given(
     units=st.integers(1, 40), unit=st.integers(1, 8), num_ranks=st.integers(1, 9), other=st.integers(1, 20),
-    rank=st.integers(1, 9), kind=st.sampled_from(["column", "row", "replicated"]),
+    rank=st.integers(1, 9), kind=st.sampled_from(KINDS),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_slices_make_up_the_whole(units, unit, num_ranks, other, rank, kind):
     """Also where neither units nor ranks divide: for x W^T, every rank's product is its part, or adds up to it."""
     split = units * unit
-    sizes = (split, other) if kind == "row" else (other, split)
-    update, layout = random_update(*sizes, rank), ParallelLayout(kind, unit)
-    parts = [slice_update(update, layout, num_ranks, index) for index in range(num_ranks)]
+    layout = weight_layout(kind, split, other, unit, num_ranks)
+    update = random_update(layout.shape[1], layout.shape[0], rank)
+    parts = [slice_update(update, layout, index) for index in range(num_ranks)]
     assert len({(part.a.shape, part.b.shape) for part in parts}) == 1  # one graph serves all ranks
-    whole = join_updates(parts, layout, split)
+    whole = join_updates(parts, layout)
     np.testing.assert_array_equal(whole.a.data, update.a.data)
     np.testing.assert_array_equal(whole.b.data, update.b.data)
 
-    x = np.random.default_rng(1).standard_normal((5, sizes[0]))
+    x = np.random.default_rng(1).standard_normal((5, layout.shape[1]))
     expected = 0.7 * (x @ update.a.data.T.astype(np.float64)) @ update.b.data.T
-    products = []
-    for index, part in enumerate(parts):
-        local = x
-        if kind == "row":
-            place = rank_slice(split, num_ranks, index, unit)
-            local = np.zeros((5, place.size))
-            local[:, : place.stop - place.start] = x[:, place.start : place.stop]
-        products.append(part.scaling * (local @ part.a.data.T.astype(np.float64)) @ part.b.data.T)
+    x_layout = TensorLayout(num_ranks, (Axis(5), layout.axes[1]))
+    products = [
+        part.scaling * (x_layout.cut(x, index) @ part.a.data.T.astype(np.float64)) @ part.b.data.T
+        for index, part in enumerate(parts)
+    ]
     if kind == "column":
         np.testing.assert_allclose(np.concatenate(products, 1)[:, :split], expected, atol=1e-12)
     elif kind == "row":
@@ -52,19 +62,9 @@ def test_slices_make_up_the_whole(units, unit, num_ranks, other, rank, kind):
         np.testing.assert_array_equal(products[0], expected)
 
 
-def test_padding_rule():
-    """7 heads of 4 features on 3 ranks: room for 3 heads each; the last has one, and zeros."""
-    assert [(part.start, part.stop, part.size) for part in (rank_slice(28, 3, rank, 4) for rank in range(3))] == [
-        (0, 12, 12), (12, 24, 12), (24, 28, 12)
-    ]  # fmt: skip
-    assert rank_slice(2, 4, 3) == rank_slice(2, 4, 3).__class__(2, 2, 1)
-    with pytest.raises(AdapterError, match="do not divide into units"):
-        rank_slice(10, 2, 0, unit=4)
-
-
 LAYOUTS = {
-    "model.layers.0.self_attn.q_proj": ParallelLayout("column", 4),
-    "model.layers.0.self_attn.o_proj": ParallelLayout("row", 4),
+    "model.layers.0.self_attn.q_proj": weight_layout("column", 28, 28, 4, 3),
+    "model.layers.0.self_attn.o_proj": weight_layout("row", 28, 28, 4, 3),
 }
 
 
@@ -79,7 +79,7 @@ def test_files_of_both_modes(auto_trans_ckpt, tmp_path):
     assert [path.parent for path in paths] == [folder / f"rank_{rank}" for rank in range(3)]
     parts = [read_slices(folder, "law/../A1", "digest", 3, rank) for rank in range(3)]
     for module, layout in LAYOUTS.items():
-        whole = join_updates([part[module] for part in parts], layout, 28)
+        whole = join_updates([part[module] for part in parts], layout)
         assert whole.scaling == updates[module].scaling
         np.testing.assert_array_equal(whole.a.data, updates[module].a.data)
         np.testing.assert_array_equal(whole.b.data, updates[module].b.data)
