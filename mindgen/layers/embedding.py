@@ -2,7 +2,7 @@
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 
 
@@ -11,22 +11,24 @@ class Embedding(nn.Cell):
 
     Attributes:
         layout: of the weight.
+        cuts: into how many slices MindSpore's compiler cuts its axes.
     """
 
     def __init__(self, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
         super().__init__()
         vocabulary = shard.split(vocab_size)
         self.layout = shard.layout(vocabulary, Axis(hidden_size))
-        self.weight = empty_parameter(dtype, "weight")
-        self.gather = ops.Gather()
-        self.is_split = shard.rank is not None and shard.num_ranks > 1
+        self.weight = split_parameter(self.layout, dtype, "weight", shard)
+        self.cuts = (shard.cuts(vocabulary), 1)
+        self.gather = ops.Gather().shard((self.cuts, (1,)))
+        self.is_split = not shard.sliced_by_compiler and shard.num_ranks > 1
         if self.is_split:
             self.first_id = vocabulary.slice_of(shard.rank or 0).start
             self.lookup = ops.EmbeddingLookup()
             self.all_reduce = ops.AllReduce()
 
     def load(self, source: WeightSource, name: str) -> None:
-        share(self.weight, source.take(f"{name}.weight", self.layout), source.dtype)
+        source.fill(self.weight, f"{name}.weight", self.layout)
 
     def construct(self, input_ids: Tensor) -> Tensor:
         if self.is_split:  # ids of other ranks give zeros

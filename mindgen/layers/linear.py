@@ -5,7 +5,7 @@ from mindspore import Tensor, nn, ops
 from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.layers.lora import LoraBlock, LoraLevel
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 
@@ -28,15 +28,20 @@ class Linear(nn.Cell):
         self.parts = parts
         self.dtype = dtype
         self.shard = shard
-        self.weight = empty_parameter(dtype, "weight")
+        axis = next(iter(parts.values()))  # all are split alike
+        cuts_in, cuts_out = shard.cuts(inputs), shard.cuts(axis)
+        self.weight = split_parameter(shard.layout(axis, inputs), dtype, "weight", shard)
         self.has_bias = bias
-        self.bias = empty_parameter(dtype, "bias") if bias else None
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.add = ops.Add()
+        self.bias = split_parameter(shard.layout(axis), dtype, "bias", shard) if bias else None
+        self.matmul = ops.MatMul(transpose_b=True).shard(((1, cuts_in), (cuts_out, cuts_in)))
+        self.add = ops.Add().shard(((1, cuts_out), (cuts_out,)))
         self.lora = nn.CellList([])
-        self.is_partial = bool(inputs.split_by) and shard.rank is not None
+        self.is_partial = bool(inputs.split_by) and not shard.sliced_by_compiler
         if self.is_partial:
             self.all_reduce = ops.AllReduce()
+
+    def linears(self) -> list["Linear"]:
+        return [self]
 
     def layouts(self) -> dict[str, TensorLayout]:
         """Of the weights (out, in), by Hugging Face module name."""
@@ -50,15 +55,14 @@ class Linear(nn.Cell):
 
     def load(self, source: WeightSource) -> None:
         """Maps a single weight; lays packed ones side by side in one copy."""
-        share(self.weight, source.take_together(self.weight_layouts()), source.dtype)
+        source.fill_together(self.weight, self.weight_layouts())
         if self.bias is not None:
-            share(self.bias, source.take_together(self.bias_layouts()), source.dtype)
+            source.fill_together(self.bias, self.bias_layouts())
 
     def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters; to be called before the network is compiled."""
-        sizes = tuple(self.shard.size(axis) for axis in self.parts.values())
-        in_features = self.shard.size(self.inputs)
-        self.lora = nn.CellList([LoraLevel(in_features, sizes, level, self.dtype) for level in levels])
+        axes = tuple(self.parts.values())
+        self.lora = nn.CellList([LoraLevel(self.inputs, axes, level, self.dtype, self.shard) for level in levels])
         self.lora.update_parameters_name(f"{next(iter(self.parts))}.")  # MindSpore wants names to be unique
 
     def pack_adapter(self, pairs: dict[str, LoraPair]) -> list[LoraBlock | None]:
@@ -87,3 +91,32 @@ class Linear(nn.Cell):
             if self.has_bias:
                 y = self.add(y, self.bias)
         return y
+
+
+class SeparateLinears(nn.Cell):
+    """Linears of the same input with a matmul each: MindSpore's compiler cuts slices of one weight, not of several."""
+
+    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> None:
+        super().__init__()
+        self.parts = nn.CellList([Linear(inputs, {name: axis}, dtype, bias, shard) for name, axis in parts.items()])
+
+    def linears(self) -> list[Linear]:
+        return list(self.parts)
+
+    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = ()
+        for linear in self.parts:
+            outputs = (*outputs, linear(x, segment_ends))
+        return outputs
+
+
+class AlreadySplit(nn.Cell):
+    """Stands where packed outputs are split, for outputs that never were packed."""
+
+    def construct(self, outputs: tuple[Tensor, ...], sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
+        return outputs
+
+
+def packed_linear(inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> nn.Cell:
+    """A Linear whose outputs lie side by side; or SeparateLinears, which give a tuple."""
+    return (SeparateLinears if shard.sliced_by_compiler else Linear)(inputs, parts, dtype, bias, shard)

@@ -9,6 +9,7 @@ from mindspore.ops import auto_generate as gen
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.layers.parameters import zeros_parameter
+from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 
 
@@ -32,27 +33,32 @@ class LoraLevel(nn.Cell):
     adapter's scaling.
     """
 
-    def __init__(self, in_features: int, part_sizes: tuple[int, ...], level: SlotLevel, dtype: str) -> None:
+    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.dtype = dtype
-        self.in_features = in_features
-        self.part_sizes = part_sizes
+        self.in_features = shard.size(inputs)
+        self.part_sizes = tuple(shard.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
         self.num_slots = level.num_slots
-        self.num_parts = num_parts = len(part_sizes)
-        a_shape = (level.num_slots, in_features, num_parts * level.rank)
-        self.lora_a, self.a_memory = zeros_parameter(a_shape, dtype, "lora_a")
-        made = [
-            zeros_parameter((level.num_slots, level.rank, size), dtype, f"lora_b.{part}")
-            for part, size in enumerate(part_sizes)
-        ]
+        self.num_parts = num_parts = len(parts)
+        slots = Axis(level.num_slots)
+        self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
+        self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
+        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard)
+        made = [zeros_parameter(layout, dtype, f"lora_b.{part}", shard) for part, layout in enumerate(self.b_layouts)]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
-        # split_item 3: one tensor in, one out; group_type 0: the rows are what is grouped.
-        self.grouped_matmul = gen.GroupedMatmul(split_item=3, group_type=0)
+        cuts_in, cuts_out = shard.cuts(inputs), shard.cuts(parts[0])
+        self.multiply_a = GroupedMatmul(cuts_in, 1)
+        self.multiply_b = GroupedMatmul(1, cuts_out)
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
-        self.add = ops.Add()
+        self.add = ops.Add().shard(((1, cuts_out), (1, cuts_out)))
+
+    def layouts(self) -> dict[str, TensorLayout]:
+        """Of the stacked weights, by the names of MindSpore's parameters."""
+        b = {parameter.name: layout for parameter, layout in zip(self.lora_b, self.b_layouts, strict=True)}
+        return {self.lora_a.name: self.a_layout} | b
 
     def pack(self, pairs: list[LoraPair | None]) -> LoraBlock | None:
         """An adapter's pair for each part, None where it has none, in the form of a slot; None if there is nothing."""
@@ -85,14 +91,24 @@ class LoraLevel(nn.Cell):
 
     def construct(self, x: Tensor, y: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in), y (T, out), segment_ends (E,) int64: slot e has the rows up to segment_ends[e]; others stay."""
-        low_rank = self._multiply(x, self.lora_a, segment_ends)  # (T, P*r)
+        low_rank = self.multiply_a(x, self.lora_a, segment_ends)  # (T, P*r)
         if self.num_parts == 1:
-            return self.add(y, self._multiply(low_rank, self.lora_b[0], segment_ends))
+            return self.add(y, self.multiply_b(low_rank, self.lora_b[0], segment_ends))
         deltas: tuple[Tensor, ...] = ()
         for part, low in enumerate(self.split(low_rank)):  # P of (T, r)
-            deltas = (*deltas, self._multiply(low, self.lora_b[part], segment_ends))
+            deltas = (*deltas, self.multiply_b(low, self.lora_b[part], segment_ends))
         return self.add(y, self.concat(deltas))
 
-    def _multiply(self, x: Tensor, weights: Tensor, segment_ends: Tensor) -> Tensor:
-        """x (T, K) to (T, N), weights (E, K, N)."""
+
+class GroupedMatmul(nn.Cell):
+    """x (T, K) to (T, N) by weights (E, K, N), each group of rows by its own; cut along K or along N."""
+
+    def __init__(self, cuts_in: int, cuts_out: int) -> None:
+        super().__init__()
+        # split_item 3: one tensor in, one out; group_type 0: the rows are what is grouped.
+        self.grouped_matmul = gen.GroupedMatmul(split_item=3, group_type=0)
+        absent = ((),)  # bias, scales, offsets
+        self.grouped_matmul.shard((((1, cuts_in),), ((1, cuts_in, cuts_out),), *[absent] * 5, (1,)))
+
+    def construct(self, x: Tensor, weights: Tensor, segment_ends: Tensor) -> Tensor:
         return self.grouped_matmul([x], [weights], None, None, None, None, None, segment_ends)[0]

@@ -7,11 +7,12 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.errors import ModelError
+from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
-from mindgen.layers.linear import Linear
+from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, empty_parameter, share, split_parameter
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
@@ -24,12 +25,12 @@ class LlamaMlp(nn.Cell):
         super().__init__()
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
-        self.gate_up_proj = Linear(hidden, gate_up, dtype, config.mlp_bias, shard)
+        self.gate_up_proj = packed_linear(hidden, gate_up, dtype, config.mlp_bias, shard)
         self.down_proj = Linear(inner, {f"{prefix}.down_proj": hidden}, dtype, config.mlp_bias, shard)
-        self.swiglu = gen.Swiglu()
+        self.swiglu = SeparateSwiglu(shard.cuts(inner)) if shard.sliced_by_compiler else gen.Swiglu()
 
     def linears(self) -> list[Linear]:
-        return [self.gate_up_proj, self.down_proj]
+        return [*self.gate_up_proj.linears(), self.down_proj]
 
     def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
         gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
@@ -42,9 +43,9 @@ class LlamaLayer(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
-        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype, shard)
         self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype, shard)
-        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype, shard)
         self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype, shard)
 
     def linears(self) -> list[Linear]:
@@ -81,12 +82,12 @@ class LlamaModel(nn.Cell):
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
-        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype)
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype, shard)
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
         self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
         share(self.cos, dtypes.from_float32(cos, dtype), dtype)
         share(self.sin, dtypes.from_float32(sin, dtype), dtype)
-        self.gather = ops.Gather()
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def load(self, source: WeightSource) -> None:
         self.embed_tokens.load(source, "model.embed_tokens")
@@ -135,10 +136,10 @@ class LlamaForCausalLM(nn.Cell):
         self.model = LlamaModel(config, cache, num_positions, dtype, shard)
         self.tied = config.tie_word_embeddings
         if not self.tied:
-            self.lm_head = empty_parameter(dtype, "lm_head.weight")
-        self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
+            self.lm_head = split_parameter(self.model.embed_tokens.layout, dtype, "lm_head.weight", shard)
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
+        self.matmul = ops.MatMul(transpose_b=True).shard(((1, 1), self.model.embed_tokens.cuts))
+        self.cast = ops.Cast().shard(((1, 1),))  # all ranks get all logits
 
     def linears(self) -> list[Linear]:
         """Every linear that adapters can target."""
@@ -154,6 +155,16 @@ class LlamaForCausalLM(nn.Cell):
             layouts |= linear.weight_layouts() | linear.bias_layouts()
         return layouts
 
+    def state_layouts(self) -> dict[str, TensorLayout]:
+        """Of the caches and the adapters' weights, by the names of MindSpore's parameters."""
+        layouts: dict[str, TensorLayout] = {}
+        for layer in self.model.layers:
+            layouts |= layer.self_attn.cache_layouts()
+        for linear in self.linears():
+            for level in linear.lora:
+                layouts |= level.layouts()
+        return layouts
+
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
@@ -162,7 +173,7 @@ class LlamaForCausalLM(nn.Cell):
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
         if not self.tied:
-            share(self.lm_head, source.take("lm_head.weight", self.model.embed_tokens.layout), self.dtype)
+            source.fill(self.lm_head, "lm_head.weight", self.model.embed_tokens.layout)
         # Some tools save what is derived: rotary frequencies, the tied head.
         derived = ("rotary_emb.inv_freq", "lm_head.weight") if self.tied else ("rotary_emb.inv_freq",)
         unknown = [name for name in source.remaining() if not name.endswith(derived)]
