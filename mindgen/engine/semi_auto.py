@@ -106,8 +106,9 @@ class SemiAutoNetwork:
         kind = (whole_prompts, with_adapters)
         if kind not in self._models:
             graph = StepGraph(self._network, whole_prompts, len(self._levels) if with_adapters else 0)
-            graph.make_dynamic()  # of the inner network: the wrapper does not pass it on
+            graph.make_dynamic()
             sliced = AutoParallel(graph, parallel_mode="semi_auto")
+            sliced.set_inputs(*graph.get_inputs())
             sliced.dataset_strategy("full_batch")
             if self._strategy_file is not None:
                 sliced.save_param_strategy_file(str(self._strategy_file))

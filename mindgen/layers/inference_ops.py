@@ -93,13 +93,11 @@ class SlicedRotary(nn.Cell):
         super().__init__()
         self.rotary = gen.ApplyRotaryPosEmb(_ROTATE_HALF)
         self.rotary.shard(((1, 1, cuts), (1, 1, cuts), (1, 1), (1, 1), (1,)))
-        self.reshape = ops.Reshape()
+        self.expand, self.squeeze = _sliced_reshapes(cuts)
 
     def construct(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        num_tokens = query.shape[0]
-        query, key = self.reshape(query, (num_tokens, 1, -1)), self.reshape(key, (num_tokens, 1, -1))
-        query, key = self.rotary(query, key, cos, sin, lengths)
-        return self.reshape(query, (num_tokens, -1)), self.reshape(key, (num_tokens, -1))
+        query, key = self.rotary(self.expand(query, 1), self.expand(key, 1), cos, sin, lengths)
+        return self.squeeze(query), self.squeeze(key)
 
 
 class SlicedCacheWrite(nn.Cell):
@@ -109,14 +107,12 @@ class SlicedCacheWrite(nn.Cell):
         super().__init__()
         self.write = gen.ReshapeAndCache()
         self.write.shard(((1, 1, cuts), (1, 1, cuts), (1, 1, cuts, 1), (1, 1, cuts, 1), (1,)))
-        self.reshape = ops.Reshape()
+        self.expand, _ = _sliced_reshapes(cuts)
 
     def construct(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_mapping: Tensor
     ) -> Tensor:
-        num_tokens = key.shape[0]
-        key, value = self.reshape(key, (num_tokens, 1, -1)), self.reshape(value, (num_tokens, 1, -1))
-        return self.write(key, value, key_cache, value_cache, slot_mapping)
+        return self.write(self.expand(key, 1), self.expand(value, 1), key_cache, value_cache, slot_mapping)
 
 
 class SlicedPagedAttention(nn.Cell):
@@ -127,7 +123,7 @@ class SlicedPagedAttention(nn.Cell):
         self.attention = gen.PagedAttention(num_heads, scale, num_kv_heads)
         caches = (1, 1, cuts, 1)
         self.attention.shard(((1, 1, cuts), caches, caches, (1, 1), (1,), (1,)))
-        self.reshape = ops.Reshape()
+        self.expand, self.squeeze = _sliced_reshapes(cuts)
 
     def construct(
         self,
@@ -141,9 +137,13 @@ class SlicedPagedAttention(nn.Cell):
         attn_mask: None,
         q_seq_lens: Tensor,
     ) -> Tensor:
-        num_tokens = query.shape[0]
-        query = self.reshape(query, (num_tokens, 1, -1))
+        query = self.expand(query, 1)
         attended = self.attention(
             query, key_cache, value_cache, block_tables, context_lens, None, None, None, q_seq_lens
         )
-        return self.reshape(attended, (num_tokens, -1))
+        return self.squeeze(attended)
+
+
+def _sliced_reshapes(cuts: int) -> tuple[ops.ExpandDims, ops.Squeeze]:
+    """(T, heads*D) to (T, 1, heads*D), and back."""
+    return ops.ExpandDims().shard(((1, cuts),)), ops.Squeeze(1).shard(((1, 1, cuts),))

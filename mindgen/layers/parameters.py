@@ -31,6 +31,11 @@ def empty_parameter(dtype: str, name: str) -> Parameter:
     return Parameter(Tensor(np.zeros(1, np.float32), MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
 
 
+def filled_parameter(array: np.ndarray, dtype: str, name: str) -> Parameter:
+    """A parameter that all ranks have alike; the array holds the storage of dtype."""
+    return Parameter(as_tensor(array, dtype), name=name, requires_grad=False)
+
+
 def split_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard) -> Parameter:
     """A parameter whose memory is given later; for MindSpore's compiler to slice, it has the whole shape till then."""
     if not shard.sliced_by_compiler:

@@ -12,7 +12,7 @@ from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
-from mindgen.layers.parameters import WeightSource, empty_parameter, share, split_parameter
+from mindgen.layers.parameters import WeightSource, filled_parameter, split_parameter
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
@@ -84,9 +84,8 @@ class LlamaModel(nn.Cell):
         )
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, dtype, shard)
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
-        self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
-        share(self.cos, dtypes.from_float32(cos, dtype), dtype)
-        share(self.sin, dtypes.from_float32(sin, dtype), dtype)
+        self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
+        self.sin = filled_parameter(dtypes.from_float32(sin, dtype), dtype, "sin")
         self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def load(self, source: WeightSource) -> None:
