@@ -1,13 +1,12 @@
 """The network under MindSpore's SEMI_AUTO_PARALLEL, as on Ascend: the compiler slices what the layers declare.
 
-The layers are built whole, with `.shard()` strategies of their declared layouts; the compiler gives each rank its slices
-and adds the collectives. What it made of the declarations is compared with them before any weight is loaded.
+The layers are built whole, with the strategies of their declared layouts; the compiler gives each rank its slices and
+adds the collectives. What it made of the declarations is compared with them before any weight is loaded.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mindspore
 import numpy as np
@@ -28,7 +27,7 @@ from mindgen.slot_layout import SlotLayout
 
 @dataclass(frozen=True, slots=True)
 class CompiledLayout:
-    """What the compiler made of a parameter: (num_ranks,) devices, the axes that are split among them, a rank's shape."""
+    """What the compiler makes of a parameter: its device matrix and tensor map, and the shape of a rank's slice."""
 
     device_matrix: tuple[int, ...]
     tensor_map: tuple[int, ...]
@@ -36,13 +35,19 @@ class CompiledLayout:
 
 
 class SemiAutoNetwork:
-    """A network whose weights MindSpore's compiler slices for the ranks of its communication group.
+    """A network that MindSpore's compiler slices for the ranks of its communication group.
 
-    Its weights have their Hugging Face names, so strategy files and checkpoints of this network do as well.
+    Its weights have their Hugging Face names, and so have its strategy files. The vocabulary is padded until it divides
+    among the ranks; the logits of the padding are behind the others.
 
     Args:
-        slots: for adapters; without any, no graph has LoRA ops.
+        num_positions: rows of the rotary tables, more than any batch has tokens.
+        slots: for adapters; without any, there are no graphs with adapters.
+        dynamic: compile for any shapes; MindSpore's dry run walks through graphs of fixed shapes only.
         strategy_file: where to write MindSpore's strategy file.
+
+    Attributes:
+        declared: the layouts of weights, caches and adapters' weights, by parameter name.
     """
 
     def __init__(
@@ -52,52 +57,61 @@ class SemiAutoNetwork:
         num_positions: int,
         dtype: str,
         slots: SlotLayout,
+        dynamic: bool = True,
         strategy_file: Path | None = None,
     ) -> None:
         if dtype == "float32":
             raise ModelError("Ascend's attention ops take float16 and bfloat16, not float32")
         mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": "O0"})
         init()
-        self.shard = Shard(get_group_size(), None)
-        self.dtype = dtype
-        self._own = Shard(get_group_size(), get_rank())
+        num_ranks = get_group_size()
+        self._compiler, self._own = Shard(num_ranks, None), Shard(num_ranks, get_rank())
+        self._dtype = dtype
+        self._dynamic = dynamic
         self._strategy_file = strategy_file
-        self._network = build_network(config, cache, num_positions, dtype, self.shard)
-        self._levels = slots.levels()
+        self._network = build_network(config, cache, num_positions, dtype, self._compiler)
+        self._network.set_train(False)
+        # On a card every row belongs to a group: those of the base model to a last slot, which stays zero.
+        self._levels = [level._replace(num_slots=level.num_slots + 1) for level in slots.levels()]
         for linear in self._network.linears():
             linear.enable_lora(self._levels)
-        names = _NamesAndLayouts(dtype, self.shard)
+        names = _NamesAndLayouts(dtype, self._compiler)
         self._network.load(names)
-        self._network.set_train(False)
         self.declared: dict[str, TensorLayout] = names.layouts | self._network.state_layouts()
         self._models: dict[tuple[bool, bool], mindspore.Model] = {}
 
-    def compile(self, inputs: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> dict[str, CompiledLayout]:
-        """Compiles one kind of step for any shapes, and checks what the compiler made of the declarations.
+    def compile(self, arrays: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> dict[str, CompiledLayout]:
+        """Compiles one kind of step; returns what the compiler makes of the parameters, by name.
 
         Args:
-            inputs: an example of what `run` takes.
+            arrays: an example of what `run` takes.
 
         Raises:
             ModelError: the compiler refuses the network, or slices a parameter in another way than declared.
         """
-        model = self._model(whole_prompts, with_adapters)
         try:
-            reported = model.infer_predict_layout(*map(Tensor.from_numpy, inputs))
+            reported = self._model(whole_prompts, with_adapters).infer_predict_layout(*map(Tensor.from_numpy, arrays))
         except (RuntimeError, ValueError, TypeError) as error:
             raise ModelError(f"MindSpore does not slice the network: {_reason(error)}") from error
-        layouts = {name: _compiled_layout(values) for name, values in reported.items() if not name.startswith("args")}
-        check_layouts(self.declared, layouts, self.shard)
+        layouts = {
+            name: CompiledLayout(tuple(values[0]), tuple(values[1]), tuple(values[2]))
+            for name, values in reported.items()
+            if not name.startswith("args")
+        }
+        check_layouts(self.declared, layouts, self._compiler)
         return layouts
 
     def load(self, folder: Path) -> None:
-        """Takes this rank's part of a Hugging Face folder's weights; after `compile`."""
-        self._network.load(WeightSource(map_weights(folder), self.dtype, self._own))
+        """Takes this rank's slices of a Hugging Face folder's weights; after `compile`, which needs whole shapes."""
+        self._network.load(WeightSource(map_weights(folder), self._dtype, self._own))
 
-    def run(self, inputs: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> np.ndarray:
-        """The float32 logits (R, V) of the rows asked for; the arrays of a Batch in a StepGraph's order."""
-        model = self._model(whole_prompts, with_adapters)
-        return model.predict(*map(Tensor.from_numpy, inputs)).asnumpy()
+    def run(self, arrays: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> np.ndarray:
+        """The float32 logits (R, padded vocabulary).
+
+        Args:
+            arrays: those of a Batch in StepGraph's order; each level's segment_ends end with the number of tokens.
+        """
+        return self._model(whole_prompts, with_adapters).predict(*map(Tensor.from_numpy, arrays)).asnumpy()
 
     def parameters(self) -> dict[str, Parameter]:
         return {parameter.name: parameter for parameter in self._network.get_parameters()}
@@ -106,9 +120,10 @@ class SemiAutoNetwork:
         kind = (whole_prompts, with_adapters)
         if kind not in self._models:
             graph = StepGraph(self._network, whole_prompts, len(self._levels) if with_adapters else 0)
-            graph.make_dynamic()
             sliced = AutoParallel(graph, parallel_mode="semi_auto")
-            sliced.set_inputs(*graph.get_inputs())
+            if self._dynamic:
+                graph.make_dynamic()
+                sliced.set_inputs(*graph.get_inputs())
             sliced.dataset_strategy("full_batch")
             if self._strategy_file is not None:
                 sliced.save_param_strategy_file(str(self._strategy_file))
@@ -117,25 +132,19 @@ class SemiAutoNetwork:
 
 
 def check_layouts(declared: Mapping[str, TensorLayout], compiled: Mapping[str, CompiledLayout], shard: Shard) -> None:
-    """Compares what the compiler made with what the layers declare; parameters of no declaration are to be whole.
+    """Compares what the compiler makes with what the layers declare; parameters without a declaration are whole.
 
     Raises:
-        ModelError: a parameter lies otherwise; it names the first ones.
+        ModelError: a parameter lies otherwise.
     """
     wrong = []
     for name, layout in compiled.items():
-        if name not in declared:
-            wanted = CompiledLayout((shard.num_ranks,), tuple(-1 for _ in layout.tensor_map), layout.slice_shape)
-            wanted_whole = all(place == -1 for place in layout.tensor_map)
-            if not wanted_whole:
-                wrong.append(f"{name}: {layout}, declared whole")
-            continue
-        axes = declared[name].axes
-        wanted = CompiledLayout(
-            (shard.num_ranks,), tuple(0 if axis.split_by else -1 for axis in axes), declared[name].slice_shape
-        )
+        wanted = CompiledLayout((shard.num_ranks,), (-1,) * len(layout.tensor_map), layout.slice_shape)
+        if name in declared:
+            cuts = tuple(0 if axis.split_by else -1 for axis in declared[name].axes)
+            wanted = CompiledLayout((shard.num_ranks,), cuts, declared[name].slice_shape)
         if layout != wanted:
-            wrong.append(f"{name}: {layout}, declared {wanted}")
+            wrong.append(f"{name} is {layout}, declared {wanted}")
     if wrong:
         raise ModelError(f"MindSpore slices {len(wrong)} parameters otherwise than declared: {'; '.join(wrong[:3])}")
 
@@ -156,10 +165,6 @@ class _NamesAndLayouts(WeightSource):
         self.fill(parameter, name, layout)
 
 
-def _compiled_layout(values: Any) -> CompiledLayout:
-    return CompiledLayout(tuple(values[0]), tuple(values[1]), tuple(values[2]))
-
-
 def _reason(error: Exception) -> str:
-    """The first lines of MindSpore's message, which goes on with a stack of its compiler."""
+    """MindSpore's message without the stack of its compiler that follows."""
     return str(error).split("\n\n")[0].strip()

@@ -120,7 +120,8 @@ class SlicedPagedAttention(nn.Cell):
 
     def __init__(self, num_heads: int, scale: float, num_kv_heads: int, cuts: int) -> None:
         super().__init__()
-        self.attention = gen.PagedAttention(num_heads, scale, num_kv_heads)
+        # The compiler divides FlashAttentionScore's heads among the ranks, but not these.
+        self.attention = gen.PagedAttention(num_heads // cuts, scale, num_kv_heads // cuts)
         caches = (1, 1, cuts, 1)
         self.attention.shard(((1, 1, cuts), caches, caches, (1, 1), (1,), (1,)))
         self.expand, self.squeeze = _sliced_reshapes(cuts)
