@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 _OP_PLUGIN = "MS_OP_PLUGIN_PATH"
 
@@ -37,6 +38,22 @@ def cache_folder() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindgen"
+
+
+class LaunchedRank(NamedTuple):
+    """Which of the processes that a launcher has started this one is, and the folder where they meet."""
+
+    folder: Path
+    rank: int
+    size: int
+
+
+def launched_rank() -> LaunchedRank | None:
+    """What the launcher says in MINDGEN_RENDEZVOUS, MINDGEN_RANK and MINDGEN_WORLD_SIZE; None without one."""
+    folder = os.environ.get("MINDGEN_RENDEZVOUS")
+    if not folder:
+        return None
+    return LaunchedRank(Path(folder), int(os.environ["MINDGEN_RANK"]), int(os.environ["MINDGEN_WORLD_SIZE"]))
 
 
 @contextmanager

@@ -41,5 +41,9 @@ class KernelError(MindgenError):
     """The CPU kernel library is missing, stale, or refused a call."""
 
 
+class WorkerError(MindgenError):
+    """A process that works for this one has ended, or failed."""
+
+
 class QueueFullError(RequestError):
     """As many requests wait as may; to be sent again when some have been answered."""

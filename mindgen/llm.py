@@ -220,6 +220,10 @@ class LLM:
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens)
 
+    def close(self) -> None:
+        """Ends the processes that work for this one; nothing can be asked for afterwards."""
+        self._engine.close()
+
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""
         self._client.reset_prefix_cache()

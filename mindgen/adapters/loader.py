@@ -18,6 +18,7 @@ class AdapterWeights:
     """An adapter that fits the model: its pairs by module name, and the digest that identifies it."""
 
     adapter_id: str
+    folder: Path
     digest: str
     pairs: dict[str, LoraPair]
 
@@ -54,9 +55,8 @@ def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, in
         )
     where = f"adapter {adapter_id} ({folder})"
     updates = match_updates(where, adapter, modules)
-    return AdapterWeights(
-        adapter_id, adapter.digest, {module: lora_pair(where, module, update) for module, update in updates.items()}
-    )
+    pairs = {module: lora_pair(where, module, update) for module, update in updates.items()}
+    return AdapterWeights(adapter_id, folder, adapter.digest, pairs)
 
 
 def unservable(adapter: Adapter) -> list[str]:

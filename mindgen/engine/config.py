@@ -30,7 +30,8 @@ class EngineConfig:
         host_adapter_memory: of adapters that have been read and wait for a place, at most.
         executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for
             comparisons) or "mindspore" (MindSpore's own runtime).
-        num_threads: of the CPU kernels, in the whole process; None is one for each core.
+        num_threads: of the CPU kernels, of all ranks together; None is one for each core.
+        tensor_parallel_size: processes that share the network, each with its part of every layer.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -55,11 +56,12 @@ class EngineConfig:
     host_adapter_memory: str = "1GiB"
     executor: Literal["mindgen", "mindgen_unfused", "mindspore"] = "mindgen"
     num_threads: int | None = None
+    tensor_parallel_size: int = 1
 
     def __post_init__(self) -> None:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
-            "max_loras", "max_lora_rank", "num_threads",
+            "max_loras", "max_lora_rank", "num_threads", "tensor_parallel_size",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

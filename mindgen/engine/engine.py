@@ -16,8 +16,8 @@ from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
 from mindgen.engine.output_processor import OutputProcessor
+from mindgen.engine.parallel_runner import ParallelRunner, build_runner
 from mindgen.engine.prompt_lookup import draft_tokens
-from mindgen.engine.runner import Runner
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import Schedule
@@ -67,15 +67,9 @@ class Engine:
             model_config, dtype, config, self.max_model_len, _size_of(folder), self._slots_size()
         )
         num_blocks = self.memory_plan.num_blocks
-        self._runner = Runner(
-            folder,
-            model_config,
-            CacheShape(num_blocks, config.block_size),
-            max(self.max_model_len, config.max_num_batched_tokens) + 1,
-            dtype,
-            config.executor,
-            config.num_threads,
-        )
+        num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
+        cache = CacheShape(num_blocks, config.block_size)
+        self._runner = build_runner(folder, model_config, cache, num_positions, dtype, config)
         self._pool = AdapterPool(
             self._enable_lora,
             self._read_adapter,
@@ -84,7 +78,7 @@ class Engine:
             parse_size(config.host_adapter_memory),
         )
         self._blocks = BlockManager(num_blocks, config.block_size, config.enable_prefix_caching)
-        self._swap_space = SwapSpace(self._runner.caches())
+        self._swap_space = SwapSpace(self._runner.block_store)
         self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, draft_tokens, self._pool)
         self._output = OutputProcessor(
             Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
@@ -134,6 +128,11 @@ class Engine:
         if request.deadline is not None:
             self._with_deadline.add(request)
         return request
+
+    def close(self) -> None:
+        """Ends the other ranks, if there are any; nothing can be asked for afterwards."""
+        if isinstance(self._runner, ParallelRunner):
+            self._runner.close()
 
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished()

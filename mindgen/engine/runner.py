@@ -11,6 +11,7 @@ from mindgen.checkpoint.hf import map_weights
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
+from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
@@ -18,6 +19,8 @@ from mindgen.layers.lora import LoraBlock
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
+from mindgen.parallel.group import ProcessGroup
+from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.slot_layout import SlotLayout
 
 # Of each linear the blocks of each level.
@@ -34,6 +37,10 @@ class Runner:
         num_positions: rows of the rotary tables, more than any batch has tokens.
         executor: what runs the compiled graphs, one of EXECUTORS.
         num_threads: of the kernels, in the whole process; None is one for each core.
+        group: the ranks among which the network is split; None is this process alone.
+
+    Attributes:
+        block_store: for KV blocks that have to go.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Runner:
         dtype: str,
         executor: str = "mindgen",
         num_threads: int | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self._kernels = plugin.load()
         if num_threads is not None:
@@ -56,9 +64,12 @@ class Runner:
         self._executor = backend.available(executor)
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
-        self._network = build_network(config, cache, num_positions, dtype)
-        self._network.load(WeightSource(map_weights(folder), dtype))
+        self._group, self._vocab_size = group, config.vocab_size
+        shard = WHOLE if group is None else Shard(group.size, group.rank)
+        self._network = build_network(config, cache, num_positions, dtype, shard)
+        self._network.load(WeightSource(map_weights(folder), dtype, shard))
         self._network.set_train(False)
+        self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[bool, CompiledStep] = {}
 
     def modules(self) -> dict[str, tuple[int, int]]:
@@ -81,10 +92,6 @@ class Runner:
         for linear, blocks in zip(self._network.linears(), packed, strict=True):
             linear.write_adapter(slot, blocks)
 
-    def caches(self) -> list[np.ndarray]:
-        """The keys and the values of each layer (num_blocks, ...), in the memory where the network has them."""
-        return self._network.caches()
-
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
         sources, targets = [list(each) for each in zip(*copies, strict=True)]
@@ -93,6 +100,8 @@ class Runner:
 
     def run(self, batch: Batch) -> np.ndarray:
         """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
+
+        Of a group, rank 0 gets them; the others their part.
 
         Raises:
             KernelError: a CPU op refused what the graph gave it.
@@ -107,12 +116,15 @@ class Runner:
         ]  # fmt: skip
         arrays += batch.segment_ends
         self._kernels.clear_last_error()
+        if self._group is not None:
+            self._group.use()
         try:
-            return graph(arrays)
+            logits = graph(arrays)
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
+        return logits if self._group is None else self._group.gather_columns(logits, self._vocab_size)
 
     def _graph(self, num_levels: int) -> CompiledStep:
         with_adapters = num_levels > 0

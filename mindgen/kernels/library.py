@@ -66,13 +66,17 @@ _SIGNATURES = {
     "silu": "pp n d",
     "add": "ppp i ppp d",
     "mul": "ppp i ppp d",
+    "sum": "Pi p n d",
     "cast": "pdpd n",
     "gather": "ppdp nnnn",
+    "embedding_lookup": "ppdp nnnn",
     "concat": "Pp i p n",
     "split": "pPp i n",
     "copy": "pp n",
     "sample": "ppppp nnn",
     "philox_uniforms": "uu p n",
+    "all_reduce": "ppp n d",
+    "gather_columns": "ppp nnn",
 }
 
 
@@ -101,8 +105,14 @@ class KernelCallRecord(ctypes.Structure):
     ]
 
 
-# Those of the executor, which a library of kernels alone lacks: what they return, and what they take.
-_EXECUTOR_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+# Those that return something else than a status: what they return, and what they take. A library of kernels alone lacks
+# those of the executor.
+_OTHER_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "group_bytes": (c_int64, [c_int]),
+    "group_join": (c_void_p, [c_int, c_int, c_int]),
+    "group_leave": (None, [c_void_p]),
+    "group_abort": (None, [c_void_p, c_char_p]),
+    "use_group": (None, [c_void_p]),
     "executor_functions": (c_void_p, []),
     "graph_run": (c_int, [c_void_p, c_void_p, c_void_p, c_int, AllocateOutput, c_void_p]),
     "profile_start": (None, []),
@@ -124,7 +134,7 @@ def _load(path: str) -> ctypes.CDLL:
         if function is not None:
             function.argtypes = [_TYPES[letter] for letter in letters.replace(" ", "")]
             function.restype = c_double if name.startswith("measure_") else c_int
-    for name, (result, arguments) in _EXECUTOR_SIGNATURES.items():
+    for name, (result, arguments) in _OTHER_SIGNATURES.items():
         function = getattr(library, f"mg_{name}", None)
         if function is not None:
             function.restype, function.argtypes = result, arguments

@@ -36,7 +36,7 @@ class Slots:
             raise AdapterError(f"{name} is broken")
         rank = self.ranks[name]
         pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0)
-        return AdapterWeights(version.adapter_id, f"digest of {name}", {"linear": pair})
+        return AdapterWeights(version.adapter_id, version.folder, f"digest of {name}", {"linear": pair})
 
     @staticmethod
     def _pack(adapter: AdapterWeights) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import Schedule, ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
-from mindgen.engine.swap_space import SwapSpace
+from mindgen.engine.swap_space import BlockStore, SwapSpace
 from mindgen.errors import QueueFullError
 from mindgen.sampling_params import SamplingParams
 
@@ -34,7 +34,7 @@ class Machine:
         self.blocks = BlockManager(self.num_blocks, BLOCK_SIZE, self.config.enable_prefix_caching)
         self.scheduler = Scheduler(self.config, self.blocks, self.num_swap_blocks, lambda _, room: self.draft[:room])
         self.cache = np.full((self.num_blocks, BLOCK_SIZE, 2), -1)  # of each slot the token and its adapter
-        self.swap_space = SwapSpace([self.cache])
+        self.swap_space = SwapSpace(BlockStore([self.cache]))
         self.num_preempted = 0
 
     def add(self, *sequences: Sequence) -> None:

@@ -101,6 +101,14 @@ void infer_gather(Graph& graph, const Node& node) {
   set_output(graph, node, 0, shape);
 }
 
+void infer_embedding_lookup(Graph& graph, const Node& node) {
+  const Shape &table = shape_of(graph, node, 0), &ids = shape_of(graph, node, 1);
+  if (table.ndim + ids.ndim - 1 > MG_MAX_AXES) throw Refused("too many axes");
+  Shape shape = ids;
+  for (int i = 1; i < table.ndim; i++) shape.dims[shape.ndim++] = table.dims[i];
+  set_output(graph, node, 0, shape);
+}
+
 void infer_concat(Graph& graph, const Node& node) {
   const int num_parts = static_cast<int>(node.inputs.size()) - 1;
   Shape shape = shape_of(graph, node, 0);
@@ -163,12 +171,14 @@ void infer_reshape(Graph& graph, const Node& node) {
 const Op ops[] = {
     {.name = "Add", .infer = infer_broadcast},
     {.name = "AddRmsNorm", .infer = infer_add_rms_norm, .in_place = {2, 1}},
+    {.name = "AllReduce", .infer = like_first, .in_place = {0, 0}},
     {.name = "ApplyRotaryPosEmb", .infer = infer_apply_rotary},
     {.name = "ApplyRotaryPosEmbFloat32", .infer = infer_apply_rotary},
     {.name = "BatchMatMul", .infer = infer_matmul, .cost = matmul_cost},
     {.name = "Cast", .infer = like_first},
     {.name = "Concat", .infer = infer_concat},
     {.name = "Dense", .infer = infer_dense, .cost = matmul_cost},
+    {.name = "EmbeddingLookup", .infer = infer_embedding_lookup, .cost = gather_cost},
     {.name = "FlashAttentionScore", .infer = infer_flash_attention, .unwritten_outputs = 3, .cost = attention_cost},
     {.name = "Gather", .infer = infer_gather, .cost = gather_cost},
     {.name = "GroupedMatmul", .infer = infer_grouped_matmul, .cost = matmul_cost},

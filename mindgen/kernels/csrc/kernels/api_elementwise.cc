@@ -1,4 +1,4 @@
-// add, mul and cast of the C interface: arguments are checked and shapes simplified here.
+// add, mul, sum and cast of the C interface: arguments are checked and shapes simplified here.
 #include "dispatch.h"
 
 using namespace mindgen;
@@ -60,6 +60,17 @@ int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape
 int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
            const int64_t* b_strides, mg_dtype dtype) {
   return run("mul", &KernelTable::mul, a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+int mg_sum(const void* const* parts, int num_parts, void* y, int64_t count, mg_dtype dtype) {
+  if (!is_compute_dtype(dtype)) return fail("sum: dtype must be float32, bfloat16 or float16");
+  if (num_parts < 1 || count < 0) return fail("sum: %d parts of %lld elements", num_parts, (long long)count);
+  if (count == 0) return MG_OK;
+  if (!parts || !y) return fail("sum: parts or y is NULL");
+  for (int part = 0; part < num_parts; part++) {
+    if (!parts[part]) return fail("sum: part %d is NULL", part);
+  }
+  return kernels().sum(parts, num_parts, y, count, dtype);
 }
 
 int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count) {

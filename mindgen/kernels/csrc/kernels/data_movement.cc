@@ -29,6 +29,20 @@ int gather_rows(const void* x, const Index* indices, void* y, int64_t outer, int
   return MG_OK;
 }
 
+template <class Id>
+int look_rows_up(const void* table, const Id* ids, void* y, int64_t size, int64_t num_ids, int64_t inner,
+                 int64_t first_id) {
+  for_rows(num_ids, inner / kElementBytes, [&](int64_t row) {
+    const int64_t place = ids[row] - first_id;
+    if (place >= 0 && place < size) {
+      memcpy(bytes_at(y, row * inner), bytes_at(table, place * inner), inner);
+    } else {
+      memset(bytes_at(y, row * inner), 0, inner);
+    }
+  });
+  return MG_OK;
+}
+
 // The sum of inner, or -1 after an error.
 int64_t check_parts(const char* name, const void* whole, const void* const* parts, const int64_t* inner,
                     int num_parts, int64_t outer) {
@@ -84,6 +98,21 @@ int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y,
     return gather_rows(x, static_cast<const int32_t*>(indices), y, outer, size, num_indices, inner);
   }
   return gather_rows(x, static_cast<const int64_t*>(indices), y, outer, size, num_indices, inner);
+}
+
+int mg_embedding_lookup(const void* table, const void* ids, mg_dtype id_dtype, void* y, int64_t size, int64_t num_ids,
+                        int64_t inner, int64_t first_id) {
+  if (size < 0 || num_ids < 0 || inner < 0) {
+    return fail("embedding_lookup: negative size: size %lld, num_ids %lld, inner %lld", (long long)size,
+                (long long)num_ids, (long long)inner);
+  }
+  if (id_dtype != MG_INT32 && id_dtype != MG_INT64) return fail("embedding_lookup: ids must be int32 or int64");
+  if (num_ids == 0 || inner == 0) return MG_OK;
+  if (!ids || !y || (!table && size > 0)) return fail("embedding_lookup: table, ids or y is NULL");
+  if (id_dtype == MG_INT32) {
+    return look_rows_up(table, static_cast<const int32_t*>(ids), y, size, num_ids, inner, first_id);
+  }
+  return look_rows_up(table, static_cast<const int64_t*>(ids), y, size, num_ids, inner, first_id);
 }
 
 int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer) {

@@ -23,6 +23,7 @@
   apply(add)                      \
   apply(mul)                      \
   apply(cast)                     \
+  apply(sum)                      \
   apply(sample)
 
 namespace mindgen {

@@ -105,6 +105,16 @@ int run_dtype(const void* a, const void* b, void* y, int ndim, const int64_t* sh
   }
 }
 
+// A piece of parts and y
+template <class T>
+void sum_piece(const void* const* parts, int num_parts, T* y, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i += kWidth) {
+    floatv total = load_upto((const T*)parts[0] + i, end - i);
+    for (int part = 1; part < num_parts; part++) total += load_upto((const T*)parts[part] + i, end - i);
+    store_upto(y + i, total, end - i);
+  }
+}
+
 }  // namespace
 
 int add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
@@ -115,6 +125,14 @@ int add(const void* a, const void* b, void* y, int ndim, const int64_t* shape, c
 int mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
         const int64_t* b_strides, mg_dtype dtype) {
   return run_dtype<Multiply>(a, b, y, ndim, shape, a_strides, b_strides, dtype);
+}
+
+int sum(const void* const* parts, int num_parts, void* y, int64_t count, mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    for_pieces(count, [&](int64_t first, int64_t end) { sum_piece(parts, num_parts, (T*)y, first, end); });
+    return (int)MG_OK;
+  });
 }
 
 }  // namespace mindgen::MG_ISA

@@ -128,6 +128,9 @@ int mg_add(const void* a, const void* b, void* y, int ndim, const int64_t* shape
 int mg_mul(const void* a, const void* b, void* y, int ndim, const int64_t* shape, const int64_t* a_strides,
            const int64_t* b_strides, mg_dtype dtype);
 
+// y (count) = the sum of all parts (count); float32, bfloat16, float16. y may be a part.
+int mg_sum(const void* const* parts, int num_parts, void* y, int64_t count, mg_dtype dtype);
+
 // Any dtype to any dtype; floats round to nearest even, to integers truncate, to bool compare with 0.
 int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
 
@@ -135,6 +138,10 @@ int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
 // int64; negative ones count from the end, any other outside is an error.
 int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y, int64_t outer, int64_t size,
               int64_t num_indices, int64_t inner);
+
+// y (num_ids, inner bytes) = row id - first_id of table (size, inner bytes) for each id; zeros where there is no such row.
+int mg_embedding_lookup(const void* table, const void* ids, mg_dtype id_dtype, void* y, int64_t size, int64_t num_ids,
+                        int64_t inner, int64_t first_id);
 
 // The parts p (outer, inner[p] bytes) side by side in y (outer, sum of inner bytes), and back.
 int mg_concat(const void* const* parts, const int64_t* inner, int num_parts, void* y, int64_t outer);
@@ -182,6 +189,30 @@ int mg_sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token
 int mg_philox_uniforms(uint64_t seed, uint64_t position, double* uniforms, int64_t count);
 
 int mg_copy(const void* x, void* y, int64_t bytes); // what Reshape comes down to
+
+// A group of processes on one machine, or threads: its ranks make the same calls in the same order, and wait for each
+// other in each. They meet in shared memory, a file of mg_group_bytes(size) zeros that each has open as `memory`.
+typedef struct mg_group mg_group;
+
+int64_t mg_group_bytes(int size);
+mg_group* mg_group_join(int memory, int rank, int size);  // NULL is an error
+void mg_group_leave(mg_group* group);
+
+// Ends all calls of all ranks, those under way and those to come, with this error; the first reason stays.
+void mg_group_abort(mg_group* group, const char* reason);
+
+// y (count) = the sum of the ranks' x (count), taken in float32 and the same on all of them; float32, bfloat16, float16.
+// y may be x.
+int mg_all_reduce(mg_group* group, const void* x, void* y, int64_t count, mg_dtype dtype);
+
+// y (rows, y_width bytes) on rank 0 = the ranks' x (rows, width bytes) side by side, cut off at y_width; y is not
+// looked at on the others.
+int mg_gather_columns(mg_group* group, const void* x, void* y, int64_t rows, int64_t width, int64_t y_width);
+
+// Graphs and ops that this thread runs from now on sum over this group; threads that were told of none, over the one
+// named last. NULL is none.
+void mg_use_group(mg_group* group);
+mg_group* mg_group_in_use(void);
 
 #ifdef __cplusplus
 }

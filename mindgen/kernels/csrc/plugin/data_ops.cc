@@ -1,4 +1,4 @@
-// Elementwise arithmetic, and ops that only move bytes.
+// Elementwise arithmetic, and ops that only move bytes or add them up over processes.
 #include "op_call.h"
 
 using mindgen::OpCall;
@@ -57,6 +57,20 @@ MINDGEN_OP(Gather) {
     if (mg_gather(x, indices, index_dtype, y, outer, size, num_indices, inner) != MG_OK) return MG_ERROR;
   }
   return MG_OK;
+}
+
+// table (size, inner...), ids (n...), [the table's first id], y
+MINDGEN_OP(EmbeddingLookup) {
+  call.require_count(4);
+  const int64_t inner = call.elements(0, 1, call.ndims[0]) * call.item_size(0);
+  return mg_embedding_lookup(call.params[0], call.params[1], call.dtype({1}), call.output(), call.dim(0, 0),
+                             call.elements(1), inner, call.scalar<int64_t>(2));
+}
+
+// x, y; which group it is, MindSpore does not tell.
+MINDGEN_OP(AllReduce) {
+  call.require_count(2);
+  return mg_all_reduce(mg_group_in_use(), call.params[0], call.output(), call.elements(0), call.float_dtype({0, 1}));
 }
 
 // The bytes that the parts in [first, first + num_parts) have from the axis on.

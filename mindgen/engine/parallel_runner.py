@@ -1,0 +1,169 @@
+"""The network on several ranks: rank 0's shard here, the others in worker processes that make the same steps."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from mindgen import environment
+from mindgen.adapters.loader import AdapterWeights
+from mindgen.engine.batch import Batch
+from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.config import EngineConfig
+from mindgen.engine.memory_plan import parse_size
+from mindgen.engine.runner import PackedAdapter, Runner
+from mindgen.errors import ConfigError
+from mindgen.kernels import plugin
+from mindgen.layers.attention import CacheShape
+from mindgen.model_config import ModelConfig
+from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.parallel.worker import WorkerSetup
+from mindgen.parallel.workers import Workers, wait_for
+from mindgen.slot_layout import SlotLayout
+
+Result = TypeVar("Result")
+
+
+class SlicedAdapter(NamedTuple):
+    """An adapter of which each rank has its part: rank 0's, and what the others know it by."""
+
+    packed: PackedAdapter
+    adapter_id: str
+    folder: Path
+    digest: str
+
+
+class ParallelRunner:
+    """As a Runner, on `size` ranks of this machine.
+
+    Args:
+        arguments: of Runner, what all ranks have in common.
+        host_adapter_bytes: of adapters that have been read and wait, on each rank.
+
+    Raises:
+        WorkerError: a rank has ended.
+    """
+
+    def __init__(
+        self, size: int, folder: Path, model_config: ModelConfig, host_adapter_bytes: int, arguments: dict[str, Any]
+    ) -> None:
+        kernels = plugin.load()
+        launched = environment.launched_rank()
+        if launched is not None and (launched.rank != 0 or launched.size != size):
+            raise ConfigError(
+                f"engine: this is rank {launched.rank} of {launched.size} that were launched, and rank 0 is to start "
+                f"with tensor_parallel_size {size}"
+            )
+        self._workers = Workers.start(size) if launched is None else Workers.await_launched(size, launched.folder)
+        try:
+            memory = shared_memory(kernels, size)
+            self._group = ProcessGroup(kernels, memory, 0, size)
+            self._workers.send_file(memory)
+            os.close(memory)
+            self._workers.watch(self._group.abort)
+            num_threads = max(1, (arguments["num_threads"] or kernels.num_threads) // size)
+            arguments = {**arguments, "num_threads": num_threads}
+            setups = [
+                WorkerSetup(size, folder, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
+                for rank in range(1, size)
+            ]
+            ready = self._workers.call_each("set_up", setups)
+            self._own = Runner(folder, model_config, **arguments, group=self._group)
+            wait_for(ready)
+        except BaseException:
+            self.close()
+            raise
+        self.block_store = _SharedBlockStore(self._own, self._workers)
+
+    def modules(self) -> dict[str, tuple[int, int]]:
+        return self._own.modules()
+
+    def enable_lora(self, layout: SlotLayout) -> None:
+        self._workers.tell("enable_lora", layout)
+        self._own.enable_lora(layout)
+
+    def pack_adapter(self, adapter: AdapterWeights) -> tuple[SlicedAdapter, int]:
+        """As the Runner's; every rank reads the adapter itself, and has read the same."""
+        name = (adapter.adapter_id, adapter.folder, adapter.digest)
+        read: list[Future[None]] = self._workers.call("read_adapter", *name)
+        packed, num_bytes = self._own.pack_adapter(adapter)
+        wait_for(read)
+        return SlicedAdapter(packed, *name), num_bytes
+
+    def write_adapter(self, slot: int, adapter: SlicedAdapter) -> None:
+        self._workers.tell("write_adapter", slot, adapter.adapter_id, adapter.folder, adapter.digest)
+        self._own.write_adapter(slot, adapter.packed)
+
+    def copy_blocks(self, copies: list[BlockCopy]) -> None:
+        self._workers.tell("copy_blocks", copies)
+        self._own.copy_blocks(copies)
+
+    def run(self, batch: Batch) -> np.ndarray:
+        """As the Runner's; what ends one rank ends all.
+
+        Raises:
+            WorkerError, KernelError: a rank has ended, or its shard has failed.
+        """
+        self._workers.tell("run", replace(batch, entries=[]))
+        return self._or_end(lambda: self._own.run(batch))
+
+    def close(self) -> None:
+        """Ends the other ranks."""
+        self._workers.close()
+
+    def _or_end(self, body: Callable[[], Result]) -> Result:
+        try:
+            return body()
+        except Exception as error:
+            self._group.abort(f"rank 0: {error}")
+            if self._workers.error is not None:
+                raise self._workers.error from error
+            raise
+
+
+def build_runner(
+    folder: Path, model_config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, config: EngineConfig
+) -> Runner | ParallelRunner:
+    """Here, or on as many ranks as the configuration says."""
+    arguments: dict[str, Any] = {
+        "cache": cache,
+        "num_positions": num_positions,
+        "dtype": dtype,
+        "executor": config.executor,
+        "num_threads": config.num_threads,
+    }
+    if config.tensor_parallel_size == 1:
+        return Runner(folder, model_config, **arguments)
+    host_bytes = parse_size(config.host_adapter_memory)
+    return ParallelRunner(config.tensor_parallel_size, folder, model_config, host_bytes, arguments)
+
+
+class _SharedBlockStore:
+    """As a BlockStore, of all ranks."""
+
+    def __init__(self, own: Runner, workers: Workers) -> None:
+        self._own = own.block_store
+        self._workers = workers
+
+    def keep(self, key: int, blocks: list[int]) -> None:
+        self._workers.tell("keep_blocks", key, blocks)
+        self._own.keep(key, blocks)
+
+    def restore(self, key: int, blocks: list[int]) -> None:
+        self._workers.tell("restore_blocks", key, blocks)
+        self._own.restore(key, blocks)
+
+    def drop(self, key: int) -> None:
+        self._workers.tell("drop_blocks", key)
+        self._own.drop(key)
+
+
+def _cores(rank: int, num_threads: int) -> list[int] | None:
+    """Of their own where a rank has several threads, which the kernels pin to cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[rank * num_threads : (rank + 1) * num_threads]
+    return own if num_threads > 1 and len(own) == num_threads else None

@@ -1,0 +1,90 @@
+"""Messages between two processes of one user on one machine, over a Unix socket.
+
+They are pickled: who may connect is decided by the mode of the socket's folder.
+"""
+
+import pickle
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_LENGTH = struct.Struct("<Q")
+_RETRY_SECONDS = 0.05
+
+
+class Channel:
+    """One end; any thread may send, one receives."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        """Raises OSError when the other end is gone."""
+        data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        with self._sending:
+            self._connection.sendall(_LENGTH.pack(len(data)) + data)
+
+    def receive(self) -> Any:
+        """Raises EOFError when the other end is gone."""
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return pickle.loads(self._read(length))
+
+    def send_file(self, descriptor: int) -> None:
+        with self._sending:
+            socket.send_fds(self._connection, [b"f"], [descriptor])
+
+    def receive_file(self) -> int:
+        """The descriptor of a file that the other end has open."""
+        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+        if not descriptors:
+            raise EOFError
+        return descriptors[0]
+
+    def close(self) -> None:
+        """Whoever receives, at either end, has an EOFError now."""
+        with suppress(OSError):  # the other end may have been faster
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = self._connection.recv(min(size - len(data), 1 << 20))
+            except OSError as error:
+                raise EOFError from error
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+
+def listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def connect(path: Path, seconds: float) -> Channel:
+    """Waits until somebody listens there.
+
+    Raises:
+        TimeoutError: nobody does.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+            return Channel(connection)
+        except OSError as error:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody listens at {path}") from error
+            time.sleep(_RETRY_SECONDS)

@@ -1,0 +1,253 @@
+"""The other ranks of a tensor-parallel group, as rank 0 sees them: started, told what to do, watched, and ended."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future
+from concurrent.futures import wait as wait_for_futures
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from mindgen.errors import WorkerError
+from mindgen.parallel.channel import Channel, listen
+from mindgen.parallel.worker import SOCKET
+
+_CONNECT_SECONDS = 60.0
+_END_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
+_LOG_LINES = 8
+
+
+class _Worker:
+    """One rank, and whoever waits for an answer of it."""
+
+    def __init__(self, rank: int, process: "subprocess.Popen[bytes] | None", log: Path | None) -> None:
+        self.rank = rank
+        self.process = process
+        self.channel: Channel | None = None
+        self.error: WorkerError | None = None
+        self._log = log
+        self._calls: dict[int, Future[None]] = {}
+        self._numbers = count()
+        self._lock = threading.Lock()  # of the calls and the error
+
+    def tell(self, name: str, *arguments: Any) -> None:
+        self._send(None, name, arguments)
+
+    def call(self, name: str, *arguments: Any) -> "Future[None]":
+        future: Future[None] = Future()
+        number = next(self._numbers)
+        with self._lock:
+            if self.error is not None:
+                raise self.error
+            self._calls[number] = future
+        self._send(number, name, arguments)
+        return future
+
+    def receive(self, on_end: Callable[[WorkerError], None]) -> None:
+        """The life of the thread that waits for answers, and for the end."""
+        assert self.channel is not None
+        try:
+            while True:
+                number, error = self.channel.receive()
+                with self._lock:
+                    future = self._calls.pop(number)
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+        except EOFError:
+            error = self.ended()
+            on_end(error)
+            with self._lock:
+                self.error = error
+                calls, self._calls = self._calls, {}
+            for future in calls.values():
+                future.set_exception(error)
+
+    def ended(self) -> WorkerError:
+        """Why it is gone: how its process ended, and the last lines that it wrote."""
+        how = "has ended"
+        if self.process is not None:
+            try:
+                code = self.process.wait(_END_SECONDS)
+                how = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
+            except subprocess.TimeoutExpired:
+                how = "has closed its connection"
+            how = f"(process {self.process.pid}) {how}"
+        lines = self._log.read_text(errors="replace").splitlines() if self._log and self._log.is_file() else []
+        written = "".join(f"\n  {line}" for line in lines[-_LOG_LINES:])
+        return WorkerError(f"rank {self.rank} {how}" + (f"; it wrote last:{written}" if written else ""))
+
+    def _send(self, number: int | None, name: str, arguments: tuple[Any, ...]) -> None:
+        assert self.channel is not None
+        try:
+            self.channel.send((number, name, arguments))
+        except OSError as error:
+            raise self.error or self.ended() from error
+
+
+class Workers:
+    """Ranks 1 to size - 1, connected.
+
+    Attributes:
+        error: of the first one that has ended before its time.
+    """
+
+    def __init__(self, workers: list[_Worker], folder: Path | None) -> None:
+        self._workers = workers
+        self._state = _State()
+        self._threads: list[threading.Thread] = []
+        self._end = weakref.finalize(self, _end, workers, folder, self._state, self._threads)
+
+    @classmethod
+    def start(cls, size: int) -> "Workers":
+        """Starts their processes.
+
+        Raises:
+            WorkerError: one ends before it has connected.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="mindgen-"))  # which nobody else may enter
+        workers: list[_Worker] = []
+        started = cls(workers, folder)
+        with listen(folder / SOCKET) as listener:
+            for rank in range(1, size):
+                log = folder / f"rank_{rank}.log"
+                with log.open("wb") as output:
+                    command = [sys.executable, "-m", "mindgen.parallel.worker", str(folder), str(rank)]
+                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+                workers.append(_Worker(rank, process, log))
+            started._accept(listener)
+        return started
+
+    @classmethod
+    def await_launched(cls, size: int, folder: Path) -> "Workers":
+        """Waits for processes that a launcher has started to connect in the folder.
+
+        Raises:
+            WorkerError: one does not.
+        """
+        workers = [_Worker(rank, None, None) for rank in range(1, size)]
+        awaited = cls(workers, None)
+        (folder / SOCKET).unlink(missing_ok=True)
+        with listen(folder / SOCKET) as listener:
+            awaited._accept(listener)
+        (folder / SOCKET).unlink()
+        return awaited
+
+    @property
+    def error(self) -> WorkerError | None:
+        return self._state.error
+
+    def watch(self, abort: Callable[[str], None]) -> None:
+        """From now on whoever ends before its time is noticed, and `abort` told."""
+        for worker in self._workers:
+            thread = threading.Thread(
+                target=_watch, args=(worker, self._state, abort), name=f"rank {worker.rank}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def send_file(self, descriptor: int) -> None:
+        for worker in self._workers:
+            assert worker.channel is not None
+            try:
+                worker.channel.send_file(descriptor)
+            except OSError as error:
+                raise worker.ended() from error
+
+    def tell(self, name: str, *arguments: Any) -> None:
+        """Has all of them do something; should one fail, the next step raises its error."""
+        for worker in self._workers:
+            worker.tell(name, *arguments)
+
+    def call(self, name: str, *arguments: Any) -> "list[Future[None]]":
+        """As `tell`, but with answers."""
+        return [worker.call(name, *arguments) for worker in self._workers]
+
+    def call_each(self, name: str, arguments: list[Any]) -> "list[Future[None]]":
+        """As `call`, with another argument for each rank."""
+        return [worker.call(name, each) for worker, each in zip(self._workers, arguments, strict=True)]
+
+    def close(self) -> None:
+        """Ends them; returns when they are gone."""
+        self._end()
+
+    def _accept(self, listener: socket.socket) -> None:
+        listener.settimeout(_LOOK_SECONDS)
+        missing = {worker.rank: worker for worker in self._workers}
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while missing:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                self._check_missing(list(missing.values()), deadline)
+                continue
+            connection.settimeout(None)
+            channel = Channel(connection)
+            rank, _ = channel.receive()
+            missing.pop(rank).channel = channel
+
+    def _check_missing(self, missing: list[_Worker], deadline: float) -> None:
+        gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)
+        if gone is not None:
+            self.close_after(gone.ended())
+        if time.monotonic() > deadline:
+            self.close_after(WorkerError(f"rank {missing[0].rank} has not come within {_CONNECT_SECONDS:.0f} seconds"))
+
+    def close_after(self, error: WorkerError) -> None:
+        self.close()
+        raise error
+
+
+class _State:
+    """What the threads that watch share with whoever ends the workers."""
+
+    def __init__(self) -> None:
+        self.error: WorkerError | None = None
+        self.is_closing = False
+
+
+def wait_for(futures: "list[Future[None]]") -> None:
+    """Raises the first error of any, without waiting for the others."""
+    done, _ = wait_for_futures(futures, return_when=FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+
+
+def _watch(worker: _Worker, state: _State, abort: Callable[[str], None]) -> None:
+    def on_end(error: WorkerError) -> None:
+        if not state.is_closing:
+            state.error = state.error or error
+            abort(str(error))
+
+    worker.receive(on_end)
+
+
+def _end(workers: list[_Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
+    state.is_closing = True
+    for worker in workers:
+        if worker.channel is not None:
+            worker.channel.close()
+    processes = [worker.process for worker in workers if worker.process is not None]
+    for worker in workers:
+        if worker.channel is None and worker.process is not None:  # it may not have come to listen yet
+            worker.process.kill()
+    for process in processes:
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(_END_SECONDS)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
