@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, generate
+from mindgen.commands import adapters, chat, generate, generate_custom
 from mindgen.errors import MindgenError
 
 
@@ -24,8 +24,15 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     adapters.add_arguments(
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
+    generate_custom.add_arguments(
+        commands.add_parser(
+            "generate_custom", help="generate with the flags of MindFormers' script", allow_abbrev=False
+        )
+    )
     arguments = parser.parse_args(argv)
-    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run}[arguments.command]
+    run = {
+        "generate": generate.run, "chat": chat.run, "adapters": adapters.run, "generate_custom": generate_custom.run,
+    }[arguments.command]  # fmt: skip
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

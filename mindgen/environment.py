@@ -56,6 +56,11 @@ def launched_rank() -> LaunchedRank | None:
     return LaunchedRank(Path(folder), int(os.environ["MINDGEN_RANK"]), int(os.environ["MINDGEN_WORLD_SIZE"]))
 
 
+def input_data() -> str | None:
+    """The prompts that the launchers hand over: a text, or the name of a file."""
+    return os.environ.get("INPUT_DATA")
+
+
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Lets the first Ctrl-C wait, so that nothing is cut off half done; what it yields tells whether one came.

@@ -36,7 +36,7 @@ class LLM:
     """A model with its adapters, ready to generate. Several streams may be read at once, from several threads.
 
     Args:
-        model: a Hugging Face folder, or "demo" for the embedded model.
+        model: a Hugging Face folder, or "demo" or "gpt2" for an embedded model.
         adapters: a lora_adapter.json or the folder that holds it; None takes the one in the model's folder, if any,
             and the demo's own for the demo.
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
@@ -64,10 +64,10 @@ class LLM:
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
         config = config or read_limits(limits, ("model", "adapters", "dtype", "config", "on_missing_adapter"))
-        self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
+        self._folder = demo.find_model(str(model)) or model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
-        registry = _registry(str(model), self._folder, adapters)
+        registry = _registry(self._folder, adapters)
         dtype = _checkpoint_dtype(self._folder) if dtype == "auto" else dtype
         self._engine = Engine(self._folder, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
@@ -229,10 +229,10 @@ class LLM:
         self._client.reset_prefix_cache()
 
 
-def _registry(model: str, folder: Path, adapters: str | Path | None) -> AdapterRegistry:
+def _registry(folder: Path, adapters: str | Path | None) -> AdapterRegistry:
     if adapters is not None:
         return AdapterRegistry.read(Path(adapters))
-    if model == demo.NAME:
+    if folder == demo.model_folder():
         return AdapterRegistry.read(demo.adapter_folder())
     return AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
 

@@ -48,7 +48,7 @@ def merge_adapter(model: Path, adapter: Adapter, target: Path) -> MergeReport:
         raise AdapterError(f"{target} is there already; name a new folder")
     config = read_json_object(model_folder(model) / "config.json", ModelError)
     tensors = map_weights(model)
-    plan = plan_merge(model, adapter, tensors, bool(config.get("tie_word_embeddings", False)))
+    plan = plan_merge(model, adapter, tensors, config)
     unfinished = target.with_name(f".{target.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -1,12 +1,14 @@
-"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files."""
+"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files, or of MindSpore's."""
 
 from pathlib import Path
 
 from mindgen.checkpoint.json_file import read_json_object
+from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.errors import CheckpointError, ModelError
 
-_SINGLE_FILE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
+MINDSPORE_FILE = "model.ckpt"
 _INDEX_FILE = "model.safetensors.index.json"
 
 
@@ -17,7 +19,9 @@ def model_folder(path: Path) -> Path:
         ModelError: there is no such folder, or no config.json in it.
     """
     if not path.is_dir():
-        raise ModelError(f"no such model folder: {path} (expected a Hugging Face folder with config.json, or `demo`)")
+        raise ModelError(
+            f"no such model folder: {path} (expected a Hugging Face folder with config.json, `demo` or `gpt2`)"
+        )
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
     return path
@@ -31,9 +35,11 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
         CheckpointError: a file is damaged.
     """
     if not (folder / _INDEX_FILE).is_file():
-        if not (folder / _SINGLE_FILE).is_file():
-            raise ModelError(f"{folder} has neither {_SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
-        return map_safetensors(folder / _SINGLE_FILE)
+        if (folder / SINGLE_FILE).is_file():
+            return map_safetensors(folder / SINGLE_FILE)
+        if (folder / MINDSPORE_FILE).is_file():
+            return map_mindspore_file(folder / MINDSPORE_FILE)
+        raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
     weight_map = read_json_object(folder / _INDEX_FILE, ModelError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError(f"{folder / _INDEX_FILE} has no weight_map of tensor names to file names")

@@ -94,10 +94,10 @@ def interleaved_module(module: str) -> bool:
 
 
 def aliases(module: str) -> list[str]:
-    """The names that a target may call a module by: its own, with and without `model.`, and those of fused modules."""
+    """What a target may call a module: its own name and those of fused modules, each with and without prefix."""
     parent, _, name = module.rpartition(".")
     own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    return [*own, *(known.removeprefix("model.") for known in own)]
+    return [*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own)]
 
 
 def mindformers_module(module: str) -> str:
@@ -116,10 +116,12 @@ def huggingface_pattern(text: str) -> str:
 
 
 def _module(name: str) -> str:
-    """Adds what some tools leave out: a model saved without its head begins at `layers`."""
+    """Adds what some tools leave out: a model saved without its head begins at `layers`, GPT-2 at `h`."""
     for ours, theirs in _FROM_MINDFORMERS.items():
         if name == ours or name.endswith(f".{ours}"):
             name = name.removesuffix(ours) + theirs
             break
     name = name.removesuffix(".base_layer")
+    if name.startswith("h."):
+        return f"transformer.{name}"
     return f"model.{name}" if name.startswith(("layers.", "embed_tokens", "norm")) else name

@@ -103,8 +103,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
     config = read_json_object(model_folder(arguments.model) / "config.json", ModelError)
-    tied = bool(config.get("tie_word_embeddings", False))
-    problems = try_merge(adapter, map_weights(arguments.model), tied).problems
+    problems = try_merge(adapter, map_weights(arguments.model), config).problems
     for module, update in adapter.updates.items():
         try:
             lora_pair(str(adapter.folder), module, update)
@@ -138,7 +137,7 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _model_path(text: str) -> Path:
-    return demo.model_folder() if text == demo.NAME else Path(text)
+    return demo.find_model(text) or Path(text)
 
 
 def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     settings = load_settings(arguments.config, flags.overrides(arguments))
     if settings.use_parallel:
         raise ConfigError("use_parallel: this version runs on one process only; leave it False")
-    prompts = _read_prompts(settings.predict_data)
+    prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     target = parse_target(arguments.output)
@@ -123,7 +123,12 @@ def _profiled(llm: "LLM", trace: Path | None) -> Iterator[None]:
     report_profile(profile, trace)
 
 
-def _read_prompts(predict_data: str | list[str] | None) -> list[str]:
+def read_prompts(predict_data: str | list[str] | None) -> list[str]:
+    """Texts as they are; of a file its lines.
+
+    Raises:
+        MindgenError: there is no prompt, or the file cannot be read.
+    """
     given = [predict_data] if isinstance(predict_data, str) else predict_data or []
     if not given:
         raise UsageError("no prompt: pass --prompt with a text, several texts, or a file with a prompt per line")

@@ -88,7 +88,8 @@ def lora_rank_bytes(model: ModelConfig, dtype: str, num_processes: int = 1) -> i
     heads = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
     queries, keys = (axis.slice_size for axis in heads)
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
-    return model.num_layers * num_processes * (attention + 3 * (hidden + inner)) * STORAGE[dtype]().itemsize
+    mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
+    return model.num_layers * num_processes * (attention + mlp) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

@@ -56,15 +56,16 @@ class Scheduler:
             QueueFullError: max_waiting requests wait already.
         """
         limit = self._config.max_waiting
-        if limit is not None and len(self._waiting) >= limit:
-            raise QueueFullError(f"{len(self._waiting)} requests wait already, the most that max_waiting allows")
+        if limit is not None and self.num_waiting >= limit:
+            raise QueueFullError(f"{limit} requests wait already, the most that max_waiting allows")
         self._num_added += 1
         request.queue_rank = self._num_added + request.params.priority * _RANKS_PER_PRIORITY
         self._push(request.sequences[0])
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        """Requests that have not run yet."""
+        return sum(not sequence.request.has_joined for *_, sequence in self._waiting)
 
     def has_unfinished(self) -> bool:
         return bool(self._waiting or self._running)
@@ -190,8 +191,9 @@ class Scheduler:
             if needed + len(self._running) > self._blocks.num_free or self._num_next(sequence, budget) == 0:
                 self._blocks.free(sequence)
                 return None
-            if sequence.index == 0 and len(sequence.token_ids) == sequence.prompt_len:
+            if not sequence.request.has_joined:
                 sequence.request.num_cached_tokens = sequence.num_computed_tokens
+        sequence.request.has_joined = True
         self._running.append(sequence)
         num_tokens = self._num_next(sequence, budget)
         if num_tokens > 0:

@@ -4,7 +4,7 @@ The layers are built whole, with the strategies of their declared layouts; the c
 adds the collectives. What it made of the declarations is compared with them before any weight is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindspore.parallel.auto_parallel import AutoParallel
 
 from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.engine.step_graph import StepGraph
 from mindgen.errors import ModelError
 from mindgen.layers.attention import CacheShape
@@ -155,6 +156,9 @@ class _NamesAndLayouts(WeightSource):
     def __init__(self, dtype: str, shard: Shard) -> None:
         super().__init__({}, dtype, shard)
         self.layouts: dict[str, TensorLayout] = {}
+
+    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
+        pass
 
     def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
         parameter.name = name

@@ -30,7 +30,8 @@ class Request:
         beam_search: the search that its sequences are beams of.
         continuations: what may follow those of its beams that this step of the search has reached.
         num_unfinished: its sequences that have not ended yet.
-        num_cached_tokens: tokens of the prompt that the cache had.
+        has_joined: whether it has ever run.
+        num_cached_tokens: tokens of the prompt that the cache had then.
         error: why it failed.
     """
 
@@ -50,6 +51,7 @@ class Request:
     continuations: dict["Sequence", list[Continuation]] = field(default_factory=dict)
     sequences: list["Sequence"] = field(default_factory=list)
     num_unfinished: int = 0
+    has_joined: bool = False
     num_cached_tokens: int = 0
     error: MindgenError | None = None
 

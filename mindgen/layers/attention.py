@@ -20,13 +20,14 @@ _MASK_SIZE = 128
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:
-#   cos, sin        (T, D) of each token, or the full tables for whole prompts
 #   slot_mapping    (T,) where each token's key and value go: block * block_size + offset
 #   block_tables    (B, n) the blocks of each sequence
 #   context_lens    (B,) tokens of each sequence up to and with this step's
 #   q_seq_lens      (B,) tokens of each sequence in this step
 #   q_seq_ends      (B,) their cumulative sums
-StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# cos, sin (T, D) of each token, or the full tables for whole prompts.
+Rotation: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,21 @@ class CacheShape:
 
 
 class Attention(nn.Cell):
-    """Projects to queries, keys and values, rotates, writes the cache, attends, projects back.
+    """Projects to queries, keys and values, rotates them if told to, writes the cache, attends, projects back.
 
     Whole prompts go through FlashAttentionScore, everything else (decoding, chunks of prompts, prompts with a
     cached prefix) through PagedAttention; both are causal.
     """
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        cache: CacheShape,
+        prefix: str,
+        dtype: str,
+        shard: Shard = WHOLE,
+        output_name: str = "o_proj",
+    ) -> None:
         super().__init__()
         queries, keys = shard.split_heads(config.num_heads, config.num_kv_heads, config.head_size)
         self.sizes = (shard.size(queries), shard.size(keys), shard.size(keys))
@@ -55,12 +64,12 @@ class Attention(nn.Cell):
         hidden = Axis(config.hidden_size)
         qkv = {f"{prefix}.q_proj": queries, f"{prefix}.k_proj": keys, f"{prefix}.v_proj": keys}
         self.qkv_proj = packed_linear(hidden, qkv, dtype, config.qkv_bias, shard)
-        self.o_proj = Linear(queries, {f"{prefix}.o_proj": hidden}, dtype, config.output_bias, shard)
+        self.o_proj = Linear(queries, {f"{prefix}.{output_name}": hidden}, dtype, config.output_bias, shard)
         self.has_norm = config.query_key_norm
         if self.has_norm:
             cuts = (1, shard.cuts(queries), 1)
-            self.q_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype, shard, cuts)
-            self.k_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype, shard, cuts)
+            self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
+            self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
 
         heads = replace(keys, size=config.num_kv_heads, unit=1)
         axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
@@ -98,14 +107,22 @@ class Attention(nn.Cell):
             self.q_norm.load(source, f"{self.prefix}.q_norm")
             self.k_norm.load(source, f"{self.prefix}.k_norm")
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
+    def construct(
+        self,
+        x: Tensor,
+        step: StepInputs,
+        segment_ends: tuple[Tensor, ...],
+        whole_prompts: bool,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
         """x (T, H) to (T, H)."""
-        cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
+        slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
         query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
-        query, key = self.apply_rotary(query, key, cos, sin, context_lens)
+        if rotation is not None:
+            query, key = self.apply_rotary(query, key, rotation[0], rotation[1], context_lens)
         written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, slot_mapping)
         query = self.depend(query, written)
         if whole_prompts:

@@ -7,21 +7,21 @@ from mindgen.parallel.layout import WHOLE, Axis, Shard
 
 
 class Embedding(nn.Cell):
-    """x (T, H) = weight (V, H) at the token ids (T,); the ranks split the vocabulary.
+    """x (T, H) = weight (V, H) at the token ids (T,); the ranks split the vocabulary, or have it whole.
 
     Attributes:
         layout: of the weight.
         cuts: into how many slices MindSpore's compiler cuts its axes.
     """
 
-    def __init__(self, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(self, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE, split: bool = True) -> None:
         super().__init__()
-        vocabulary = shard.split(vocab_size)
+        vocabulary = shard.split(vocab_size) if split else Axis(vocab_size)
         self.layout = shard.layout(vocabulary, Axis(hidden_size))
         self.weight = split_parameter(self.layout, dtype, "weight", shard)
         self.cuts = (shard.cuts(vocabulary), 1)
         self.gather = ops.Gather().shard((self.cuts, (1,)))
-        self.is_split = not shard.sliced_by_compiler and shard.num_ranks > 1
+        self.is_split = bool(vocabulary.split_by) and not shard.sliced_by_compiler
         if self.is_split:
             self.first_id = vocabulary.slice_of(shard.rank or 0).start
             self.lookup = ops.EmbeddingLookup()

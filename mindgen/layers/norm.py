@@ -1,4 +1,5 @@
-"""Root mean square normalization (arXiv:1910.07467), alone and fused with the residual addition."""
+"""Root mean square normalization (arXiv:1910.07467), alone and fused with the residual addition, and layer
+normalization."""
 
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
@@ -47,3 +48,22 @@ class AddThenRmsNorm(nn.Cell):
         total = self.add(x, residual)
         normed, rstd = self.rms_norm(total, weight)
         return normed, rstd, total
+
+
+class LayerNorm(nn.Cell):
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis (arXiv:1607.06450)."""
+
+    def __init__(self, size: int, epsilon: float, dtype: str, shard: Shard = WHOLE) -> None:
+        super().__init__()
+        self.layout = shard.layout(Axis(size))
+        self.weight = split_parameter(self.layout, dtype, "weight", shard)
+        self.bias = split_parameter(self.layout, dtype, "bias", shard)
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+        self.layer_norm.shard(((1, 1), (1,), (1,)))
+
+    def load(self, source: WeightSource, name: str) -> None:
+        source.fill(self.weight, f"{name}.weight", self.layout)
+        source.fill(self.bias, f"{name}.bias", self.layout)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer_norm(x, self.weight, self.bias)[0]

@@ -1,6 +1,6 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mindspore
 import numpy as np
@@ -71,6 +71,10 @@ class WeightSource:
         self.dtype = dtype
         self._tensors = dict(tensors)
         self._shard = shard
+
+    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
+        """Gives the tensors the names and shapes that the layers know."""
+        self._tensors = translated(self._tensors)
 
     def take(self, name: str, layout: TensorLayout) -> np.ndarray:
         """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.

@@ -4,6 +4,7 @@ from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
+from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard
 
@@ -11,6 +12,7 @@ _NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,
     "Qwen2ForCausalLM": LlamaForCausalLM,
     "Qwen3ForCausalLM": LlamaForCausalLM,
+    "GPT2LMHeadModel": GPT2LMHeadModel,
 }
 
 

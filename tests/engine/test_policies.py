@@ -290,6 +290,9 @@ def test_more_requests_than_may_wait_are_refused():
         scheduler.add(make_sequence(i, prompt(i, 3), 3).request)
     with pytest.raises(QueueFullError, match="2 requests wait already"):
         scheduler.add(make_sequence(2, prompt(2, 3), 3).request)
+    scheduler.schedule()
+    assert scheduler.num_waiting == 0
+    scheduler.add(make_sequence(3, prompt(3, 3), 3).request)
 
 
 def test_integrity_check_sees_a_lost_block():
