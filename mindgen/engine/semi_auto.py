@@ -93,7 +93,9 @@ class SemiAutoNetwork:
         try:
             reported = self._model(whole_prompts, with_adapters).infer_predict_layout(*map(Tensor.from_numpy, arrays))
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ModelError(f"MindSpore does not slice the network: {_reason(error)}") from error
+            raise ModelError(
+                f"MindSpore does not slice the network: {_reason(error)} (with GLOG_v=3 it logs why)"
+            ) from error
         layouts = {
             name: CompiledLayout(tuple(values[0]), tuple(values[1]), tuple(values[2]))
             for name, values in reported.items()

@@ -40,9 +40,14 @@ def split_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard) -
     """A parameter whose memory is given later; for MindSpore's compiler to slice, it has the whole shape till then."""
     if not shard.sliced_by_compiler:
         return empty_parameter(dtype, name)
+    parameter = _whole_parameter(shard.shape(layout), dtype, name)
+    parameter.requires_grad = True  # MindSpore's strategy files list no others
+    return parameter
+
+
+def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
     with no_init_parameters():
-        whole = initializer("zeros", shard.shape(layout), MINDSPORE_DTYPES[dtype])
-        return Parameter(whole, name=name, requires_grad=False)
+        return Parameter(initializer("zeros", shape, MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
 
 
 def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
@@ -52,10 +57,10 @@ def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
 
 def zeros_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard = WHOLE) -> tuple[Parameter, np.ndarray]:
     """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card."""
-    parameter = split_parameter(layout, dtype, name, shard)
     if shard.sliced_by_compiler:
-        return parameter, np.empty(0)
+        return _whole_parameter(shard.shape(layout), dtype, name), np.empty(0)
     array: np.ndarray = np.zeros(shard.shape(layout), dtypes.STORAGE[dtype])
+    parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
     return parameter, array
 
