@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, generate, generate_custom
+from mindgen.commands import adapters, chat, doctor, generate, generate_custom, launch
 from mindgen.errors import MindgenError
 
 
@@ -29,10 +29,14 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
             "generate_custom", help="generate with the flags of MindFormers' script", allow_abbrev=False
         )
     )
+    launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
+    doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
     arguments = parser.parse_args(argv)
-    run = {
-        "generate": generate.run, "chat": chat.run, "adapters": adapters.run, "generate_custom": generate_custom.run,
-    }[arguments.command]  # fmt: skip
+    modules = {
+        "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
+        "launch": launch, "doctor": doctor,
+    }  # fmt: skip
+    run = modules[arguments.command].run
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

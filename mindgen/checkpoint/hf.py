@@ -51,6 +51,28 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
     return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
 
 
+def read_added_tokens(folder: Path) -> dict[str, int]:
+    """The ids of the tokens that the folder's tokenizer adds to its own, by their text.
+
+    Raises:
+        ModelError: a file of the tokenizer is damaged.
+    """
+    tokens: dict[str, int] = {}
+    try:
+        if (folder / "added_tokens.json").is_file():
+            tokens |= read_json_object(folder / "added_tokens.json", ModelError)
+        if (folder / "tokenizer_config.json").is_file():
+            config = read_json_object(folder / "tokenizer_config.json", ModelError)
+            listed = (config.get("added_tokens_decoder") or {}).items()
+            tokens |= {token["content"]: int(token_id) for token_id, token in listed}
+        if (folder / "tokenizer.json").is_file():
+            listed = read_json_object(folder / "tokenizer.json", ModelError).get("added_tokens") or []
+            tokens |= {token["content"]: token["id"] for token in listed}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder}: the tokenizer's added tokens are malformed: {error!r}") from error
+    return tokens
+
+
 def _tensor_of(shard: dict[str, MappedTensor], name: str, path: Path) -> MappedTensor:
     if name not in shard:
         raise CheckpointError(f"the index promises {name!r} in {path}, but it is not there")

@@ -48,6 +48,7 @@ class LoraConfig:
     use_dora: bool
     bias: str
     lora_bias: bool
+    ensure_weight_tying: bool
 
     def targets(self, names: list[str]) -> bool:
         """Whether PEFT would put LoRA on a module that goes by any of these full names."""
@@ -118,6 +119,7 @@ def parse_lora_config(path: Path, raw: dict[str, Any]) -> LoraConfig:
         use_dora=fields.flag("use_dora"),
         bias=fields.bias(),
         lora_bias=fields.flag("lora_bias"),
+        ensure_weight_tying=fields.flag("ensure_weight_tying"),
     )
 
 

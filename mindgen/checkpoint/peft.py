@@ -39,6 +39,17 @@ class LoraPair:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What an adapter does to a module's outputs besides LoRA: y * scale + shift, (out,) in float32; None is nothing.
+
+    DoRA scales, biases shift.
+    """
+
+    scale: np.ndarray | None
+    shift: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
 class LoraUpdate:
     """What the files hold for one module: W += scaling * b a, with a (r, in) and b (out, r).
 

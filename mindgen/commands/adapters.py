@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgen import demo
+from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.convert import MINDFORMERS_HALVES, convert_adapter
+from mindgen.adapters.loader import unservable
 from mindgen.adapters.merge import merge_adapter
 from mindgen.adapters.merge_plan import try_merge
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
@@ -19,6 +21,7 @@ from mindgen.commands.adapter_tables import (
     print_list,
     print_problems,
 )
+from mindgen.dtypes import STORAGE
 from mindgen.errors import AdapterError, ModelError
 
 
@@ -109,7 +112,9 @@ def _verify(arguments: argparse.Namespace) -> None:
             lora_pair(str(adapter.folder), module, update)
         except AdapterError as error:
             problems.append(str(error))
-    print_problems(adapter, problems)
+    dtype = next(iter(tensors.values())).dtype
+    base = BaseModel(arguments.model, tensors, dtype if dtype in STORAGE else "float32", tied)
+    print_problems(adapter, problems, unservable(adapter, base))
     if problems:
         raise AdapterError(f"{adapter.folder} does not fit {arguments.model}: {len(problems)} problem(s)")
 

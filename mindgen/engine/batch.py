@@ -21,6 +21,7 @@ class Batch:
         block_tables: (B, n) int32, -1 where a sequence has fewer blocks.
         context_lens, q_seq_lens, q_seq_ends: (B,) int32.
         output_rows: (R,) int32, the tokens whose logits are wanted: the last num_logits of each entry.
+        slots: of each sequence, in the batch's order; num_slots for the base model.
         segment_ends: of each level of the slots (E,) int64, cumulative token counts; none when all rows are the base
             model's, whose rows are the last.
     """
@@ -34,6 +35,7 @@ class Batch:
     q_seq_lens: np.ndarray
     q_seq_ends: np.ndarray
     output_rows: np.ndarray
+    slots: list[int]
     segment_ends: list[np.ndarray]
 
 
@@ -69,6 +71,7 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
         q_seq_lens=q_seq_lens,
         q_seq_ends=q_seq_ends,
         output_rows=_output_rows(entries, q_seq_ends),
+        slots=slots,
         segment_ends=_segment_ends(slots, q_seq_lens, layout) if has_adapters else [],
     )
 

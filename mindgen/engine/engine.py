@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
+from mindgen.adapters.loader import AdapterWeights, load_adapter, read_claim
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.engine.batch import build_batch
@@ -263,32 +263,28 @@ class Engine:
             for index in range(1 if params.use_beam_search else params.num_sequences)
         ]
 
-    def _plan_slots(self) -> SlotLayout:
-        """Slots for the adapters that exist now, and the room for them."""
-        ranks = [rank for version in self._adapters.versions() if (rank := claimed_rank(version.folder)) is not None]
-        config = self._config
+    def _plan_slots(self) -> tuple[SlotLayout, int]:
+        """Slots for the adapters that exist now, and the bytes that a rank of them takes."""
+        claims = [claim for version in self._adapters.versions() if (claim := read_claim(version.folder)) is not None]
+        config, has_tables = self._config, any(claim.has_tables for claim in claims)
+        rank_bytes = lora_rank_bytes(self._model_config, self._dtype, has_tables, config.tensor_parallel_size)
+        ranks = [claim.rank for claim in claims]
         if config.max_lora_rank is not None:
             ranks.append(config.max_lora_rank)
-        return plan_slots(
-            ranks,
-            config.max_loras or config.max_num_seqs,
-            config.max_lora_rank or MAX_LORA_RANK,
-            parse_size(config.adapter_memory) // self._lora_rank_bytes(),
-        )
+        max_slots, max_rank = config.max_loras or config.max_num_seqs, config.max_lora_rank or MAX_LORA_RANK
+        return plan_slots(ranks, max_slots, max_rank, parse_size(config.adapter_memory) // rank_bytes), rank_bytes
 
     def _slots_size(self) -> int:
-        return self._plan_slots().num_ranks() * self._lora_rank_bytes()
-
-    def _lora_rank_bytes(self) -> int:
-        return lora_rank_bytes(self._model_config, self._dtype, self._config.tensor_parallel_size)
+        layout, rank_bytes = self._plan_slots()
+        return layout.num_ranks() * rank_bytes
 
     def _enable_lora(self) -> SlotLayout:
-        layout = self._plan_slots()
+        layout, _ = self._plan_slots()
         self._runner.enable_lora(layout)
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        return load_adapter(version.adapter_id, version.folder, self._runner.modules())
+        return load_adapter(version.adapter_id, version.folder, self._runner.modules(), self._runner.base_model)
 
 
 def _size_of(folder: Path) -> int:

@@ -8,6 +8,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn
 
+from mindgen.engine.adapter_rows import AdapterInputs
 from mindgen.kernels import backend
 from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 
@@ -15,17 +16,20 @@ from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 class StepGraph(nn.Cell):
     """The network with all that is fixed for one kind of step; graphs share its parameters."""
 
-    def __init__(self, network: nn.Cell, whole_prompts: bool, num_levels: int) -> None:
+    def __init__(self, network: nn.Cell, whole_prompts: bool, adapter_inputs: AdapterInputs) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.whole_prompts = whole_prompts
-        self.num_levels = num_levels  # of adapters; 0 for a graph without them
+        self.num_levels, self.has_slots, self.table_levels, self.head_levels = adapter_inputs
 
     def make_dynamic(self) -> None:
         tokens = Tensor(shape=[None], dtype=mindspore.int32)
         tables = Tensor(shape=[None, None], dtype=mindspore.int32)
         inputs = [tokens, tokens, tokens, tables, tokens, tokens, tokens, tokens]
-        inputs += [Tensor(shape=[None], dtype=mindspore.int64)] * self.num_levels
+        ends = Tensor(shape=[None], dtype=mindspore.int64)
+        inputs += [ends] * self.num_levels
+        if self.has_slots:
+            inputs += [tokens, tokens] + [tokens] * self.table_levels + [ends] * self.head_levels
         self.set_inputs(*inputs)
 
     def construct(
@@ -38,11 +42,20 @@ class StepGraph(nn.Cell):
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
-        *segment_ends: Tensor,
+        *adapter_inputs: Tensor,
     ) -> Tensor:
+        """adapter_inputs: as of adapter_arrays."""
+        ends = adapter_inputs[: self.num_levels]
+        adapter_rows, output_adapter_rows, table_rows = (ends, None), ((), None), ()
+        if self.has_slots:
+            slots, output_slots = adapter_inputs[self.num_levels], adapter_inputs[self.num_levels + 1]
+            first = self.num_levels + 2
+            table_rows = adapter_inputs[first : first + self.table_levels]
+            adapter_rows = (ends, slots)
+            output_adapter_rows = (adapter_inputs[first + self.table_levels :], output_slots)
         return self.network(
             input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,
-            segment_ends, self.whole_prompts,
+            adapter_rows, output_adapter_rows, table_rows, self.whole_prompts,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
@@ -74,8 +75,8 @@ class Attention(nn.Cell):
         heads = replace(keys, size=config.num_kv_heads, unit=1)
         axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
         self.cache_layout = shard.layout(*axes)
-        self.key_cache, key_memory = zeros_parameter(self.cache_layout, dtype, "key_cache", shard)
-        self.value_cache, value_memory = zeros_parameter(self.cache_layout, dtype, "value_cache", shard)
+        self.key_cache, key_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "key_cache", shard)
+        self.value_cache, value_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "value_cache", shard)
         self.cache_memory = [key_memory, value_memory]
         self.causal_mask = _causal_mask(dtype)
 
@@ -111,13 +112,13 @@ class Attention(nn.Cell):
         self,
         x: Tensor,
         step: StepInputs,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
         whole_prompts: bool,
         rotation: Rotation | None = None,
     ) -> Tensor:
         """x (T, H) to (T, H)."""
         slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
-        query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)
+        query, key, value = self.split(self.qkv_proj(x, adapter_rows), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
@@ -132,7 +133,7 @@ class Attention(nn.Cell):
             attended = self.paged_attention(
                 query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, None, q_seq_lens
             )
-        return self.o_proj(attended, segment_ends)
+        return self.o_proj(attended, adapter_rows)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
         heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)

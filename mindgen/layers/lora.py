@@ -8,7 +8,7 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.layers.parameters import zeros_parameter
+from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 
@@ -26,7 +26,7 @@ class LoraBlock:
 
 
 class LoraLevel(nn.Cell):
-    """y + (x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
+    """(x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
 
     A packed linear has P parts, each with a pair of its own. The weights of all slots are stacked: A (E, in, P*r) for
     all parts, B (E, r, out) for each, with zeros where an adapter has fewer ranks or no such part. B holds the
@@ -44,16 +44,17 @@ class LoraLevel(nn.Cell):
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
-        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard)
-        made = [zeros_parameter(layout, dtype, f"lora_b.{part}", shard) for part, layout in enumerate(self.b_layouts)]
+        self.lora_a, self.a_memory = zeros_parameter(shard.shape(self.a_layout), dtype, "lora_a", shard)
+        made = [
+            zeros_parameter(shard.shape(layout), dtype, f"lora_b.{part}", shard)
+            for part, layout in enumerate(self.b_layouts)
+        ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
-        cuts_in, cuts_out = shard.cuts(inputs), shard.cuts(parts[0])
-        self.multiply_a = GroupedMatmul(cuts_in, 1)
-        self.multiply_b = GroupedMatmul(1, cuts_out)
+        self.multiply_a = GroupedMatmul(shard.cuts(inputs), 1)
+        self.multiply_b = GroupedMatmul(1, shard.cuts(parts[0]))
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
-        self.add = ops.Add().shard(((1, cuts_out), (1, cuts_out)))
 
     def layouts(self) -> dict[str, TensorLayout]:
         """Of the stacked weights, by the names of MindSpore's parameters."""
@@ -89,15 +90,15 @@ class LoraLevel(nn.Cell):
         for memory, values in zip(self.b_memory, block.b, strict=True):
             memory[slot] = values
 
-    def construct(self, x: Tensor, y: Tensor, segment_ends: Tensor) -> Tensor:
-        """x (T, in), y (T, out), segment_ends (E,) int64: slot e has the rows up to segment_ends[e]; others stay."""
+    def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
+        """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
         low_rank = self.multiply_a(x, self.lora_a, segment_ends)  # (T, P*r)
         if self.num_parts == 1:
-            return self.add(y, self.multiply_b(low_rank, self.lora_b[0], segment_ends))
+            return self.multiply_b(low_rank, self.lora_b[0], segment_ends)
         deltas: tuple[Tensor, ...] = ()
         for part, low in enumerate(self.split(low_rank)):  # P of (T, r)
             deltas = (*deltas, self.multiply_b(low, self.lora_b[part], segment_ends))
-        return self.add(y, self.concat(deltas))
+        return self.concat(deltas)
 
 
 class GroupedMatmul(nn.Cell):
@@ -112,3 +113,27 @@ class GroupedMatmul(nn.Cell):
 
     def construct(self, x: Tensor, weights: Tensor, segment_ends: Tensor) -> Tensor:
         return self.grouped_matmul([x], [weights], None, None, None, None, None, segment_ends)[0]
+
+
+class TableLevel(LoraLevel):
+    """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
+
+    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
+        super().__init__(inputs, parts, level, dtype, shard)
+        share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
+        self.gather = ops.Gather()
+
+    def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
+        """rows (T,) of the table to (T, out)."""
+        return self.multiply_b(self.gather(self.lora_a, rows, 0), self.lora_b[0], segment_ends)
+
+
+class SplitTableLevel(TableLevel):
+    """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
+
+    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
+        super().__init__(inputs, parts, level, dtype, shard)
+        self.lookup = ops.EmbeddingLookup()
+
+    def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
+        return self.multiply_b(self.lookup(self.lora_a, rows, 0), self.lora_b[0], segment_ends)

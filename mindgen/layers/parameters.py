@@ -55,11 +55,13 @@ def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
     parameter.set_data(as_tensor(array, dtype), slice_shape=True)
 
 
-def zeros_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard = WHOLE) -> tuple[Parameter, np.ndarray]:
+def zeros_parameter(
+    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE
+) -> tuple[Parameter, np.ndarray]:
     """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card."""
     if shard.sliced_by_compiler:
-        return _whole_parameter(shard.shape(layout), dtype, name), np.empty(0)
-    array: np.ndarray = np.zeros(shard.shape(layout), dtypes.STORAGE[dtype])
+        return _whole_parameter(shape, dtype, name), np.empty(0)
+    array: np.ndarray = np.zeros(shape, dtypes.STORAGE[dtype])
     parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
     return parameter, array
@@ -70,12 +72,22 @@ class WeightSource:
 
     Attributes:
         dtype: the dtype that weights are handed out in.
+
+    Args:
+        check: called for each tensor, to raise an error where there is no use in going on.
     """
 
-    def __init__(self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, MappedTensor],
+        dtype: str,
+        shard: Shard = WHOLE,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         self.dtype = dtype
         self._tensors = dict(tensors)
         self._shard = shard
+        self._check = check
 
     def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
         """Gives the tensors the names and shapes that the layers know."""
@@ -87,6 +99,8 @@ class WeightSource:
         Raises:
             ModelError: it is missing, already taken, or of another shape.
         """
+        if self._check is not None:
+            self._check()
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
@@ -98,13 +112,15 @@ class WeightSource:
             tensor.release()
         return weight
 
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
-        """Puts the parameter on this process's part of the weight.
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
+        """Puts the parameter on this process's part of the weight, which is returned.
 
         Raises:
             ModelError: as of `take`.
         """
-        share(parameter, self.take(name, layout), self.dtype)
+        weight = self.take(name, layout)
+        share(parameter, weight, self.dtype)
+        return weight
 
     def fill_whole(self, parameter: Parameter, name: str, *shape: int) -> None:
         """With a weight that all ranks have alike.

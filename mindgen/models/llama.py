@@ -5,6 +5,7 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.layers.activation import SeparateSwiglu
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear, packed_linear
@@ -30,9 +31,9 @@ class LlamaMlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [*self.gate_up_proj.linears(), self.down_proj]
 
-    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
-        gated = self.swiglu(self.gate_up_proj(x, segment_ends), -1)  # (T, 2*inner) -> (T, inner)
-        return self.down_proj(gated, segment_ends)
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        gated = self.swiglu(self.gate_up_proj(x, adapter_rows), -1)  # (T, 2*inner) -> (T, inner)
+        return self.down_proj(gated, adapter_rows)
 
 
 class LlamaLayer(nn.Cell):
@@ -62,14 +63,14 @@ class LlamaLayer(nn.Cell):
         residual: Tensor | None,
         rotation: Rotation,
         step: StepInputs,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, segment_ends, whole_prompts, rotation)
+        x = self.self_attn(x, step, adapter_rows, whole_prompts, rotation)
         x, residual = self.post_attention_layernorm(x, residual)
-        return self.mlp(x, segment_ends), residual
+        return self.mlp(x, adapter_rows), residual
 
 
 class LlamaModel(nn.Cell):
@@ -77,7 +78,7 @@ class LlamaModel(nn.Cell):
 
     def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype, shard)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
@@ -89,7 +90,7 @@ class LlamaModel(nn.Cell):
         self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source, "model.embed_tokens")
+        self.embed_tokens.load(source)
         for layer in self.layers:
             layer.load(source)
         self.norm.load(source, "model.norm")
@@ -103,16 +104,17 @@ class LlamaModel(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
         step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
-        x, residual = self.embed_tokens(input_ids), None
+        x, residual = self.embed_tokens(input_ids, adapter_rows, table_rows), None
         for layer in self.layers:
-            x, residual = layer(x, residual, (cos, sin), step, segment_ends, whole_prompts)
+            x, residual = layer(x, residual, (cos, sin), step, adapter_rows, whole_prompts)
         return self.norm(x, residual)[0]
 
 

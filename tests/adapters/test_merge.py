@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter_options import MERGED, SERVED, make_option
+from adapter_options import EXTENDED, MERGED, SERVED, make_option
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -43,7 +43,7 @@ def logits(network: torch.nn.Module) -> np.ndarray:
     return np.stack([oracle_logits(network.eval(), prompt).numpy() for prompt in PROMPTS])
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, *SERVED, *MERGED])
+@pytest.mark.parametrize("name", [*CONFIGS, *SERVED, *EXTENDED, *MERGED])
 def test_merged_folder_answers_as_peft(name, model, tmp_path):
     adapter = make(name, model, tmp_path)
     report = merge_adapter(model, read_adapter(adapter), tmp_path / "merged")
@@ -53,7 +53,14 @@ def test_merged_folder_answers_as_peft(name, model, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert np.abs(ours - base).max() > 0.01 and report.changed
     tied = json.loads((model / "config.json").read_text())["tie_word_embeddings"]
-    alone = ("dora-embedding", "embedding-and-head", "modules-to-save", "saved-embedding")
+    alone = (
+        "dora-embedding",
+        "dora-head",
+        "embedding-tied",
+        "embedding-and-head",
+        "modules-to-save",
+        "saved-embedding",
+    )
     assert report.untied == (tied and name in alone)
     assert (tmp_path / "merged/tokenizer.json").is_file() and not (tmp_path / "merged/lora_adapter.json").exists()
 

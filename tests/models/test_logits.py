@@ -9,6 +9,7 @@ from probe import Probe
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
+from mindgen.engine.adapter_rows import AdapterInputs
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import ModelError
 from mindgen.kernels import plugin
@@ -115,7 +116,7 @@ def test_whole_prompts_through_flash_attention(dtype, kind, tmp_path):
     folder = make_model(kind, tmp_path, getattr(torch, dtype))
     probe = Probe(folder, dtype)
     paged = probe.logits(prompts())
-    graph = StepGraph(probe.runner._network, whole_prompts=True, num_levels=0)
+    graph = StepGraph(probe.runner._network, whole_prompts=True, adapter_inputs=AdapterInputs())
     graph.make_dynamic()
     probe.runner._graphs[False] = CompiledStep(graph, "mindgen", plugin.load())
     flash = probe.logits(prompts())
