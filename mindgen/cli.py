@@ -25,9 +25,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
     generate_custom.add_arguments(
-        commands.add_parser(
-            "generate_custom", help="generate with the flags of MindFormers' script", allow_abbrev=False
-        )
+        commands.add_parser("generate_custom", help="generate with MindFormers' flags", allow_abbrev=False)
     )
     launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
     doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))

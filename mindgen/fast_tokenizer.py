@@ -14,7 +14,8 @@ GPT2_END = "<|endoftext|>"
 
 
 def read_tokenizer_json(path: Path) -> "Tokenizer":
-    """
+    """The tokenizer that the file describes.
+
     Raises:
         ModelError: the file is damaged.
     """
@@ -27,9 +28,12 @@ def read_tokenizer_json(path: Path) -> "Tokenizer":
 
 
 def read_vocab_and_merges(
-    folder: Path, add_prefix_space: bool, bos_token: str | None, added: Mapping[int, Mapping[str, Any]],
+    folder: Path,
+    add_prefix_space: bool,
+    bos_token: str | None,
+    added: Mapping[int, Mapping[str, Any]],
     special_tokens: Iterable[str],
-) -> "Tokenizer":  # fmt: skip
+) -> "Tokenizer":
     """The byte-level BPE of GPT-2's vocab.json and merges.txt.
 
     Args:

@@ -110,6 +110,14 @@ def test_checkpoints_of_mindformers(texts, tmp_path):
     assert texts("--checkpoint_path", tmp_path, "--input_data", PROMPTS[0]) == TEXTS[:1]
 
 
+def test_a_model_folder_goes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    assert demo.find_model("gpt2") == FOLDER
+    (tmp_path / "gpt2" / "config.json").write_text("{}")
+    assert demo.find_model("gpt2") is None
+
+
 def test_sampling_and_lengths(texts):
     sampling = ["--do_sample", "True", "--temperature", 2.0, "--top_k", 50, "--top_p", 0.95, "--seed", 1]
     sampled = texts("--input_data", PROMPTS[0], *sampling, "--max_new_tokens", 20)

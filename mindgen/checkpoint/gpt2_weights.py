@@ -1,12 +1,12 @@
 """GPT-2's checkpoints as its network wants them: linears (out, in) instead of Conv1D's (in, out), the fused c_attn as
-q_proj, k_proj and v_proj, and nothing that is derived."""
+q_proj, k_proj and v_proj, the embedding under the name that other models have for it, and nothing that is derived."""
 
 import re
 from dataclasses import replace
 
 import numpy as np
 
-from mindgen.checkpoint.lora_names import FUSED
+from mindgen.checkpoint.lora_names import EMBEDDING, FUSED
 from mindgen.checkpoint.safetensors_map import MappedTensor
 
 PREFIX = "transformer."
@@ -61,6 +61,8 @@ def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
             continue
         if is_conv1d(name):
             tensor = replace(tensor, data=tensor.data.T)
+        if name == f"{PREFIX}wte.weight":
+            name = f"{EMBEDDING}.weight"
         fused = _C_ATTN.fullmatch(name)
         if fused is None:
             linears[name] = tensor

@@ -106,13 +106,15 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
     config = read_json_object(model_folder(arguments.model) / "config.json", ModelError)
-    problems = try_merge(adapter, map_weights(arguments.model), config).problems
+    tensors = map_weights(arguments.model)
+    problems = try_merge(adapter, tensors, config).problems
     for module, update in adapter.updates.items():
         try:
             lora_pair(str(adapter.folder), module, update)
         except AdapterError as error:
             problems.append(str(error))
     dtype = next(iter(tensors.values())).dtype
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
     base = BaseModel(arguments.model, tensors, dtype if dtype in STORAGE else "float32", tied)
     print_problems(adapter, problems, unservable(adapter, base))
     if problems:

@@ -75,7 +75,7 @@ class Runner:
         self._group, self._vocab_size = group, config.vocab_size
         shard = WHOLE if group is None else Shard(group.size, group.rank)
         self._network = build_network(config, cache, num_positions, dtype, shard)
-        tensors = map_weights(folder)
+        tensors = self._network.translate(map_weights(folder))
         self._network.load(WeightSource(tensors, dtype, shard, None if group is None else group.check))
         self._network.set_train(False)
         self.base_model = BaseModel(folder, tensors, dtype, config.tie_word_embeddings)

@@ -4,7 +4,7 @@ The layers are built whole, with the strategies of their declared layouts; the c
 adds the collectives. What it made of the declarations is compared with them before any weight is loaded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindspore.parallel.auto_parallel import AutoParallel
 
 from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.engine.adapter_rows import AdapterInputs
 from mindgen.engine.step_graph import StepGraph
 from mindgen.errors import ModelError
 from mindgen.layers.attention import CacheShape
@@ -43,7 +43,7 @@ class SemiAutoNetwork:
 
     Args:
         num_positions: rows of the rotary tables, more than any batch has tokens.
-        slots: for adapters; without any, there are no graphs with adapters.
+        slots: for LoRA of the layers' linears, which is all that is served here; none for no graphs with adapters.
         dynamic: compile for any shapes; MindSpore's dry run walks through graphs of fixed shapes only.
         strategy_file: where to write MindSpore's strategy file.
 
@@ -106,7 +106,8 @@ class SemiAutoNetwork:
 
     def load(self, folder: Path) -> None:
         """Takes this rank's slices of a Hugging Face folder's weights; after `compile`, which needs whole shapes."""
-        self._network.load(WeightSource(map_weights(folder), self._dtype, self._own))
+        tensors = self._network.translate(map_weights(folder))
+        self._network.load(WeightSource(tensors, self._dtype, self._own))
 
     def run(self, arrays: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> np.ndarray:
         """The float32 logits (R, padded vocabulary).
@@ -122,7 +123,7 @@ class SemiAutoNetwork:
     def _model(self, whole_prompts: bool, with_adapters: bool) -> mindspore.Model:
         kind = (whole_prompts, with_adapters)
         if kind not in self._models:
-            graph = StepGraph(self._network, whole_prompts, len(self._levels) if with_adapters else 0)
+            graph = StepGraph(self._network, whole_prompts, AdapterInputs(len(self._levels) if with_adapters else 0))
             sliced = AutoParallel(graph, parallel_mode="semi_auto")
             if self._dynamic:
                 graph.make_dynamic()
@@ -159,12 +160,10 @@ class _NamesAndLayouts(WeightSource):
         super().__init__({}, dtype, shard)
         self.layouts: dict[str, TensorLayout] = {}
 
-    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
-        pass
-
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
         parameter.name = name
         self.layouts[name] = layout
+        return np.empty(0)
 
     def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
         ((name, layout),) = layouts.items()  # the compiler slices no packed weights

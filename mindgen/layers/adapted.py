@@ -63,7 +63,10 @@ class AdaptedLayer(nn.Cell):
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_scale = self.has_shift = False
         self.num_slots = 0
-        self.cuts_in, self.cuts_out = shard.cuts(inputs), shard.cuts(next(iter(parts.values())))  # parts are split alike
+        self.cuts_in, self.cuts_out = (
+            shard.cuts(inputs),
+            shard.cuts(next(iter(parts.values()))),
+        )  # parts are split alike
         self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
         self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
         self.mul = ops.Mul()

@@ -89,10 +89,6 @@ class WeightSource:
         self._shard = shard
         self._check = check
 
-    def translate(self, translated: Callable[[dict[str, MappedTensor]], dict[str, MappedTensor]]) -> None:
-        """Gives the tensors the names and shapes that the layers know."""
-        self._tensors = translated(self._tensors)
-
     def take(self, name: str, layout: TensorLayout) -> np.ndarray:
         """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
 

@@ -1,13 +1,16 @@
-"""GPT-2; parameter names as in Hugging Face, except that the fused c_attn is q_proj, k_proj and v_proj."""
+"""GPT-2; parameter names as in Hugging Face, except what
+mindgen.checkpoint.gpt2_weights translates."""
 
 from mindspore import Tensor, nn, ops
 
 from mindgen.checkpoint.gpt2_weights import linear_weights
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
 from mindgen.parallel.layout import WHOLE, Axis, Shard
@@ -26,8 +29,8 @@ class GPT2Mlp(nn.Cell):
     def linears(self) -> list[Linear]:
         return [self.c_fc, self.c_proj]
 
-    def construct(self, x: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
-        return self.c_proj(self.gelu(self.c_fc(x, segment_ends)), segment_ends)
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x, adapter_rows)), adapter_rows)
 
 
 class GPT2Layer(nn.Cell):
@@ -52,10 +55,10 @@ class GPT2Layer(nn.Cell):
         for linear in self.mlp.linears():
             linear.load(source)
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
+    def construct(self, x: Tensor, step: StepInputs, adapter_rows: AdapterRows, whole_prompts: bool) -> Tensor:
         """x (T, H) to (T, H)."""
-        x = self.add(x, self.self_attn(self.ln_1(x), step, segment_ends, whole_prompts))
-        return self.add(x, self.mlp(self.ln_2(x), segment_ends))
+        x = self.add(x, self.self_attn(self.ln_1(x), step, adapter_rows, whole_prompts))
+        return self.add(x, self.mlp(self.ln_2(x), adapter_rows))
 
 
 class GPT2Model(nn.Cell):
@@ -63,8 +66,10 @@ class GPT2Model(nn.Cell):
 
     def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype, shard)
-        self.embed_positions = Embedding(config.max_position, config.hidden_size, dtype, shard, split=False)
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
+        self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
+        self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
         self.layers = nn.CellList(
             [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
         )
@@ -72,8 +77,8 @@ class GPT2Model(nn.Cell):
         self.add = ops.Add().shard(((1, 1), (1, 1)))
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source, "transformer.wte")
-        self.embed_positions.load(source, "transformer.wpe")
+        self.embed_tokens.load(source)
+        source.fill(self.positions, "transformer.wpe.weight", self.positions_layout)
         for layer in self.layers:
             layer.load(source)
         self.ln_f.load(source, "transformer.ln_f")
@@ -87,13 +92,16 @@ class GPT2Model(nn.Cell):
         context_lens: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
-        segment_ends: tuple[Tensor, ...],
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
         step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
-        x = self.add(self.embed_tokens(input_ids), self.embed_positions(positions))  # (T, H)
+        x = self.add(
+            self.embed_tokens(input_ids, adapter_rows, table_rows), self.gather(self.positions, positions, 0)
+        )  # (T, H)
         for layer in self.layers:
-            x = layer(x, step, segment_ends, whole_prompts)
+            x = layer(x, step, adapter_rows, whole_prompts)
         return self.ln_f(x)
 
 
@@ -104,13 +112,10 @@ class GPT2LMHeadModel(CausalLm):
         num_positions: not used: the checkpoint has as many positions as it was trained with.
     """
 
-    embedding_name = "transformer.wte"
-
     def __init__(
         self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
     ) -> None:
         super().__init__(config, GPT2Model(config, cache, dtype, shard), dtype, shard)
 
-    def load(self, source: WeightSource) -> None:
-        source.translate(linear_weights)
-        super().load(source)
+    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+        return linear_weights(tensors)

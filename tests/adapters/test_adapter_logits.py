@@ -83,11 +83,12 @@ def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
             second.token_ids.append(int(row.argmax()))
 
 
+@pytest.mark.parametrize("name", ["all-linear", "dora"])
 @pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_gpt2_adapters_of_all_linears_and_without_prefix(prefix, tmp_path):
+def test_gpt2_adapters_of_all_linears_and_without_prefix(prefix, name, tmp_path):
     """Trained on the whole model, and on the model without its head."""
     folder = make_model("gpt2", tmp_path / "model", torch.float32)
-    adapter = make_adapter("all-linear", folder, tmp_path)
+    adapter = make_adapter(name, folder, tmp_path)
     expected = np.stack(
         [oracle_logits(peft_model((folder, {"A": adapter}), "A", torch.float32), p) for p in prompts(2)]
     )

@@ -85,7 +85,7 @@ def answer(request: dict) -> dict:
                 steps[name]["logits"] = logits.shape
     if "weights" in request:
         network.load(folder)
-        weights = {name: parameter.float().asnumpy() for name, parameter in network.parameters().items()}
+        weights = {name: parameter.asnumpy().astype(np.float32) for name, parameter in network.parameters().items()}
         np.savez(request["weights"], **weights)
     return steps
 
