@@ -63,10 +63,8 @@ class AdaptedLayer(nn.Cell):
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_scale = self.has_shift = False
         self.num_slots = 0
-        self.cuts_in, self.cuts_out = (
-            shard.cuts(inputs),
-            shard.cuts(next(iter(parts.values()))),
-        )  # parts are split alike
+        self.cuts_in = shard.cuts(inputs)
+        self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
         self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
         self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
         self.mul = ops.Mul()
@@ -74,8 +72,8 @@ class AdaptedLayer(nn.Cell):
     def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
         axes = tuple(self.parts.values())
-        levels_of = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
-        self.lora = nn.CellList(levels_of)
+        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
+        self.lora = nn.CellList(made)
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
