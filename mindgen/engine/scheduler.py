@@ -135,7 +135,7 @@ class Scheduler:
         """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
         budget = self._config.max_num_batched_tokens
         # Decodes take one token each and go first, so that a long prompt never stalls them.
-        order = sorted(self._running, key=_is_prompt)
+        order = sorted(self._running, key=lambda sequence: sequence.is_prompt)
         running = set(order)
         for sequence in order:
             num_tokens = self._num_next(sequence, budget)

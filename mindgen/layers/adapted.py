@@ -49,7 +49,7 @@ class AdaptedLayer(nn.Cell):
         self.parts = parts
         self.shard = shard
         self.sizes = tuple(shard.size(axis) for axis in parts.values())  # in this process
-        self.is_partial = bool(inputs.split_by) and shard.rank is not None
+        self.is_partial = bool(inputs.split_by) and not shard.sliced_by_compiler
         if self.is_partial:
             self.all_reduce = ops.AllReduce()
         self.dtype = dtype
@@ -63,14 +63,17 @@ class AdaptedLayer(nn.Cell):
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_scale = self.has_shift = False
         self.num_slots = 0
-        self.cast = ops.Cast()
-        self.add = ops.Add()
+        self.cuts_in = shard.cuts(inputs)
+        self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
+        self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
+        self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
         self.mul = ops.Mul()
 
     def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
-        in_features = self.shard.size(self.inputs)
-        self.lora = nn.CellList([self.level_type(in_features, self.sizes, level, self.dtype) for level in levels])
+        axes = tuple(self.parts.values())
+        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
+        self.lora = nn.CellList(made)
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
         self.scale, self.shift = nn.CellList([]), nn.CellList([])

@@ -1,6 +1,6 @@
 """Self-attention over a paged KV cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -10,11 +10,11 @@ from mindspore.ops import auto_generate as gen
 from mindgen import dtypes
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.inference_ops import inference_ops
-from mindgen.layers.linear import Linear
+from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.layout import WHOLE, Axis, Shard
+from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 _MASK_SIZE = 128
 
@@ -64,33 +64,42 @@ class Attention(nn.Cell):
         self.prefix = prefix
         hidden = Axis(config.hidden_size)
         qkv = {f"{prefix}.q_proj": queries, f"{prefix}.k_proj": keys, f"{prefix}.v_proj": keys}
-        self.qkv_proj = Linear(hidden, qkv, dtype, config.qkv_bias, shard)
+        self.qkv_proj = packed_linear(hidden, qkv, dtype, config.qkv_bias, shard)
         self.o_proj = Linear(queries, {f"{prefix}.{output_name}": hidden}, dtype, config.output_bias, shard)
         self.has_norm = config.query_key_norm
         if self.has_norm:
-            self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype)
-            self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype)
+            cuts = (1, shard.cuts(queries), 1)
+            self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
+            self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
 
-        shape = (cache.num_blocks, cache.block_size, self.num_kv_heads, config.head_size)
-        self.key_cache, key_memory = zeros_parameter(shape, dtype, "key_cache")
-        self.value_cache, value_memory = zeros_parameter(shape, dtype, "value_cache")
+        heads = replace(keys, size=config.num_kv_heads, unit=1)
+        axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
+        self.cache_layout = shard.layout(*axes)
+        self.key_cache, key_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "key_cache", shard)
+        self.value_cache, value_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "value_cache", shard)
         self.cache_memory = [key_memory, value_memory]
         self.causal_mask = _causal_mask(dtype)
 
         scale = config.head_size**-0.5
-        served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype)
+        served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype, shard)
         self.apply_rotary = served.apply_rotary
         self.reshape_and_cache = served.reshape_and_cache
         self.paged_attention = served.paged_attention
         self.flash_attention = gen.FlashAttentionScore(
             head_num=self.num_heads, scale_value=scale, input_layout="TH", sparse_mode=0
         )
-        self.split = gen.SplitWithSize()
+        by_heads = (1, shard.cuts(queries))
+        self.flash_attention.shard((by_heads, by_heads, by_heads, (1, 1), (1,), (1,)))
+        self.split = AlreadySplit() if shard.sliced_by_compiler else gen.SplitWithSize()
         self.reshape = ops.Reshape()
         self.depend = ops.Depend()
 
     def linears(self) -> list[Linear]:
-        return [self.qkv_proj, self.o_proj]
+        return [*self.qkv_proj.linears(), self.o_proj]
+
+    def cache_layouts(self) -> dict[str, TensorLayout]:
+        """By the names of MindSpore's parameters."""
+        return {self.key_cache.name: self.cache_layout, self.value_cache.name: self.cache_layout}
 
     def load(self, source: WeightSource) -> None:
         for linear in self.linears():

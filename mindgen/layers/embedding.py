@@ -4,7 +4,7 @@ from mindspore import Tensor, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.lora import SplitTableLevel, TableLevel
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice
 
 
@@ -22,15 +22,14 @@ class Embedding(AdaptedLayer):
         self.level_type = SplitTableLevel if self.is_partial else TableLevel
         self.layout = shard.layout(tokens, hidden)
         self.vocabulary = Slice(0, vocab_size, vocab_size) if shard.rank is None else tokens.slice_of(shard.rank)
-        self.weight = empty_parameter(dtype, "weight")
-        self.gather = ops.Gather()
+        self.weight = split_parameter(self.layout, dtype, "weight", shard)
+        self.gather = ops.Gather().shard(((shard.cuts(tokens), 1), (1,)))
         if self.is_partial:
             self.first_id = self.vocabulary.start
             self.lookup = ops.EmbeddingLookup()
 
     def load(self, source: WeightSource) -> None:
-        self.memory = source.take(f"{next(iter(self.parts))}.weight", self.layout)
-        share(self.weight, self.memory, source.dtype)
+        self.memory = source.fill(self.weight, f"{next(iter(self.parts))}.weight", self.layout)
 
     def construct(self, input_ids: Tensor, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
         """table_rows: of each level that adds LoRA the row of its table (T,) for each token."""

@@ -1,10 +1,10 @@
 """Linear layers: one matmul over one or several Hugging Face weights side by side, with LoRA on top."""
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, share, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 
@@ -29,10 +29,15 @@ class Linear(AdaptedLayer):
         output_dtype: str | None = None,
     ) -> None:
         super().__init__(inputs, parts, dtype, output_dtype or dtype, shard)
-        self.weight = empty_parameter(dtype, "weight")
+        axis = next(iter(parts.values()))
+        self.weight = split_parameter(shard.layout(axis, inputs), dtype, "weight", shard)
         self.has_bias = bias
-        self.bias = empty_parameter(dtype, "bias") if bias else None
-        self.matmul = ops.MatMul(transpose_b=True)
+        self.bias = split_parameter(shard.layout(axis), dtype, "bias", shard) if bias else None
+        self.matmul = ops.MatMul(transpose_b=True).shard(((1, self.cuts_in), (self.cuts_out, self.cuts_in)))
+        self.add_bias = ops.Add().shard(((1, self.cuts_out), (self.cuts_out,)))
+
+    def linears(self) -> list["Linear"]:
+        return [self]
 
     def weight_layouts(self) -> dict[str, TensorLayout]:
         return {f"{name}.weight": layout for name, layout in self.layouts().items()}
@@ -42,9 +47,9 @@ class Linear(AdaptedLayer):
 
     def load(self, source: WeightSource) -> None:
         """Maps a single weight; lays packed ones side by side in one copy."""
-        share(self.weight, source.take_together(self.weight_layouts()), source.dtype)
+        source.fill_together(self.weight, self.weight_layouts())
         if self.bias is not None:
-            share(self.bias, source.take_together(self.bias_layouts()), source.dtype)
+            source.fill_together(self.bias, self.bias_layouts())
 
     def tie(self, weight: np.ndarray) -> None:
         """Takes a weight (out, in) that another layer has loaded."""
@@ -54,12 +59,41 @@ class Linear(AdaptedLayer):
         segment_ends, slots = adapter_rows
         y = self.matmul(x, self.weight)
         if self.has_bias and not self.is_partial:
-            y = self.add(y, self.bias)
+            y = self.add_bias(y, self.bias)
         if self.casts:
             y = self.cast(y, self.mindspore_dtype)
         y = self.add_lora(x, y, segment_ends)
         if self.is_partial:
             y = self.all_reduce(y)
             if self.has_bias:
-                y = self.add(y, self.bias)
+                y = self.add_bias(y, self.bias)
         return self.scale_and_shift(y, slots)
+
+
+class SeparateLinears(nn.Cell):
+    """Linears of the same input with a matmul each: MindSpore's compiler cuts slices of one weight, not of several."""
+
+    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> None:
+        super().__init__()
+        self.parts = nn.CellList([Linear(inputs, {name: axis}, dtype, bias, shard) for name, axis in parts.items()])
+
+    def linears(self) -> list[Linear]:
+        return list(self.parts)
+
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = ()
+        for linear in self.parts:
+            outputs = (*outputs, linear(x, adapter_rows))
+        return outputs
+
+
+class AlreadySplit(nn.Cell):
+    """Stands where packed outputs are split, for outputs that never were packed."""
+
+    def construct(self, outputs: tuple[Tensor, ...], sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
+        return outputs
+
+
+def packed_linear(inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> nn.Cell:
+    """A Linear whose outputs lie side by side; or SeparateLinears, which give a tuple."""
+    return (SeparateLinears if shard.sliced_by_compiler else Linear)(inputs, parts, dtype, bias, shard)

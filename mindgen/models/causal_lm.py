@@ -35,7 +35,10 @@ class CausalLm(nn.Cell):
         self.tied = config.tie_word_embeddings
         head = {"lm_head": shard.split(config.vocab_size)}
         self.lm_head = Linear(Axis(config.hidden_size), head, dtype, shard=shard, output_dtype="float32")
-        self.gather = ops.Gather()
+        self.is_shared = self.tied and shard.sliced_by_compiler
+        if self.is_shared:  # or a card would hold it twice
+            self.lm_head.weight = model.embed_tokens.weight
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def linears(self) -> list[Linear]:
         """Every linear of the layers."""
@@ -56,6 +59,16 @@ class CausalLm(nn.Cell):
             layouts |= linear.weight_layouts() | linear.bias_layouts()
         return layouts
 
+    def state_layouts(self) -> dict[str, TensorLayout]:
+        """Of the caches and the adapters' weights, by the names of MindSpore's parameters."""
+        layouts: dict[str, TensorLayout] = {}
+        for layer in self.model.layers:
+            layouts |= layer.self_attn.cache_layouts()
+        for linear in self.linears():
+            for level in linear.lora:
+                layouts |= level.layouts()
+        return layouts
+
     def caches(self) -> list[np.ndarray]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
@@ -67,10 +80,10 @@ class CausalLm(nn.Cell):
     def load(self, source: WeightSource) -> None:
         """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
         self.model.load(source)
-        if self.tied:
-            self.lm_head.tie(self.model.embed_tokens.memory)
-        else:
+        if not self.tied:
             self.lm_head.load(source)
+        elif not self.is_shared:
+            self.lm_head.tie(self.model.embed_tokens.memory)
         derived = (*self.derived, "lm_head.weight") if self.tied else self.derived
         unknown = [name for name in source.remaining() if not name.endswith(derived)]
         if unknown:

@@ -9,7 +9,7 @@ from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
 from mindgen.parallel.layout import WHOLE, Axis, Shard
@@ -23,7 +23,7 @@ class GPT2Mlp(nn.Cell):
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         self.c_fc = Linear(hidden, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias, shard)
         self.c_proj = Linear(inner, {f"{prefix}.c_proj": hidden}, dtype, config.mlp_bias, shard)
-        self.gelu = ops.GeLU()  # Ascend's is the one with the tangent
+        self.gelu = ops.GeLU().shard(((1, shard.cuts(inner)),))  # Ascend's is the one with the tangent
 
     def linears(self) -> list[Linear]:
         return [self.c_fc, self.c_proj]
@@ -38,11 +38,11 @@ class GPT2Layer(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
-        self.ln_1 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
+        self.ln_1 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
         self.self_attn = Attention(config, cache, f"{prefix}.attn", dtype, shard, output_name="c_proj")
-        self.ln_2 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
+        self.ln_2 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
         self.mlp = GPT2Mlp(config, f"{prefix}.mlp", dtype, shard)
-        self.add = ops.Add()
+        self.add = ops.Add().shard(((1, 1), (1, 1)))
 
     def linears(self) -> list[Linear]:
         return self.self_attn.linears() + self.mlp.linears()
@@ -66,18 +66,18 @@ class GPT2Model(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
-        self.positions_shape = (config.max_position, config.hidden_size)
-        self.positions = empty_parameter(dtype, "positions")
-        self.gather = ops.Gather()
+        self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
+        self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
         self.layers = nn.CellList(
             [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
         )
-        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype)
-        self.add = ops.Add()
+        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
+        self.add = ops.Add().shard(((1, 1), (1, 1)))
 
     def load(self, source: WeightSource) -> None:
         self.embed_tokens.load(source)
-        share(self.positions, source.take_whole("transformer.wpe.weight", *self.positions_shape), source.dtype)
+        source.fill(self.positions, "transformer.wpe.weight", self.positions_layout)
         for layer in self.layers:
             layer.load(source)
         self.ln_f.load(source, "transformer.ln_f")

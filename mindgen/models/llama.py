@@ -4,12 +4,13 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
 from mindgen.layers.embedding import Embedding
-from mindgen.layers.linear import Linear
+from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
+from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
@@ -23,12 +24,12 @@ class LlamaMlp(nn.Cell):
         super().__init__()
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
-        self.gate_up_proj = Linear(hidden, gate_up, dtype, config.mlp_bias, shard)
+        self.gate_up_proj = packed_linear(hidden, gate_up, dtype, config.mlp_bias, shard)
         self.down_proj = Linear(inner, {f"{prefix}.down_proj": hidden}, dtype, config.mlp_bias, shard)
-        self.swiglu = gen.Swiglu()
+        self.swiglu = SeparateSwiglu(shard.cuts(inner)) if shard.sliced_by_compiler else gen.Swiglu()
 
     def linears(self) -> list[Linear]:
-        return [self.gate_up_proj, self.down_proj]
+        return [*self.gate_up_proj.linears(), self.down_proj]
 
     def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
         gated = self.swiglu(self.gate_up_proj(x, adapter_rows), -1)  # (T, 2*inner) -> (T, inner)
@@ -41,9 +42,9 @@ class LlamaLayer(nn.Cell):
     def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.prefix = prefix
-        self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
         self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype, shard)
-        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
         self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype, shard)
 
     def linears(self) -> list[Linear]:
@@ -81,13 +82,12 @@ class LlamaModel(nn.Cell):
         self.layers = nn.CellList(
             [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
         )
-        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype)
+        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
         assert config.rope is not None
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
-        self.cos, self.sin = empty_parameter(dtype, "cos"), empty_parameter(dtype, "sin")
-        share(self.cos, dtypes.from_float32(cos, dtype), dtype)
-        share(self.sin, dtypes.from_float32(sin, dtype), dtype)
-        self.gather = ops.Gather()
+        self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
+        self.sin = filled_parameter(dtypes.from_float32(sin, dtype), dtype, "sin")
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def load(self, source: WeightSource) -> None:
         self.embed_tokens.load(source)

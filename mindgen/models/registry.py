@@ -8,7 +8,7 @@ from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard
 
-_NETWORKS = {
+NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,
     "Qwen2ForCausalLM": LlamaForCausalLM,
     "Qwen3ForCausalLM": LlamaForCausalLM,
@@ -20,4 +20,4 @@ def build_network(
     config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
 ) -> nn.Cell:
     """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
-    return _NETWORKS[config.architecture](config, cache, num_positions, dtype, shard)
+    return NETWORKS[config.architecture](config, cache, num_positions, dtype, shard)
