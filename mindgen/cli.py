@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, generate
+from mindgen.commands import adapters, chat, generate, shard
 from mindgen.errors import MindgenError
 
 
@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     adapters.add_arguments(
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
+    shard.add_arguments(commands.add_parser("shard", help="shard a checkpoint, or join one", allow_abbrev=False))
     arguments = parser.parse_args(argv)
-    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run}[arguments.command]
+    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run, "shard": shard.run}[arguments.command]
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:
