@@ -56,6 +56,12 @@ def launched_rank() -> LaunchedRank | None:
     return LaunchedRank(Path(folder), int(os.environ["MINDGEN_RANK"]), int(os.environ["MINDGEN_WORLD_SIZE"]))
 
 
+def worker_environment() -> dict[str, str]:
+    """For processes that this one starts itself: they are no launcher's."""
+    launched = ("MINDGEN_RENDEZVOUS", "MINDGEN_RANK", "MINDGEN_WORLD_SIZE")
+    return {name: value for name, value in os.environ.items() if name not in launched}
+
+
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Lets the first Ctrl-C wait, so that nothing is cut off half done; what it yields tells whether one came.

@@ -23,8 +23,9 @@ from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.profiling import Profile
+from mindgen.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.sampling_params import SamplingParams
-from mindgen.stream import Stream
+from mindgen.stream import Requests, Stream
 from mindgen.tokenizer import Tokenizer, load_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
@@ -64,6 +65,11 @@ class LLM:
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
         config = config or read_limits(limits, ("model", "adapters", "dtype", "config", "on_missing_adapter"))
+        self._replicas: Replicas | None = None
+        if config.data_parallel_size > 1:
+            size, config = config.data_parallel_size, replica_config(config)
+            arguments = {"model": model, "adapters": adapters, "dtype": dtype, "config": config}
+            self._replicas = Replicas(size, {**arguments, "on_missing_adapter": on_missing_adapter})
         self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
@@ -73,6 +79,8 @@ class LLM:
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
         self._registry = registry
         self._dtype = dtype
+        if self._replicas is not None:
+            self._replicas.wait_until_ready()
         self._templates: ChatTemplates | None = None
 
     @property
@@ -92,6 +100,8 @@ class LLM:
         if not Path(folder).is_dir():
             raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
         self._registry.add(adapter_id, Path(folder))
+        if self._replicas is not None:
+            self._replicas.call("add_adapter", adapter_id, Path(folder))
 
     def remove_adapter(self, adapter_id: str) -> None:
         """Forgets a name; requests that have it keep the adapter.
@@ -100,6 +110,8 @@ class LLM:
             UnknownAdapterError: there is no adapter of that name.
         """
         self._registry.remove(adapter_id)
+        if self._replicas is not None:
+            self._replicas.call("remove_adapter", adapter_id)
 
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
@@ -123,7 +135,7 @@ class LLM:
         Raises:
             MindgenError: no request at all could be served.
         """
-        stream = Stream(self._client, prompts, sampling_params, adapter_ids, is_streamed=False)
+        stream = self.open_stream(prompts, sampling_params, adapter_ids, is_streamed=False)
         finished = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
         outputs = [output for _, output in sorted(finished.items())]
         exceptions = [output.exception for output in outputs if output.exception is not None]
@@ -141,7 +153,7 @@ class LLM:
 
         A request that fails has a last chunk like all others, whose output says why.
         """
-        return Stream(self._client, prompts, sampling_params, adapter_ids).read()
+        return self.open_stream(prompts, sampling_params, adapter_ids).read()
 
     def stream_steps(
         self,
@@ -150,7 +162,18 @@ class LLM:
         adapter_ids: str | Sequence[str | None] | None = None,
     ) -> Generator[list[TextChunk], None, None]:
         """As `stream`, but yields what a step brings to all prompts at once."""
-        return Stream(self._client, prompts, sampling_params, adapter_ids).steps()
+        return self.open_stream(prompts, sampling_params, adapter_ids).steps()
+
+    def open_stream(
+        self, prompts: Any, sampling_params: Any = None, adapter_ids: Any = None, is_streamed: bool = True
+    ) -> Stream | ReplicatedStream:
+        """What the methods above read, for who advances it step by step; to be closed, or read to its end."""
+        requests = Requests.read(prompts, sampling_params, adapter_ids)
+        if self._replicas is None:
+            return Stream(self._client, requests, is_streamed)
+        own, *others = requests.share_out(self._replicas.size)
+        stream = Stream(self._client, own, is_streamed)
+        return ReplicatedStream(self._replicas, stream, len(own.prompts), others, is_streamed)
 
     async def stream_async(
         self,
@@ -159,7 +182,7 @@ class LLM:
         adapter_ids: str | Sequence[str | None] | None = None,
     ) -> AsyncIterator[TextChunk]:
         """As `stream`, for coroutines; several at once share their steps."""
-        stream = Stream(self._client, prompts, sampling_params, adapter_ids)
+        stream = self.open_stream(prompts, sampling_params, adapter_ids)
         loop = asyncio.get_running_loop()
         try:
             with ThreadPoolExecutor(1) as worker:  # whose step has ended when it is left
@@ -223,10 +246,14 @@ class LLM:
     def close(self) -> None:
         """Ends the processes that work for this one; nothing can be asked for afterwards."""
         self._engine.close()
+        if self._replicas is not None:
+            self._replicas.close()
 
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""
         self._client.reset_prefix_cache()
+        if self._replicas is not None:
+            self._replicas.call("reset_prefix_cache")
 
 
 def _registry(model: str, folder: Path, adapters: str | Path | None) -> AdapterRegistry:

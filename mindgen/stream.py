@@ -3,13 +3,39 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from mindgen.engine_client import EngineClient
 from mindgen.errors import MindgenError, QueueFullError, RequestError
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
+
+
+class Requests(NamedTuple):
+    """The prompts of one call, each with its parameters and its adapter."""
+
+    prompts: list[Any]
+    sampling_params: list[SamplingParams]
+    adapter_ids: list[str | None]
+
+    @classmethod
+    def read(cls, prompts: Any, sampling_params: Any, adapter_ids: Any) -> "Requests":
+        """Of one prompt or several, with one value for all of them or one for each."""
+        is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        prompts = [prompts] if is_single else list(prompts)
+        params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
+        return cls(prompts, params, _for_each(prompts, adapter_ids, "adapter_ids"))
+
+    def share_out(self, count: int) -> list["Requests"]:
+        """In their order, the first ones with one more where they do not divide."""
+        share, rest = divmod(len(self.prompts), count)
+        ends = [place * share + min(place, rest) for place in range(count + 1)]
+        return [
+            Requests(self.prompts[first:end], self.sampling_params[first:end], self.adapter_ids[first:end])
+            for first, end in pairwise(ends)
+        ]
 
 
 class Stream:
@@ -19,16 +45,10 @@ class Stream:
         is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
     """
 
-    def __init__(
-        self, client: EngineClient, prompts: Any, sampling_params: Any, adapter_ids: Any, is_streamed: bool = True
-    ) -> None:
-        is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        prompts = [prompts] if is_single else list(prompts)
-        params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
-        adapters = _for_each(prompts, adapter_ids, "adapter_ids")
+    def __init__(self, client: EngineClient, requests: Requests, is_streamed: bool = True) -> None:
         self._client = client
         self._is_streamed = is_streamed
-        self._unsent = deque(enumerate(zip(prompts, params, adapters, strict=True)))
+        self._unsent = deque(enumerate(zip(*requests, strict=True)))
         self._open: dict[int, OpenRequest] = {}
 
     @property

@@ -8,7 +8,8 @@ from sequences import make_sequence
 from mindgen.adapters.loader import load_adapter
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
-from mindgen.engine.runner import Runner
+from mindgen.engine.config import EngineConfig
+from mindgen.engine.parallel_runner import build_runner
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
@@ -27,10 +28,13 @@ class Probe:
         dtype: str,
         adapters: list[Path] | None = None,
         executor: str = "mindgen",
+        num_ranks: int = 1,
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
-        self._vocab_size = read_model_config(folder).vocab_size
-        self.runner = Runner(folder, read_model_config(folder), cache, 1025, dtype, executor)
+        model_config = read_model_config(folder)
+        self._vocab_size = model_config.vocab_size
+        limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks)
+        self.runner = build_runner(folder, model_config, cache, 1025, dtype, limits)
         loaded = [load_adapter(path.name, path, self.runner.modules()) for path in adapters or []]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]

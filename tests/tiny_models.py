@@ -35,10 +35,10 @@ KINDS = {
 }
 
 
-def make_model(kind: str, folder: Path, dtype: torch.dtype, max_shard_size: str = "5GB") -> Path:
+def make_model(kind: str, folder: Path, dtype: torch.dtype, max_shard_size: str = "5GB", **other_sizes: int) -> Path:
     """Writes a random model of that kind; its weights are exact in dtype. Returns the folder."""
     config_class, heads, kv_heads, head_size, extra = KINDS[kind]
-    sizes = {**_SIZES, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **extra}
+    sizes = {**_SIZES, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **extra, **other_sizes}
     if config_class is not _QWEN2:
         sizes["head_dim"] = head_size
     torch.manual_seed(len(kind))

@@ -1,7 +1,7 @@
 """The flags that commands share, each a key of the YAML file: the model, the engine's limits, the sampling options."""
 
 import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ _FROM_FILES = ("guided_json", "guided_grammar")
 _OPTIONS = {f"generation.{name}": option for name, option in sampling_options().items()} | {
     f"engine.{name}": limit for name, limit in documented_fields(EngineConfig).items()
 }
+_SHORT_NAMES = {"tensor_parallel_size": ["--tp"], "data_parallel_size": ["--dp"]}
 _OPTIONS["use_parallel"] = DocumentedField(bool, "")
 
 
@@ -44,7 +45,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
             alias = DocumentedField(limit.kind, f"another name of --{name}")
             _add_option(names, MEMORY_UTILIZATION_ALIAS, f"engine.{name}", alias)
         else:
-            _add_option(group, name, f"engine.{name}", limit)
+            _add_option(group, name, f"engine.{name}", limit, _SHORT_NAMES.get(name, []))
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
@@ -84,14 +85,14 @@ def load_llm(settings: Settings) -> "LLM":
     )
 
 
-def _add_option(group: Any, name: str, dest: str, option: DocumentedField) -> None:
+def _add_option(group: Any, name: str, dest: str, option: DocumentedField, short_names: Sequence[str] = ()) -> None:
     form: dict[str, Any] = {"metavar": "VALUE"}
     if is_list(option.kind):
         form["nargs"] = "+"
     elif is_boolean(option.kind):
         form |= {"nargs": "?", "const": "True", "metavar": "True|False"}
     description = option.description + (" (JSON or @file)" if name in _FROM_FILES else "")
-    group.add_argument(f"--{name}", dest=dest, help=description.replace("%", "%%"), **form)
+    group.add_argument(*short_names, f"--{name}", dest=dest, help=description.replace("%", "%%"), **form)
 
 
 def _value(name: str, option: DocumentedField, typed: str | list[str]) -> Any:

@@ -273,11 +273,14 @@ class Engine:
             ranks,
             config.max_loras or config.max_num_seqs,
             config.max_lora_rank or MAX_LORA_RANK,
-            parse_size(config.adapter_memory) // lora_rank_bytes(self._model_config, self._dtype),
+            parse_size(config.adapter_memory) // self._lora_rank_bytes(),
         )
 
     def _slots_size(self) -> int:
-        return self._plan_slots().num_ranks() * lora_rank_bytes(self._model_config, self._dtype)
+        return self._plan_slots().num_ranks() * self._lora_rank_bytes()
+
+    def _lora_rank_bytes(self) -> int:
+        return lora_rank_bytes(self._model_config, self._dtype, self._config.tensor_parallel_size)
 
     def _enable_lora(self) -> SlotLayout:
         layout = self._plan_slots()

@@ -8,6 +8,7 @@ from mindgen.dtypes import STORAGE
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.model_config import ModelConfig
+from mindgen.parallel.layout import Shard
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -47,7 +48,7 @@ class MemoryPlan:
 def plan_memory(
     model: ModelConfig, dtype: str, config: EngineConfig, max_model_len: int, weights: int, adapters: int
 ) -> MemoryPlan:
-    """The plan for a model whose weights and adapter slots take so many bytes.
+    """The plan for a model whose weights and adapter slots take so many bytes, on all ranks together.
 
     Without num_blocks the cache takes what max_num_seqs full-length sequences need, up to memory_utilization.
 
@@ -55,7 +56,9 @@ def plan_memory(
         ConfigError: the cache cannot hold one block, or the swap space exceeds the free memory.
     """
     item_size = STORAGE[dtype]().itemsize
-    token_bytes = 2 * model.num_layers * model.num_kv_heads * model.head_size * item_size  # keys and values
+    shard = Shard(config.tensor_parallel_size)
+    _, keys = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
+    token_bytes = 2 * model.num_layers * shard.num_ranks * keys.slice_size * item_size  # keys and values
     block_bytes = token_bytes * config.block_size
     num_blocks = config.num_blocks
     free = free_memory()
@@ -78,12 +81,14 @@ def plan_memory(
     return MemoryPlan(weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len)
 
 
-def lora_rank_bytes(model: ModelConfig, dtype: str) -> int:
-    """What one rank of an adapter of all linears takes: an input and an output vector for each."""
-    hidden, inner = model.hidden_size, model.intermediate_size
-    queries, keys = model.num_heads * model.head_size, model.num_kv_heads * model.head_size
+def lora_rank_bytes(model: ModelConfig, dtype: str, num_processes: int = 1) -> int:
+    """What one rank of an adapter of all linears takes: an input and an output vector for each, in each process."""
+    shard = Shard(num_processes)
+    hidden, inner = model.hidden_size, shard.split(model.intermediate_size).slice_size
+    heads = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
+    queries, keys = (axis.slice_size for axis in heads)
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
-    return model.num_layers * (attention + 3 * (hidden + inner)) * STORAGE[dtype]().itemsize
+    return model.num_layers * num_processes * (attention + 3 * (hidden + inner)) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

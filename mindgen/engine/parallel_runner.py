@@ -58,14 +58,17 @@ class ParallelRunner:
                 f"engine: this is rank {launched.rank} of {launched.size} that were launched, and rank 0 is to start "
                 f"with tensor_parallel_size {size}"
             )
-        self._workers = Workers.start(size) if launched is None else Workers.await_launched(size, launched.folder)
+        if launched is None:
+            self._workers = Workers.start("rank", "mindgen.parallel.worker", size)
+        else:
+            self._workers = Workers.await_launched(size, launched.folder)
         try:
             memory = shared_memory(kernels, size)
             self._group = ProcessGroup(kernels, memory, 0, size)
             self._workers.send_file(memory)
             os.close(memory)
             self._workers.watch(self._group.abort)
-            num_threads = max(1, (arguments["num_threads"] or kernels.num_threads) // size)
+            num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
             arguments = {**arguments, "num_threads": num_threads}
             setups = [
                 WorkerSetup(size, folder, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))

@@ -111,7 +111,7 @@ class _Worker:
         """Errors as rank 0 raises them."""
         if error is not None and not isinstance(error, MindgenError):
             error = WorkerError(f"{type(error).__name__}: {error}")
-        self._channel.send((call, error))
+        self._channel.send((call, None, error))
 
 
 class _Shard:

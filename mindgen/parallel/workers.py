@@ -1,4 +1,4 @@
-"""The other ranks of a tensor-parallel group, as rank 0 sees them: started, told what to do, watched, and ended."""
+"""Worker processes as the one that they work for sees them: started, told what to do, watched, and ended."""
 
 import shutil
 import socket
@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mindgen import environment
 from mindgen.errors import WorkerError
 from mindgen.parallel.channel import Channel, listen
 from mindgen.parallel.worker import SOCKET
@@ -26,23 +27,26 @@ _LOG_LINES = 8
 
 
 class _Worker:
-    """One rank, and whoever waits for an answer of it."""
+    """One worker, and whoever waits for an answer of it."""
 
-    def __init__(self, rank: int, process: "subprocess.Popen[bytes] | None", log: Path | None) -> None:
+    def __init__(
+        self, kind: str, rank: int, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
+    ) -> None:
+        self.kind = kind
         self.rank = rank
         self.process = process
         self.channel: Channel | None = None
         self.error: WorkerError | None = None
         self._log = log
-        self._calls: dict[int, Future[None]] = {}
+        self._calls: dict[int, Future[Any]] = {}
         self._numbers = count()
         self._lock = threading.Lock()  # of the calls and the error
 
     def tell(self, name: str, *arguments: Any) -> None:
         self._send(None, name, arguments)
 
-    def call(self, name: str, *arguments: Any) -> "Future[None]":
-        future: Future[None] = Future()
+    def call(self, name: str, *arguments: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
         number = next(self._numbers)
         with self._lock:
             if self.error is not None:
@@ -51,16 +55,19 @@ class _Worker:
         self._send(number, name, arguments)
         return future
 
-    def receive(self, on_end: Callable[[WorkerError], None]) -> None:
-        """The life of the thread that waits for answers, and for the end."""
+    def receive(self, on_message: Callable[[Any], None], on_end: Callable[[WorkerError], None]) -> None:
+        """The life of the thread that waits for answers, for messages that answer nothing, and for the end."""
         assert self.channel is not None
         try:
             while True:
-                number, error = self.channel.receive()
+                number, result, error = self.channel.receive()
+                if number is None:
+                    on_message(result)
+                    continue
                 with self._lock:
                     future = self._calls.pop(number)
                 if error is None:
-                    future.set_result(None)
+                    future.set_result(result)
                 else:
                     future.set_exception(error)
         except EOFError:
@@ -84,7 +91,7 @@ class _Worker:
             how = f"(process {self.process.pid}) {how}"
         lines = self._log.read_text(errors="replace").splitlines() if self._log and self._log.is_file() else []
         written = "".join(f"\n  {line}" for line in lines[-_LOG_LINES:])
-        return WorkerError(f"rank {self.rank} {how}" + (f"; it wrote last:{written}" if written else ""))
+        return WorkerError(f"{self.kind} {self.rank} {how}" + (f"; it wrote last:{written}" if written else ""))
 
     def _send(self, number: int | None, name: str, arguments: tuple[Any, ...]) -> None:
         assert self.channel is not None
@@ -95,7 +102,7 @@ class _Worker:
 
 
 class Workers:
-    """Ranks 1 to size - 1, connected.
+    """Workers 1 to size - 1, connected; number 0 is this process.
 
     Attributes:
         error: of the first one that has ended before its time.
@@ -108,8 +115,12 @@ class Workers:
         self._end = weakref.finalize(self, _end, workers, folder, self._state, self._threads)
 
     @classmethod
-    def start(cls, size: int) -> "Workers":
+    def start(cls, kind: str, module: str, size: int) -> "Workers":
         """Starts their processes.
+
+        Args:
+            kind: what messages call them.
+            module: what they run, with the folder of the socket and their number as arguments.
 
         Raises:
             WorkerError: one ends before it has connected.
@@ -119,11 +130,17 @@ class Workers:
         started = cls(workers, folder)
         with listen(folder / SOCKET) as listener:
             for rank in range(1, size):
-                log = folder / f"rank_{rank}.log"
+                log = folder / f"{kind}_{rank}.log"
                 with log.open("wb") as output:
-                    command = [sys.executable, "-m", "mindgen.parallel.worker", str(folder), str(rank)]
-                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-                workers.append(_Worker(rank, process, log))
+                    command = [sys.executable, "-m", module, str(folder), str(rank)]
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        env=environment.worker_environment(),
+                    )
+                workers.append(_Worker(kind, rank, process, log))
             started._accept(listener)
         return started
 
@@ -134,7 +151,7 @@ class Workers:
         Raises:
             WorkerError: one does not.
         """
-        workers = [_Worker(rank, None, None) for rank in range(1, size)]
+        workers = [_Worker("rank", rank) for rank in range(1, size)]
         awaited = cls(workers, None)
         (folder / SOCKET).unlink(missing_ok=True)
         with listen(folder / SOCKET) as listener:
@@ -146,12 +163,11 @@ class Workers:
     def error(self) -> WorkerError | None:
         return self._state.error
 
-    def watch(self, abort: Callable[[str], None]) -> None:
-        """From now on whoever ends before its time is noticed, and `abort` told."""
+    def watch(self, on_end: Callable[[str], None], on_message: Callable[[Any], None] = print) -> None:
+        """From now on answers are heard, and who ends before its time is noticed, and `on_end` told why."""
         for worker in self._workers:
-            thread = threading.Thread(
-                target=_watch, args=(worker, self._state, abort), name=f"rank {worker.rank}", daemon=True
-            )
+            name, arguments = f"{worker.kind} {worker.rank}", (worker, self._state, on_message, on_end)
+            thread = threading.Thread(target=_watch, args=arguments, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -168,11 +184,14 @@ class Workers:
         for worker in self._workers:
             worker.tell(name, *arguments)
 
-    def call(self, name: str, *arguments: Any) -> "list[Future[None]]":
+    def tell_one(self, rank: int, name: str, *arguments: Any) -> None:
+        self._workers[rank - 1].tell(name, *arguments)
+
+    def call(self, name: str, *arguments: Any) -> "list[Future[Any]]":
         """As `tell`, but with answers."""
         return [worker.call(name, *arguments) for worker in self._workers]
 
-    def call_each(self, name: str, arguments: list[Any]) -> "list[Future[None]]":
+    def call_each(self, name: str, arguments: list[Any]) -> "list[Future[Any]]":
         """As `call`, with another argument for each rank."""
         return [worker.call(name, each) for worker, each in zip(self._workers, arguments, strict=True)]
 
@@ -200,7 +219,8 @@ class Workers:
         if gone is not None:
             self.close_after(gone.ended())
         if time.monotonic() > deadline:
-            self.close_after(WorkerError(f"rank {missing[0].rank} has not come within {_CONNECT_SECONDS:.0f} seconds"))
+            name = f"{missing[0].kind} {missing[0].rank}"
+            self.close_after(WorkerError(f"{name} has not come within {_CONNECT_SECONDS:.0f} seconds"))
 
     def close_after(self, error: WorkerError) -> None:
         self.close()
@@ -215,20 +235,21 @@ class _State:
         self.is_closing = False
 
 
-def wait_for(futures: "list[Future[None]]") -> None:
-    """Raises the first error of any, without waiting for the others."""
+def wait_for(futures: "list[Future[Any]]") -> list[Any]:
+    """The answers; raises the first error of any, without waiting for the others."""
     done, _ = wait_for_futures(futures, return_when=FIRST_EXCEPTION)
     for future in done:
         future.result()
+    return [future.result() for future in futures]
 
 
-def _watch(worker: _Worker, state: _State, abort: Callable[[str], None]) -> None:
-    def on_end(error: WorkerError) -> None:
+def _watch(worker: _Worker, state: _State, on_message: Callable[[Any], None], on_end: Callable[[str], None]) -> None:
+    def note_end(error: WorkerError) -> None:
         if not state.is_closing:
             state.error = state.error or error
-            abort(str(error))
+            on_end(str(error))
 
-    worker.receive(on_end)
+    worker.receive(on_message, note_end)
 
 
 def _end(workers: list[_Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
