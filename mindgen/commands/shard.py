@@ -2,19 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from mindgen import demo
-from mindgen.checkpoint.hf import map_weights, model_folder
+from mindgen.checkpoint.hf import model_folder
 from mindgen.checkpoint.rank_files import find_rank_folders
 from mindgen.errors import CheckpointError, UsageError
 from mindgen.parallel.placement import Placement, declared_placement, strategy_placement, whole_placement
-from mindgen.parallel.reshard import ShardedCheckpoint, Target, open_ranks, open_whole, transform
+from mindgen.parallel.reshard import STRATEGY_FILE, ShardedCheckpoint, Target, open_source, transform
 from mindgen.parallel.strategy_file import read_strategy, write_strategy
-
-STRATEGY_FILE = "strategy.ckpt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +41,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         raise UsageError("--tp and --strategy both say how to shard: leave one out")
     if arguments.processes < 1 or (arguments.tp is not None and arguments.tp < 1):
         raise UsageError("--tp and --processes must be at least 1")
-    source = open_source(arguments.source, arguments.source_strategy)
+    folder = demo.model_folder() if arguments.source == demo.NAME else Path(arguments.source)
+    source = open_source(folder if find_rank_folders(folder) else model_folder(folder), arguments.source_strategy)
     checkpoint = source()
     if arguments.strategy is not None:
         placement = strategy_placement(checkpoint.shapes, read_strategy(arguments.strategy))
@@ -69,20 +66,6 @@ def _write_strategy(path: Path, placement: Placement) -> None:
         write_strategy(path, placement.strategy())
     except CheckpointError as error:  # the ranks can be loaded, only not be joined again
         print(f"mindgen: warning: there is no {path.name}: {error}", file=sys.stderr)
-
-
-def open_source(source: str, strategy: Path | None) -> Callable[[], ShardedCheckpoint]:
-    """What opens a Hugging Face folder, or one with rank_N in it."""
-    folder = demo.model_folder() if source == demo.NAME else Path(source)
-    if not find_rank_folders(folder):
-        return partial(_open_model, model_folder(folder))
-    if strategy is None and (folder / STRATEGY_FILE).is_file():
-        strategy = folder / STRATEGY_FILE
-    return partial(open_ranks, folder, None if strategy is None else read_strategy(strategy))
-
-
-def _open_model(folder: Path) -> ShardedCheckpoint:
-    return open_whole(map_weights(folder))
 
 
 def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int) -> Placement:

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(
         self,
-        folder: Path,
+        weights: WeightFiles,
         model_config: ModelConfig,
         adapters: AdapterRegistry,
         dtype: str,
@@ -64,12 +64,17 @@ class Engine:
         self._config = config
         self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, _size_of(folder), self._slots_size()
+            model_config,
+            dtype,
+            config,
+            self.max_model_len,
+            weights.num_bytes(config.tensor_parallel_size),
+            self._slots_size(),
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)
-        self._runner = build_runner(folder, model_config, cache, num_positions, dtype, config)
+        self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config)
         self._pool = AdapterPool(
             self._enable_lora,
             self._read_adapter,
@@ -289,7 +294,3 @@ class Engine:
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
         return load_adapter(version.adapter_id, version.folder, self._runner.modules())
-
-
-def _size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

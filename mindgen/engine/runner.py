@@ -1,13 +1,12 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
-from pathlib import Path
 from typing import TypeAlias
 
 import mindspore
 import numpy as np
 
 from mindgen.adapters.loader import AdapterWeights
-from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
@@ -45,7 +44,7 @@ class Runner:
 
     def __init__(
         self,
-        folder: Path,
+        weights: WeightFiles,
         config: ModelConfig,
         cache: CacheShape,
         num_positions: int,
@@ -67,7 +66,8 @@ class Runner:
         self._group, self._vocab_size = group, config.vocab_size
         shard = WHOLE if group is None else Shard(group.size, group.rank)
         self._network = build_network(config, cache, num_positions, dtype, shard)
-        self._network.load(WeightSource(map_weights(folder), dtype, shard))
+        tensors = weights.map(0 if group is None else group.rank)
+        self._network.load(WeightSource(tensors, dtype, shard, weights.is_sharded))
         self._network.set_train(False)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[bool, CompiledStep] = {}

@@ -45,12 +45,18 @@ def zeros_parameter(shape: tuple[int, ...], dtype: str, name: str) -> tuple[Para
 class WeightSource:
     """The tensors of a checkpoint, of which this process has its part; each is taken by exactly one layer.
 
+    Args:
+        is_sharded: the tensors are this process's parts already.
+
     Attributes:
         dtype: the dtype that weights are handed out in.
     """
 
-    def __init__(self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE, is_sharded: bool = False
+    ) -> None:
         self.dtype = dtype
+        self._is_sharded = is_sharded
         self._tensors = dict(tensors)
         self._shard = shard
 
@@ -63,9 +69,11 @@ class WeightSource:
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
-        if tensor.shape != layout.shape:
-            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {layout.shape}")
-        part = MappedTensor(tensor.dtype, self._shard.cut(tensor.data, layout))
+        shape = self._shard.shape(layout) if self._is_sharded else layout.shape
+        if tensor.shape != shape:
+            hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
+            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
+        part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))
         weight = np.ascontiguousarray(part.as_dtype(self.dtype))
         if not np.may_share_memory(weight, tensor.data):
             tensor.release()

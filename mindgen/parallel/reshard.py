@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from mindgen.checkpoint.hf import map_weights
 from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
 from mindgen.checkpoint.rank_files import SHAPES_KEY, find_rank_folders, map_rank_folder, rank_folder, whole_shapes
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -22,7 +24,9 @@ from mindgen.checkpoint.safetensors_write import stream_safetensors
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Slice
 from mindgen.parallel.placement import Placement, Shapes, strategy_placement, whole_placement
-from mindgen.parallel.strategy_file import Strategy
+from mindgen.parallel.strategy_file import Strategy, read_strategy
+
+STRATEGY_FILE = "strategy.ckpt"  # beside the ranks
 
 
 class ShardedCheckpoint:
@@ -144,6 +148,22 @@ def open_ranks(folder: Path, strategy: Strategy | None) -> ShardedCheckpoint:
     return ShardedCheckpoint(placement, ranks, {name: told.get(name, shape) for name, shape in padded.items()})
 
 
+def open_source(folder: Path, strategy: Path | None) -> Callable[[], ShardedCheckpoint]:
+    """What opens a Hugging Face folder, or one with rank_N in it.
+
+    Args:
+        strategy: a strategy file or a folder of them; None takes the folder's own, if it has one.
+
+    Raises:
+        CheckpointError: the strategy is damaged.
+    """
+    if not find_rank_folders(folder):
+        return partial(_open_model, folder)
+    if strategy is None and (folder / STRATEGY_FILE).is_file():
+        strategy = folder / STRATEGY_FILE
+    return partial(open_ranks, folder, None if strategy is None else read_strategy(strategy))
+
+
 def transform(
     source: Callable[[], ShardedCheckpoint], placement: Placement, target: Target, num_processes: int = 1
 ) -> Transformed:
@@ -224,3 +244,7 @@ def _check_rank(folder: Path, tensors: dict[str, MappedTensor], placement: Place
     for name, tensor in tensors.items():
         if tensor.shape != layouts[name].slice_shape:
             raise CheckpointError(f"{folder}: {name!r} has shape {tensor.shape}, expected {layouts[name].slice_shape}")
+
+
+def _open_model(folder: Path) -> ShardedCheckpoint:
+    return open_whole(map_weights(folder))
