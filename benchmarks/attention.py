@@ -1,9 +1,10 @@
 """Attention against what the machine gives at best, and against torch's scaled_dot_product_attention.
 
-    python benchmarks/attention.py [--json PATH] [--threads N] [--library PATH] [--only decode prompts]
+    python benchmarks/attention.py [--json PATH] [--threads N] [--library PATH] [--only decode prompts bounds]
 
 Decode reads the caches of so many layers in turn that no CPU cache holds them, their blocks in random order. Whatever
-is compared takes turns within one run, as machines speed up and slow down from minute to minute.
+is compared takes turns within one run, as machines speed up and slow down from minute to minute. "bounds" takes one
+sequence's attention apart: reads alone, arithmetic alone, both, and both within a step.
 """
 
 import argparse
@@ -11,11 +12,13 @@ import itertools
 import json
 import platform
 import statistics
+import tempfile
 import time
 from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
+from attention_bounds import CACHED_BLOCKS, BlockReads, compare_parts, print_parts
 from decoder import array_in_memory, random_bfloat16
 from matmul import PAUSE, print_table, timed
 
@@ -35,19 +38,22 @@ CONTEXTS = {
     "4 x 4096": [4096] * 4,
     "32 x 200..2000": list(np.random.default_rng(0).integers(200, 2001, 32)),
 }
+PARTS = ["decode", "prompts", "bounds"]
 PROMPTS = {"1 x 1024": [1024], "8 x 128": [128] * 8}
 
 
 class PagedBatch:
     """Sequences of (contexts, queries) tokens, whose blocks are spread over the caches of one layer."""
 
-    def __init__(self, shape, contexts, queries):
+    def __init__(self, shape, contexts, queries, *, in_order=False):
         self.query_heads, self.kv_heads, self.head_size = shape
         self.contexts, self.queries = np.array(contexts, np.int32), np.array(queries, np.int32)
         needed = -(-self.contexts // BLOCK_SIZE)
         self.num_blocks = int(needed.sum())
         self.tables = np.full((len(needed), needed.max()), -1, np.int32)
-        blocks = np.random.default_rng(0).permutation(self.num_blocks).astype(np.int32)
+        blocks = np.arange(self.num_blocks, dtype=np.int32)
+        if not in_order:
+            np.random.default_rng(0).shuffle(blocks)
         for table, end, count in zip(self.tables, needed.cumsum(), needed, strict=True):
             table[:count] = blocks[end - count : end]
         self.query = random_bfloat16(int(self.queries.sum()), self.query_heads * self.head_size)
@@ -95,6 +101,18 @@ def compare_decode(library: KernelLibrary, shape, name: str, huge_pages: bool, t
     }
 
 
+def take_apart(library: KernelLibrary, path: Path, in_order: bool, turns: int) -> dict:
+    contexts = CONTEXTS["1 x 8192"]
+    batch, cached_batch = (PagedBatch(SHAPES[0], contexts, [1], in_order=in_order) for _ in range(2))
+    cached_batch.tables %= CACHED_BLOCKS
+    with tempfile.TemporaryDirectory() as folder:
+        reads = BlockReads(batch, path, library.num_threads, Path(folder))
+        times = compare_parts(library, reads, batch, cached_batch, turns)
+    blocks = "in order" if in_order else "scattered"
+    print_parts(f"bfloat16, {SHAPES[0][0]} / {SHAPES[0][1]} x {SHAPES[0][2]}, 1 x 8192, blocks {blocks}", times)
+    return {"blocks": blocks, **times}
+
+
 def torch_attention(batch: PagedBatch, length: int):
     """Of the same shape; the tokens' order in memory makes no difference."""
     heads = (batch.query_heads, batch.kv_heads, batch.kv_heads)
@@ -140,7 +158,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--library", type=Path, help="default: that of the installed package")
-    parser.add_argument("--only", nargs="+", choices=["decode", "prompts"], default=["decode", "prompts"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
 
     path = arguments.library or distribution("mindgen").locate_file("mindgen/kernels/libmindgen_cpu.so")
@@ -166,6 +184,9 @@ def main() -> None:
         cases = [(shape, name) for shape in SHAPES for name in PROMPTS]
         report["prompts"] = [compare_prompts(library, *case, arguments.turns) for case in cases]
         print_table("bfloat16, causal attention within whole prompts, medians", report["prompts"])
+
+    if "bounds" in arguments.only:
+        report["bounds"] = [take_apart(library, Path(path), in_order, arguments.turns) for in_order in (True, False)]
 
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")

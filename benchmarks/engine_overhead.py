@@ -24,7 +24,7 @@ from mindgen.engine.config import EngineConfig
 
 PROMPT = "An increasing sequence: one, two, three,"
 ADAPTERS = (None, "A1", "A2", "A3")
-PARTS = ("schedule", "build batch", "network", "sampling", "postprocess", "detokenize", "rest")
+PARTS = ("schedule", "build batch", "bind", "network", "sampling", "postprocess", "detokenize", "rest")
 KINDS = {"greedy": {"temperature": 0}, "sampled": {"temperature": 0.8, "top_k": 50, "top_p": 0.9}}
 
 
@@ -39,6 +39,7 @@ class StepTimes:
             (engine._scheduler, "schedule", engine._scheduler.schedule),
             (engine_module, "build_batch", engine_module.build_batch),
             (engine._runner, "run", engine._runner.run),
+            (engine._runner._kernels, "run_graph", engine._runner._kernels.run_graph),
             (engine._output._sampler, "sample", engine._output._sampler.sample),
             (engine._output, "process", engine._output.process),
             (engine, "step", engine.step),
@@ -59,18 +60,18 @@ class StepTimes:
             start = time.perf_counter()
             result = function(*arguments)
             self._running[name] += time.perf_counter() - start
-            if name == "step 6":
+            if name == "step 7":
                 self._end_step()
             return result
 
         return timed
 
     def _end_step(self) -> None:
-        schedule, build, run, sample, process, engine_step, whole = (
+        schedule, build, run, graph, sample, process, engine_step, whole = (
             self._running[f"{name} {number}"] for number, (_, name, _) in enumerate(self._patched)
         )
         rest = engine_step - schedule - build - run - process
-        parts = (schedule, build, run, sample, process - sample, whole - engine_step, rest)
+        parts = (schedule, build, run - graph, graph, sample, process - sample, whole - engine_step, rest)
         self.steps.append(dict(zip(PARTS, parts, strict=True)))
         self._running.clear()
 
@@ -119,6 +120,18 @@ def measure_gain(llm: LLM, turns: int, num_tokens: int, count: int = 32) -> dict
     }
 
 
+def bounds_of(rows: list[dict[str, Any]]) -> str:
+    """What the parts of a greedy step allow the gain of a batch to be."""
+    greedy = {row["sequences"]: row for row in rows if row["sampling params"] == "greedy"}
+    one, most = greedy[min(greedy)], greedy[32 if 32 in greedy else max(greedy)]
+    scale = most["sequences"] / one["sequences"]
+    return (
+        f"the network takes {one['network']:.0f} us for {one['sequences']} and {most['network']:.0f} for "
+        f"{most['sequences']}: by itself it would give {scale * one['network'] / most['network']:.1f}; all else takes "
+        f"{one['outside']:.0f} and {most['outside']:.0f} us, which is {most['per sequence']:.1f} us a sequence"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=Path("output/benchmarks/engine_overhead.json"))
@@ -146,6 +159,7 @@ def main() -> None:
         f"{gain['single_tokens_per_second']:.0f}; ratio {gain['ratio']:.1f} "
         f"({gain['lowest_ratio']:.1f} to {gain['highest_ratio']:.1f})"
     )
+    print(bounds_of(rows))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"steps": rows, "gain": gain}, indent=2) + "\n")
     print(f"written to {arguments.json}")

@@ -35,7 +35,10 @@ def write_report(contenders: list[Contender], plan: Plan, output: Path) -> None:
 
 
 def summarize(workload: Workload, contenders: list[Contender], costs: ModelCosts) -> list[dict]:
-    """Medians and extremes of each contender that ran the workload; ratios are those of each turn."""
+    """Medians and extremes of each contender that ran the workload; ratios are those of each turn.
+
+    ratio_at_limit is what the ratio would be if mindgen reached the machine's limit.
+    """
     own = next((_by_turn(contender, workload) for contender in contenders if contender.name == "mindgen"), {})
     rows = []
     for contender in contenders:
@@ -49,7 +52,11 @@ def summarize(workload: Workload, contenders: list[Contender], costs: ModelCosts
         row["other_cores"] = statistics.median(m.other_cores for m in measured.values())
         if contender.name != "mindgen":
             pairs = [(own[turn], measured[turn]) for turn in measured if turn in own]
-            row |= _spread([ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in pairs], "ratio_")
+            ratios = [ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in pairs]
+            row |= _spread(ratios, "ratio_")
+            own_shares = [_share(workload, ours, costs) for ours, _ in pairs]
+            limits = [ratio / share for ratio, share in zip(ratios, own_shares, strict=True) if share]
+            row |= _spread(limits, "ratio_at_limit_")
             same = [
                 a == b for ours, theirs in pairs for a, b in zip(ours.first_tokens, theirs.first_tokens, strict=True)
             ]
@@ -122,19 +129,23 @@ def _engine_line(name: str, engine: dict) -> str:
 
 def _header(limit: str) -> str:
     columns = f"{'tokens/s':14}{'median':>9}{'min':>9}{'max':>9}{'turns':>7}{'other cores':>13}"
-    return f"{columns}  {'mindgen against it':26}{limit:>18}{'same first tokens':>20}"
+    at_limit = "at the limit" if limit else ""
+    return f"{columns}  {'mindgen against it':26}{at_limit:>14}{limit:>20}{'same first tokens':>20}"
 
 
 def _summary_line(row: dict) -> str:
     rates = "".join(f"{row[key]:9.1f}" for key in ("median", "minimum", "maximum"))
-    ratio = share = agreement = ""
+    ratio = at_limit = share = agreement = ""
     if "ratio_median" in row:
         ratio = f"{row['ratio_median']:.2f} x ({row['ratio_minimum']:.2f} to {row['ratio_maximum']:.2f})"
         agreement = f"{row['same_first_tokens']} of {row['first_tokens']}"
+    if "ratio_at_limit_median" in row:
+        at_limit = f"{row['ratio_at_limit_median']:.2f} x"
     if "share_median" in row:
         share = f"{row['share_median']:.2f}"
     others = f"{row['other_cores']:.2f}"
-    return f"{row['engine']:14}{rates}{row['turns']:7}{others:>13}  {ratio:26}{share:>18}{agreement:>20}".rstrip()
+    start = f"{row['engine']:14}{rates}{row['turns']:7}{others:>13}"
+    return f"{start}  {ratio:26}{at_limit:>14}{share:>20}{agreement:>20}".rstrip()
 
 
 def _plot(report: dict, workloads: list[Workload], path: Path) -> str:

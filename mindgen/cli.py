@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, generate, shard
+from mindgen.commands import adapters, chat, doctor, generate, generate_custom, launch, shard
 from mindgen.errors import MindgenError
 
 
@@ -25,8 +25,17 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
     shard.add_arguments(commands.add_parser("shard", help="shard a checkpoint, or join one", allow_abbrev=False))
+    generate_custom.add_arguments(
+        commands.add_parser("generate_custom", help="generate with MindFormers' flags", allow_abbrev=False)
+    )
+    launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
+    doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
     arguments = parser.parse_args(argv)
-    run = {"generate": generate.run, "chat": chat.run, "adapters": adapters.run, "shard": shard.run}[arguments.command]
+    modules = {
+        "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
+        "launch": launch, "doctor": doctor, "shard": shard,
+    }  # fmt: skip
+    run = modules[arguments.command].run
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

@@ -3,6 +3,11 @@
 import numpy as np
 
 STORAGE: dict[str, type] = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
+_INFINITIES: dict[str, tuple[type, int]] = {
+    "float32": (np.uint32, 0x7F800000),
+    "bfloat16": (np.uint16, 0x7F80),
+    "float16": (np.uint16, 0x7C00),
+}
 
 
 def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -22,3 +27,13 @@ def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
     bits = stored.astype(np.uint32, subok=False)
     bits <<= 16
     return bits.view(np.float32)
+
+
+def are_finite(stored: np.ndarray, dtype: str) -> bool:
+    """Whether no value of an array in the storage of dtype is infinite or NaN."""
+    if stored.size == 0:
+        return True
+    # Without their signs, values are ordered like their bits.
+    unsigned, infinity = _INFINITIES[dtype]
+    magnitudes = stored.view(unsigned) & np.iinfo(unsigned).max >> 1
+    return bool(np.maximum.reduce(magnitudes, axis=None) < infinity)

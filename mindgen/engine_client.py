@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.bad_words import bad_word_sequences
 from mindgen.engine.engine import Engine
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.errors import RequestError
 from mindgen.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.model_config import ModelConfig
@@ -46,6 +47,10 @@ class EngineClient:
         self._open: dict[int, OpenRequest] = {}
         self._lock = threading.Lock()  # of all that is above
         self.profile: Profile | None = None
+
+    def metrics(self) -> EngineMetrics:
+        with self._lock:
+            return self._engine.metrics()
 
     def reset_prefix_cache(self) -> None:
         with self._lock:

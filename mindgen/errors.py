@@ -33,6 +33,22 @@ class CheckpointError(MindgenError):
     """A tensor file that is truncated, malformed or unsafe."""
 
 
+class RankTableError(MindgenError):
+    """A rank table that is malformed, or does not fit the machine or the ranks that are to start."""
+
+
+class LaunchError(MindgenError):
+    """A rank failed, or cannot be started; the exit code is that of the rank.
+
+    Attributes:
+        exit_code: 128 and its number for a signal, as in a shell.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class RequestError(MindgenError):
     """A request that cannot be served: empty, too long, or with bad sampling parameters."""
 

@@ -16,6 +16,7 @@ from mindgen.checkpoint.weight_files import WeightFiles, find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine_client import EngineClient, Prompt
 from mindgen.engine_limits import read_limits
 from mindgen.errors import AdapterError, ConfigError
@@ -39,7 +40,7 @@ class LLM:
     """A model with its adapters, ready to generate. Several streams may be read at once, from several threads.
 
     Args:
-        model: a Hugging Face folder, or "demo" for the embedded model.
+        model: a Hugging Face folder, or "demo" or "gpt2" for an embedded model.
         adapters: a lora_adapter.json or the folder that holds it; None takes the one in the model's folder, if any,
             and the demo's own for the demo.
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
@@ -77,13 +78,11 @@ class LLM:
             arguments = {"model": model, "adapters": adapters, "dtype": dtype, "config": config}
             arguments |= {"on_missing_adapter": on_missing_adapter, "checkpoint": checkpoint}
             self._replicas = Replicas(size, arguments)
-        self._folder = demo.model_folder() if str(model) == demo.NAME else model_folder(Path(model))
+        self._folder = demo.find_model(str(model)) or model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
-        registry = _registry(str(model), self._folder, adapters)
-        weights = find_weights(
-            self._folder, None if checkpoint is None else Path(checkpoint), config.tensor_parallel_size
-        )
+        registry = _registry(self._folder, adapters)
+        weights = find_weights(self._folder, checkpoint, config.tensor_parallel_size)
         dtype = _checkpoint_dtype(weights) if dtype == "auto" else dtype
         self._engine = Engine(weights, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
@@ -126,6 +125,10 @@ class LLM:
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
         return [self._engine.adapter_status(version) for version in self._registry.versions()]
+
+    def metrics(self) -> EngineMetrics:
+        """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
+        return self._client.metrics()
 
     def generate(
         self,
@@ -266,10 +269,10 @@ class LLM:
             self._replicas.call("reset_prefix_cache")
 
 
-def _registry(model: str, folder: Path, adapters: str | Path | None) -> AdapterRegistry:
+def _registry(folder: Path, adapters: str | Path | None) -> AdapterRegistry:
     if adapters is not None:
         return AdapterRegistry.read(Path(adapters))
-    if model == demo.NAME:
+    if folder == demo.model_folder():
         return AdapterRegistry.read(demo.adapter_folder())
     return AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
 
@@ -278,5 +281,5 @@ def _checkpoint_dtype(weights: WeightFiles) -> str:
     """The dtype of most of the checkpoint's tensors."""
     names = [tensor.dtype for tensor in weights.map(0).values() if tensor.dtype in _DTYPES]
     if not names:
-        raise ConfigError(f"{weights.folder}: the checkpoint has no tensor in bfloat16, float16 or float32")
+        raise ConfigError(f"{weights.folders[0]}: the checkpoint has no tensor in bfloat16, float16 or float32")
     return max(set(names), key=names.count)

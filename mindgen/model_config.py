@@ -22,7 +22,12 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What the Llama family differs in; all sizes in elements."""
+    """What the networks differ in; all sizes in elements.
+
+    Attributes:
+        gated_mlp: whether it has three linears, gate, up and down, or two.
+        rope: None where positions are learned.
+    """
 
     architecture: str
     vocab_size: int
@@ -33,22 +38,26 @@ class ModelConfig:
     num_kv_heads: int
     head_size: int
     max_position: int
-    rms_norm_eps: float
+    norm_epsilon: float
     tie_word_embeddings: bool
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
+    gated_mlp: bool
     query_key_norm: bool
-    rope: RopeConfig
+    rope: RopeConfig | None
     eos_token_ids: tuple[int, ...]
 
 
 # What sets an architecture apart from Llama: (bias on q, k and v; norm on q and k).
-_ARCHITECTURES = {
+_LIKE_LLAMA = {
     "LlamaForCausalLM": (False, False),
     "Qwen2ForCausalLM": (True, False),
     "Qwen3ForCausalLM": (False, True),
 }
+
+
+_GPT2 = "GPT2LMHeadModel"
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -60,10 +69,21 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     raw = read_json_object(path, ModelError)
     architecture = (raw.get("architectures") or ["(none)"])[0]
-    if architecture not in _ARCHITECTURES:
-        raise ModelError(f"{path}: architecture {architecture} is not served; served are {', '.join(_ARCHITECTURES)}")
-    _refuse_unserved(path, raw)
-    qkv_bias, query_key_norm = _ARCHITECTURES[architecture]
+    for key in ("quantization_config", "use_sliding_window"):
+        if raw.get(key):
+            raise ModelError(f"{path}: {key} is not served yet")
+    if architecture == _GPT2:
+        return _read_gpt2(path, raw)
+    if architecture not in _LIKE_LLAMA:
+        served = ", ".join([*_LIKE_LLAMA, _GPT2])
+        raise ModelError(f"{path}: architecture {architecture} is not served; served are {served}")
+    return _read_llama(path, raw, architecture)
+
+
+def _read_llama(path: Path, raw: dict[str, Any], architecture: str) -> ModelConfig:
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ModelError(f"{path}: hidden_act {raw['hidden_act']!r} is not served, only 'silu'")
+    qkv_bias, query_key_norm = _LIKE_LLAMA[architecture]
     attention_bias = bool(raw.get("attention_bias", False))
     hidden_size, num_heads = _size(path, raw, "hidden_size"), _size(path, raw, "num_attention_heads")
     config = ModelConfig(
@@ -76,14 +96,15 @@ def read_model_config(folder: Path) -> ModelConfig:
         num_kv_heads=_size(path, raw, "num_key_value_heads", num_heads),
         head_size=_size(path, raw, "head_dim", hidden_size // num_heads),
         max_position=_size(path, raw, "max_position_embeddings"),
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        norm_epsilon=float(raw.get("rms_norm_eps", 1e-6)),
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         qkv_bias=qkv_bias or attention_bias,
         output_bias=attention_bias,
         mlp_bias=bool(raw.get("mlp_bias", False)),
+        gated_mlp=True,
         query_key_norm=query_key_norm,
         rope=_read_rope(path, raw),
-        eos_token_ids=_read_eos(folder, raw),
+        eos_token_ids=_read_eos(path.parent, raw),
     )
     if config.num_heads % config.num_kv_heads:
         raise ModelError(f"{path}: {config.num_heads} query heads do not divide among {config.num_kv_heads} KV heads")
@@ -92,20 +113,46 @@ def read_model_config(folder: Path) -> ModelConfig:
     return config
 
 
+def _read_gpt2(path: Path, raw: dict[str, Any]) -> ModelConfig:
+    activation = raw.get("activation_function", "gelu_new")
+    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+        raise ModelError(f"{path}: activation_function {activation!r} is not served, only 'gelu_new'")
+    for key, served in (
+        ("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False), ("add_cross_attention", False),
+    ):  # fmt: skip
+        if raw.get(key, served) is not served:
+            raise ModelError(f"{path}: {key}={raw[key]!r} is not served")
+    hidden_size, num_heads = _size(path, raw, "n_embd"), _size(path, raw, "n_head")
+    if hidden_size % num_heads:
+        raise ModelError(f"{path}: n_embd {hidden_size} does not divide into {num_heads} heads")
+    return ModelConfig(
+        architecture=_GPT2,
+        vocab_size=_size(path, raw, "vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=_size(path, raw, "n_inner", 4 * hidden_size),
+        num_layers=_size(path, raw, "n_layer"),
+        num_heads=num_heads,
+        num_kv_heads=num_heads,
+        head_size=hidden_size // num_heads,
+        max_position=_size(path, raw, "n_positions"),
+        norm_epsilon=float(raw.get("layer_norm_epsilon", 1e-5)),
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", True)),
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        gated_mlp=False,
+        query_key_norm=False,
+        rope=None,
+        eos_token_ids=_read_eos(path.parent, raw),
+    )
+
+
 def _size(path: Path, raw: dict[str, Any], key: str, default: int | None = None) -> int:
     value = raw.get(key)
     value = default if value is None else value
     if type(value) is not int or value < 1:
         raise ModelError(f"{path}: {key} must be a positive integer, not {value!r}")
     return value
-
-
-def _refuse_unserved(path: Path, raw: dict[str, Any]) -> None:
-    if raw.get("hidden_act", "silu") != "silu":
-        raise ModelError(f"{path}: hidden_act {raw['hidden_act']!r} is not served, only 'silu'")
-    for key in ("quantization_config", "use_sliding_window"):
-        if raw.get(key):
-            raise ModelError(f"{path}: {key} is not served yet")
 
 
 def _read_rope(path: Path, raw: dict[str, Any]) -> RopeConfig:

@@ -16,6 +16,7 @@ class OutputText:
     def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
         params = request.params
         self._detokenizer = IncrementalDetokenizer(tokenizer, request.prompt_token_ids, params.skip_special_tokens)
+        self._has_stops = bool(params.stop)
         self._stop = StopMatcher(params.stop, params.include_stop_str_in_output)
         self._min_len = len(request.prompt_token_ids) + params.min_tokens
         self._num_tokens = len(request.prompt_token_ids)
@@ -26,6 +27,9 @@ class OutputText:
         if self._stop.stop_reason is not None:
             return "", []
         added, first = "", self._num_tokens
+        if not self._has_stops:
+            self._num_tokens = len(sequence.token_ids)
+            added = self._detokenizer.append(sequence.token_ids[first:])
         while self._num_tokens < len(sequence.token_ids) and self._stop.stop_reason is None:
             token_id = sequence.token_ids[self._num_tokens]
             self._num_tokens += 1

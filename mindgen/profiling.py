@@ -98,14 +98,13 @@ class Profile:
 
     def outside_kernels(self, kind: str) -> float:
         """The median seconds of a step of that kind in which no kernel runs."""
-        kernel_time = [0] * len(self.steps)
-        for index, call in self._placed_calls():
-            kernel_time[index] += call.duration
-        times = [
-            step.end - step.start - busy
-            for step, busy in zip(self.steps, kernel_time, strict=True)
-            if step.kind == kind
-        ]
+        busy_until = [step.start for step in self.steps]
+        idle = [step.end - step.start for step in self.steps]
+        for index, call in sorted(self._placed_calls(), key=lambda placed: placed[1].start):
+            end = call.start + call.duration
+            idle[index] -= max(0, end - max(call.start, busy_until[index]))  # threads may run kernels side by side
+            busy_until[index] = max(end, busy_until[index])
+        times = [each for step, each in zip(self.steps, idle, strict=True) if step.kind == kind]
         return statistics.median(times) / 1e9
 
     def summarize(self, limits: MachineLimits) -> list[GroupSummary]:
@@ -124,15 +123,18 @@ class Profile:
             })
             for step in self.steps
         ]  # fmt: skip
-        events += [
-            _event(call.group, 1, call.start, call.duration, {
-                "op": call.name, "bytes": call.num_bytes, "operations": call.num_operations,
-            })
-            for call in self.calls
-        ]  # fmt: skip
+        lanes: list[int] = []  # until when each is taken
+        for call in sorted(self.calls, key=lambda call: call.start):
+            lane = next((lane for lane, end in enumerate(lanes) if end <= call.start), len(lanes))
+            lanes[lane : lane + 1] = [call.start + call.duration]
+            events.append(
+                _event(call.group, 1 + lane, call.start, call.duration, {
+                    "op": call.name, "bytes": call.num_bytes, "operations": call.num_operations,
+                })
+            )  # fmt: skip
         names = [
             {"name": "thread_name", "ph": "M", "pid": 0, "tid": thread, "args": {"name": name}}
-            for thread, name in enumerate(("steps", "kernels"))
+            for thread, name in enumerate(("steps", *["kernels"] * max(1, len(lanes))))
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"traceEvents": names + events, "displayTimeUnit": "ms"}))

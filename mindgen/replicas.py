@@ -5,6 +5,7 @@ import queue
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -32,7 +33,7 @@ class Replicas:
         self._numbers = count()
         self._open: dict[int, queue.SimpleQueue[_Message]] = {}
         self._workers = Workers.start("replica", "mindgen.parallel.replica", size)
-        self._workers.watch(lambda reason: None, self._receive)
+        self._workers.watch(lambda reason: None, partial(_receive, self._open))
         cores = sorted(os.sched_getaffinity(0))
         share = len(cores) // size
         setups = [
@@ -76,10 +77,12 @@ class Replicas:
     def close(self) -> None:
         self._workers.close()
 
-    def _receive(self, message: tuple[int, list[TextChunk], bool]) -> None:
-        call, chunks, is_last = message
-        if call in self._open:
-            self._open[call].put((chunks, is_last))
+
+def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[int, list[TextChunk], bool]) -> None:
+    call, chunks, is_last = message
+    waiting = opened.get(call)
+    if waiting is not None:  # nobody waits for what is left of a call that was cancelled
+        waiting.put((chunks, is_last))
 
 
 class ReplicatedStream:

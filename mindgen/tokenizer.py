@@ -1,4 +1,4 @@
-"""Text to token ids and back: a Hugging Face tokenizer.json, or a sentencepiece tokenizer.model."""
+"""Text to token ids and back: a tokenizer.json, vocab.json and merges.txt, or a sentencepiece tokenizer.model."""
 
 import json
 import re
@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.detokenizer import IncrementalDetokenizer
 from mindgen.errors import ModelError
+from mindgen.fast_tokenizer import GPT2_END, read_tokenizer_json, read_vocab_and_merges
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as FastTokenizer
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_SYMBOL = "\u2581"
@@ -74,16 +78,11 @@ class Tokenizer(ABC):
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """A tokenizer.json, through the tokenizers package."""
+    """One of the tokenizers package."""
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        from tokenizers import Tokenizer as FastTokenizer
-
+    def __init__(self, tokenizer: "FastTokenizer", config: dict[str, Any]) -> None:
         super().__init__()
-        try:
-            self._tokenizer = FastTokenizer.from_file(str(path))
-        except Exception as error:  # the package raises bare Exception
-            raise ModelError(f"{path} is no usable tokenizer.json: {error}") from error
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         decoder = self._tokenizer.decoder
@@ -219,10 +218,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     config = read_tokenizer_config(folder)
     if (folder / "tokenizer.json").is_file():
-        return HuggingFaceTokenizer(folder / "tokenizer.json", config)
+        return HuggingFaceTokenizer(read_tokenizer_json(folder / "tokenizer.json"), config)
     if (folder / "tokenizer.model").is_file():
         return SentencePieceTokenizer(folder / "tokenizer.model", config)
-    raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model")
+    if (folder / "vocab.json").is_file():
+        return _load_gpt2_tokenizer(folder, config)
+    raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model, nor vocab.json and merges.txt")
+
+
+def _load_gpt2_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
+    config = dict.fromkeys(("bos_token", "eos_token", "unk_token"), GPT2_END) | config
+    special_tokens = dict.fromkeys(read_special_tokens(config).values())
+    bos_token = read_special_tokens(config).get("bos_token") if config.get("add_bos_token") else None
+    added = _added_tokens(folder / "vocab.json", config)
+    tokenizer = read_vocab_and_merges(folder, bool(config.get("add_prefix_space")), bos_token, added, special_tokens)
+    return HuggingFaceTokenizer(tokenizer, config)
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

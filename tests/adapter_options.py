@@ -1,4 +1,4 @@
-"""Adapters of every option of PEFT that mindgen reads: those that a batch serves, and those that only a merge does."""
+"""Adapters of every option of PEFT that mindgen reads."""
 
 import copy
 from pathlib import Path
@@ -26,21 +26,28 @@ SERVED = {
         use_rslora=True,
     ),
 }
-MERGED = {
+# More than LoRA on linears.
+EXTENDED = {
     "dora": LoraConfig(r=4, target_modules=_ALL, use_dora=True),
     "dora-embedding": LoraConfig(r=4, target_modules=["embed_tokens", "v_proj"], use_dora=True),
+    "dora-head": LoraConfig(r=11, lora_alpha=20, use_rslora=True, target_modules=["lm_head", "k_proj"], use_dora=True),
+    "dora-bias": LoraConfig(r=4, target_modules=["q_proj", "up_proj"], use_dora=True, bias="all"),
     "bias-lora-only": LoraConfig(r=4, target_modules=["q_proj", "up_proj"], bias="lora_only"),
     "bias-all": LoraConfig(r=4, target_modules=["k_proj"], bias="all"),
     "embedding-and-head": LoraConfig(r=4, lora_alpha=3, target_modules=["embed_tokens", "lm_head", "q_proj"]),
+    "embedding-tied": LoraConfig(r=4, target_modules=["embed_tokens", "o_proj"], ensure_weight_tying=True),
+    "lora-bias": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_bias=True),
+}
+# Only a merge serves these.
+MERGED = {
     "modules-to-save": LoraConfig(r=4, target_modules=["o_proj"], modules_to_save=["lm_head", "norm"]),
     "saved-embedding": LoraConfig(r=4, target_modules=["o_proj"], modules_to_save=["embed_tokens"]),
-    "lora-bias": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_bias=True),
 }
 
 
 def make_option(name: str, model: Path, folder: Path) -> Path:
     """Writes a random adapter of that option for the model; all that can be trained is random. Returns the folder."""
-    config = copy.deepcopy({**SERVED, **MERGED}[name])  # peft writes into it
+    config = copy.deepcopy({**SERVED, **EXTENDED, **MERGED}[name])  # peft writes into it
     torch.manual_seed(len(name))
     adapted = get_peft_model(load_oracle(model, torch.float32), config)
     with torch.no_grad():

@@ -35,7 +35,9 @@ class Probe:
         self._vocab_size = model_config.vocab_size
         limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks)
         self.runner = build_runner(folder, model_config, cache, 1025, dtype, limits)
-        loaded = [load_adapter(path.name, path, self.runner.modules()) for path in adapters or []]
+        loaded = [
+            load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
+        ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
         self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000)

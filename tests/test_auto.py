@@ -47,6 +47,14 @@ def test_a_row_is_continued_as_the_llm_does(model, llm, tokenizer):
     llm._engine.check_integrity()
 
 
+def test_the_streaming_sample_of_the_manual(capsys):
+    tok = AutoTokenizer.from_pretrained("gpt2")
+    model = AutoModel.from_pretrained("gpt2")
+    inputs = tok(["An increasing sequence: one,"], return_tensors=None, add_special_tokens=False)
+    model.generate(inputs["input_ids"], streamer=TextStreamer(tok), max_length=20, top_k=1)
+    assert capsys.readouterr().out.startswith("An increasing sequence: one, two, three,")
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_stripped_on_either_side(model, tokenizer, side):
     batch = tokenizer(PROMPTS, padding="max_length", max_length=40, padding_side=side)

@@ -166,6 +166,7 @@ def test_summary():
     ours, theirs = summarize(workload, [contender("mindgen", [40, 20, 30]), contender("vllm", [10, 10, 20])], costs)
     assert (ours["median"], ours["minimum"], ours["maximum"], ours["share_median"]) == (30, 20, 40, 0.6)
     assert (theirs["ratio_median"], theirs["ratio_minimum"], theirs["ratio_maximum"]) == (2, 1.5, 4)
+    assert theirs["ratio_at_limit_median"] == 5  # 1000 bytes a second are 50 tokens of 20 bytes
     assert (theirs["same_first_tokens"], theirs["first_tokens"]) == (3, 3)
 
 

@@ -75,7 +75,7 @@ def test_a_failing_prompt_fails_alone(run, output, expected):
 def test_the_exit_code_is_the_first_failure_s(run):
     assert run("--prompt", A1["prompt"], A1["prompt"], "--adapter_id", "A1", "A9")[0] == 2
     code, out, notes = run("--prompt", "", "x", "--adapter_id", "base", "A9", "--output", "jsonl")
-    assert (code, out, len(notes)) == (1, "", 2)
+    assert (code, out, len(notes)) == (1, "", 3)  # the memory plan, and why each failed
     code, out, notes = run("--prompt", "I", "I love", "--max_length", 3, "--debug")
     assert code == 1 and out.startswith("I") and "max_length 3 leaves nothing to generate" in "\n".join(notes)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, make_tokenizer
 from tokenizers import Tokenizer as FastTokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from mindgen import demo
 from mindgen.errors import ModelError
@@ -32,6 +32,9 @@ def library_decode(folder):
     """What the library itself makes of token ids."""
     if (folder / "tokenizer.model").is_file():
         return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).DecodeIds
+    if (folder / "vocab.json").is_file():
+        oracle = GPT2Tokenizer.from_pretrained(folder)
+        return lambda ids: oracle.decode(ids, skip_special_tokens=True)
     fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
     return lambda ids: fast.decode(ids, skip_special_tokens=True)
 
@@ -109,6 +112,26 @@ def test_fast_tokenizer_equals_transformers(tmp_path, text):
         ids = oracle.encode(text, add_special_tokens=special)
         assert tokenizer.encode(text, add_special_tokens=special) == ids
         assert tokenizer.decode(ids, skip_special_tokens=special) == oracle.decode(ids, skip_special_tokens=special)
+
+
+@pytest.mark.parametrize("text", [*SAMPLES, "<|endoftext|>x", "y<|endoftext|>[new] z", "[new]"])
+@pytest.mark.parametrize("is_configured", [False, True])
+def test_vocab_and_merges_equal_transformers(tmp_path, text, is_configured):
+    """Without a configuration as GPT-2's own folder is; with one that adds a token and a space."""
+    folder = make_tokenizer("vocab_and_merges", tmp_path)
+    vocab = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(vocab | {"<|endoftext|>": len(vocab)}))
+    config = {"model_max_length": 1024}
+    if is_configured:
+        new = {"content": "[new]", "lstrip": False, "normalized": False, "rstrip": True, "special": False}
+        config |= {"add_prefix_space": True, "added_tokens_decoder": {str(len(vocab) + 1): new}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    oracle, tokenizer = GPT2Tokenizer.from_pretrained(folder), load_tokenizer(folder)
+    ids = oracle.encode(text)
+    assert tokenizer.encode(text) == ids
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (oracle.bos_token_id, oracle.eos_token_id)
+    for skip in (True, False):
+        assert tokenizer.decode(ids, skip_special_tokens=skip) == oracle.decode(ids, skip_special_tokens=skip)
 
 
 @pytest.mark.parametrize("text", ["<s>An increasing", "<s>a</s><s>[b] c", "plain", "two</s>three"])

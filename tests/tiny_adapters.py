@@ -8,6 +8,7 @@ from tiny_models import load_oracle
 
 _ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _ALL = [*_ATTENTION, "gate_proj", "up_proj", "down_proj"]
+_GPT2 = ["c_attn", "c_proj", "c_fc"]
 
 CONFIGS = {
     "everything": LoraConfig(r=8, lora_alpha=16, target_modules=_ALL),
@@ -23,12 +24,37 @@ CONFIGS = {
         r=20, lora_alpha=9, use_rslora=True, target_modules=["o_proj", "up_proj"], layers_to_transform=[1]
     ),
 }
+# For GPT-2, whose c_attn is one module for queries, keys and values, and whose weights are (in, out).
+GPT2_CONFIGS = {
+    "everything": LoraConfig(r=8, lora_alpha=16, target_modules=_GPT2, fan_in_fan_out=True),
+    "query-value": LoraConfig(r=16, lora_alpha=4, target_modules=["c_attn"], fan_in_fan_out=True),
+    "pattern": LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=r".*\.(c_attn|mlp\.c_proj)",
+        rank_pattern={r"mlp\.c_proj": 7, r"h\.0\.attn\.c_attn": 2},
+        alpha_pattern={r"mlp\.c_proj": 3},
+        fan_in_fan_out=True,
+    ),
+    "rslora-one-layer": LoraConfig(
+        r=20,
+        lora_alpha=9,
+        use_rslora=True,
+        target_modules=["attn.c_proj", "c_fc"],
+        layers_to_transform=[1],
+        fan_in_fan_out=True,
+    ),
+    "dora": LoraConfig(r=8, lora_alpha=16, target_modules=_GPT2, fan_in_fan_out=True, use_dora=True),
+    "all-linear": LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", fan_in_fan_out=True),
+}
 
 
 def make_adapter(name: str, model: Path, folder: Path) -> Path:
     """Writes a random adapter for the model into folder/name; returns that folder."""
     torch.manual_seed(len(name))
-    adapted = get_peft_model(load_oracle(model, torch.float32), CONFIGS[name])
+    oracle = load_oracle(model, torch.float32)
+    configs = GPT2_CONFIGS if oracle.config.model_type == "gpt2" else CONFIGS
+    adapted = get_peft_model(oracle, configs[name])
     with torch.no_grad():
         for parameter_name, parameter in adapted.named_parameters():
             if "lora_" in parameter_name:

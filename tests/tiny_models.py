@@ -23,6 +23,7 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_GPT2 = transformers.GPT2Config
 _LLAMA, _QWEN2, _QWEN3 = transformers.LlamaConfig, transformers.Qwen2Config, transformers.Qwen3Config
 
 # name: (configuration class, heads, KV heads, head size, whatever else differs)
@@ -32,6 +33,8 @@ KINDS = {
     "llama-biased-one-kv-head": (_LLAMA, 7, 1, 8, {"hidden_size": 56, "attention_bias": True, "mlp_bias": True}),
     "qwen2-tied": (_QWEN2, 6, 2, 16, {"tie_word_embeddings": True}),
     "qwen3-untied": (_QWEN3, 6, 3, 32, {"tie_word_embeddings": False}),
+    "gpt2": (_GPT2, 6, 6, 16, {"n_inner": 200}),
+    "gpt2-untied": (_GPT2, 4, 4, 24, {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
 }
 
 
@@ -39,13 +42,13 @@ def make_model(kind: str, folder: Path, dtype: torch.dtype, max_shard_size: str 
     """Writes a random model of that kind; its weights are exact in dtype. Returns the folder."""
     config_class, heads, kv_heads, head_size, extra = KINDS[kind]
     sizes = {**_SIZES, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **extra, **other_sizes}
-    if config_class is not _QWEN2:
+    if config_class in (_LLAMA, _QWEN3):
         sizes["head_dim"] = head_size
     torch.manual_seed(len(kind))
     model = transformers.AutoModelForCausalLM.from_config(config_class(**sizes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            mean = 1.0 if name.endswith("norm.weight") else 0.0
+            mean = 1.0 if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")) else 0.0
             parameter.normal_(mean, 0.15)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     return folder

@@ -1,5 +1,6 @@
 """Small tokenizers of every served kind, trained here and now."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,10 @@ TEXT = [
 ] * 20
 VOCAB_SIZE = 330
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
-KINDS = ["sentencepiece_bpe", "sentencepiece_unigram", "byte_level_bpe", "byte_fallback_bpe", "byte_fallback_unigram"]
+KINDS = [
+    "sentencepiece_bpe", "sentencepiece_unigram", "byte_level_bpe", "vocab_and_merges", "byte_fallback_bpe",
+    "byte_fallback_unigram",
+]  # fmt: skip
 
 
 def make_tokenizer(kind: str, folder: Path, texts: Iterable[str] = TEXT) -> Path:
@@ -24,6 +28,7 @@ def make_tokenizer(kind: str, folder: Path, texts: Iterable[str] = TEXT) -> Path
         "sentencepiece_bpe": lambda: _sentencepiece(folder, texts, "bpe"),
         "sentencepiece_unigram": lambda: _sentencepiece(folder, texts, "unigram"),
         "byte_level_bpe": lambda: _byte_level(folder, texts),
+        "vocab_and_merges": lambda: _vocab_and_merges(folder, texts),
         "byte_fallback_bpe": lambda: _byte_fallback(folder, texts, "bpe"),
         "byte_fallback_unigram": lambda: _byte_fallback(folder, texts, "unigram"),
     }[kind]()
@@ -39,13 +44,23 @@ def _sentencepiece(folder: Path, texts: Iterable[str], model_type: str) -> None:
 
 
 def _byte_level(folder: Path, texts: Iterable[str]) -> None:
+    _save(_train_byte_level(texts), folder)
+
+
+def _vocab_and_merges(folder: Path, texts: Iterable[str]) -> None:
+    _train_byte_level(texts).model.save(str(folder))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _train_byte_level(texts: Iterable[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
-    _save(tokenizer, folder)
+    return tokenizer
 
 
 def _byte_fallback(folder: Path, texts: Iterable[str], model_type: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mindgen import dtypes
-from mindgen.adapters.loader import unservable
+from mindgen.adapters.loader import beyond_lora
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE
 from mindgen.checkpoint.lora_names import mindformers_module
@@ -104,7 +104,7 @@ def _to_mindformers(
     adapter: Adapter, halves: tuple[str, str]
 ) -> tuple[dict[str, Any], tuple[str, dict[str, MappedTensor]]]:
     config = adapter.config
-    reasons = [reason for reason in unservable(adapter) if not reason.startswith(("has LoRA on", "brings"))]
+    reasons = beyond_lora(adapter)
     if reasons or adapter.base_weights:
         what = " and ".join(reasons) or "brings embeddings of its own"
         raise AdapterError(f"{adapter.folder} {what}, which MindFormers has no place for; merge it instead")

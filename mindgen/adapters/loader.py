@@ -1,53 +1,73 @@
 """Matches an adapter to a model, strictly: every tensor claims one weight, every target module names one at least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.fused import split_fused
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
-from mindgen.checkpoint.lora_names import OUTPUT_MODULES, aliases
-from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, lora_pair, read_adapter
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD, TensorNames, aliases
+from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.errors import AdapterError, CheckpointError
 
 _MAX_NAMES_SHOWN = 4
+_NO_MODEL = BaseModel(None, {}, "float32", False)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """An adapter that fits the model: its pairs by module name, and the digest that identifies it."""
+    """An adapter that fits the model: by module name its pairs and what else it changes; the digest identifies it."""
 
     adapter_id: str
     folder: Path
     digest: str
     pairs: dict[str, LoraPair]
+    outputs: dict[str, OutputChange] = field(default_factory=dict)
 
     def max_rank(self) -> int:
         return max(pair.a.shape[0] for pair in self.pairs.values())
 
 
-def claimed_rank(folder: Path) -> int | None:
-    """The highest rank that an adapter's configuration names, without a look at its tensors; None if it has none."""
+class Claim(NamedTuple):
+    """What an adapter's configuration asks room for: its highest rank, and whether embedding or head have LoRA."""
+
+    rank: int
+    has_tables: bool
+
+
+def read_claim(folder: Path) -> Claim | None:
+    """Without a look at the tensors; None if there is no configuration."""
     try:
         config = parse_lora_config(folder / CONFIG_FILE, read_json_object(folder / CONFIG_FILE, AdapterError))
     except (AdapterError, CheckpointError):
         return None
-    return max([config.rank, *config.rank_pattern.values()])
+    has_tables = config.targets(aliases(EMBEDDING)) or config.targets(aliases(HEAD))
+    return Claim(max([config.rank, *config.rank_pattern.values()]), has_tables)
 
 
-def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, int]]) -> AdapterWeights:
-    """The adapter in the folder, checked against the model's linears.
+def load_adapter(
+    adapter_id: str,
+    folder: Path,
+    modules: dict[str, tuple[int, int]],
+    base: BaseModel = _NO_MODEL,
+    names: TensorNames | None = None,
+) -> AdapterWeights:
+    """The adapter in the folder, checked against the model.
 
     Args:
-        modules: (in, out) sizes of every linear of the model, by Hugging Face module name.
+        modules: (in, out) sizes of every linear, embedding and head, by Hugging Face module name; of the embedding the
+            vocabulary is `in`.
+        names: of adapters that were read before.
 
     Raises:
         AdapterError: the folder is incomplete, the adapter was made for another model, or is not served.
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-    adapter = read_adapter(folder)
-    reasons = unservable(adapter)
+    adapter = read_adapter(folder, names)
+    reasons = unservable(adapter, base)
     if reasons:
         raise AdapterError(
             f"adapter {adapter_id} ({folder}) {' and '.join(reasons)}, which is not served in a batch: "
@@ -55,12 +75,34 @@ def load_adapter(adapter_id: str, folder: Path, modules: dict[str, tuple[int, in
         )
     where = f"adapter {adapter_id} ({folder})"
     updates = match_updates(where, adapter, modules)
+    biases = {name.removesuffix(".bias") for name in adapter.base_weights if name.endswith(".bias")}
+    if biases - modules.keys():
+        unknown = _shorten(sorted(biases - modules.keys()))
+        raise AdapterError(f"{where}: it trained biases of what is no linear of the model: {unknown}")
     pairs = {module: lora_pair(where, module, update) for module, update in updates.items()}
-    return AdapterWeights(adapter_id, folder, adapter.digest, pairs)
+    changed = biases | {module for module, update in updates.items() if update.magnitude or update.bias}
+    outputs = {module: output_change(where, module, adapter, updates.get(module), base) for module in sorted(changed)}
+    return AdapterWeights(adapter_id, folder, adapter.digest, pairs, outputs)
 
 
-def unservable(adapter: Adapter) -> list[str]:
-    """What the adapter has that a batch cannot mix, as the ends of a sentence; empty if it can be served."""
+def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
+    """What the adapter has that a batch cannot mix, as the ends of a sentence.
+
+    Without a model it gets the benefit of the doubt: tools save embeddings and tokens that are the model's own, too.
+    """
+    reasons = []
+    if adapter.saved_modules:
+        reasons.append(f"replaces whole modules (modules_to_save: {', '.join(adapter.config.modules_to_save)})")
+    tables = {name: tensor for name, tensor in adapter.base_weights.items() if not name.endswith(".bias")}
+    if base is not None and not all(base.holds(name, tensor) for name, tensor in tables.items()):
+        reasons.append(f"replaces {' and '.join(tables)}")
+    if adapter.extra_rows or (base is not None and not base.knows(adapter.added_tokens)):
+        reasons.append("brings tokens of its own")
+    return reasons
+
+
+def beyond_lora(adapter: Adapter) -> list[str]:
+    """What the adapter has besides A and B, as the ends of a sentence."""
     config = adapter.config
     reasons = []
     if config.use_dora:
@@ -70,13 +112,8 @@ def unservable(adapter: Adapter) -> list[str]:
     biases = [name for name in adapter.base_weights if name.endswith(".bias")]
     if biases:
         reasons.append(f"trained biases (bias: {config.bias})")
-    outputs = [name for name in OUTPUT_MODULES if any(is_suffix(name, module) for module in adapter.updates)]
-    if outputs:
-        reasons.append(f"has LoRA on {' and '.join(outputs)}")
     if adapter.saved_modules:
         reasons.append(f"replaces whole modules (modules_to_save: {', '.join(config.modules_to_save)})")
-    if len(adapter.base_weights) > len(biases) or adapter.extra_rows or adapter.added_tokens:
-        reasons.append("brings embeddings or tokens of its own")
     return reasons
 
 
@@ -104,6 +141,8 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
         if dead:
             problems.append(f"target_modules {dead} match no layer of the model; it has {_kinds(modules)}")
     targeted = {module for module, known in names.items() if config.targets(known)}
+    if config.ensure_weight_tying and targeted & {EMBEDDING, HEAD}:
+        targeted |= {EMBEDDING, HEAD} & updates.keys()
     if not targeted:
         problems.append(
             f"target_modules {config.target_modules!r} match no layer of the model; it has {_kinds(modules)}"

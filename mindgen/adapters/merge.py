@@ -8,15 +8,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.adapters.base_model import update_factors
 from mindgen.adapters.merge_plan import MergedParameter, plan_merge
 from mindgen.checkpoint.hf import map_weights, model_folder
 from mindgen.checkpoint.json_file import read_json_object
-from mindgen.checkpoint.peft import Adapter, LoraUpdate
+from mindgen.checkpoint.peft import Adapter
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.checkpoint.safetensors_write import write_safetensors
 from mindgen.errors import AdapterError, ModelError
@@ -48,7 +48,7 @@ def merge_adapter(model: Path, adapter: Adapter, target: Path) -> MergeReport:
         raise AdapterError(f"{target} is there already; name a new folder")
     config = read_json_object(model_folder(model) / "config.json", ModelError)
     tensors = map_weights(model)
-    plan = plan_merge(model, adapter, tensors, bool(config.get("tie_word_embeddings", False)))
+    plan = plan_merge(model, adapter, tensors, config)
     unfinished = target.with_name(f".{target.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -128,19 +128,13 @@ def _updated_blocks(parameter: MergedParameter) -> Iterator[tuple[int, int, np.n
     num_rows, num_columns = parameter.shape
     step = max(1, _BLOCK_ELEMENTS // num_columns)
     update = parameter.update
-    left, right = (None, None) if update is None else _factors(update)
+    left, right = (None, None) if update is None else update_factors(update)
     for first in range(0, num_rows, step):
         last = min(first + step, num_rows)
         block = _rows(parameter, first, last)
-        if left is not None and update is not None:
+        if left is not None and right is not None and update is not None:
             block = block + (left[first:last] @ right) * np.float32(update.scaling)
         yield first, last, block
-
-
-def _factors(update: LoraUpdate) -> tuple[Any, Any]:
-    """The matrices whose product updates W, in float32: B and A, for a table A^T and B^T."""
-    a, b = (dtypes.to_float32(tensor.data, tensor.dtype) for tensor in (update.a, update.b))
-    return (a.T, b.T) if update.is_embedding else (b, a)
 
 
 def _rows(parameter: MergedParameter, first: int, last: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.adapters.fused import split_fused
 from mindgen.adapters.loader import find_misfits
+from mindgen.checkpoint.gpt2_weights import is_conv1d, with_huggingface_names
 from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.peft import Adapter, LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -60,20 +61,23 @@ class MergePlan:
     problems: list[str] = field(default_factory=list)
 
 
-def plan_merge(where: Path, adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) -> MergePlan:
+def plan_merge(where: Path, adapter: Adapter, tensors: dict[str, MappedTensor], config: dict[str, Any]) -> MergePlan:
     """The plan, if the adapter fits the model.
 
     Raises:
         AdapterError: it does not; the message names the first misfit.
     """
-    plan = try_merge(adapter, tensors, tied)
+    plan = try_merge(adapter, tensors, config)
     if plan.problems:
         raise AdapterError(f"adapter {adapter.folder} and model {where}: {plan.problems[0]}")
     return plan
 
 
-def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) -> MergePlan:
-    """The plan with all problems that it met, whatever their number."""
+def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], config: dict[str, Any]) -> MergePlan:
+    """The plan with all problems that it met, whatever their number; config is the model's config.json."""
+    is_gpt2 = config.get("model_type") == "gpt2"
+    tied = bool(config.get("tie_word_embeddings", is_gpt2))
+    tensors = with_huggingface_names(tensors) if is_gpt2 else tensors
     plan = MergePlan({name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()})
     parameters = plan.parameters
     if tied:
@@ -87,7 +91,7 @@ def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], tied: bool) ->
         _replace(plan, name, tensor)
     for module, rows in adapter.extra_rows.items():
         _extend(plan, f"{module}.weight", rows)
-    _apply_updates(plan, adapter, tied)
+    _apply_updates(plan, adapter, tied, is_gpt2)
     _settle_vocabulary(plan, adapter, tensors)
     for name, parameter in parameters.items():
         if parameter.is_changed and parameter.dtype not in dtypes.STORAGE:
@@ -133,8 +137,8 @@ def _needs_a_head_of_its_own(adapter: Adapter) -> bool:
     return bool(modules & {EMBEDDING, HEAD})
 
 
-def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
-    modules = linear_modules(plan.parameters, tied)
+def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool) -> None:
+    modules = linear_modules(plan.parameters, tied, is_gpt2)
     try:
         updates = split_fused("fused module", adapter.updates, modules)
     except AdapterError as error:
@@ -146,7 +150,9 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
         name = f"{module}.weight"
         if misfits or name not in plan.parameters:
             continue
-        plan.parameters[name] = replace(plan.parameters[name], update=replace(update, bias=None))
+        is_stored_by_inputs = is_gpt2 or update.is_embedding
+        of_weight = replace(update, bias=None, is_embedding=is_stored_by_inputs)
+        plan.parameters[name] = replace(plan.parameters[name], update=of_weight)
         if update.bias is not None:
             bias = plan.parameters.get(f"{module}.bias")
             if bias is None or bias.shape != update.bias.shape:
@@ -155,14 +161,17 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
             plan.parameters[f"{module}.bias"] = replace(bias, addend=update.bias, addend_scaling=update.scaling)
 
 
-def linear_modules(parameters: dict[str, MergedParameter], tied: bool) -> dict[str, tuple[int, int]]:
+def linear_modules(
+    parameters: dict[str, MergedParameter], tied: bool, is_gpt2: bool = False
+) -> dict[str, tuple[int, int]]:
     """(in, out) of every linear, embedding and head: of tables the vocabulary is `in`, as in an adapter's A."""
     modules = {}
     for name, parameter in parameters.items():
-        if name.endswith(".weight") and len(parameter.shape) == 2:
+        if name.endswith(".weight") and len(parameter.shape) == 2 and (is_conv1d(name) or not is_gpt2):
             rows, columns = parameter.shape
             module = name.removesuffix(".weight")
-            modules[module] = (rows, columns) if module == EMBEDDING else (columns, rows)
+            is_stored_by_inputs = is_gpt2 or module == EMBEDDING
+            modules[module] = (rows, columns) if is_stored_by_inputs else (columns, rows)
     if tied and EMBEDDING in modules and HEAD not in modules:
         modules[HEAD] = modules[EMBEDDING][::-1]
     return modules

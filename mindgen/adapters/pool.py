@@ -1,17 +1,15 @@
 """Which adapters are in memory: the slots of the network, and read adapters that wait for one."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mindgen.adapters.host_memory import HostMemory, ReadAdapter
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.registry import AdapterVersion
-from mindgen.errors import AdapterError, MindgenError
+from mindgen.errors import AdapterError
 from mindgen.slot_layout import SlotLayout
 
 
@@ -45,14 +43,26 @@ class AdapterStatus(NamedTuple):
         return max(0.0, 1 - self.loads / self.requests) if self.requests else None
 
 
-class _Read(NamedTuple):
-    """An adapter in host memory, in the form of a slot."""
+class PoolMetrics(NamedTuple):
+    """Of all adapters together, since the start; hit_rate is the share of requests that found theirs in memory.
 
-    digest: str
-    rank: int
-    packed: Any
-    num_bytes: int
-    seconds: float
+    Attributes:
+        slots, slots_in_use: places in the network's memory, and those that hold an adapter.
+        host_bytes: of adapters that were read and are kept in host memory.
+    """
+
+    slots: int
+    slots_in_use: int
+    host_bytes: int
+    requests: int
+    tokens: int
+    loads: int
+    evictions: int
+    load_seconds: float
+
+    @property
+    def hit_rate(self) -> float | None:
+        return max(0.0, 1 - self.loads / self.requests) if self.requests else None
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ class AdapterPool:
         read: reads an adapter from disk, and checks that it fits.
         pack: puts it in the form of a slot, and says how many bytes that takes.
         write: copies it into a slot of the network.
-        host_bytes: of read adapters to keep, beside those that are just being read.
+        host_bytes: of read adapters to keep, beside the one that is just being read.
     """
 
     def __init__(
@@ -90,9 +100,7 @@ class AdapterPool:
         self._read = read
         self._pack = pack
         self._write = write
-        self._host_bytes = host_bytes
-        self._host: OrderedDict[AdapterVersion, Future[_Read]] = OrderedDict()
-        self._reader = ThreadPoolExecutor(1, "adapters")
+        self._host = HostMemory(self._read_and_pack, host_bytes)
         self._slots: list[_Slot] | None = None
         self._resident: dict[str, int] = {}
         self._clock = 0
@@ -118,11 +126,23 @@ class AdapterPool:
         slot.last_used = self._clock
         return place
 
+    def prefetch(self, versions: list[AdapterVersion]) -> None:
+        """Has adapters read that requests wait for, the most urgent first; those in slots count as used just now."""
+        if self._slots is None:
+            return
+        self._clock += 1
+        absent = []
+        for version in versions:
+            place = self._resident.get(version.digest) if version.digest is not None else None
+            if place is None:
+                absent.append(version)
+            else:
+                self._slots[place].last_used = self._clock
+        self._host.want(absent)
+
     def wait(self, seconds: float) -> None:
-        """Until an adapter that is being read has been read, but no longer than that."""
-        pending = [future for future in self._host.values() if not future.done()]
-        if pending:
-            futures.wait(pending, seconds, futures.FIRST_COMPLETED)
+        """Until an adapter that was not there has been read, but no longer than that."""
+        self._host.wait(seconds)
 
     def unpin(self, place: int) -> None:
         assert self._slots is not None and self._slots[place].num_pins > 0, "an adapter is given back twice"
@@ -140,6 +160,19 @@ class AdapterPool:
             counters.requests, counters.tokens, counters.loads, counters.evictions, counters.load_seconds,
         )  # fmt: skip
 
+    def metrics(self) -> PoolMetrics:
+        every = self._counters.values()
+        return PoolMetrics(
+            self.layout.num_slots,
+            len(self._resident),
+            self._host.num_bytes,
+            sum(each.requests for each in every),
+            sum(each.tokens for each in every),
+            sum(each.loads for each in every),
+            sum(each.evictions for each in every),
+            sum(each.load_seconds for each in every),
+        )
+
     def check_integrity(self, pins: list[int]) -> None:
         """Raises AssertionError unless the slots are pinned exactly by these, and hold what they are said to."""
         slots = self._slots or []
@@ -151,31 +184,24 @@ class AdapterPool:
         if self._slots is None:
             self.layout = self._plan_layout()
             self._slots = [_Slot(capacity) for capacity in self.layout.capacities]
-        future = self._host.get(version)
-        if future is None:
-            future = self._host[version] = self._reader.submit(self._read_and_pack, version)
-        self._host.move_to_end(version)
-        if not future.done():
+        read = self._host.get(version)
+        if read is None:
             return None
-        try:
-            read = future.result()
-        except MindgenError:
-            del self._host[version]  # whoever asks again has it read again
-            raise
         self._check(version, read)
-        if read.digest in self._resident:  # under another name
-            return self._resident[read.digest]
-        place = self._free_slot(read.rank)
-        if place is not None:
+        place = self._resident.get(read.digest)  # under another name
+        if place is None:
+            place = self._free_slot(read.rank)
+            if place is None:
+                return None
             self._fill(place, read, counters)
-            self._trim_host()
+        self._host.release(version)
         return place
 
-    def _check(self, version: AdapterVersion, read: _Read) -> None:
+    def _check(self, version: AdapterVersion, read: ReadAdapter) -> None:
         if version.digest is None:
             version.digest = read.digest
         if version.digest != read.digest:
-            del self._host[version]
+            self._host.forget(version)
             raise AdapterError(f"adapter {version.adapter_id} has changed on disk since it was added: add it again")
         if read.rank > self.layout.max_rank:
             raise AdapterError(
@@ -193,7 +219,7 @@ class AdapterPool:
         ]
         return min(usable)[-1] if usable else None
 
-    def _fill(self, place: int, read: _Read, counters: AdapterCounters) -> None:
+    def _fill(self, place: int, read: ReadAdapter, counters: AdapterCounters) -> None:
         assert self._slots is not None
         slot = self._slots[place]
         if slot.digest is not None:
@@ -208,19 +234,8 @@ class AdapterPool:
         counters.loads += 1
         counters.load_seconds += read.seconds + time.perf_counter() - started
 
-    def _trim_host(self) -> None:
-        """Forgets what was read longest ago, as far as the budget asks for it."""
-        done = {version: future for version, future in self._host.items() if future.done()}
-        sizes = {version: 0 if future.exception() else future.result().num_bytes for version, future in done.items()}
-        total = sum(sizes.values())
-        for version in done:
-            if total <= self._host_bytes:
-                break
-            total -= sizes[version]
-            del self._host[version]
-
-    def _read_and_pack(self, version: AdapterVersion) -> _Read:
+    def _read_and_pack(self, version: AdapterVersion) -> ReadAdapter:
         started = time.perf_counter()
         adapter = self._read(version)
         packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= self.layout.max_rank else (None, 0)
-        return _Read(adapter.digest, adapter.max_rank(), packed, num_bytes, time.perf_counter() - started)
+        return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes, time.perf_counter() - started)

@@ -1,13 +1,15 @@
-"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files."""
+"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files, or of MindSpore's."""
 
 from pathlib import Path
 
 from mindgen.checkpoint.json_file import read_json_object
+from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.errors import CheckpointError, ModelError
 
-_SINGLE_FILE = "model.safetensors"
-_INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+MINDSPORE_FILE = "model.ckpt"
+INDEX_FILE = "model.safetensors.index.json"
 
 
 def model_folder(path: Path) -> Path:
@@ -17,7 +19,9 @@ def model_folder(path: Path) -> Path:
         ModelError: there is no such folder, or no config.json in it.
     """
     if not path.is_dir():
-        raise ModelError(f"no such model folder: {path} (expected a Hugging Face folder with config.json, or `demo`)")
+        raise ModelError(
+            f"no such model folder: {path} (expected a Hugging Face folder with config.json, `demo` or `gpt2`)"
+        )
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
     return path
@@ -30,19 +34,43 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
         ModelError: there is no safetensors checkpoint, or its index is wrong.
         CheckpointError: a file is damaged.
     """
-    if not (folder / _INDEX_FILE).is_file():
-        if not (folder / _SINGLE_FILE).is_file():
-            raise ModelError(f"{folder} has neither {_SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
-        return map_safetensors(folder / _SINGLE_FILE)
-    weight_map = read_json_object(folder / _INDEX_FILE, ModelError).get("weight_map")
+    if not (folder / INDEX_FILE).is_file():
+        if (folder / SINGLE_FILE).is_file():
+            return map_safetensors(folder / SINGLE_FILE)
+        if (folder / MINDSPORE_FILE).is_file():
+            return map_mindspore_file(folder / MINDSPORE_FILE)
+        raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
+    weight_map = read_json_object(folder / INDEX_FILE, ModelError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelError(f"{folder / _INDEX_FILE} has no weight_map of tensor names to file names")
+        raise ModelError(f"{folder / INDEX_FILE} has no weight_map of tensor names to file names")
     shards = {}
     for file_name in sorted(set(weight_map.values())):
         if Path(file_name).name != file_name:
-            raise CheckpointError(f"{folder / _INDEX_FILE} names {file_name!r}, which is outside the model's folder")
+            raise CheckpointError(f"{folder / INDEX_FILE} names {file_name!r}, which is outside the model's folder")
         shards[file_name] = map_safetensors(folder / file_name)
     return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
+
+
+def read_added_tokens(folder: Path) -> dict[str, int]:
+    """The ids of the tokens that the folder's tokenizer adds to its own, by their text.
+
+    Raises:
+        ModelError: a file of the tokenizer is damaged.
+    """
+    tokens: dict[str, int] = {}
+    try:
+        if (folder / "added_tokens.json").is_file():
+            tokens |= read_json_object(folder / "added_tokens.json", ModelError)
+        if (folder / "tokenizer_config.json").is_file():
+            config = read_json_object(folder / "tokenizer_config.json", ModelError)
+            listed = (config.get("added_tokens_decoder") or {}).items()
+            tokens |= {token["content"]: int(token_id) for token_id, token in listed}
+        if (folder / "tokenizer.json").is_file():
+            listed = read_json_object(folder / "tokenizer.json", ModelError).get("added_tokens") or []
+            tokens |= {token["content"]: token["id"] for token in listed}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder}: the tokenizer's added tokens are malformed: {error!r}") from error
+    return tokens
 
 
 def _tensor_of(shard: dict[str, MappedTensor], name: str, path: Path) -> MappedTensor:

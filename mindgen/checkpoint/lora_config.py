@@ -13,7 +13,6 @@ CONFIG_FILE = "adapter_config.json"
 
 # Settings that change what an adapter computes and that mindgen does not know; each with its harmless values.
 _UNKNOWN: dict[str, tuple[object, ...]] = {
-    "fan_in_fan_out": (False, None),
     "trainable_token_indices": (None, []),
     "target_parameters": (None, []),
     "layer_replication": (None, []),
@@ -49,6 +48,7 @@ class LoraConfig:
     use_dora: bool
     bias: str
     lora_bias: bool
+    ensure_weight_tying: bool
 
     def targets(self, names: list[str]) -> bool:
         """Whether PEFT would put LoRA on a module that goes by any of these full names."""
@@ -102,6 +102,7 @@ def parse_lora_config(path: Path, raw: dict[str, Any]) -> LoraConfig:
             f"{path}: init_lora_weights={_shown(initialisation)} also changed the base weights, which are not here; "
             "let PEFT convert it to plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)"
         )
+    fields.flag("fan_in_fan_out")  # tells how the base weight is stored, which its name tells as well
     rank_key = "lora_rank" if "r" not in raw and "lora_rank" in raw else "r"
     layers = raw.get("layers_to_transform")
     return LoraConfig(
@@ -118,6 +119,7 @@ def parse_lora_config(path: Path, raw: dict[str, Any]) -> LoraConfig:
         use_dora=fields.flag("use_dora"),
         bias=fields.bias(),
         lora_bias=fields.flag("lora_bias"),
+        ensure_weight_tying=fields.flag("ensure_weight_tying"),
     )
 
 

@@ -39,6 +39,7 @@ _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.(?!weight$)[^.
 _EXTRA_ROWS = re.compile(r"(?P<module>.+)\.lora_embedding")
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save(\.[^.]+)?\.(?P<kind>weight|bias)")
 _BASE = re.compile(r"(?P<module>.+?)(?P<wrapped>\.base_layer)?\.(?P<kind>weight|bias)")
+_MAX_KNOWN_NAMES = 100_000
 # What MindFormers' training leaves in its checkpoints besides the adapter.
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|moment[12])\..+|global_step|epoch_num|step_num|loss_scale|scale_sense|(current|last)_.*step.*"
@@ -49,7 +50,8 @@ _TRAINING_STATE = re.compile(
 class TensorName:
     """What a tensor of an adapter is: its module's Hugging Face name, and its role there.
 
-    Roles: A, B, B.bias, magnitude, extra (rows of new tokens), saved.weight, saved.bias, base.weight, base.bias.
+    Roles: A, B, B.bias, magnitude, extra (rows of new tokens), saved.weight, saved.bias, base.weight, base.bias; and
+    training, for what is no part of an adapter.
     """
 
     module: str
@@ -59,6 +61,8 @@ class TensorName:
 
 def parse_tensor_name(name: str) -> TensorName | None:
     """None for a name that no known tool gives."""
+    if _TRAINING_STATE.fullmatch(name):
+        return TensorName("", "training")
     bare = name
     while bare.startswith("base_model.model."):
         bare = bare.removeprefix("base_model.model.")
@@ -84,8 +88,19 @@ def parse_tensor_name(name: str) -> TensorName | None:
     return None
 
 
-def is_training_state(name: str) -> bool:
-    return _TRAINING_STATE.fullmatch(name) is not None
+class TensorNames:
+    """Parses each name once: the adapters of a model have the same ones."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[str, TensorName | None] = {}
+
+    def parse(self, name: str) -> TensorName | None:
+        """As parse_tensor_name."""
+        if name not in self._parsed:
+            if len(self._parsed) == _MAX_KNOWN_NAMES:
+                self._parsed.clear()
+            self._parsed[name] = parse_tensor_name(name)
+        return self._parsed[name]
 
 
 def interleaved_module(module: str) -> bool:
@@ -94,10 +109,10 @@ def interleaved_module(module: str) -> bool:
 
 
 def aliases(module: str) -> list[str]:
-    """The names that a target may call a module by: its own, with and without `model.`, and those of fused modules."""
+    """What a target may call a module: its own name and those of fused modules, each with and without prefix."""
     parent, _, name = module.rpartition(".")
     own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    return [*own, *(known.removeprefix("model.") for known in own)]
+    return [*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own)]
 
 
 def mindformers_module(module: str) -> str:
@@ -116,10 +131,12 @@ def huggingface_pattern(text: str) -> str:
 
 
 def _module(name: str) -> str:
-    """Adds what some tools leave out: a model saved without its head begins at `layers`."""
+    """Adds what some tools leave out: a model saved without its head begins at `layers`, GPT-2 at `h`."""
     for ours, theirs in _FROM_MINDFORMERS.items():
         if name == ours or name.endswith(f".{ours}"):
             name = name.removesuffix(ours) + theirs
             break
     name = name.removesuffix(".base_layer")
+    if name.startswith("h."):
+        return f"transformer.{name}"
     return f"model.{name}" if name.startswith(("layers.", "embed_tokens", "norm")) else name

@@ -12,7 +12,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
-from mindgen.checkpoint.lora_names import EMBEDDING, interleaved_module, is_training_state, parse_tensor_name
+from mindgen.checkpoint.lora_names import EMBEDDING, TensorNames, interleaved_module
 from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
 from mindgen.checkpoint.torch_bin import map_torch_file
@@ -31,11 +31,23 @@ _READERS: dict[str, Callable[[Path], dict[str, MappedTensor]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LoraPair:
-    """One module's update: y += scaling * (x a^T) b^T, with a (r, in) and b (out, r) in float32."""
+    """One module's update: y += scaling * (x a^T) b^T, with a (r, in) and b (out, r) in the storage of dtype."""
 
     a: np.ndarray
     b: np.ndarray
     scaling: float
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What an adapter does to a module's outputs besides LoRA: y * scale + shift, (out,) in float32; None is nothing.
+
+    DoRA scales, biases shift.
+    """
+
+    scale: np.ndarray | None
+    shift: np.ndarray | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +116,11 @@ def weights_path(folder: Path) -> Path:
     return next((folder / name for name in _READERS if (folder / name).is_file()), folder / SAFETENSORS)
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
     """The adapter in the folder, its tensors paired and checked against its configuration.
+
+    Args:
+        names: of adapters that were read before.
 
     Raises:
         AdapterError: a file is missing or damaged, a tensor has no partner or not the rank the configuration gives.
@@ -121,7 +136,7 @@ def read_adapter(folder: Path) -> Adapter:
         tensors = _READERS[path.name](path)
     except CheckpointError as error:
         raise AdapterError(str(error)) from error
-    contents = _Contents(path, config)
+    contents = _Contents(path, config, names or TensorNames())
     for name, tensor in tensors.items():
         contents.add(name, tensor)
     if not tensors or not contents.halves:
@@ -138,8 +153,9 @@ def read_adapter(folder: Path) -> Adapter:
 class _Contents:
     """Sorts the tensors of a file by what they are."""
 
-    def __init__(self, path: Path, config: LoraConfig) -> None:
+    def __init__(self, path: Path, config: LoraConfig, names: TensorNames) -> None:
         self._path = path
+        self._names = names
         self._config = config
         self.halves: dict[str, dict[str, MappedTensor]] = {}
         self.base_weights: dict[str, MappedTensor] = {}
@@ -147,9 +163,9 @@ class _Contents:
         self.extra_rows: dict[str, MappedTensor] = {}
 
     def add(self, name: str, tensor: MappedTensor) -> None:
-        if is_training_state(name):
+        parsed = self._names.parse(name)
+        if parsed is not None and parsed.role == "training":
             return
-        parsed = parse_tensor_name(name)
         if parsed is None or not self._expects(parsed.module, parsed.role):
             raise AdapterError(
                 f"{self._path}: tensor {name[:200]!r} is not of the form base_model.model.<module>.lora_A|B.weight"
@@ -218,13 +234,14 @@ class _Contents:
 
 
 def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
-    """The update in float32.
+    """The update in the dtype of its file, where it has one.
 
     Raises:
         AdapterError: it is not finite.
     """
-    pair = LoraPair(update.a.as_dtype("float32"), update.b.as_dtype("float32"), update.scaling)
-    if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
+    dtype = update.a.dtype if update.a.dtype == update.b.dtype else "float32"
+    pair = LoraPair(update.a.as_dtype(dtype), update.b.as_dtype(dtype), update.scaling, dtype)
+    if not (dtypes.are_finite(pair.a, dtype) and dtypes.are_finite(pair.b, dtype)):
         raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")
     return pair
 

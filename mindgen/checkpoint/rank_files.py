@@ -11,6 +11,7 @@ from mindgen.errors import CheckpointError
 # In the metadata of a rank's file: the shapes of the whole tensors, which a padded slice does not tell.
 SHAPES_KEY = "mindgen.shapes"
 _SUFFIXES = (".ckpt", ".safetensors")
+_PART = re.compile(r"(.*-)\d+-of-\d+\.safetensors")
 
 
 def rank_folder(folder: Path, rank: int) -> Path:
@@ -33,17 +34,14 @@ def find_rank_folders(folder: Path) -> list[Path]:
 
 
 def map_rank_folder(folder: Path) -> dict[str, MappedTensor]:
-    """All tensors of a rank, mapped: of the newest .ckpt, or of all its safetensors files.
+    """All tensors of a rank, mapped: of its newest checkpoint, which may be in several parts.
 
     Raises:
         CheckpointError: there is none, one is damaged, or two name the same tensor.
     """
-    files = rank_files(folder)
-    if files[0].suffix == ".ckpt":
-        return map_mindspore_file(files[0])
     tensors: dict[str, MappedTensor] = {}
-    for file in files:
-        part = map_safetensors(file)
+    for file in rank_files(folder):
+        part = map_mindspore_file(file) if file.suffix == ".ckpt" else map_safetensors(file)
         repeated = sorted(tensors.keys() & part.keys())
         if repeated:
             raise CheckpointError(f"{folder}: {repeated[0]!r} is in {file.name} and in another file; keep one of them")
@@ -52,17 +50,20 @@ def map_rank_folder(folder: Path) -> dict[str, MappedTensor]:
 
 
 def rank_files(folder: Path) -> list[Path]:
-    """The files that hold a rank's tensors.
+    """The files that hold a rank's tensors: of its folder, or the file itself.
 
     Raises:
         CheckpointError: there is none.
     """
+    if folder.is_file() and folder.suffix in _SUFFIXES:
+        return [folder]
     files = sorted(each for each in folder.glob("*") if each.suffix in _SUFFIXES) if folder.is_dir() else []
     if not files:
         raise CheckpointError(f"{folder} has no checkpoint: expected a file ending in {' or '.join(_SUFFIXES)}")
-    checkpoints = [each for each in files if each.suffix == ".ckpt"]
     # As MindFormers does: training leaves one for every so many steps.
-    return [max(checkpoints, key=lambda each: (each.stat().st_mtime_ns, each.name))] if checkpoints else files
+    newest = max(files, key=lambda each: (each.stat().st_mtime_ns, each.name))
+    part = _PART.fullmatch(newest.name)
+    return [newest] if part is None else [each for each in files if each.name.startswith(part[1])]
 
 
 def whole_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -49,8 +49,10 @@ class MappedTensor:
 
     def release(self) -> None:
         """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
-        whole = getattr(self.data, "_mmap", None)  # numpy.memmap keeps its mapping there
-        if whole is None:
+        whole: object = self.data
+        while isinstance(whole, np.ndarray):
+            whole = whole.base
+        if not isinstance(whole, mmap.mmap):
             return
         start = self.data.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
         first, end = -(-start // mmap.PAGESIZE), (start + self.data.nbytes) // mmap.PAGESIZE
@@ -68,7 +70,7 @@ def map_safetensors(path: Path) -> dict[str, MappedTensor]:
     header.pop("__metadata__", None)
     buffer: np.ndarray = np.zeros(0, np.uint8)  # numpy maps no empty range
     if size > start:
-        buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,))
+        buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,)).view(np.ndarray)
     return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
 
 

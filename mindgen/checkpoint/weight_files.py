@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.rank_files import find_rank_folders, map_rank_folder, rank_files, rank_folder
+from mindgen.checkpoint.hf import INDEX_FILE, map_weights
+from mindgen.checkpoint.rank_files import find_rank_folders, map_rank_folder, rank_files
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
 
@@ -14,13 +14,13 @@ class WeightFiles:
     """The files of a checkpoint.
 
     Attributes:
-        folder: a Hugging Face folder, or one with rank_N in it.
-        has_ranks: the latter.
-        is_sharded: each rank's folder holds that rank's slices; else rank_0 holds whole tensors.
+        model: the folder of the configuration and the tokenizer.
+        folders: a Hugging Face folder, or one (or one file) of a rank's tensors; with is_sharded one for each rank.
+        is_sharded: each rank's tensors are its slices.
     """
 
-    folder: Path
-    has_ranks: bool = False
+    model: Path
+    folders: tuple[Path, ...]
     is_sharded: bool = False
 
     def map(self, rank: int) -> dict[str, MappedTensor]:
@@ -29,17 +29,16 @@ class WeightFiles:
         Raises:
             ModelError, CheckpointError: they are missing or damaged.
         """
-        if not self.has_ranks:
-            return map_weights(self.folder)
-        return map_rank_folder(rank_folder(self.folder, rank if self.is_sharded else 0))
+        folder = self.folders[rank if self.is_sharded else 0]
+        return map_weights(folder) if _is_model(folder, self.model) else map_rank_folder(folder)
 
-    def num_bytes(self, num_ranks: int) -> int:
+    def num_bytes(self) -> int:
         """Of all ranks together."""
-        if not self.has_ranks:
-            files = list(self.folder.glob("*.safetensors"))
-        else:
-            ranks = range(num_ranks if self.is_sharded else 1)
-            files = [file for rank in ranks for file in rank_files(rank_folder(self.folder, rank))]
+        files = [
+            file
+            for folder in self.folders
+            for file in (folder.glob("*.safetensors") if _is_model(folder, self.model) else rank_files(folder))
+        ]
         return sum(file.stat().st_size for file in files)
 
 
@@ -49,20 +48,24 @@ def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> 
     Replicas may have folders of their own behind the first one's; they hold the same.
 
     Raises:
-        ModelError: the checkpoint is for another number of ranks.
+        ModelError: the checkpoint is not there, or for another number of ranks.
         CheckpointError: a rank is missing.
     """
     if checkpoint is None:
-        return WeightFiles(model)
+        return WeightFiles(model, (model,))
     checkpoint = Path(checkpoint)
-    if not checkpoint.is_dir():
-        raise ModelError(f"no such checkpoint folder: {checkpoint}")
-    num_found = len(find_rank_folders(checkpoint))
-    if num_found == 0:
-        return WeightFiles(checkpoint)
-    if num_found % num_ranks and num_found != 1:
+    if not checkpoint.exists():
+        raise ModelError(f"no such checkpoint: {checkpoint}")
+    folders = find_rank_folders(checkpoint)
+    if len(folders) < 2:
+        return WeightFiles(model, tuple(folders) or (checkpoint,))
+    if len(folders) % num_ranks:
         raise ModelError(
-            f"{checkpoint} is sharded for {num_found} ranks, but there are {num_ranks}: set auto_trans_ckpt, or use "
+            f"{checkpoint} is sharded for {len(folders)} ranks, but there are {num_ranks}: set auto_trans_ckpt, or use "
             f"`mindgen shard`"
         )
-    return WeightFiles(checkpoint, has_ranks=True, is_sharded=num_found > 1)
+    return WeightFiles(model, tuple(folders[:num_ranks]), is_sharded=True)
+
+
+def _is_model(folder: Path, model: Path) -> bool:
+    return folder == model or (folder / "config.json").is_file() or (folder / INDEX_FILE).is_file()

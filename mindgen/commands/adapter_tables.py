@@ -31,7 +31,7 @@ def print_list(folders: dict[str, Path], adapters: dict[str, Adapter | AdapterEr
         ranks = ",".join(str(rank) for rank in adapter.ranks())
         table.add_row(
             name, _FORMATS[adapter.weights_file], ranks, _modules(adapter), f"{adapter.size() / 1e6:.2f}",
-            adapter.digest[:_DIGEST_DIGITS], _served(adapter),
+            adapter.digest[:_DIGEST_DIGITS], _served(unservable(adapter)),
         )  # fmt: skip
     _console().print(table)
 
@@ -50,7 +50,7 @@ def print_adapter(adapter: Adapter) -> None:
         "DoRA": "yes" if config.use_dora else "no",
         "whole parameters": ", ".join((*adapter.base_weights, *adapter.saved_modules)) or "none",
         "new tokens": len(adapter.added_tokens),
-        "served in a batch": _served(adapter),
+        "served in a batch": _served(unservable(adapter)),
     }.items():
         facts.add_row(key, str(value))
     modules = _table("module", "layers", "r", "scaling", "A", "B", "dtype")
@@ -68,8 +68,8 @@ def print_adapter(adapter: Adapter) -> None:
     console.print(modules)
 
 
-def print_problems(adapter: Adapter, problems: list[str]) -> None:
-    """What does not fit, or that all does; and whether a batch can have the adapter."""
+def print_problems(adapter: Adapter, problems: list[str], reasons: list[str]) -> None:
+    """What does not fit, or that all does; and for which reasons no batch can have the adapter."""
     table = _table("", "problem")
     for number, problem in enumerate(problems, start=1):
         table.add_row(str(number), problem)
@@ -78,7 +78,7 @@ def print_problems(adapter: Adapter, problems: list[str]) -> None:
         console.print(table)
     else:
         console.print(f"{len(adapter.updates)} modules fit the model; digest {adapter.digest[:_DIGEST_DIGITS]}")
-    console.print(f"served in a batch: {_served(adapter)}")
+    console.print(f"served in a batch: {_served(reasons)}")
 
 
 def print_differences(first: Adapter, second: Adapter) -> None:
@@ -115,8 +115,7 @@ def _both(first: LoraUpdate | None, second: LoraUpdate | None, field: str) -> st
     return values[0] if values[0] == values[1] else " / ".join(values)
 
 
-def _served(adapter: Adapter) -> str:
-    reasons = unservable(adapter)
+def _served(reasons: list[str]) -> str:
     return f"no: {' and '.join(reasons)}; merge it" if reasons else "yes"
 
 

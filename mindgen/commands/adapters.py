@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgen import demo
+from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.convert import MINDFORMERS_HALVES, convert_adapter
+from mindgen.adapters.loader import unservable
 from mindgen.adapters.merge import merge_adapter
 from mindgen.adapters.merge_plan import try_merge
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
@@ -19,6 +21,7 @@ from mindgen.commands.adapter_tables import (
     print_list,
     print_problems,
 )
+from mindgen.dtypes import STORAGE
 from mindgen.errors import AdapterError, ModelError
 
 
@@ -103,14 +106,17 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
     config = read_json_object(model_folder(arguments.model) / "config.json", ModelError)
-    tied = bool(config.get("tie_word_embeddings", False))
-    problems = try_merge(adapter, map_weights(arguments.model), tied).problems
+    tensors = map_weights(arguments.model)
+    problems = try_merge(adapter, tensors, config).problems
     for module, update in adapter.updates.items():
         try:
             lora_pair(str(adapter.folder), module, update)
         except AdapterError as error:
             problems.append(str(error))
-    print_problems(adapter, problems)
+    dtype = next(iter(tensors.values())).dtype
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
+    base = BaseModel(arguments.model, tensors, dtype if dtype in STORAGE else "float32", tied)
+    print_problems(adapter, problems, unservable(adapter, base))
     if problems:
         raise AdapterError(f"{adapter.folder} does not fit {arguments.model}: {len(problems)} problem(s)")
 
@@ -138,7 +144,7 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _model_path(text: str) -> Path:
-    return demo.model_folder() if text == demo.NAME else Path(text)
+    return demo.find_model(text) or Path(text)
 
 
 def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:

@@ -49,18 +49,18 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     for name, limit in documented_fields(EngineConfig).items():
         if name == MEMORY_UTILIZATION:
             names = group.add_mutually_exclusive_group()
-            _add_option(names, name, f"engine.{name}", limit)
+            add_option(names, name, f"engine.{name}", limit)
             alias = DocumentedField(limit.kind, f"another name of --{name}")
-            _add_option(names, MEMORY_UTILIZATION_ALIAS, f"engine.{name}", alias)
+            add_option(names, MEMORY_UTILIZATION_ALIAS, f"engine.{name}", alias)
         else:
-            _add_option(group, name, f"engine.{name}", limit, _SHORT_NAMES.get(name, []))
+            add_option(group, name, f"engine.{name}", limit, _SHORT_NAMES.get(name, []))
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     group = parser.add_argument_group("sampling, greedy by default; a temperature above 0 or --do_sample samples")
     for name, option in sampling_options().items():
         if name not in without:
-            _add_option(group, name, f"generation.{name}", option)
+            add_option(group, name, f"generation.{name}", option)
     group.add_argument(
         "--evaluation", dest="generation.evaluation", action="store_true", default=None,
         help="let eval_temperature, eval_top_k and eval_top_p replace temperature, top_k and top_p",
@@ -110,7 +110,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
     )
 
 
-def _add_option(group: Any, name: str, dest: str, option: DocumentedField, short_names: Sequence[str] = ()) -> None:
+def add_option(group: Any, name: str, dest: str, option: DocumentedField, short_names: Sequence[str] = ()) -> None:
     form: dict[str, Any] = {"metavar": "VALUE"}
     if is_list(option.kind):
         form["nargs"] = "+"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
+from mindgen.commands.launched import own_share, parallel_limits, serve_rank_0
 from mindgen.commands.prediction_output import open_output, parse_target
 from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
 from mindgen.config import GenerationSettings, load_settings
-from mindgen.errors import ConfigError, RequestError, UsageError
+from mindgen.errors import RequestError, UsageError
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
 
@@ -61,10 +62,14 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         MindgenError: of whatever part refused all prompts alike.
     """
     settings = load_settings(arguments.config, flags.overrides(arguments))
-    if settings.use_parallel:
-        raise ConfigError("use_parallel: this version runs on one process only; leave it False")
-    prompts = _read_prompts(settings.predict_data)
+    settings = settings.model_copy(update={"engine": parallel_limits(settings.engine, settings.use_parallel)})
+    served = serve_rank_0()
+    if served is not None:
+        return served
+    prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
+    share = own_share(len(prompts))
+    prompts, adapter_ids = [prompts[index] for index in share], [adapter_ids[index] for index in share]
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     target = parse_target(arguments.output)
     report = RunReport(started, arguments.debug)
@@ -123,7 +128,12 @@ def _profiled(llm: "LLM", trace: Path | None) -> Iterator[None]:
     report_profile(profile, trace)
 
 
-def _read_prompts(predict_data: str | list[str] | None) -> list[str]:
+def read_prompts(predict_data: str | list[str] | None) -> list[str]:
+    """Texts as they are; of a file its lines.
+
+    Raises:
+        MindgenError: there is no prompt, or the file cannot be read.
+    """
     given = [predict_data] if isinstance(predict_data, str) else predict_data or []
     if not given:
         raise UsageError("no prompt: pass --prompt with a text, several texts, or a file with a prompt per line")

@@ -25,14 +25,13 @@ class RunReport:
         self.loaded = started
         self.exit_code = 0
         self._debug = debug
-        self._memory_plan: MemoryPlan | None = None
         self._first_token: float | None = None
         self._outputs: list[RequestOutput] = []
 
     def begin(self, memory_plan: MemoryPlan) -> None:
-        """The model is loaded; its plan is printed once a request is served, for a mistake is to be the only line."""
+        """The model is loaded."""
         self.loaded = time.perf_counter()
-        self._memory_plan = memory_plan
+        print(memory_plan, file=sys.stderr)
 
     def add(self, chunk: TextChunk) -> None:
         output = chunk.output
@@ -41,7 +40,6 @@ class RunReport:
             return
         if self._first_token is None:
             self._first_token = time.perf_counter()
-            print(self._memory_plan, file=sys.stderr)
         if output is not None:
             self._outputs.append(output)
             for warning in output.warnings:

@@ -1,11 +1,15 @@
 """What the network is given in one step."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.slot_layout import SlotLayout
+
+_MOST_UNEVEN = 1.5  # the largest part of a batch, of an even share
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Batch:
         block_tables: (B, n) int32, -1 where a sequence has fewer blocks.
         context_lens, q_seq_lens, q_seq_ends: (B,) int32.
         output_rows: (R,) int32, the tokens whose logits are wanted: the last num_logits of each entry.
+        slots: of each sequence, in the batch's order; num_slots for the base model.
         segment_ends: of each level of the slots (E,) int64, cumulative token counts; none when all rows are the base
             model's, whose rows are the last.
     """
@@ -34,19 +39,17 @@ class Batch:
     q_seq_lens: np.ndarray
     q_seq_ends: np.ndarray
     output_rows: np.ndarray
+    slots: list[int]
     segment_ends: list[np.ndarray]
 
 
 def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotLayout) -> Batch:
     """The batch of a non-empty list of scheduled sequences."""
     base = layout.num_slots  # after all adapters
-    slots = [
-        base if entry.sequence.request.adapter_slot is None else entry.sequence.request.adapter_slot
-        for entry in entries
-    ]
+    slots = [base if (slot := entry.sequence.request.adapter_slot) is None else slot for entry in entries]
     has_adapters = min(slots) < base
     if has_adapters:
-        order = sorted(range(len(entries)), key=lambda place: slots[place])
+        order = sorted(range(len(entries)), key=slots.__getitem__)
         entries, slots = [entries[place] for place in order], [slots[place] for place in order]
     q_seq_lens = np.array([entry.num_tokens for entry in entries], np.int32)
     context_lens = np.array([entry.sequence.num_computed_tokens + entry.num_tokens for entry in entries], np.int32)
@@ -69,13 +72,51 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
         q_seq_lens=q_seq_lens,
         q_seq_ends=q_seq_ends,
         output_rows=_output_rows(entries, q_seq_ends),
+        slots=slots,
         segment_ends=_segment_ends(slots, q_seq_lens, layout) if has_adapters else [],
+    )
+
+
+def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
+    """The batch cut between its sequences into parts of about the same number of tokens, or whole if it cannot be."""
+    ends, output_rows = batch.q_seq_ends.tolist(), batch.output_rows.tolist()
+    num_tokens = ends[-1]
+    shares = (num_tokens * i // num_parts for i in range(1, num_parts))
+    sequences = [0, *(bisect_left(ends, share) + 1 for share in shares), len(ends)]
+    tokens = [0, *(ends[place - 1] for place in sequences[1:])]
+    sizes = [end - start for start, end in pairwise(tokens)]
+    if min(sizes) == 0 or max(sizes) * num_parts > _MOST_UNEVEN * num_tokens:
+        return [batch]
+    rows = [bisect_left(output_rows, token) for token in tokens]
+    return [
+        _part(batch, slice(*sequences[i : i + 2]), slice(*tokens[i : i + 2]), slice(*rows[i : i + 2]))
+        for i in range(num_parts)
+    ]
+
+
+def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:
+    first, count = tokens.start, tokens.stop - tokens.start
+    return Batch(
+        entries=batch.entries[sequences],
+        input_ids=batch.input_ids[tokens],
+        positions=batch.positions[tokens],
+        slot_mapping=batch.slot_mapping[tokens],
+        block_tables=batch.block_tables[sequences],
+        context_lens=batch.context_lens[sequences],
+        q_seq_lens=batch.q_seq_lens[sequences],
+        q_seq_ends=batch.q_seq_ends[sequences] - first,
+        output_rows=batch.output_rows[rows] - first,
+        slots=batch.slots[sequences],
+        segment_ends=[np.minimum(np.maximum(ends - first, 0), count) for ends in batch.segment_ends],
     )
 
 
 def _input_ids(entries: list[ScheduledSequence]) -> np.ndarray:
     token_ids: list[int] = []
     for sequence, num_tokens, _, draft in entries:
+        if num_tokens == 1:
+            token_ids.append(sequence.token_ids[sequence.num_computed_tokens])
+            continue
         start = sequence.num_computed_tokens
         token_ids += sequence.token_ids[start : start + num_tokens - len(draft)]
         token_ids += draft
@@ -85,11 +126,11 @@ def _input_ids(entries: list[ScheduledSequence]) -> np.ndarray:
 def _block_tables(entries: list[ScheduledSequence], context_lens: np.ndarray, block_size: int) -> np.ndarray:
     """A cache has room for what is scheduled and perhaps more, which the network need not see."""
     num_blocks = -(-int(context_lens.max()) // block_size)
-    tables = np.full((len(entries), num_blocks), -1, np.int32)
-    for row, entry in zip(tables, entries, strict=True):
-        blocks = entry.sequence.block_table[:num_blocks]
-        row[: len(blocks)] = blocks
-    return tables
+    padding = [-1] * num_blocks
+    blocks: list[int] = []
+    for entry in entries:
+        blocks += (entry.sequence.block_table + padding)[:num_blocks]
+    return np.array(blocks, np.int32).reshape(len(entries), num_blocks)
 
 
 def _output_rows(entries: list[ScheduledSequence], q_seq_ends: np.ndarray) -> np.ndarray:

@@ -45,13 +45,16 @@ class BlockManager:
         missing = self.num_needed(num_tokens) - len(sequence.block_table)
         return missing + (self._shared_block(sequence) is not None)
 
-    def can_grow(self, sequence: Sequence, num_tokens: int) -> bool:
-        return self._has_room(sequence, num_tokens) or self.num_missing(sequence, num_tokens) <= len(self._free)
+    def grow(self, sequence: Sequence, num_tokens: int) -> list[BlockCopy] | None:
+        """Makes room for the sequence's first num_tokens; the caller copies blocks that others read as well.
 
-    def grow(self, sequence: Sequence, num_tokens: int) -> list[BlockCopy]:
-        """Makes room for the sequence's first num_tokens; the caller copies blocks that others read as well."""
-        if self._has_room(sequence, num_tokens):
-            return []
+        None, and nothing is done, if there are not enough free blocks.
+        """
+        table, place = sequence.block_table, sequence.num_computed_tokens // self.block_size
+        if num_tokens <= len(table) * self.block_size and place < len(table) and self._users[table[place]] == 1:
+            return []  # it takes no block at all, as in most steps
+        if self.num_missing(sequence, num_tokens) > len(self._free):
+            return None
         copies = []
         shared = self._shared_block(sequence)
         if shared is not None:
@@ -78,15 +81,15 @@ class BlockManager:
 
     def remember(self, sequence: Sequence) -> None:
         """Has the sequence's full, computed blocks found by others."""
-        if not self._enable_prefix_caching:
-            return
         num_full = sequence.num_computed_tokens // self.block_size
+        if num_full <= sequence.num_remembered_blocks or not self._enable_prefix_caching:
+            return
         for index in range(sequence.num_remembered_blocks, num_full):
             block, key = sequence.block_table[index], self._block_key(sequence, index)
             if key not in self._cached and self._keys[block] is None:
                 self._cached[key] = block
                 self._keys[block] = key
-        sequence.num_remembered_blocks = max(sequence.num_remembered_blocks, num_full)
+        sequence.num_remembered_blocks = num_full
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Lets the child use the parent's blocks."""
@@ -123,11 +126,6 @@ class BlockManager:
         assert users == self._users, "a block is lost, or has users that nobody counts"
         assert set(self._free) == {block for block in range(self.num_blocks) if users[block] == 0}, "a block is lost"
         assert all(self._keys[block] == key for key, block in self._cached.items()), "a cached block was given away"
-
-    def _has_room(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Whether it takes no block at all, as in most steps."""
-        table, place = sequence.block_table, sequence.num_computed_tokens // self.block_size
-        return num_tokens <= len(table) * self.block_size and place < len(table) and self._users[table[place]] == 1
 
     def _shared_block(self, sequence: Sequence) -> int | None:
         """The place of the block that the next token goes to, if others use that block too."""

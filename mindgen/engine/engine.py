@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 
-from mindgen.adapters.loader import AdapterWeights, claimed_rank, load_adapter
+from mindgen.adapters.loader import AdapterWeights, load_adapter, read_claim
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.checkpoint.lora_names import TensorNames
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.parallel_runner import ParallelRunner, build_runner
 from mindgen.engine.prompt_lookup import draft_tokens
@@ -68,13 +70,14 @@ class Engine:
             dtype,
             config,
             self.max_model_len,
-            weights.num_bytes(config.tensor_parallel_size),
+            weights.num_bytes(),
             self._slots_size(),
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)
         self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config)
+        self._tensor_names = TensorNames()
         self._pool = AdapterPool(
             self._enable_lora,
             self._read_adapter,
@@ -142,10 +145,6 @@ class Engine:
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished()
 
-    @property
-    def num_waiting(self) -> int:
-        return self._scheduler.num_waiting
-
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
@@ -161,6 +160,14 @@ class Engine:
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
 
+    def metrics(self) -> EngineMetrics:
+        scheduler, counters, blocks = self._scheduler, self._output.counters, self._blocks
+        return EngineMetrics(
+            scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
+            counters.cached_prompt_tokens, counters.generated_tokens,
+            blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
+        )  # fmt: skip
+
     def reset_prefix_cache(self) -> None:
         """Forgets what finished requests have computed, as after a change of weights."""
         self._blocks.forget_cached()
@@ -173,9 +180,7 @@ class Engine:
             self._output.fail(request, error)
             changed.append(request)
         if schedule.entries:
-            recording = (
-                profile.step(schedule.num_tokens, len(schedule.entries)) if profile is not None else nullcontext()
-            )
+            recording = nullcontext() if profile is None else profile.step(schedule.num_tokens, len(schedule.entries))
             with recording:
                 changed += self._run(schedule)
         elif not changed:
@@ -268,29 +273,26 @@ class Engine:
             for index in range(1 if params.use_beam_search else params.num_sequences)
         ]
 
-    def _plan_slots(self) -> SlotLayout:
-        """Slots for the adapters that exist now, and the room for them."""
-        ranks = [rank for version in self._adapters.versions() if (rank := claimed_rank(version.folder)) is not None]
-        config = self._config
+    def _plan_slots(self) -> tuple[SlotLayout, int]:
+        """Slots for the adapters that exist now, and the bytes that a rank of them takes."""
+        claims = [claim for version in self._adapters.versions() if (claim := read_claim(version.folder)) is not None]
+        config, has_tables = self._config, any(claim.has_tables for claim in claims)
+        rank_bytes = lora_rank_bytes(self._model_config, self._dtype, has_tables, config.tensor_parallel_size)
+        ranks = [claim.rank for claim in claims]
         if config.max_lora_rank is not None:
             ranks.append(config.max_lora_rank)
-        return plan_slots(
-            ranks,
-            config.max_loras or config.max_num_seqs,
-            config.max_lora_rank or MAX_LORA_RANK,
-            parse_size(config.adapter_memory) // self._lora_rank_bytes(),
-        )
+        max_slots, max_rank = config.max_loras or config.max_num_seqs, config.max_lora_rank or MAX_LORA_RANK
+        return plan_slots(ranks, max_slots, max_rank, parse_size(config.adapter_memory) // rank_bytes), rank_bytes
 
     def _slots_size(self) -> int:
-        return self._plan_slots().num_ranks() * self._lora_rank_bytes()
-
-    def _lora_rank_bytes(self) -> int:
-        return lora_rank_bytes(self._model_config, self._dtype, self._config.tensor_parallel_size)
+        layout, rank_bytes = self._plan_slots()
+        return layout.num_ranks() * rank_bytes
 
     def _enable_lora(self) -> SlotLayout:
-        layout = self._plan_slots()
+        layout, _ = self._plan_slots()
         self._runner.enable_lora(layout)
         return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        return load_adapter(version.adapter_id, version.folder, self._runner.modules())
+        modules, base = self._runner.modules(), self._runner.base_model
+        return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)

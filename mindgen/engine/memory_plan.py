@@ -81,14 +81,19 @@ def plan_memory(
     return MemoryPlan(weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len)
 
 
-def lora_rank_bytes(model: ModelConfig, dtype: str, num_processes: int = 1) -> int:
-    """What one rank of an adapter of all linears takes: an input and an output vector for each, in each process."""
+def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, num_processes: int = 1) -> int:
+    """What one rank of an adapter of all linears takes, or of embedding and head too: a vector in and out for each.
+
+    Where several processes share the network, in all of them together.
+    """
     shard = Shard(num_processes)
     hidden, inner = model.hidden_size, shard.split(model.intermediate_size).slice_size
     heads = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
     queries, keys = (axis.slice_size for axis in heads)
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
-    return model.num_layers * num_processes * (attention + 3 * (hidden + inner)) * STORAGE[dtype]().itemsize
+    mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
+    tables = 2 * (hidden + shard.split(model.vocab_size).slice_size) if has_tables else 0
+    return num_processes * (model.num_layers * (attention + mlp) + tables) * STORAGE[dtype]().itemsize
 
 
 def parse_size(text: str) -> int:

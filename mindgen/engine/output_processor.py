@@ -3,17 +3,19 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.metrics import RequestCounters
 from mindgen.engine.sampler import SampledToken, Sampler
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, RequestError
-from mindgen.guided import num_mask_words
+from mindgen.guided import GuidedMatcher, num_mask_words
 from mindgen.outputs import Logprob, TokenLogprobs
 
 
@@ -32,6 +34,9 @@ class OutputProcessor:
 
     Args:
         eos_token_ids: the model's, which end an output unless it ignores them.
+
+    Attributes:
+        counters: of all requests.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class OutputProcessor:
         self._scheduler = scheduler
         self._blocks = blocks
         self._eos_token_ids = frozenset(eos_token_ids)
+        self.counters = RequestCounters()
 
     def process(self, entries: list[ScheduledSequence], logits: np.ndarray) -> list[Request]:
         """The requests that have something new, from the logits (R, V) of the entries in the batch's order."""
@@ -52,7 +58,7 @@ class OutputProcessor:
             sequence.num_computed_tokens += entry.num_tokens - len(entry.draft_token_ids)
             if sequence.request.prompt_logprobs is not None and entry.num_logits > 0:
                 self._score_prompt(entry, logits[end - entry.num_logits : end])
-            if sequence.num_uncomputed_tokens > 0 or entry.num_logits == 0:
+            if len(sequence.token_ids) > sequence.num_computed_tokens or entry.num_logits == 0:
                 continue  # a chunk of a prompt
             try:
                 self._ask(entry, end, asked)
@@ -75,6 +81,8 @@ class OutputProcessor:
         request.num_unfinished -= 1
         if request.num_unfinished == 0:
             request.metrics.finished_time = time.perf_counter()
+            self.counters.finished += 1
+            self.counters.failed += request.error is not None
 
     def finish_all(self, request: Request, reason: str, stop_reason: str | None = None) -> None:
         """Ends all of a request's sequences that have not ended yet."""
@@ -100,9 +108,12 @@ class OutputProcessor:
                 self._scheduler.fork(sequence, child)
             together = [each for each in together if each.block_table]
         for each in together:
-            _fill_mask(each)
+            if each.matcher is not None:
+                _fill_mask(each, each.matcher)
             asked.sequences.append((each, draft))
-            asked.sampling_rows += [each.sampling_row, *each.sampling_row.ahead(draft)]
+            asked.sampling_rows.append(each.sampling_row)
+            if draft:
+                asked.sampling_rows += each.sampling_row.ahead(draft)
             asked.logits_rows += range(end - 1 - len(draft), end)
 
     def _sample(self, asked: _Asked, logits: np.ndarray) -> None:
@@ -113,16 +124,16 @@ class OutputProcessor:
         sampled = iter(self._sampler.sample(logits, asked.sampling_rows))
         now = time.perf_counter()
         for sequence, draft in asked.sequences:
-            tokens = [next(sampled) for _ in range(1 + len(draft))]
+            tokens = list(islice(sampled, 1 + len(draft)))
             if sequence.finish_reason is not None:  # another output of its request has just failed
                 continue
-            if sequence.request.metrics.first_token_time is None:
-                sequence.request.metrics.first_token_time = now
-            for token, guessed in zip(tokens, [*draft, None], strict=True):
-                self._append(sequence, token)
-                if sequence.finish_reason is not None or token.token_id != guessed:
+            self._note_first_token(sequence.request, now)
+            self._append(sequence, tokens[0])
+            for before, token, guessed in zip(tokens, tokens[1:], draft, strict=False):
+                if sequence.finish_reason is not None or before.token_id != guessed:
                     break
                 sequence.num_computed_tokens += 1  # the guess was right, and the cache has it
+                self._append(sequence, token)
 
     def _append(self, sequence: Sequence, token: SampledToken) -> None:
         """Takes a token, and ends the sequence if it is done."""
@@ -130,6 +141,7 @@ class OutputProcessor:
         if token.error is not None:
             self.fail(request, RequestError(token.error))
             return
+        self.counters.generated_tokens += 1
         sequence.token_ids.append(token.token_id)
         sequence.sampling_row.append(token.token_id)
         if token.logprob is not None:
@@ -161,8 +173,7 @@ class OutputProcessor:
         if isinstance(found, str):
             self.fail(request, RequestError(found))
             return
-        if request.metrics.first_token_time is None:
-            request.metrics.first_token_time = time.perf_counter()
+        self._note_first_token(request, time.perf_counter())
         request.continuations[beam] = found
         if len(request.continuations) < len(request.sequences):
             return
@@ -175,7 +186,14 @@ class OutputProcessor:
         children = [(beams[fork.parent], _grown(beams[fork.parent], fork.token_id, i)) for i, fork in enumerate(forks)]
         request.sequences = [child for _, child in children]
         request.num_unfinished = len(children)
+        self.counters.generated_tokens += len(children)
         self._scheduler.replace(beams, children)
+
+    def _note_first_token(self, request: Request, now: float) -> None:
+        if request.metrics.first_token_time is None:
+            request.metrics.first_token_time = now
+            self.counters.prompt_tokens += len(request.prompt_token_ids)
+            self.counters.cached_prompt_tokens += request.num_cached_tokens
 
     def _score_prompt(self, entry: ScheduledSequence, logits: np.ndarray) -> None:
         """Adds the log-probabilities of the prompt tokens that follow the entry's positions."""
@@ -198,13 +216,11 @@ def _grown(beam: Sequence, token_id: int, index: int) -> Sequence:
     return Sequence(beam.request, index, [*beam.token_ids, token_id], row)
 
 
-def _fill_mask(sequence: Sequence) -> None:
-    """Has the sequence's grammar, if any, say what may come next."""
-    if sequence.matcher is None:
-        return
+def _fill_mask(sequence: Sequence, matcher: GuidedMatcher) -> None:
+    """Has the sequence's grammar say what may come next."""
     if sequence.mask is None:
         sequence.mask = np.zeros(num_mask_words(sequence.sampling_row.vocab_size), np.uint32)
-    sequence.matcher.fill_mask(sequence.mask)
+    matcher.fill_mask(sequence.mask)
     sequence.sampling_row.token_mask = sequence.mask
 
 

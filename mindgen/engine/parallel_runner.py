@@ -17,6 +17,7 @@ from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.runner import PackedAdapter, Runner
+from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
@@ -59,18 +60,18 @@ class ParallelRunner:
     ) -> None:
         kernels = plugin.load()
         launched = environment.launched_rank()
-        if launched is not None and (launched.rank != 0 or launched.size != size):
-            raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.size} that were launched, and rank 0 is to start "
-                f"with tensor_parallel_size {size}"
-            )
-        if launched is None:
+        if launched is None or launched.world_size == 1:
             self._workers = Workers.start("rank", "mindgen.parallel.worker", size)
+        elif launched.rank == 0 and launched.world_size == size:
+            self._workers = Workers.await_launched(size, launched.rendezvous)
         else:
-            self._workers = Workers.await_launched(size, launched.folder)
+            raise ConfigError(
+                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
+                f"and tensor_parallel_size is {size}"
+            )
+        memory = shared_memory(kernels, size)
+        self._group = ProcessGroup(kernels, memory, 0, size)
         try:
-            memory = shared_memory(kernels, size)
-            self._group = ProcessGroup(kernels, memory, 0, size)
             self._workers.send_file(memory)
             os.close(memory)
             self._workers.watch(self._group.abort)
@@ -80,20 +81,23 @@ class ParallelRunner:
                 WorkerSetup(size, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
                 for rank in range(1, size)
             ]
-            ready = self._workers.call_each("set_up", setups)
+            ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
             self._own = Runner(weights, model_config, **arguments, group=self._group)
             wait_for(ready)
-        except BaseException:
+        except BaseException as error:
+            cause = self._workers.error
             self.close()
+            if cause is not None:
+                raise cause from error
             raise
-        self.block_store = _SharedBlockStore(self._own, self._workers)
+        self.base_model = self._own.base_model
+        self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 
     def modules(self) -> dict[str, tuple[int, int]]:
         return self._own.modules()
 
     def enable_lora(self, layout: SlotLayout) -> None:
-        self._workers.tell("enable_lora", layout)
-        self._own.enable_lora(layout)
+        self._on_all_ranks("enable_lora", (layout,), lambda: self._own.enable_lora(layout))
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[SlicedAdapter, int]:
         """As the Runner's; every rank reads the adapter itself, and has read the same."""
@@ -104,12 +108,11 @@ class ParallelRunner:
         return SlicedAdapter(packed, *name), num_bytes
 
     def write_adapter(self, slot: int, adapter: SlicedAdapter) -> None:
-        self._workers.tell("write_adapter", slot, adapter.adapter_id, adapter.folder, adapter.digest)
-        self._own.write_adapter(slot, adapter.packed)
+        arguments = (slot, adapter.adapter_id, adapter.folder, adapter.digest)
+        self._on_all_ranks("write_adapter", arguments, lambda: self._own.write_adapter(slot, adapter.packed))
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
-        self._workers.tell("copy_blocks", copies)
-        self._own.copy_blocks(copies)
+        self._on_all_ranks("copy_blocks", (copies,), lambda: self._own.copy_blocks(copies))
 
     def run(self, batch: Batch) -> np.ndarray:
         """As the Runner's; what ends one rank ends all.
@@ -117,21 +120,27 @@ class ParallelRunner:
         Raises:
             WorkerError, KernelError: a rank has ended, or its shard has failed.
         """
-        self._workers.tell("run", replace(batch, entries=[]))
-        return self._or_end(lambda: self._own.run(batch))
+        return self._on_all_ranks("run", (replace(batch, entries=[]),), lambda: self._own.run(batch))
 
     def close(self) -> None:
         """Ends the other ranks."""
         self._workers.close()
+        self._group.leave()
 
-    def _or_end(self, body: Callable[[], Result]) -> Result:
-        try:
-            return body()
-        except Exception as error:
-            self._group.abort(f"rank 0: {error}")
-            if self._workers.error is not None:
-                raise self._workers.error from error
-            raise
+    def _on_all_ranks(self, name: str, arguments: tuple[Any, ...], own: Callable[[], Result]) -> Result:
+        """What `own` gives, while the other ranks do the same; Ctrl-C waits, lest some do it and others do not."""
+        with environment.deferred_interrupt() as interrupted:
+            try:
+                self._workers.tell(name, *arguments)
+                result = own()
+            except BaseException as error:
+                self._group.abort(f"rank 0: {error}")
+                if self._workers.error is not None:
+                    raise self._workers.error from error
+                raise
+        if interrupted():
+            raise KeyboardInterrupt
+        return result
 
 
 def build_runner(
@@ -159,21 +168,20 @@ def build_runner(
 class _SharedBlockStore:
     """As a BlockStore, of all ranks."""
 
-    def __init__(self, own: Runner, workers: Workers) -> None:
-        self._own = own.block_store
-        self._workers = workers
+    def __init__(
+        self, own: BlockStore, on_all_ranks: Callable[[str, tuple[Any, ...], Callable[[], None]], None]
+    ) -> None:
+        self._own = own
+        self._on_all_ranks = on_all_ranks
 
     def keep(self, key: int, blocks: list[int]) -> None:
-        self._workers.tell("keep_blocks", key, blocks)
-        self._own.keep(key, blocks)
+        self._on_all_ranks("keep_blocks", (key, blocks), lambda: self._own.keep(key, blocks))
 
     def restore(self, key: int, blocks: list[int]) -> None:
-        self._workers.tell("restore_blocks", key, blocks)
-        self._own.restore(key, blocks)
+        self._on_all_ranks("restore_blocks", (key, blocks), lambda: self._own.restore(key, blocks))
 
     def drop(self, key: int) -> None:
-        self._workers.tell("drop_blocks", key)
-        self._own.drop(key)
+        self._on_all_ranks("drop_blocks", (key,), lambda: self._own.drop(key))
 
 
 def _cores(rank: int, num_threads: int) -> list[int] | None:

@@ -1,20 +1,22 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import mindspore
 import numpy as np
 
+from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
-from mindgen.engine.batch import Batch
+from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
+from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
+from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
 from mindgen.layers.attention import CacheShape
-from mindgen.layers.lora import LoraBlock
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
@@ -22,8 +24,17 @@ from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.slot_layout import SlotLayout
 
-# Of each linear the blocks of each level.
-PackedAdapter: TypeAlias = list[list[LoraBlock | None]]
+# Weights that stay in the cache which all cores share, so that each thread may read all of them.
+_CACHED_BYTES = 16 << 20
+_FEWEST_TOKENS = 4  # for a thread of its own
+
+
+@dataclass(frozen=True, slots=True)
+class PackedAdapter:
+    """An adapter in the form of a slot: what it has for each layer; whether that is LoRA on linears only."""
+
+    layers: list[AdaptedOutputs]
+    is_plain: bool
 
 
 class Runner:
@@ -39,6 +50,7 @@ class Runner:
         group: the ranks among which the network is split; None is this process alone.
 
     Attributes:
+        base_model: what adapters are checked against, besides the sizes of modules.
         block_store: for KV blocks that have to go.
     """
 
@@ -66,31 +78,47 @@ class Runner:
         self._group, self._vocab_size = group, config.vocab_size
         shard = WHOLE if group is None else Shard(group.size, group.rank)
         self._network = build_network(config, cache, num_positions, dtype, shard)
-        tensors = weights.map(0 if group is None else group.rank)
-        self._network.load(WeightSource(tensors, dtype, shard, weights.is_sharded))
+        tensors = self._network.translate(weights.map(0 if group is None else group.rank))
+        self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
+        check = None if group is None else group.check
+        self._network.load(WeightSource(tensors, dtype, shard, check, weights.is_sharded))
         self._network.set_train(False)
+        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
         self.block_store = BlockStore(self._network.caches())
-        self._graphs: dict[bool, CompiledStep] = {}
+        self._graphs: dict[AdapterInputs, CompiledStep] = {}
+        self._layout = SlotLayout(())
+        self._slots_beyond_plain: set[int] = set()
 
     def modules(self) -> dict[str, tuple[int, int]]:
-        """(in, out) sizes of every linear that adapters can target, by Hugging Face module name."""
-        linears = self._network.linears()
-        return {name: (linear.inputs.size, axis.size) for linear in linears for name, axis in linear.parts.items()}
+        """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
+        return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
-        for linear in self._network.linears():
-            linear.enable_lora(layout.levels())
-        self._graphs.pop(True, None)
+        for layer in self._layers():
+            layer.enable_lora(layout.levels())
+        self._layout = layout
+        self._slots_beyond_plain.clear()
+        self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
-        packed = [linear.pack_adapter(adapter.pairs) for linear in self._network.linears()]
-        return packed, sum(block.num_bytes for blocks in packed for block in blocks if block is not None)
+        layers = [layer.pack_adapter(adapter.pairs, adapter.outputs) for layer in self._layers()]
+        tables = {name for table in self._network.tables() for name in table.parts}
+        is_plain = not adapter.outputs and tables.isdisjoint(adapter.pairs)
+        return PackedAdapter(layers, is_plain), sum(layer.num_bytes for layer in layers)
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
-        for linear, blocks in zip(self._network.linears(), packed, strict=True):
-            linear.write_adapter(slot, blocks)
+        layers = zip(self._layers(), packed.layers, strict=True)
+        if any([layer.write_adapter(slot, outputs) for layer, outputs in layers]):
+            self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
+        if packed.is_plain:
+            self._slots_beyond_plain.discard(slot)
+        else:
+            self._slots_beyond_plain.add(slot)
+
+    def _layers(self) -> list[AdaptedLayer]:
+        return [*self._network.linears(), *self._network.tables()]
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
@@ -106,33 +134,51 @@ class Runner:
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
-        graph = self._graph(len(batch.segment_ends))
-        tables = batch.block_tables
-        if not self._dynamic:  # one shape for all decoding steps
-            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
-        arrays = [
-            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
-            batch.q_seq_ends, batch.output_rows,
-        ]  # fmt: skip
-        arrays += batch.segment_ends
+        inputs = self._adapter_inputs(batch)
+        graph = self._graph(inputs)
+        num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
+        parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
         self._kernels.clear_last_error()
         if self._group is not None:
             self._group.use()
         try:
-            logits = graph(arrays)
+            logits = graph([self._arrays(part, inputs) for part in parts])
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
         return logits if self._group is None else self._group.gather_columns(logits, self._vocab_size)
 
-    def _graph(self, num_levels: int) -> CompiledStep:
-        with_adapters = num_levels > 0
-        if with_adapters not in self._graphs:
+    def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
+        """Only batches that need more than LoRA on linears pay for it."""
+        num_levels = len(batch.segment_ends)
+        if self._slots_beyond_plain.isdisjoint(batch.slots):
+            return AdapterInputs(num_levels)
+        table_levels, head_levels = (num_levels if table.has_lora else 0 for table in self._network.tables())
+        return AdapterInputs(num_levels, True, table_levels, head_levels)
+
+    def _num_parts(self, num_tokens: int) -> int:
+        """A small network costs its threads less when each computes whole rows than when they share each product."""
+        if self._weight_bytes > _CACHED_BYTES or self._executor != "mindgen" or self._group is not None:
+            return 1
+        return max(1, min(self._kernels.num_threads, num_tokens // _FEWEST_TOKENS))
+
+    def _arrays(self, batch: Batch, inputs: AdapterInputs) -> list[np.ndarray]:
+        tables = batch.block_tables
+        if not self._dynamic:  # one shape for all decoding steps
+            tables = np.pad(tables, ((0, 0), (0, self._max_blocks - tables.shape[1])), constant_values=-1)
+        return [
+            batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
+            batch.q_seq_ends, batch.output_rows,
+            *adapter_arrays(batch, self._layout, inputs, self._network.vocabulary()),
+        ]  # fmt: skip
+
+    def _graph(self, inputs: AdapterInputs) -> CompiledStep:
+        if inputs not in self._graphs:
             # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
             # number of sequences.
-            graph = StepGraph(self._network, whole_prompts=False, num_levels=num_levels)
+            graph = StepGraph(self._network, whole_prompts=False, adapter_inputs=inputs)
             if self._dynamic:
                 graph.make_dynamic()
-            self._graphs[with_adapters] = CompiledStep(graph, self._executor, self._kernels)
-        return self._graphs[with_adapters]
+            self._graphs[inputs] = CompiledStep(graph, self._executor, self._kernels)
+        return self._graphs[inputs]

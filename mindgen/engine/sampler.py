@@ -51,7 +51,7 @@ class Sampler:
         results, tokens, logprobs = self._run(logits, records, max(max_logprobs, 0))
         status, token_ids = results["status"], results["token"].tolist()
         if max_logprobs < 0 and not status.any():
-            return [SampledToken(token_id) for token_id in token_ids]
+            return list(map(SampledToken, token_ids))
         return [
             _with_logprobs(result, row.num_logprobs, top_tokens, top_logprobs)
             if result[0] == _SAMPLED
@@ -111,7 +111,7 @@ class Sampler:
 
 def _gather(logits: np.ndarray, rows: Sequence[SamplingRow]) -> np.ndarray:
     """The rows' records (B,), writable."""
-    if any(row.vocab_size != logits.shape[1] for row in rows):
+    if {row.vocab_size for row in rows} - {logits.shape[1]}:
         raise ValueError(f"the rows are of another vocabulary than the logits' {logits.shape[1]}")
     return np.frombuffer(bytearray().join([row.record for row in rows]), _RECORD)
 

@@ -50,3 +50,6 @@ class AdapterSlots(Protocol):
         """The adapter's slot; None if it has to wait. Raises MindgenError if it cannot be served."""
 
     def unpin(self, place: int) -> None: ...
+
+    def prefetch(self, versions: list[AdapterVersion]) -> None:
+        """What waiting requests will ask for, the most urgent first."""

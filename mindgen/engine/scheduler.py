@@ -3,7 +3,7 @@
 from bisect import insort
 from collections.abc import Callable, Iterator
 
-from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.block_manager import BlockCopy, BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence
 from mindgen.engine.sequence import Request, Sequence
@@ -47,7 +47,7 @@ class Scheduler:
         self._num_swapped = 0
         self._num_added = 0
         self._waiting: list[tuple[int, int, int, Sequence]] = []  # sorted
-        self._running: list[Sequence] = []
+        self._running: list[Sequence] = []  # sorted
 
     def add(self, request: Request) -> None:
         """Queues a request by its first sequence.
@@ -56,15 +56,20 @@ class Scheduler:
             QueueFullError: max_waiting requests wait already.
         """
         limit = self._config.max_waiting
-        if limit is not None and len(self._waiting) >= limit:
-            raise QueueFullError(f"{len(self._waiting)} requests wait already, the most that max_waiting allows")
+        if limit is not None and self.num_waiting >= limit:
+            raise QueueFullError(f"{limit} requests wait already, the most that max_waiting allows")
         self._num_added += 1
         request.queue_rank = self._num_added + request.params.priority * _RANKS_PER_PRIORITY
         self._push(request.sequences[0])
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        """Requests that have not run yet."""
+        return sum(not sequence.request.has_joined for *_, sequence in self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
 
     def has_unfinished(self) -> bool:
         return bool(self._waiting or self._running)
@@ -82,6 +87,9 @@ class Scheduler:
         while not schedule.entries and self._waiting and self._running:  # beams that wait for a waiting one
             self._preempt(max(self._running, key=_rank), schedule)
             self._admit(schedule, self._config.max_num_batched_tokens)
+        if self._adapters is not None:
+            requests = (sequence.request for *_, sequence in self._waiting[:_LOOKAHEAD])
+            self._adapters.prefetch([each.adapter for each in requests if each.adapter is not None])
         return schedule
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
@@ -89,7 +97,7 @@ class Scheduler:
         if parent.block_table and len(self._running) < self._config.max_num_seqs:
             self._blocks.fork(parent, child)
             self._pin(child.request)
-            self._running.append(child)
+            insort(self._running, child, key=_rank)
         else:
             self._push(child)
 
@@ -127,16 +135,17 @@ class Scheduler:
         """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
         budget = self._config.max_num_batched_tokens
         # Decodes take one token each and go first, so that a long prompt never stalls them.
-        order = sorted(self._running, key=_turn)
+        order = sorted(self._running, key=lambda sequence: sequence.is_prompt)
         running = set(order)
         for sequence in order:
             num_tokens = self._num_next(sequence, budget)
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
-            if sequence.num_uncomputed_tokens == 1 and len(sequence.token_ids) > sequence.prompt_len:
+            num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
+            if num_known - num_computed == 1 and num_known > sequence.prompt_len:
                 draft = self._draft(sequence, max(0, budget - len(running)))
-            while not self._blocks.can_grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft)):
+            while (copies := self._blocks.grow(sequence, num_computed + num_tokens + len(draft))) is None:
                 if draft:
                     draft = []
                     continue
@@ -147,7 +156,7 @@ class Scheduler:
                 if victim is sequence:
                     break
             else:
-                self._schedule(sequence, num_tokens, draft, schedule)
+                self._schedule(sequence, num_tokens, draft, copies, schedule)
                 budget -= num_tokens + len(draft)
         return budget if len(running) == len(order) else 0
 
@@ -190,12 +199,15 @@ class Scheduler:
             if needed + len(self._running) > self._blocks.num_free or self._num_next(sequence, budget) == 0:
                 self._blocks.free(sequence)
                 return None
-            if sequence.index == 0 and len(sequence.token_ids) == sequence.prompt_len:
+            if not sequence.request.has_joined:
                 sequence.request.num_cached_tokens = sequence.num_computed_tokens
-        self._running.append(sequence)
+        sequence.request.has_joined = True
+        insort(self._running, sequence, key=_rank)
         num_tokens = self._num_next(sequence, budget)
         if num_tokens > 0:
-            self._schedule(sequence, num_tokens, [], schedule)
+            copies = self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
+            assert copies is not None
+            self._schedule(sequence, num_tokens, [], copies, schedule)
         return num_tokens
 
     def _pin(self, request: Request) -> bool:
@@ -216,20 +228,23 @@ class Scheduler:
 
     def _num_next(self, sequence: Sequence, budget: int) -> int:
         """How many tokens of a sequence to compute."""
-        num_uncomputed = sequence.num_uncomputed_tokens
-        num_tokens = min(num_uncomputed, budget)
+        num_uncomputed = len(sequence.token_ids) - sequence.num_computed_tokens
+        num_tokens = num_uncomputed if num_uncomputed < budget else budget
         if num_uncomputed <= 1:
             return num_tokens
-        if _wants_prompt_logits(sequence):
+        if sequence.wants_prompt_logits:
             num_tokens = min(num_tokens, _PROMPT_LOGITS)
         elif num_tokens < num_uncomputed and not self._config.enable_chunked_prefill:
             return 0
         return num_tokens
 
-    def _schedule(self, sequence: Sequence, num_tokens: int, draft: list[int], schedule: Schedule) -> None:
-        schedule.copies += self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens + len(draft))
-        num_logits = 1 + len(draft) if num_tokens == sequence.num_uncomputed_tokens else 0
-        if _wants_prompt_logits(sequence):
+    def _schedule(
+        self, sequence: Sequence, num_tokens: int, draft: list[int], copies: list[BlockCopy], schedule: Schedule
+    ) -> None:
+        schedule.copies += copies
+        is_last = num_tokens == len(sequence.token_ids) - sequence.num_computed_tokens
+        num_logits = 1 + len(draft) if is_last else 0
+        if sequence.wants_prompt_logits:
             num_logits = num_tokens
         schedule.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
 
@@ -277,13 +292,3 @@ class Scheduler:
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
     """Sequences of lower ranks go first; no two have the same."""
     return sequence.request.queue_rank, sequence.request.request_id, sequence.index
-
-
-def _turn(sequence: Sequence) -> tuple[bool, int, int, int]:
-    request = sequence.request
-    return sequence.num_uncomputed_tokens > 1, request.queue_rank, request.request_id, sequence.index
-
-
-def _wants_prompt_logits(sequence: Sequence) -> bool:
-    logprobs = sequence.request.prompt_logprobs
-    return logprobs is not None and len(logprobs) < sequence.prompt_len and sequence.index == 0

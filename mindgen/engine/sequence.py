@@ -30,7 +30,8 @@ class Request:
         beam_search: the search that its sequences are beams of.
         continuations: what may follow those of its beams that this step of the search has reached.
         num_unfinished: its sequences that have not ended yet.
-        num_cached_tokens: tokens of the prompt that the cache had.
+        has_joined: whether it has ever run.
+        num_cached_tokens: tokens of the prompt that the cache had then.
         error: why it failed.
     """
 
@@ -50,6 +51,7 @@ class Request:
     continuations: dict["Sequence", list[Continuation]] = field(default_factory=dict)
     sequences: list["Sequence"] = field(default_factory=list)
     num_unfinished: int = 0
+    has_joined: bool = False
     num_cached_tokens: int = 0
     error: MindgenError | None = None
 
@@ -82,6 +84,7 @@ class Sequence:
 
     request: Request
     index: int
+    prompt_len: int = field(init=False)
     token_ids: list[int]
     sampling_row: SamplingRow
     matcher: GuidedMatcher | None = None
@@ -96,9 +99,8 @@ class Sequence:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
-    @property
-    def prompt_len(self) -> int:
-        return len(self.request.prompt_token_ids)
+    def __post_init__(self) -> None:
+        self.prompt_len = len(self.request.prompt_token_ids)
 
     @property
     def output_token_ids(self) -> list[int]:
@@ -107,6 +109,16 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether more than the last token is still to be computed."""
+        return len(self.token_ids) - self.num_computed_tokens > 1
+
+    @property
+    def wants_prompt_logits(self) -> bool:
+        logprobs = self.request.prompt_logprobs
+        return logprobs is not None and len(logprobs) < self.prompt_len and self.index == 0
 
     def cut(self, num_tokens: int) -> None:
         """Leaves the first num_tokens of prompt and output, with what was said of them."""

@@ -8,7 +8,6 @@ import ctypes
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +23,7 @@ from mindspore import Tensor, graph, nn
 from mindgen import environment
 from mindgen.errors import KernelError
 from mindgen.kernels import plugin
+from mindgen.kernels.compiler import find_compiler
 
 # Who runs compiled graphs: mindgen's executor, the same without making one kernel of several ops, MindSpore's runtime.
 EXECUTORS = ("mindgen", "mindgen_unfused", "mindspore")
@@ -119,7 +119,7 @@ def _header(part: str) -> Path:
 
 
 def _compile(sources: list[Path], target: Path) -> None:
-    compiler = shutil.which("g++") or shutil.which("clang++")
+    compiler = find_compiler()
     if compiler is None:
         raise KernelError("there is no C++ compiler (Debian, Ubuntu: apt install g++)")
     print(

@@ -58,16 +58,19 @@ _SIGNATURES = {
     "measure_product_rate": "d",
     "rms_norm": "pppp nn f d",
     "add_rms_norm": "pppppp nn f d",
+    "layer_norm": "pppppp nn f d",
     "apply_rotary": "ppppppp nnnnnn b d",
     "reshape_and_cache": "ppppp nnn",
     "paged_attention": "ppppppp nnnnnnnn f d",
     "flash_attention": "pppppp nnnnnn f d",
     "swiglu": "pp nn d",
     "silu": "pp n d",
+    "gelu": "pp n d",
     "add": "ppp i ppp d",
     "mul": "ppp i ppp d",
     "sum": "Pi p n d",
     "cast": "pdpd n",
+    "scale_transpose": "pnd pnd nn f",
     "gather": "ppdp nnnn",
     "embedding_lookup": "ppdp nnnn",
     "concat": "Pp i p n",
@@ -114,7 +117,7 @@ _OTHER_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "group_abort": (None, [c_void_p, c_char_p]),
     "use_group": (None, [c_void_p]),
     "executor_functions": (c_void_p, []),
-    "graph_run": (c_int, [c_void_p, c_void_p, c_void_p, c_int, AllocateOutput, c_void_p]),
+    "graph_run_parts": (c_int, [c_void_p, c_void_p, c_void_p, c_int, c_int, AllocateOutput, c_void_p]),
     "profile_start": (None, []),
     "profile_stop": (c_int64, []),
     "profile_read": (None, [POINTER(KernelCallRecord), c_int64]),
@@ -199,9 +202,9 @@ class KernelLibrary:
         """Floating point operations per second of all threads at best, two to a multiplication."""
         return self._library.mg_measure_product_rate(dtype)
 
-    def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, allocate: Any) -> None:
-        """mg_graph_run of csrc/executor/mindgen_executor.h, or KernelError with its message."""
-        self._check(self._library.mg_graph_run(graph, data, shapes, num_inputs, allocate, None))
+    def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, num_parts: int, allocate: Any) -> None:
+        """mg_graph_run_parts of csrc/executor/mindgen_executor.h, or KernelError with its message."""
+        self._check(self._library.mg_graph_run_parts(graph, data, shapes, num_inputs, num_parts, allocate, None))
 
     def start_profile(self) -> None:
         """From now on every run of a graph records its kernel calls."""

@@ -1,6 +1,6 @@
 """Self-attention over a paged KV cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -8,25 +8,27 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.inference_ops import inference_ops
-from mindgen.layers.linear import Linear
+from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.layout import WHOLE, Axis, Shard
+from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 _MASK_SIZE = 128
 
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:
-#   cos, sin        (T, D) of each token, or the full tables for whole prompts
 #   slot_mapping    (T,) where each token's key and value go: block * block_size + offset
 #   block_tables    (B, n) the blocks of each sequence
 #   context_lens    (B,) tokens of each sequence up to and with this step's
 #   q_seq_lens      (B,) tokens of each sequence in this step
 #   q_seq_ends      (B,) their cumulative sums
-StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# cos, sin (T, D) of each token, or the full tables for whole prompts.
+Rotation: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,21 @@ class CacheShape:
 
 
 class Attention(nn.Cell):
-    """Projects to queries, keys and values, rotates, writes the cache, attends, projects back.
+    """Projects to queries, keys and values, rotates them if told to, writes the cache, attends, projects back.
 
     Whole prompts go through FlashAttentionScore, everything else (decoding, chunks of prompts, prompts with a
     cached prefix) through PagedAttention; both are causal.
     """
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        cache: CacheShape,
+        prefix: str,
+        dtype: str,
+        shard: Shard = WHOLE,
+        output_name: str = "o_proj",
+    ) -> None:
         super().__init__()
         queries, keys = shard.split_heads(config.num_heads, config.num_kv_heads, config.head_size)
         self.sizes = (shard.size(queries), shard.size(keys), shard.size(keys))
@@ -54,33 +64,42 @@ class Attention(nn.Cell):
         self.prefix = prefix
         hidden = Axis(config.hidden_size)
         qkv = {f"{prefix}.q_proj": queries, f"{prefix}.k_proj": keys, f"{prefix}.v_proj": keys}
-        self.qkv_proj = Linear(hidden, qkv, dtype, config.qkv_bias, shard)
-        self.o_proj = Linear(queries, {f"{prefix}.o_proj": hidden}, dtype, config.output_bias, shard)
+        self.qkv_proj = packed_linear(hidden, qkv, dtype, config.qkv_bias, shard)
+        self.o_proj = Linear(queries, {f"{prefix}.{output_name}": hidden}, dtype, config.output_bias, shard)
         self.has_norm = config.query_key_norm
         if self.has_norm:
-            self.q_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
-            self.k_norm = RmsNorm(config.head_size, config.rms_norm_eps, dtype)
+            cuts = (1, shard.cuts(queries), 1)
+            self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
+            self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
 
-        shape = (cache.num_blocks, cache.block_size, self.num_kv_heads, config.head_size)
-        self.key_cache, key_memory = zeros_parameter(shape, dtype, "key_cache")
-        self.value_cache, value_memory = zeros_parameter(shape, dtype, "value_cache")
+        heads = replace(keys, size=config.num_kv_heads, unit=1)
+        axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
+        self.cache_layout = shard.layout(*axes)
+        self.key_cache, key_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "key_cache", shard)
+        self.value_cache, value_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "value_cache", shard)
         self.cache_memory = [key_memory, value_memory]
         self.causal_mask = _causal_mask(dtype)
 
         scale = config.head_size**-0.5
-        served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype)
+        served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype, shard)
         self.apply_rotary = served.apply_rotary
         self.reshape_and_cache = served.reshape_and_cache
         self.paged_attention = served.paged_attention
         self.flash_attention = gen.FlashAttentionScore(
             head_num=self.num_heads, scale_value=scale, input_layout="TH", sparse_mode=0
         )
-        self.split = gen.SplitWithSize()
+        by_heads = (1, shard.cuts(queries))
+        self.flash_attention.shard((by_heads, by_heads, by_heads, (1, 1), (1,), (1,)))
+        self.split = AlreadySplit() if shard.sliced_by_compiler else gen.SplitWithSize()
         self.reshape = ops.Reshape()
         self.depend = ops.Depend()
 
     def linears(self) -> list[Linear]:
-        return [self.qkv_proj, self.o_proj]
+        return [*self.qkv_proj.linears(), self.o_proj]
+
+    def cache_layouts(self) -> dict[str, TensorLayout]:
+        """By the names of MindSpore's parameters."""
+        return {self.key_cache.name: self.cache_layout, self.value_cache.name: self.cache_layout}
 
     def load(self, source: WeightSource) -> None:
         for linear in self.linears():
@@ -89,14 +108,22 @@ class Attention(nn.Cell):
             self.q_norm.load(source, f"{self.prefix}.q_norm")
             self.k_norm.load(source, f"{self.prefix}.k_norm")
 
-    def construct(self, x: Tensor, step: StepInputs, segment_ends: tuple[Tensor, ...], whole_prompts: bool) -> Tensor:
+    def construct(
+        self,
+        x: Tensor,
+        step: StepInputs,
+        adapter_rows: AdapterRows,
+        whole_prompts: bool,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
         """x (T, H) to (T, H)."""
-        cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
-        query, key, value = self.split(self.qkv_proj(x, segment_ends), self.sizes, 1)
+        slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
+        query, key, value = self.split(self.qkv_proj(x, adapter_rows), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
-        query, key = self.apply_rotary(query, key, cos, sin, context_lens)
+        if rotation is not None:
+            query, key = self.apply_rotary(query, key, rotation[0], rotation[1], context_lens)
         written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, slot_mapping)
         query = self.depend(query, written)
         if whole_prompts:
@@ -106,7 +133,7 @@ class Attention(nn.Cell):
             attended = self.paged_attention(
                 query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, None, q_seq_lens
             )
-        return self.o_proj(attended, segment_ends)
+        return self.o_proj(attended, adapter_rows)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
         heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)

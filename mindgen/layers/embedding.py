@@ -1,34 +1,45 @@
 """Token embedding."""
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
-from mindgen.layers.parameters import WeightSource, empty_parameter, share
-from mindgen.parallel.layout import WHOLE, Axis, Shard
+from mindgen.layers.adapted import AdaptedLayer, AdapterRows
+from mindgen.layers.lora import SplitTableLevel, TableLevel
+from mindgen.layers.parameters import WeightSource, split_parameter
+from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice
 
 
-class Embedding(nn.Cell):
-    """x (T, H) = weight (V, H) at the token ids (T,); the ranks split the vocabulary.
+class Embedding(AdaptedLayer):
+    """x (T, H) = weight (V, H) at the token ids (T,), then the batch's LoRA updates; the ranks split the vocabulary.
 
     Attributes:
         layout: of the weight.
+        vocabulary: the tokens that are in this process.
     """
 
-    def __init__(self, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
-        super().__init__()
-        vocabulary = shard.split(vocab_size)
-        self.layout = shard.layout(vocabulary, Axis(hidden_size))
-        self.weight = empty_parameter(dtype, "weight")
-        self.gather = ops.Gather()
-        self.is_split = shard.rank is not None and shard.num_ranks > 1
-        if self.is_split:
-            self.first_id = vocabulary.slice_of(shard.rank or 0).start
+    def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
+        tokens, hidden = shard.split(vocab_size), Axis(hidden_size)
+        super().__init__(tokens, {name: hidden}, dtype, dtype, shard)
+        self.level_type = SplitTableLevel if self.is_partial else TableLevel
+        self.layout = shard.layout(tokens, hidden)
+        self.vocabulary = Slice(0, vocab_size, vocab_size) if shard.rank is None else tokens.slice_of(shard.rank)
+        self.weight = split_parameter(self.layout, dtype, "weight", shard)
+        self.gather = ops.Gather().shard(((shard.cuts(tokens), 1), (1,)))
+        if self.is_partial:
+            self.first_id = self.vocabulary.start
             self.lookup = ops.EmbeddingLookup()
-            self.all_reduce = ops.AllReduce()
 
-    def load(self, source: WeightSource, name: str) -> None:
-        share(self.weight, source.take(f"{name}.weight", self.layout), source.dtype)
+    def load(self, source: WeightSource) -> None:
+        self.memory = source.fill(self.weight, f"{next(iter(self.parts))}.weight", self.layout)
 
-    def construct(self, input_ids: Tensor) -> Tensor:
-        if self.is_split:  # ids of other ranks give zeros
-            return self.all_reduce(self.lookup(self.weight, input_ids, self.first_id))
-        return self.gather(self.weight, input_ids, 0)
+    def construct(self, input_ids: Tensor, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
+        """table_rows: of each level that adds LoRA the row of its table (T,) for each token."""
+        segment_ends, slots = adapter_rows
+        if self.is_partial:  # tokens of other ranks give zeros
+            x = self.lookup(self.weight, input_ids, self.first_id)
+        else:
+            x = self.gather(self.weight, input_ids, 0)
+        for index, rows in enumerate(table_rows):
+            x = self.add(x, self.lora[index](rows, segment_ends[index]))
+        if self.is_partial:
+            x = self.all_reduce(x)
+        return self.scale_and_shift(x, slots)

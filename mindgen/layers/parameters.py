@@ -1,11 +1,13 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor
 from mindspore.common import np_dtype
+from mindspore.common.initializer import initializer
+from mindspore.nn.utils import no_init_parameters
 
 from mindgen import dtypes
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -29,13 +31,36 @@ def empty_parameter(dtype: str, name: str) -> Parameter:
     return Parameter(Tensor(np.zeros(1, np.float32), MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
 
 
+def filled_parameter(array: np.ndarray, dtype: str, name: str) -> Parameter:
+    """A parameter that all ranks have alike; the array holds the storage of dtype."""
+    return Parameter(as_tensor(array, dtype), name=name, requires_grad=False)
+
+
+def split_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard) -> Parameter:
+    """A parameter whose memory is given later; for MindSpore's compiler to slice, it has the whole shape till then."""
+    if not shard.sliced_by_compiler:
+        return empty_parameter(dtype, name)
+    parameter = _whole_parameter(shard.shape(layout), dtype, name)
+    parameter.requires_grad = True  # MindSpore's strategy files list no others
+    return parameter
+
+
+def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
+    with no_init_parameters():
+        return Parameter(initializer("zeros", shape, MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
+
+
 def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
     """Puts the parameter on the array's memory, without a copy; its shape becomes the array's."""
     parameter.set_data(as_tensor(array, dtype), slice_shape=True)
 
 
-def zeros_parameter(shape: tuple[int, ...], dtype: str, name: str) -> tuple[Parameter, np.ndarray]:
-    """A parameter of zeros and the array it lives in, through which it can be written."""
+def zeros_parameter(
+    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE
+) -> tuple[Parameter, np.ndarray]:
+    """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card."""
+    if shard.sliced_by_compiler:
+        return _whole_parameter(shape, dtype, name), np.empty(0)
     array: np.ndarray = np.zeros(shape, dtypes.STORAGE[dtype])
     parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
@@ -46,6 +71,7 @@ class WeightSource:
     """The tensors of a checkpoint, of which this process has its part; each is taken by exactly one layer.
 
     Args:
+        check: called for each tensor, to raise an error where there is no use in going on.
         is_sharded: the tensors are this process's parts already.
 
     Attributes:
@@ -53,12 +79,18 @@ class WeightSource:
     """
 
     def __init__(
-        self, tensors: dict[str, MappedTensor], dtype: str, shard: Shard = WHOLE, is_sharded: bool = False
+        self,
+        tensors: dict[str, MappedTensor],
+        dtype: str,
+        shard: Shard = WHOLE,
+        check: Callable[[], None] | None = None,
+        is_sharded: bool = False,
     ) -> None:
         self.dtype = dtype
         self._is_sharded = is_sharded
         self._tensors = dict(tensors)
         self._shard = shard
+        self._check = check
 
     def take(self, name: str, layout: TensorLayout) -> np.ndarray:
         """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
@@ -66,6 +98,8 @@ class WeightSource:
         Raises:
             ModelError: it is missing, already taken, or of another shape.
         """
+        if self._check is not None:
+            self._check()
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
@@ -79,13 +113,31 @@ class WeightSource:
             tensor.release()
         return weight
 
-    def take_whole(self, name: str, *shape: int) -> np.ndarray:
-        """A weight that all ranks have alike.
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
+        """Puts the parameter on this process's part of the weight, which is returned.
 
         Raises:
             ModelError: as of `take`.
         """
-        return self.take(name, self._shard.layout(*(Axis(size) for size in shape)))
+        weight = self.take(name, layout)
+        share(parameter, weight, self.dtype)
+        return weight
+
+    def fill_whole(self, parameter: Parameter, name: str, *shape: int) -> None:
+        """With a weight that all ranks have alike.
+
+        Raises:
+            ModelError: as of `take`.
+        """
+        self.fill(parameter, name, self._shard.layout(*(Axis(size) for size in shape)))
+
+    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
+        """With the weights of these names, one after the other along their first axis; mapped if there is only one.
+
+        Raises:
+            ModelError: as of `take`.
+        """
+        share(parameter, self.take_together(layouts), self.dtype)
 
     def take_together(self, layouts: Mapping[str, TensorLayout]) -> np.ndarray:
         """The weights of these names, one after the other along their first axis; mapped if there is only one.

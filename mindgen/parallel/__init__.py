@@ -1,1 +1,1 @@
-"""Which device holds what of a network, and the processes that run it together."""
+"""Several devices: who takes part, the processes, which of them holds what of a network, and how they meet."""

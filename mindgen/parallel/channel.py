@@ -3,12 +3,14 @@
 They are pickled: who may connect is decided by the mode of the socket's folder.
 """
 
+import os
 import pickle
 import socket
 import struct
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ class Channel:
 
 def listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    with _address(path) as address:
+        listener.bind(address)
     listener.listen()
     return listener
 
@@ -81,10 +84,21 @@ def connect(path: Path, seconds: float) -> Channel:
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(str(path))
+            with _address(path) as address:
+                connection.connect(address)
             return Channel(connection)
         except OSError as error:
             connection.close()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nobody listens at {path}") from error
             time.sleep(_RETRY_SECONDS)
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A name for the socket that is short enough for one, however deep its folder lies."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

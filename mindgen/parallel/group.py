@@ -28,6 +28,7 @@ class ProcessGroup:
         self._handle = kernels.function("group_join")(memory, rank, size)
         if self._handle is None:
             raise KernelError(kernels.last_error)
+        self._reason: str | None = None
 
     def use(self) -> None:
         """What this thread computes from now on is summed over this group."""
@@ -35,7 +36,13 @@ class ProcessGroup:
 
     def abort(self, reason: str) -> None:
         """Ends what all ranks do together, now and from now on, with this error."""
+        self._reason = reason
         self._kernels.function("group_abort")(self._handle, reason.encode())
+
+    def check(self) -> None:
+        """Raises KernelError if this process has ended the group, in whatever thread."""
+        if self._reason is not None:
+            raise KernelError(self._reason)
 
     def all_reduce(self, x: np.ndarray, y: np.ndarray, dtype: int) -> None:
         """y = the sum of all ranks' x, in this dtype's storage."""

@@ -161,6 +161,10 @@ class Shard:
     num_ranks: int = 1
     rank: int | None = 0
 
+    @property
+    def sliced_by_compiler(self) -> bool:
+        return self.rank is None
+
     def split(self, size: int, unit: int = 1) -> Axis:
         """An axis that is split among all ranks."""
         return Axis(size, (self.num_ranks,), (0,), unit) if self.num_ranks > 1 else Axis(size, unit=unit)
@@ -177,8 +181,12 @@ class Shard:
         return Axis(queries, devices, (1, 0), head_size), Axis(keys, devices, (1,), head_size)
 
     def size(self, axis: Axis) -> int:
-        """The axis's size in this process."""
-        return axis.size if self.rank is None else axis.slice_size
+        """The axis's size in this process; for the compiler the size of all slices, padding included."""
+        return axis.slice_size * self.cuts(axis) if self.rank is None else axis.slice_size
+
+    def cuts(self, axis: Axis) -> int:
+        """Into how many slices MindSpore's compiler cuts the axis, as `.shard()` wants it."""
+        return self.num_ranks if axis.split_by else 1
 
     def shape(self, layout: TensorLayout) -> tuple[int, ...]:
         """The tensor's shape in this process."""

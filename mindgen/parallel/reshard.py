@@ -18,6 +18,7 @@ import numpy as np
 
 from mindgen.checkpoint.hf import map_weights
 from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
+from mindgen.checkpoint.network_names import network_weights
 from mindgen.checkpoint.rank_files import SHAPES_KEY, find_rank_folders, map_rank_folder, rank_folder, whole_shapes
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.checkpoint.safetensors_write import stream_safetensors
@@ -247,4 +248,4 @@ def _check_rank(folder: Path, tensors: dict[str, MappedTensor], placement: Place
 
 
 def _open_model(folder: Path) -> ShardedCheckpoint:
-    return open_whole(map_weights(folder))
+    return open_whole(network_weights(folder, map_weights(folder)))

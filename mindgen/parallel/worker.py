@@ -162,7 +162,7 @@ class _Shard:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest][0]
-        adapter = load_adapter(adapter_id, folder, self._runner.modules())
+        adapter = load_adapter(adapter_id, folder, self._runner.modules(), self._runner.base_model)
         if adapter.digest != digest:
             raise AdapterError(f"adapter {adapter_id} has changed on disk while it was read: add it again")
         packed, num_bytes = self._runner.pack_adapter(adapter)

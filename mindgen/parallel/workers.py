@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for_futures
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ class Workers:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,
-                        env=environment.worker_environment(),
+                        env=environment.for_child({}, {}),
                     )
                 workers.append(_Worker(kind, rank, process, log))
             started._accept(listener)
@@ -191,9 +192,9 @@ class Workers:
         """As `tell`, but with answers."""
         return [worker.call(name, *arguments) for worker in self._workers]
 
-    def call_each(self, name: str, arguments: list[Any]) -> "list[Future[Any]]":
-        """As `call`, with another argument for each rank."""
-        return [worker.call(name, each) for worker, each in zip(self._workers, arguments, strict=True)]
+    def call_each(self, name: str, arguments: list[tuple[Any, ...]]) -> "list[Future[Any]]":
+        """As `call`, with other arguments for each of them."""
+        return [worker.call(name, *each) for worker, each in zip(self._workers, arguments, strict=True)]
 
     def close(self) -> None:
         """Ends them; returns when they are gone."""
@@ -211,8 +212,9 @@ class Workers:
                 continue
             connection.settimeout(None)
             channel = Channel(connection)
-            rank, _ = channel.receive()
-            missing.pop(rank).channel = channel
+            with suppress(EOFError):  # that it is gone shows in the next turn
+                rank, _ = channel.receive()
+                missing.pop(rank).channel = channel
 
     def _check_missing(self, missing: list[_Worker], deadline: float) -> None:
         gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)

@@ -32,7 +32,7 @@ def damage_config(folder: Path, rng: random.Random, marker: Path) -> None:
             ("bias", ["some", 3, [1], {"none": 1}, True]),
             ("peft_type", ["IA3", None, 3, ["LORA"], "lora", {}]),
             ("init_lora_weights", ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "PiSSA", "lora_ga"]),
-            ("fan_in_fan_out", [True, 1, "yes"]),
+            ("fan_in_fan_out", [1, "yes", [True]]),
             ("trainable_token_indices", [[1], {"embed_tokens": [1]}, 3]),
             ("layer_replication", [[[0, 1]], 3]),
             ("target_parameters", [["x"], 3]),

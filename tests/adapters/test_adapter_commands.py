@@ -1,6 +1,7 @@
 """`mindgen adapters`, as it is called: what it prints, its exit codes, and that it needs no MindSpore."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def folder(tmp_path_factory) -> Path:
     make_model("qwen3-untied", folder / "other", torch.float32)
     make_adapter("everything", folder / "model", folder)
     make_option("dora", folder / "model", folder)
-    (folder / "lora_adapter.json").write_text(json.dumps({"law": "everything", "poetry": "dora"}))
+    make_option("modules-to-save", folder / "model", folder)
+    (folder / "lora_adapter.json").write_text(json.dumps({"law": "everything", "poetry": "modules-to-save"}))
     return folder
 
 
@@ -41,7 +43,7 @@ def test_list(folder, capsys, tmp_path):
     for path in (folder, folder / "lora_adapter.json", configuration):
         code, output, _ = run(capsys, "list", path)
         assert code == 0 and digest in output
-        assert "law" in output and "no: uses DoRA (use_dora: true); merge it" in output
+        assert "law" in output and "no: replaces whole modules" in output
     code, output, _ = run(capsys, "list")
     assert code == 0 and all(name in output for name in ("A1", "A2", "A3"))
 
@@ -58,7 +60,7 @@ def test_list_of_a_folder_with_a_broken_adapter(folder, capsys, tmp_path):
 
 def test_inspect(folder, capsys):
     code, output, _ = run(capsys, "inspect", folder / "dora")
-    assert code == 0 and "uses DoRA" in output and "model.layers.*.mlp.down_proj" in output
+    assert code == 0 and re.search(r"DoRA *│ yes", output) and "model.layers.*.mlp.down_proj" in output
     assert read_adapter(folder / "dora").digest in output
     assert run(capsys, "inspect", "law", "--adapter_path", folder)[0] == 0
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from peft import PeftModel
 from probe import Probe
+from safetensors.torch import load_file, save_file
 from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied")
+KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -80,6 +81,21 @@ def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
         for first, second, row in zip(together, alone, single, strict=True):
             first.token_ids.append(int(row.argmax()))
             second.token_ids.append(int(row.argmax()))
+
+
+@pytest.mark.parametrize("name", ["all-linear", "dora"])
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_gpt2_adapters_of_all_linears_and_without_prefix(prefix, name, tmp_path):
+    """Trained on the whole model, and on the model without its head."""
+    folder = make_model("gpt2", tmp_path / "model", torch.float32)
+    adapter = make_adapter(name, folder, tmp_path)
+    expected = np.stack(
+        [oracle_logits(peft_model((folder, {"A": adapter}), "A", torch.float32), p) for p in prompts(2)]
+    )
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    named = {name.replace("model.transformer.", f"model.{prefix}"): tensor for name, tensor in tensors.items()}
+    save_file(named, adapter / "adapter_model.safetensors")
+    np.testing.assert_allclose(Probe(folder, "float32", [adapter]).logits(prompts(2), [1, 1]), expected, atol=1e-4)
 
 
 def test_base_rows_in_a_mixed_batch_are_the_base_model(model, executor):

@@ -57,6 +57,15 @@ def test_a_working_set_far_above_the_slots(many):
     status = {each.adapter_id: each for each in llm.list_adapters()}
     assert sum(each.is_resident for each in status.values()) == 4
     assert status["user7"].requests == 4 and status["user7"].tokens > 0
+    metrics = llm.metrics()
+    assert (metrics.requests_finished, metrics.requests_failed, metrics.requests_running) == (len(requests), 0, 0)
+    assert metrics.generated_tokens == sum(len(output.outputs[0].token_ids) for output in outputs)
+    assert metrics.prompt_tokens == sum(len(output.prompt_token_ids) for output in outputs)
+    assert metrics.cached_prompt_tokens == sum(output.num_cached_tokens for output in outputs)
+    pool = metrics.adapters
+    assert (pool.slots, pool.slots_in_use, pool.requests) == (4, 4, 306) and pool.host_bytes <= 4 << 20
+    assert pool.loads >= 300 and pool.evictions == pool.loads - 4 and pool.load_seconds > 0
+    assert pool.tokens == sum(each.tokens for each in status.values())
     assert all(each.loads >= 1 and each.digest == digests[each.adapter_id] for each in status.values())
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter_options import MERGED, SERVED, make_option
+from adapter_options import EXTENDED, MERGED, SERVED, make_option
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_adapters import CONFIGS, make_adapter
+from tiny_adapters import CONFIGS, GPT2_CONFIGS, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
 from mindgen import dtypes
@@ -43,7 +43,7 @@ def logits(network: torch.nn.Module) -> np.ndarray:
     return np.stack([oracle_logits(network.eval(), prompt).numpy() for prompt in PROMPTS])
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, *SERVED, *MERGED])
+@pytest.mark.parametrize("name", [*CONFIGS, *SERVED, *EXTENDED, *MERGED])
 def test_merged_folder_answers_as_peft(name, model, tmp_path):
     adapter = make(name, model, tmp_path)
     report = merge_adapter(model, read_adapter(adapter), tmp_path / "merged")
@@ -53,9 +53,31 @@ def test_merged_folder_answers_as_peft(name, model, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert np.abs(ours - base).max() > 0.01 and report.changed
     tied = json.loads((model / "config.json").read_text())["tie_word_embeddings"]
-    alone = ("dora-embedding", "embedding-and-head", "modules-to-save", "saved-embedding")
+    alone = (
+        "dora-embedding",
+        "dora-head",
+        "embedding-tied",
+        "embedding-and-head",
+        "modules-to-save",
+        "saved-embedding",
+    )
     assert report.untied == (tied and name in alone)
     assert (tmp_path / "merged/tokenizer.json").is_file() and not (tmp_path / "merged/lora_adapter.json").exists()
+
+
+@pytest.mark.parametrize("name", GPT2_CONFIGS)
+@pytest.mark.parametrize("has_head", [True, False])
+def test_weights_that_are_stored_by_inputs(name, has_head, tmp_path):
+    """GPT-2's, some of them square, so that no shape tells; also in a checkpoint whose names lack their prefix."""
+    model = make_model("gpt2", tmp_path / "model", torch.float32)
+    adapter = make_adapter(name, model, tmp_path)
+    expected = logits(PeftModel.from_pretrained(load_oracle(model, torch.float32), adapter))
+    if not has_head:
+        tensors = load_file(model / "model.safetensors")
+        bare = {key.removeprefix("transformer."): tensor for key, tensor in tensors.items()}
+        save_file(bare, model / "model.safetensors")
+    merge_adapter(model, read_adapter(adapter), tmp_path / "merged")
+    np.testing.assert_allclose(logits(load_oracle(tmp_path / "merged", torch.float32)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -1,6 +1,7 @@
 """Slots and who may have them: device-free, with adapters that are read from nowhere."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +23,20 @@ class Slots:
     def __init__(self, capacities: tuple[int, ...], ranks: dict[str, int], host_bytes: int = 10**6) -> None:
         self.ranks = ranks
         self.contents: list[str | None] = [None] * len(capacities)
-        self.num_read = 0
+        self.reads: list[str] = []
         self.may_read = threading.Event()
         self.may_read.set()
         self.registry = AdapterRegistry({name: Path(name) for name in ranks})
         self.pool = AdapterPool(lambda: SlotLayout(capacities), self._read, self._pack, self._write, host_bytes)
 
     def _read(self, version) -> AdapterWeights:
-        assert self.may_read.wait(10)
-        self.num_read += 1
         name = version.folder.name
+        self.reads.append(name)
+        assert self.may_read.wait(10)
         if name.startswith("broken"):
             raise AdapterError(f"{name} is broken")
         rank = self.ranks[name]
-        pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0)
+        pair = LoraPair(np.zeros((rank, 1), np.float32), np.zeros((1, rank), np.float32), 1.0, "float32")
         return AdapterWeights(version.adapter_id, version.folder, f"digest of {name}", {"linear": pair})
 
     @staticmethod
@@ -44,6 +45,18 @@ class Slots:
 
     def _write(self, slot: int, packed: str) -> None:
         self.contents[slot] = packed
+
+    def prefetch(self, names: str) -> None:
+        self.pool.prefetch([self.registry.get(name) for name in names])
+
+    def settle(self, names: str) -> None:
+        """Waits until exactly these reads have begun."""
+        for _ in range(1000):
+            if len(self.reads) >= len(names):
+                break
+            time.sleep(0.001)
+        time.sleep(0.01)
+        assert "".join(self.reads) == names
 
     def pin(self, name: str) -> int | None:
         """Waits for the reading, but not for a slot."""
@@ -118,16 +131,66 @@ def test_what_cannot_be_read_is_tried_again_when_it_is_asked_for_again():
     for _ in range(2):
         with pytest.raises(AdapterError, match="broken is broken"):
             slots.pin("broken")
-    assert slots.num_read == 2 and slots.pin("a") == 0
+    assert len(slots.reads) == 2 and slots.pin("a") == 0
 
 
 def test_host_memory_keeps_what_fits():
     slots = Slots((8,), {name: 8 for name in "abc"}, host_bytes=200)
     for name in "abcbc":
         slots.pool.unpin(slots.pin(name))
-    assert slots.num_read == 3
+    assert len(slots.reads) == 3
     slots.pool.unpin(slots.pin("a"))
-    assert slots.num_read == 4
+    assert len(slots.reads) == 4
+
+
+def test_adapters_are_read_before_a_slot_is_free_for_them():
+    slots = Slots((8,), {name: 8 for name in "abc"})
+    place = slots.pin("a")
+    slots.prefetch("bc")
+    slots.settle("abc")
+    slots.pool.unpin(place)
+    assert slots.pool.pin(slots.registry.get("b")) == 0, "without a wait"
+
+
+def test_the_most_urgent_is_read_first_and_who_is_gone_is_not():
+    slots = Slots((8,), {name: 8 for name in "abcde"})
+    slots.pin("a")
+    slots.may_read.clear()
+    slots.prefetch("bcd")
+    slots.settle("ab")
+    slots.prefetch("ec")
+    slots.may_read.set()
+    slots.settle("abec")
+
+
+def test_reading_ahead_stops_at_the_budget_and_goes_on_when_there_is_room():
+    slots = Slots((8,), {name: 8 for name in "abcdef"}, host_bytes=200)
+    place = slots.pin("a")
+    slots.prefetch("bcdef")
+    slots.settle("abc")
+    assert slots.pool.metrics().host_bytes == 200
+    slots.pool.unpin(place)
+    slots.pin("b")
+    slots.prefetch("cdef")
+    slots.settle("abcd")
+
+
+def test_the_most_urgent_is_read_without_any_budget():
+    slots = Slots((8,), {name: 8 for name in "abc"}, host_bytes=0)
+    slots.pin("a")
+    slots.prefetch("bc")
+    slots.settle("ab")
+    slots.prefetch("")
+    assert slots.pool.metrics().host_bytes == 0
+
+
+def test_what_waiting_requests_want_is_not_what_makes_way():
+    slots = Slots((8, 8), {name: 8 for name in "abc"})
+    for name in "ab":
+        slots.pool.unpin(slots.pin(name))
+    slots.prefetch("a")
+    slots.pin("c")
+    assert slots.contents == ["digest of a", "digest of c"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,7 +3,7 @@
 import numpy as np
 from sequences import make_sequence
 
-from mindgen.engine.batch import build_batch
+from mindgen.engine.batch import build_batch, split_batch
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.slot_layout import SlotLayout
 
@@ -43,3 +43,39 @@ def test_batch_of_decodes_has_no_segments_without_adapters():
     assert batch.segment_ends == []
     assert batch.positions.tolist() == [2, 3] and batch.slot_mapping.tolist() == [2, 19]
     assert batch.output_rows.tolist() == [0, 1]
+
+
+def test_parts_of_a_batch_are_batches_of_their_own():
+    layout = SlotLayout((16, 8))
+    entries = []
+    for i in range(9):
+        sequence = make_sequence(i, list(range(10 * i, 10 * i + 6 + i % 2)), 5, slot=i % 3)
+        sequence.block_table, sequence.num_computed_tokens = [i, 20 + i], 5
+        entries.append(ScheduledSequence(sequence, len(sequence.token_ids) - 5, i % 2))
+    whole = build_batch(entries, 4, layout)
+    for num_parts in (2, 3):
+        parts = split_batch(whole, num_parts)
+        assert len(parts) == num_parts
+        for part in parts:
+            alone = build_batch(part.entries, 4, layout)
+            for name in ("input_ids", "positions", "slot_mapping", "block_tables", "context_lens", "q_seq_lens"):
+                np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
+            np.testing.assert_array_equal(part.q_seq_ends, alone.q_seq_ends)
+            assert part.output_rows.tolist() == [row for row, wanted in _last_rows(alone) if wanted]
+            if alone.segment_ends:  # a part of the base model's rows has segments without rows
+                for ends, expected in zip(part.segment_ends, alone.segment_ends, strict=True):
+                    np.testing.assert_array_equal(ends, expected)
+            else:
+                assert not any(ends.any() for ends in part.segment_ends)
+        assert [entry for part in parts for entry in part.entries] == whole.entries
+
+
+def _last_rows(batch):
+    return [(int(end) - 1, entry.num_logits) for end, entry in zip(batch.q_seq_ends, batch.entries, strict=True)]
+
+
+def test_a_batch_with_one_long_sequence_stays_whole():
+    prompt, decode = make_sequence(0, list(range(30)), 5), make_sequence(1, list(range(6)), 5)
+    prompt.block_table, decode.block_table, decode.num_computed_tokens = list(range(8)), [8, 9], 5
+    batch = build_batch([ScheduledSequence(prompt, 30, 1), ScheduledSequence(decode, 1, 1)], 4, SlotLayout(()))
+    assert split_batch(batch, 2) == [batch]

@@ -75,6 +75,9 @@ class Graph:
         return self
 
     def run(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        return self.run_parts([list(arrays)])
+
+    def run_parts(self, parts: list[list[np.ndarray]]) -> list[np.ndarray]:
         outputs: dict[int, np.ndarray] = {}
 
         def allocate(_context: Any, index: int, wanted: Any) -> int:
@@ -82,12 +85,13 @@ class Graph:
             outputs[index] = np.zeros(list(found.shape)[: found.ndim], NUMPY[DType(found.dtype)])
             return outputs[index].ctypes.data
 
+        arrays = [array for part in parts for array in part]
         data = (c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         shapes = (c_int64 * (MAX_AXES * len(arrays)))()
         for index, array in enumerate(arrays):
             shapes[index * MAX_AXES : index * MAX_AXES + array.ndim] = array.shape
         callback = AllocateOutput(allocate)
-        self._checked(-self._call("run", data, shapes, len(arrays), callback, None))
+        self._checked(-self._call("run_parts", data, shapes, len(parts[0]), len(parts), callback, None))
         return [outputs[index] for index in sorted(outputs)]
 
     def kernels(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import gc
 import resource
+from pathlib import Path
 
 import mindspore
 import numpy as np
@@ -182,14 +183,26 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def test_fused_groups_are_found(tmp_path):
-    """A decoder layer is eight kernels."""
-    probe = Probe(make_model("qwen3-untied", tmp_path, torch.bfloat16), "bfloat16")
+def ops_called(folder: Path) -> list[str]:
+    probe = Probe(folder, "bfloat16")
     kernels = plugin.load()
     probe.logits([[5, 6]])
     kernels.start_profile()
     probe.logits([[5, 6]])
-    ops_called = [call.op.decode() for call in kernels.stop_profile()]
+    return sorted(call.op.decode() for call in kernels.stop_profile())
+
+
+def test_fused_groups_are_found(tmp_path):
+    """A decoder layer is eight kernels."""
     layer = ["RmsNorm", "Linear", "RotaryAndCache", "PagedAttention", "Linear", "RmsNorm", "LinearSwiglu", "Linear"]
     expected = ["Gather", *layer, *layer, "RmsNorm", "Gather", "Linear"]
-    assert sorted(ops_called) == sorted([*expected, "Gather", "Gather"])  # cosines and sines
+    expected += ["Gather", "Gather"]  # cosines and sines
+    assert ops_called(make_model("qwen3-untied", tmp_path, torch.bfloat16)) == sorted(expected)
+
+
+def test_fused_groups_of_gpt2(tmp_path):
+    """Biases and residuals join the products; attention and the cache want rows without gaps."""
+    attention = ["LayerNorm", "Linear", *["Contiguous"] * 3, "ReshapeAndCache", "PagedAttention", "Linear"]
+    layer = [*attention, "LayerNorm", "Linear", "GeLU", "Linear"]
+    expected = ["Gather", "Gather", "Add", *layer, *layer, "LayerNorm", "Gather", "Linear"]
+    assert ops_called(make_model("gpt2", tmp_path, torch.bfloat16)) == sorted(expected)

@@ -49,6 +49,40 @@ def test_bias_residual_and_norm(library: KernelLibrary, fuse):
     graph.close()
 
 
+def test_residual_behind_lora(library: KernelLibrary, fuse):
+    """As in networks that keep the sum: x + (linear(y) + LoRA), normalized and activated."""
+    graph = Graph(library, fuse)
+    x, w, bias, residual = graph.input(F32, -1, K), graph.input(F32, N, K), graph.input(F32, N), graph.input(F32, -1, N)
+    a, b, ends = graph.input(F32, 2, K, 4), graph.input(F32, 2, 4, N), graph.input(DType.INT64, 2)
+    gamma, beta = graph.input(F32, N), graph.input(F32, N)
+    y = graph.node("Add", linear(graph, x, w, N), bias, outputs=[rows(N)])
+    nothing, flags = [[None]] * 5, ([3], [0], [False], [False])
+    low = graph.node("GroupedMatmul", x, a, *nothing, ends, *flags, outputs=[rows(4)])
+    delta = graph.node("GroupedMatmul", low, b, *nothing, ends, *flags, outputs=[rows(N)])
+    y = graph.node("Add", y, delta, outputs=[rows(N)])
+    total = graph.node("Add", residual, y, outputs=[rows(N)])
+    shapes = [rows(N), rows(1), rows(1)]
+    normed = graph.node("LayerNorm", total, gamma, beta, [-1], [-1], [1e-5], outputs=shapes)
+    graph.compile(total, graph.node("GeLU", normed, outputs=[rows(N)]))
+    if fuse:
+        assert graph.kernels() == ["Linear", "AddLora", "LayerNorm", "GeLU"]
+    rng = np.random.default_rng(0)
+    for count in (5, 1, 40, 0):
+        arrays = [random(rng, *shape) for shape in ((count, K), (N, K), (N,), (count, N), (2, K, 4), (2, 4, N))]
+        lengths, scales = np.array([count // 2, count]), [random(rng, N), random(rng, N)]
+        found, activated = graph.run(*arrays, lengths, *scales)
+        each = [array.astype(np.float64) for array in arrays]
+        expected = each[0] @ each[1].T + each[2] + each[3]
+        for slot, part in enumerate((slice(0, count // 2), slice(count // 2, count))):
+            expected[part] += each[0][part] @ each[4][slot] @ each[5][slot]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+        centred = expected - expected.mean(-1, keepdims=True)
+        z = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scales[0] + scales[1]
+        gelu = z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+        np.testing.assert_allclose(activated, gelu, rtol=1e-4, atol=1e-4)
+    graph.close()
+
+
 def test_swiglu(library: KernelLibrary, fuse):
     graph = Graph(library, fuse)
     x, w = graph.input(F32, -1, K), graph.input(F32, 2 * N, K)
@@ -60,6 +94,23 @@ def test_swiglu(library: KernelLibrary, fuse):
         a, b = random(rng, count, K), random(rng, 2 * N, K)
         gate, up = np.split((a @ b.T).astype(np.float64), 2, axis=1)
         np.testing.assert_allclose(graph.run(a, b)[0], gate / (1 + np.exp(-gate)) * up, rtol=1e-4, atol=1e-4)
+    graph.close()
+
+
+def test_parts_follow_each_other_in_the_outputs(library: KernelLibrary, fuse):
+    graph = Graph(library, fuse)
+    x, w, gamma = graph.input(F32, -1, K), graph.input(F32, N, K), graph.input(F32, N)
+    y = linear(graph, x, w, N)
+    normed = graph.node("RmsNorm", y, gamma, [1e-6], outputs=[rows(N), rows(1)])
+    graph.compile(normed, y)
+    rng = np.random.default_rng(2)
+    weights = [random(rng, N, K), random(rng, N)]
+    for counts in ((3, 5), (4, 0, 40), (7,), (20, 1)):
+        xs = [random(rng, count, K) for count in counts]
+        normed, y = graph.run_parts([[x, *weights] for x in xs])
+        expected = np.concatenate(xs) @ weights[0].T
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(normed, norm(expected, weights[1]), rtol=1e-4, atol=1e-4)
     graph.close()
 
 

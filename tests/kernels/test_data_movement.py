@@ -52,6 +52,32 @@ def test_gather_outside(library, index):
     assert (y == 255).all()
 
 
+@pytest.mark.parametrize("id_dtype", INDEX_DTYPES)
+@pytest.mark.parametrize(("size", "inner", "first_id"), [(1, 1, 0), (50, 64, 0), (50, 64, 50), (1000, 2048, 7)])
+def test_embedding_lookup(threads, size, inner, first_id, id_dtype):
+    """Ids of other parts of the vocabulary give zeros."""
+    table = random_bytes(size, inner)
+    ids = np.random.default_rng(1).integers(0, 2 * size + first_id, 300).astype(id_dtype)
+    y = np.full((300, inner), 255, np.uint8)
+    threads.call("embedding_lookup", table, ids, INDEX_DTYPES[id_dtype], y, size, 300, inner, first_id)
+    here = (ids >= first_id) & (ids < first_id + size)
+    expected = np.where(here[:, None], table[np.where(here, ids - first_id, 0)], 0)
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_bad_embedding_lookup_arguments(library):
+    table, y, ids = random_bytes(5, 4), np.full(4, 255, np.uint8), np.zeros(1, np.int64)
+    for arguments, message in [
+        ((table, ids, DType.FLOAT32, y, 5, 1, 4, 0), "ids must be int32 or int64"),
+        ((table, ids, DType.INT64, y, -5, 1, 4, 0), "size -5"),
+        ((table, None, DType.INT64, y, 5, 1, 4, 0), "NULL"),
+        ((None, ids, DType.INT64, y, 5, 1, 4, 0), "NULL"),
+    ]:
+        with pytest.raises(KernelError, match=message):
+            library.call("embedding_lookup", *arguments)
+    assert (y == 255).all()
+
+
 def test_bad_gather_arguments(library):
     x, y, indices = random_bytes(1, 5, 4), np.full(4, 255, np.uint8), np.zeros(1, np.int64)
     for arguments, message in [

@@ -1,3 +1,5 @@
+import ctypes
+
 import numpy as np
 import pytest
 from buffers import EPSILON, SMALLEST, from_bfloat16, from_buffer, to_buffer
@@ -195,3 +197,31 @@ def test_bad_cast_arguments(library):
         with pytest.raises(KernelError, match=message):
             library.call("cast", *arguments)
     assert np.isnan(y).all()
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+@pytest.mark.parametrize("count", [0, 1, 15, 33, 100_001])
+@pytest.mark.parametrize("num_parts", [1, 2, 5])
+def test_sum_rounds_once(kernels, dtype, count, num_parts):
+    rng = np.random.default_rng(count)
+    parts = [to_buffer(rng.standard_normal(count), dtype) for _ in range(num_parts)]
+    addresses = (ctypes.c_void_p * num_parts)(*(part.ctypes.data for part in parts))
+    expected = np.sum([from_buffer(part, dtype) for part in parts], axis=0)
+    largest = np.sum([np.abs(from_buffer(part, dtype)) for part in parts], axis=0)
+    kernels.call("sum", addresses, num_parts, parts[-1], count, code(dtype))  # onto a part
+    error = np.abs(from_buffer(parts[-1], dtype) - expected)
+    assert (error <= EPSILON[dtype] / 2 * np.abs(expected) + num_parts * EPSILON["float32"] * largest).all()
+
+
+def test_bad_sum_arguments(library):
+    x = np.ones(4, np.float32)
+    part, none = (ctypes.c_void_p * 1)(x.ctypes.data), (ctypes.c_void_p * 1)()
+    for arguments, message in [
+        ((part, 1, x, 4, DType.INT32), "dtype must be"),
+        ((part, 0, x, 4, DType.FLOAT32), "0 parts"),
+        ((part, 1, x, -4, DType.FLOAT32), "-4 elements"),
+        ((part, 1, None, 4, DType.FLOAT32), "NULL"),
+        ((none, 1, x, 4, DType.FLOAT32), "part 0 is NULL"),
+    ]:
+        with pytest.raises(KernelError, match=message):
+            library.call("sum", *arguments)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, random_buffer
+from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, random_buffer, to_buffer
 
 from mindgen.errors import KernelError
 
@@ -51,10 +51,42 @@ def test_add_rms_norm(kernels, shape, dtype):
     assert_norm(y, rstd, total, gamma, 1e-6, dtype)
 
 
+@pytest.mark.parametrize("offset", [0, 30])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layer_norm(kernels, shape, dtype, offset):
+    rng = np.random.default_rng(0)
+    x, width = to_buffer(rng.standard_normal(shape) + offset, dtype), shape[1]
+    gamma, beta = random_buffer(rng, width, dtype), random_buffer(rng, width, dtype)
+    y, (mean, rstd) = empty_buffer(shape, dtype), np.empty((2, shape[0]), np.float32)
+    kernels.call("layer_norm", x, gamma, beta, y, mean, rstd, *shape, 1e-5, DTYPES[dtype])
+    values, scale, shift = (from_buffer(each, dtype) for each in (x, gamma, beta))
+    exact_mean, centred = values.mean(-1), values - values.mean(-1, keepdims=True)
+    exact_rstd = 1 / np.sqrt((centred**2).mean(-1) + 1e-5)
+    # The mean is off by the error of a sum; the centred values by that and by a rounding of their own.
+    mean_error = relative_error(width) * abs(values).mean(-1)
+    assert (abs(mean - exact_mean) <= mean_error).all()
+    rstd_error = relative_error(width) * exact_rstd + mean_error**2 * exact_rstd**3
+    assert (abs(rstd - exact_rstd) <= rstd_error).all()
+    normed = centred * exact_rstd[:, None]
+    computation_error = (
+        (mean_error * exact_rstd)[:, None] + (relative_error(width) + rstd_error / exact_rstd)[:, None] * abs(normed)
+    ) * abs(scale) + EPSILON["float32"] * (abs(shift) + abs(normed * scale))
+    expected = normed * scale + shift
+    bound = computation_error + EPSILON[dtype] / 2 * (abs(expected) + computation_error) + SMALLEST[dtype]
+    assert (abs(from_buffer(y, dtype) - expected) <= bound).all()
+
+    in_place = x.copy()
+    kernels.call("layer_norm", in_place, gamma, beta, in_place, None, None, *shape, 1e-5, DTYPES[dtype])
+    np.testing.assert_array_equal(in_place, y)
+
+
 def test_epsilon_keeps_zeros_finite(kernels):
     x, gamma, y = np.zeros((2, 20), np.float32), np.ones(20, np.float32), empty_buffer((2, 20), "float32")
     kernels.call("rms_norm", x, gamma, y, None, 2, 20, 1e-6, DTYPES["float32"])
     np.testing.assert_array_equal(y, 0)
+    kernels.call("layer_norm", x + 7, gamma, gamma, y, None, None, 2, 20, 1e-6, DTYPES["float32"])
+    np.testing.assert_array_equal(y, 1)
 
 
 def test_threads_do_not_change_a_bit(kernels):
@@ -71,6 +103,7 @@ def test_threads_do_not_change_a_bit(kernels):
 def test_no_rows(library):
     library.call("rms_norm", None, None, None, None, 0, 64, 1e-6, DTYPES["float32"])
     library.call("add_rms_norm", None, None, None, None, None, None, 0, 64, 1e-6, DTYPES["float32"])
+    library.call("layer_norm", None, None, None, None, None, None, 0, 64, 1e-6, DTYPES["float32"])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +116,8 @@ def test_bad_arguments(library, rows, width, dtype, message):
         library.call("rms_norm", x, x, y, None, rows, width, 1e-6, dtype)
     with pytest.raises(KernelError, match=message):
         library.call("add_rms_norm", x, x, x, y, None, y, rows, width, 1e-6, dtype)
+    with pytest.raises(KernelError, match=message):
+        library.call("layer_norm", x, x, x, y, None, None, rows, width, 1e-6, dtype)
     with pytest.raises(KernelError, match="NULL"):
         library.call("rms_norm", None, x, y, None, 2, 4, 1e-6, 0)
     assert np.isnan(y).all()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sampling_reference import draw, filter_scores, log_softmax, penalize, uniform
+from sampling_reference import draw_top_p, filter_scores, log_softmax, penalize, uniform
 from transformers import (
     LogitsProcessor,
     MinLengthLogitsProcessor,
@@ -42,11 +42,17 @@ def make_rows(
     return rows
 
 
-def check_draws(kernels, logits: np.ndarray, expected: np.ndarray, rows: list[SamplingRow]) -> None:
+def check_draws(
+    kernels, logits: np.ndarray, expected: np.ndarray, rows: list[SamplingRow], tolerance: float = 1e-5
+) -> None:
     """That one row of logits gives what inverting the cumulative distribution of the expected scores does."""
-    tokens = [token.token_id for token in Sampler(kernels).sample(np.repeat(logits, len(rows), axis=0), rows)]
-    for row, token in zip(rows, tokens, strict=True):
-        assert token in draw(expected, uniform(SEED, row.position)), f"position {row.position}"
+    for row, token in zip(rows, sample(kernels, logits, rows), strict=True):
+        allowed = draw_top_p(expected, row.params.top_p, SEED, row.position, tolerance)
+        assert token in allowed, f"position {row.position}"
+
+
+def sample(kernels, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
+    return [token.token_id for token in Sampler(kernels).sample(np.repeat(logits, len(rows), axis=0), rows)]
 
 
 def warp(logits: np.ndarray, *processors: LogitsProcessor, token_ids=(0,)) -> np.ndarray:
@@ -83,7 +89,9 @@ def test_filters_equal_transformers(kernels, case, vocab_size):
     options, warpers = case
     logits = make_logits(vocab_size)
     rows = make_rows(SamplingParams(**options), vocab_size, 400)
-    check_draws(kernels, logits, warp(logits, *warpers), rows)
+    check_draws(kernels, logits, warp(logits, *(each for each in warpers if type(each) is not TopPLogitsWarper)), rows)
+    kept = np.flatnonzero(warp(logits, *warpers) > -np.inf)
+    assert set(sample(kernels, logits, rows)) <= set(kept.tolist())
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 3.0, 30.0])
@@ -254,8 +262,7 @@ def test_odd_parameters(kernels, data):
     )
     expected = filter_scores(logits[0], params)
     rows = make_rows(params, vocab_size, 30)
-    for row, token in zip(rows, Sampler(kernels).sample(np.repeat(logits, 30, axis=0), rows), strict=True):
-        assert token.token_id in draw(expected, uniform(SEED, row.position), 1e-4)
+    check_draws(kernels, logits, expected, rows, 1e-4)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"logprobs": 1}, {"top_k": 2, "repetition_penalty": 2.0}])

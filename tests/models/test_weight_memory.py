@@ -47,3 +47,20 @@ def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path, e
         (folder / "config.json").write_text(config.replace(old, new))
         with pytest.raises(ModelError, match=expected):
             Probe(folder, "bfloat16", executor=executor)
+
+
+def test_a_gpt2_that_is_not_served_is_refused(tmp_path):
+    folder = make_model("gpt2", tmp_path, torch.bfloat16)
+    config = (folder / "config.json").read_text()
+    for old, new, expected in (
+        ('"n_layer": 2', '"n_layer": 3', "no tensor 'transformer.h.2"),
+        ('"n_inner": 200', '"n_inner": null', r"c_fc.weight' has shape \(200, 96\), config.json asks for \(384, 96\)"),
+        ('"n_head": 6', '"n_head": 7', "n_embd 96 does not divide into 7 heads"),
+        ('"gelu_new"', '"relu"', "activation_function 'relu' is not served, only 'gelu_new'"),
+        ('"scale_attn_weights": true', '"scale_attn_weights": false', "scale_attn_weights=False is not served"),
+        ('inverse_layer_idx": false', 'inverse_layer_idx": true', "scale_attn_by_inverse_layer_idx=True is not served"),
+    ):
+        assert old in config
+        (folder / "config.json").write_text(config.replace(old, new))
+        with pytest.raises(ModelError, match=expected):
+            Probe(folder, "bfloat16")

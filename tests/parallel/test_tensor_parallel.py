@@ -5,6 +5,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from adapter_options import EXTENDED, make_option
 from engine_probe import Ask, EngineProbe, tokens
 from peft import PeftModel
 from probe import Probe
@@ -56,6 +57,23 @@ def test_float32_equals_one_rank_and_the_oracles(kind, num_ranks, tmp_path):
             oracle = PeftModel.from_pretrained(oracle, adapters[slot - 1]).eval()
         expected = oracle_logits(oracle, prompts(7)[slots.index(slot)]).numpy()
         np.testing.assert_allclose(first[slots.index(slot)], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "num_ranks"), [("llama-biased-one-kv-head", 2), ("qwen2-tied", 3)])
+def test_dora_biases_and_tables_equal_peft(kind, num_ranks, tmp_path):
+    """LoRA on embedding and head, whose vocabulary is split, scales and biases of outputs that are or are not."""
+    folder = make_model(kind, tmp_path / "model", torch.float32, **KINDS[kind])
+    adapters = [make_adapter("everything", folder, tmp_path)]
+    adapters += [make_option(name, folder, tmp_path / "options") for name in EXTENDED]
+    slots = list(range(len(adapters) + 1))
+    probe = Probe(folder, "float32", adapters, num_ranks=num_ranks)
+    with closing(probe.runner):
+        together = probe.logits(prompts(len(slots)), slots)
+    for slot, prompt in zip(slots, prompts(len(slots)), strict=True):
+        oracle = load_oracle(folder, torch.float32)
+        if slot:
+            oracle = PeftModel.from_pretrained(oracle, adapters[slot - 1]).eval()
+        np.testing.assert_allclose(together[slot], oracle_logits(oracle, prompt).numpy(), atol=1e-4)
 
 
 def test_bfloat16_is_as_exact_as_one_rank(tmp_path):

@@ -16,12 +16,15 @@ class NormsAndActivations(nn.Cell):
         self.add_rms_norm = gen.AddRmsNorm()
         self.swiglu = gen.Swiglu()
         self.silu = gen.SiLU()
+        self.gelu = ops.GeLU()
+        self.layer_norm = ops.LayerNorm(-1, -1, NORM_EPSILON)
 
-    def construct(self, x, residual, gamma, heads, head_gamma):
+    def construct(self, x, residual, gamma, beta, heads, head_gamma):
         y, rstd = self.rms_norm(x, gamma)
         head_y, _ = self.rms_norm(heads, head_gamma)
         added_y, added_rstd, total = self.add_rms_norm(x, residual, gamma, NORM_EPSILON)
-        return y, rstd, head_y, added_y, added_rstd, total, self.swiglu(x, -1), self.silu(x)
+        activated = self.swiglu(x, -1), self.silu(x), self.gelu(x)
+        return y, rstd, head_y, added_y, added_rstd, total, *activated, *self.layer_norm(x, gamma, beta)
 
 
 def assert_norm(y, rstd, x, gamma, dtype):
@@ -32,21 +35,36 @@ def assert_norm(y, rstd, x, gamma, dtype):
         assert_close(rstd, factor, relative_error * factor, "float32")
 
 
+def assert_layer_norm(y, mean, rstd, x, gamma, beta, dtype):
+    exact_mean, variance = np.mean(x, axis=-1, keepdims=True), np.var(x, axis=-1, keepdims=True)
+    factor = 1 / np.sqrt(variance + NORM_EPSILON)
+    relative_error = (x.shape[-1] + 8) * EPS
+    expected = (x - exact_mean) * factor * gamma + beta
+    size = (abs(x) + abs(exact_mean)) * factor * abs(gamma) + abs(beta)
+    assert_close(y, expected, relative_error * size, dtype)
+    assert_close(mean, exact_mean, relative_error * np.mean(abs(x), axis=-1, keepdims=True), "float32")
+    assert_close(rstd, factor, relative_error * factor, "float32")
+
+
 def silu(x):
     return x / (1 + np.exp(-x))
 
 
+def gelu(x):
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def test_norms_and_activations(mode, dtype):
     rng = np.random.default_rng(0)
-    gamma, head_gamma = random_tensor(rng, (96,), dtype), random_tensor(rng, (24,), dtype)
+    gamma, beta, head_gamma = (random_tensor(rng, (width,), dtype) for width in (96, 96, 24))
     calls = [
-        (random_tensor(rng, (tokens, 96), dtype), random_tensor(rng, (tokens, 96), dtype), gamma,
+        (random_tensor(rng, (tokens, 96), dtype), random_tensor(rng, (tokens, 96), dtype), gamma, beta,
          random_tensor(rng, (tokens, 4, 24), dtype), head_gamma)
         for tokens in (3, 17)
     ]  # fmt: skip
     for call, outputs in zip(calls, run(mode, NormsAndActivations(), *calls), strict=True):
-        x, residual, gamma_values, heads, head_gamma_values = map(float64, call)
-        y, rstd, head_y, added_y, added_rstd, total, swiglu, silu_y = outputs
+        x, residual, gamma_values, beta_values, heads, head_gamma_values = map(float64, call)
+        y, rstd, head_y, added_y, added_rstd, total, swiglu, silu_y, gelu_y, *normed = outputs
         assert_norm(y, rstd, x, gamma_values, dtype)
         assert_norm(head_y, None, heads, head_gamma_values, dtype)
         assert_close(total, x + residual, np.zeros_like(x), dtype)
@@ -54,6 +72,8 @@ def test_norms_and_activations(mode, dtype):
         gated = silu(x[:, :48]) * x[:, 48:]
         assert_close(swiglu, gated, 8 * EPS * abs(gated), dtype)
         assert_close(silu_y, silu(x), 8 * EPS * abs(silu(x)), dtype)
+        assert_close(gelu_y, gelu(x), 100 * EPS * abs(gelu(x)), dtype)
+        assert_layer_norm(*normed, x, gamma_values, beta_values, dtype)
 
 
 class MatrixProducts(nn.Cell):

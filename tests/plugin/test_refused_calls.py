@@ -24,6 +24,11 @@ def add_rms_norm(dtype):
     return gen.AddRmsNorm()(x, x, zeros(32, dtype=dtype), 1e-5)[0]
 
 
+def layer_norm(axis=-1, gamma_dtype=bfloat16):
+    gamma = zeros(*((4, 8) if axis == 1 else (8,)), dtype=gamma_dtype)
+    return ops.LayerNorm(axis, axis)(zeros(3, 4, 8), gamma, gamma)[0]
+
+
 def rotary(cos_format=2, head_size=HEAD_SIZE, lengths=(2, 1), table_rows=20):
     tables = zeros(table_rows, head_size)
     return gen.ApplyRotaryPosEmb(cos_format)(zeros(3, 32), zeros(3, 16), tables, tables, int32(*lengths))[0]
@@ -108,6 +113,9 @@ REFUSED = [
     ("GroupedMatmul", lambda: grouped_matmul(bias=[zeros(3, 4)]), "is not served, pass None"),
     ("Swiglu", lambda: gen.Swiglu()(zeros(4, 6), 0), "dim must be the last axis"),
     ("Swiglu", lambda: gen.Swiglu()(zeros(4, 6, dtype=mindspore.int32), -1), f"dtype int32 {FLOATS_ONLY}"),
+    ("GeLU", lambda: ops.GeLU()(zeros(4, dtype=float64)), f"dtype float64 {FLOATS_ONLY}"),
+    ("LayerNorm", lambda: layer_norm(axis=1), "begin_norm_axis and begin_params_axis must be the last axis"),
+    ("LayerNorm", lambda: layer_norm(gamma_dtype=float16), "one dtype, not bfloat16 and float16; cast one of them"),
     ("SiLU", lambda: gen.SiLU()(zeros(4, dtype=mindspore.int32)), f"dtype int32 {FLOATS_ONLY}"),
     ("Add", lambda: ops.Add()(COMPLEX, COMPLEX), "dtype complex64 is not served"),
     ("Mul", lambda: ops.Mul()(COMPLEX, COMPLEX), "dtype complex64 is not served"),

@@ -119,16 +119,22 @@ int mg_graph_compile(mg_graph* graph) {
   });
 }
 
-int mg_graph_run(mg_graph* graph, void* const* data, const int64_t (*shapes)[MG_MAX_AXES], int num_inputs,
-                 mg_allocate_output* allocate, void* context) {
+int mg_graph_run_parts(mg_graph* graph, void* const* data, const int64_t (*shapes)[MG_MAX_AXES], int num_inputs,
+                       int num_parts, mg_allocate_output* allocate, void* context) {
   return guarded(MG_ERROR, [&] {
     if (num_inputs != static_cast<int>(graph->graph.inputs.size())) {
       throw Refused("the graph has " + std::to_string(graph->graph.inputs.size()) + " inputs, not " +
                     std::to_string(num_inputs));
     }
-    graph->run(data, shapes, allocate, context);
+    if (num_parts < 1) throw Refused("a run has no part");
+    graph->run(data, shapes, num_parts, allocate, context);
     return MG_OK;
   });
+}
+
+int mg_graph_run(mg_graph* graph, void* const* data, const int64_t (*shapes)[MG_MAX_AXES], int num_inputs,
+                 mg_allocate_output* allocate, void* context) {
+  return mg_graph_run_parts(graph, data, shapes, num_inputs, 1, allocate, context);
 }
 
 const char* mg_graph_describe(mg_graph* graph) {

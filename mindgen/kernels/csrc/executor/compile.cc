@@ -26,7 +26,16 @@ void Executor::compile() {
   for (size_t i = 0; i < graph.outputs.size(); i++) graph.values[graph.outputs[i]].output = static_cast<int>(i);
   check_outputs();
   slot_offsets_.assign(plan_slots(graph) + 1, 0);
-  // From here on values stay where they are in memory.
+  bind_constants();
+}
+
+Executor::Executor(const Executor& compiled)
+    : graph(compiled.graph), fuse_(compiled.fuse_), slot_offsets_(compiled.slot_offsets_) {
+  bind_constants();
+}
+
+// From here on values stay where they are in memory.
+void Executor::bind_constants() {
   for (Value& value : graph.values) {
     if (value.kind == Value::kConstant) value.tensor.data = value.constant.data();
   }

@@ -152,6 +152,23 @@ void fuse_residual(Rewriter& r, int index) {
   }
 }
 
+// Add(Linear(x, w), residual), through LoRA's updates
+void fuse_sum(Rewriter& r, int index) {
+  if (!r.is(index, "Add")) return;
+  const Node add = r.node(index);
+  for (int side = 0; side < 2; side++) {
+    const int product = add.inputs[side], residual = add.inputs[1 - side];
+    if (!r.same_rows(product, residual) || r.only_user(product, "Add") != index) continue;
+    const int linear = find_linear(r, product);
+    if (linear == kNowhere || !r.graph.is_none(r.node(linear).inputs[3]) || r.producer(residual) >= linear) continue;
+    r.graph.nodes[linear].inputs[3] = residual;
+    const int last = r.producer(product);
+    Node fused = r.node(last);
+    fused.outputs = add.outputs;
+    return r.replace({last, index}, fused);
+  }
+}
+
 // Heads that are normalized before their rotation: Reshape(RmsNorm(Reshape(x), gamma)), or x alone.
 struct Heads {
   int x;
@@ -210,7 +227,7 @@ void fuse_rotary_and_cache(Rewriter& r, int index) {
 
 void fuse(Graph& graph) {
   Pattern* const patterns[] = {fuse_linear,           fuse_bias,     fuse_lora, fuse_swiglu,
-                               fuse_rotary_and_cache, fuse_residual, fuse_cast};
+                               fuse_rotary_and_cache, fuse_residual, fuse_sum, fuse_cast};
   for (Pattern* pattern : patterns) {
     Rewriter rewriter(graph);
     for (int index = 0; index < rewriter.num_nodes(); index++) pattern(rewriter, index);

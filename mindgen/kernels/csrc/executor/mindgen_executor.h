@@ -48,6 +48,11 @@ int mg_graph_compile(mg_graph* graph);
 int mg_graph_run(mg_graph* graph, void* const* data, const int64_t (*shapes)[MG_MAX_AXES], int num_inputs,
                  mg_allocate_output* allocate, void* context);
 
+// Several runs at once, each on a thread of its own, for rows that do not depend on each other; data and shapes
+// (num_parts, num_inputs). An output has the entries of all parts, one part's after the other's.
+int mg_graph_run_parts(mg_graph* graph, void* const* data, const int64_t (*shapes)[MG_MAX_AXES], int num_inputs,
+                       int num_parts, mg_allocate_output* allocate, void* context);
+
 // The kernel calls of a compiled graph, one per line: op, name and inputs.
 const char* mg_graph_describe(mg_graph* graph);
 

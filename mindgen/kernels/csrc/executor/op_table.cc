@@ -31,6 +31,11 @@ void infer_rms_norm(Graph& graph, const Node& node) {
   set_output(graph, node, 1, rows);
 }
 
+void infer_layer_norm(Graph& graph, const Node& node) {
+  infer_rms_norm(graph, node);
+  set_output(graph, node, 2, graph.tensor(node.outputs[1]).shape);
+}
+
 void infer_add_rms_norm(Graph& graph, const Node& node) {
   infer_rms_norm(graph, node);
   set_output(graph, node, 2, shape_of(graph, node, 0));
@@ -181,7 +186,9 @@ const Op ops[] = {
     {.name = "EmbeddingLookup", .infer = infer_embedding_lookup, .cost = gather_cost},
     {.name = "FlashAttentionScore", .infer = infer_flash_attention, .unwritten_outputs = 3, .cost = attention_cost},
     {.name = "Gather", .infer = infer_gather, .cost = gather_cost},
+    {.name = "GeLU", .infer = like_first, .in_place = {0, 0}},
     {.name = "GroupedMatmul", .infer = infer_grouped_matmul, .cost = matmul_cost},
+    {.name = "LayerNorm", .infer = infer_layer_norm},
     {.name = "MatMul", .infer = infer_matmul, .cost = matmul_cost},
     {.name = "Mul", .infer = infer_broadcast},
     {.name = "PagedAttention", .infer = like_first, .cost = attention_cost},

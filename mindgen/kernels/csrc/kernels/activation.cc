@@ -3,16 +3,29 @@
 #include "threads.h"
 
 namespace mindgen::MG_ISA {
-int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
+namespace {
+
+template <class Function>
+int apply(const void* x, void* y, int64_t count, mg_dtype dtype, const Function& function) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     for_pieces(count, [&](int64_t first, int64_t end) {
       for (int64_t i = first; i < end; i += kWidth) {
-        store_upto((T*)y + i, silu(load_upto((const T*)x + i, end - i)), end - i);
+        store_upto((T*)y + i, function(load_upto((const T*)x + i, end - i)), end - i);
       }
     });
     return (int)MG_OK;
   });
+}
+
+}  // namespace
+
+int silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return apply(x, y, count, dtype, [](floatv value) { return silu(value); });
+}
+
+int gelu(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return apply(x, y, count, dtype, [](floatv value) { return gelu(value); });
 }
 
 int swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {

@@ -1,4 +1,4 @@
-// add, mul, sum and cast of the C interface: arguments are checked and shapes simplified here.
+// add, mul, sum, cast and scale_transpose of the C interface: arguments are checked and shapes simplified here.
 #include "dispatch.h"
 
 using namespace mindgen;
@@ -79,6 +79,20 @@ int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count) {
   if (count == 0) return MG_OK;
   if (!x || !y) return fail("cast: x or y is NULL");
   return kernels().cast(x, from, y, to, count);
+}
+
+int mg_scale_transpose(const void* x, int64_t x_step, mg_dtype from, void* y, int64_t y_step, mg_dtype to,
+                       int64_t rows, int64_t columns, float scale) {
+  if (!is_compute_dtype(from) || !is_compute_dtype(to)) {
+    return fail("scale_transpose: from dtype %d to %d, not between floats of up to 32 bits", from, to);
+  }
+  if (rows < 0 || columns < 0 || x_step < columns || y_step < rows) {
+    return fail("scale_transpose: x (%lld, %lld) with steps of %lld and %lld", (long long)rows, (long long)columns,
+                (long long)x_step, (long long)y_step);
+  }
+  if (rows == 0 || columns == 0) return MG_OK;
+  if (!x || !y) return fail("scale_transpose: x or y is NULL");
+  return kernels().scale_transpose(x, x_step, from, y, y_step, to, rows, columns, scale);
 }
 
 }  // extern "C"

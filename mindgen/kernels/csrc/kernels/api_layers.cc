@@ -11,6 +11,15 @@ int check_rows(const char* name, int64_t rows, int64_t H, mg_dtype dtype) {
   return MG_OK;
 }
 
+int activate(const char* name, decltype(mg_silu)* KernelTable::*kernel, const void* x, void* y, int64_t count,
+             mg_dtype dtype) {
+  if (!is_compute_dtype(dtype)) return fail("%s: dtype must be float32, bfloat16 or float16", name);
+  if (count < 0) return fail("%s: %lld elements", name, (long long)count);
+  if (count == 0) return MG_OK;
+  if (!x || !y) return fail("%s: x or y is NULL", name);
+  return (kernels().*kernel)(x, y, count, dtype);
+}
+
 int check_lengths(const int32_t* lengths, int64_t B, int64_t T, int64_t cos_rows) {
   int64_t total = 0;
   for (int64_t b = 0; b < B; b++) {
@@ -42,6 +51,14 @@ int mg_add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, 
   if (rows == 0) return MG_OK;
   if (!x1 || !x2 || !gamma || !y || !sum) return fail("add_rms_norm: x1, x2, gamma, y or sum is NULL");
   return kernels().add_rms_norm(x1, x2, gamma, y, rstd, sum, rows, H, epsilon, dtype);
+}
+
+int mg_layer_norm(const void* x, const void* gamma, const void* beta, void* y, float* mean, float* rstd, int64_t rows,
+                  int64_t H, float epsilon, mg_dtype dtype) {
+  if (check_rows("layer_norm", rows, H, dtype) != MG_OK) return MG_ERROR;
+  if (rows == 0) return MG_OK;
+  if (!x || !gamma || !beta || !y) return fail("layer_norm: x, gamma, beta or y is NULL");
+  return kernels().layer_norm(x, gamma, beta, y, mean, rstd, rows, H, epsilon, dtype);
 }
 
 int mg_apply_rotary(const void* query, const void* key, const void* cos, const void* sin, const int32_t* lengths,
@@ -95,11 +112,11 @@ int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
 }
 
 int mg_silu(const void* x, void* y, int64_t count, mg_dtype dtype) {
-  if (!is_compute_dtype(dtype)) return fail("silu: dtype must be float32, bfloat16 or float16");
-  if (count < 0) return fail("silu: %lld elements", (long long)count);
-  if (count == 0) return MG_OK;
-  if (!x || !y) return fail("silu: x or y is NULL");
-  return kernels().silu(x, y, count, dtype);
+  return activate("silu", &KernelTable::silu, x, y, count, dtype);
+}
+
+int mg_gelu(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return activate("gelu", &KernelTable::gelu, x, y, count, dtype);
 }
 
 }  // extern "C"

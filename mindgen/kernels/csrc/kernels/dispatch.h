@@ -16,13 +16,16 @@
   apply(attention)                \
   apply(rms_norm)                 \
   apply(add_rms_norm)             \
+  apply(layer_norm)               \
   apply(apply_rotary)             \
   apply(rotary_and_cache)         \
   apply(swiglu)                   \
   apply(silu)                     \
+  apply(gelu)                     \
   apply(add)                      \
   apply(mul)                      \
   apply(cast)                     \
+  apply(scale_transpose)          \
   apply(sum)                      \
   apply(sample)
 

@@ -72,6 +72,11 @@ int mg_rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t 
 int mg_add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, float* rstd, void* sum,
                     int64_t rows, int64_t H, float epsilon, mg_dtype dtype);
 
+// y (rows, H) = (x - mean) / sqrt(variance + epsilon) * gamma (H) + beta (H); mean and rstd (rows) float32 or NULL. y may
+// be x.
+int mg_layer_norm(const void* x, const void* gamma, const void* beta, void* y, float* mean, float* rstd, int64_t rows,
+                  int64_t H, float epsilon, mg_dtype dtype);
+
 // query (T, Hq*D), key (T, Hkv*D) rotated into query_out, key_out (which may be the inputs). interleaved: pairs
 // (2i, 2i+1), else (i, i+D/2). cos, sin (cos_rows, D). With cos_rows == T, row t belongs to token t. Else they are
 // the full table and lengths (B), summing to T, are those of whole prompts: positions count from 0 in each.
@@ -119,7 +124,9 @@ int mg_flash_attention(const void* query, const void* key, const void* value, co
 
 // y (rows, H) = silu(x[:, :H]) * x[:, H:], x (rows, 2H).
 int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype);
+// y may be x.
 int mg_silu(const void* x, void* y, int64_t count, mg_dtype dtype);
+int mg_gelu(const void* x, void* y, int64_t count, mg_dtype dtype);  // with the tangent: gelu_new, gelu_pytorch_tanh
 
 // y = a op b with numpy's broadcasting: y has shape (ndim), a and b their strides in elements, 0 where they repeat.
 // Integers wrap around; bool can be multiplied only. y may be a or b when their shape is y's.
@@ -133,6 +140,11 @@ int mg_sum(const void* const* parts, int num_parts, void* y, int64_t count, mg_d
 
 // Any dtype to any dtype; floats round to nearest even, to integers truncate, to bool compare with 0.
 int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
+
+// y (columns, rows) = scale * x^T in float32, x (rows, columns), both of float dtypes; steps from row to row in
+// elements. The calling thread works alone, beside those that others have called.
+int mg_scale_transpose(const void* x, int64_t x_step, mg_dtype from, void* y, int64_t y_step, mg_dtype to,
+                       int64_t rows, int64_t columns, float scale);
 
 // y (outer, num_indices, inner bytes) = x (outer, size, inner bytes) at the indices of the middle axis; int32 or
 // int64; negative ones count from the end, any other outside is an error.

@@ -26,6 +26,20 @@ int rms_norm(const void* x, const void* gamma, void* y, float* rstd, int64_t row
   });
 }
 
+int layer_norm(const void* x, const void* gamma, const void* beta, void* y, float* mean, float* rstd, int64_t rows,
+               int64_t H, float epsilon, mg_dtype dtype) {
+  return for_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(rows, H, [&](int64_t row) {
+      const Moments moments = layer_normalize_row((const T*)x + row * H, (const T*)gamma, (const T*)beta,
+                                                  (T*)y + row * H, H, epsilon);
+      if (mean) mean[row] = moments.mean;
+      if (rstd) rstd[row] = moments.rstd;
+    });
+    return (int)MG_OK;
+  });
+}
+
 int add_rms_norm(const void* x1, const void* x2, const void* gamma, void* y, float* rstd, void* sum, int64_t rows,
                  int64_t H, float epsilon, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {

@@ -13,6 +13,8 @@
 namespace mindgen {
 namespace {
 
+thread_local bool shares_job = false;  // so that loops within its tasks run alone
+
 struct Job {
   const int64_t count;
   void (*const task)(const void*, int64_t);
@@ -23,6 +25,11 @@ struct Job {
 
   void work() {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, i);
+  }
+  void share() {
+    shares_job = true;
+    work();
+    shares_job = false;
   }
 };
 
@@ -68,7 +75,7 @@ class Pool {
       job_ = &job;
     }
     published_.notify_all();
-    job.work();
+    job.share();
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = nullptr;  // nobody joins from here on
@@ -132,7 +139,7 @@ class Pool {
       job.places--;
       job.helpers++;
       lock.unlock();
-      job.work();
+      job.share();
       lock.lock();
       job.helpers--;
       left_.notify_all();
@@ -158,7 +165,7 @@ void run_tasks(int64_t count, int threads, void (*task)(const void*, int64_t), c
   static Pool& pool = *new Pool;  // never destroyed: helpers use it to the end of the process
   const int places = (int)(count < threads ? count : threads) - 1;
   Job job{count, task, context, places, {0}, {0}};
-  if (places < 1 || !pool.run(job)) job.work();
+  if (places < 1 || shares_job || !pool.run(job)) job.work();
 }
 
 }  // namespace mindgen

@@ -5,11 +5,12 @@
 
 namespace mindgen {
 
-// In [0, 1): the first of numpy.random.Generator(numpy.random.Philox(key=seed, counter=position)).random().
-static inline double philox_uniform(uint64_t seed, uint64_t position) {
+// In [0, 1): the first of numpy.random.Generator(numpy.random.Philox(key=seed + (round << 64),
+// counter=position)).random().
+static inline double philox_uniform(uint64_t seed, uint64_t position, uint64_t round_of_draw = 0) {
   typedef unsigned __int128 product;
   const uint64_t next = position + 1;  // numpy counts before it generates
-  uint64_t a = next, b = next == 0, c = 0, d = 0, key0 = seed, key1 = 0;
+  uint64_t a = next, b = next == 0, c = 0, d = 0, key0 = seed, key1 = round_of_draw;
   for (int round = 0; round < 10; round++) {
     const product low = (product)a * 0xD2E7470EE14C6C93, high = (product)c * 0xCA5A826395121157;
     a = (uint64_t)(high >> 64) ^ b ^ key0;

@@ -11,12 +11,6 @@ constexpr int64_t kBlock = 256;
 static inline int64_t num_blocks(int64_t count) { return (count + kBlock - 1) / kBlock; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static inline intv lane_numbers() {
-  intv numbers;
-  for (int i = 0; i < kWidth; i++) numbers[i] = i;
-  return numbers;
-}
-
 // One bit for each lane of a comparison's result, the first lane's lowest.
 static inline uint32_t bits_of(intv mask) {
 #if defined(__AVX512BF16__)
@@ -99,52 +93,62 @@ struct Weights {
   floatv operator()(floatv x) const { return select(x >= floor, exp(scaled(x)), floatv{}); }
 };
 
-// Sums of up to kBlock weights.
-static inline float block_weight(const float* x, int64_t count, const Weights& weights) {
-  floatv sums[2] = {};
-  int64_t i = 0;
-  for (const int64_t whole = least(count, kBlock) / (2 * kWidth) * (2 * kWidth); i < whole; i += 2 * kWidth) {
-    sums[0] += weights(load(x + i));
-    sums[1] += weights(load(x + i + kWidth));
-  }
-  for (; i < least(count, kBlock); i += kWidth) sums[0] += weights(load_logits(x + i, count - i));
-  return sum(sums[0] + sums[1]);
-}
+// The weights of the elements that a filter has left: those above its floor, and of those at it the ones before `limit`.
+struct KeptWeights {
+  const float* x;
+  int64_t count;
+  Weights weights;
+  int64_t limit;
 
-// sums: of each block, or NULL. Returns their sum.
-static double sum_weights(const float* x, int64_t count, const Weights& weights, float* sums) {
+  // Of the lanes from the i-th element on.
+  floatv operator()(int64_t i) const {
+    const floatv value = load_logits(x + i, count - i);
+    const intv is_early = lane_numbers() < (int32_t)(limit - i);
+    return select((value > weights.floor) | ((value == weights.floor) & is_early), exp(weights.scaled(value)), floatv{});
+  }
+};
+
+// sums: of each block, or NULL. Returns their sum. weights(i) are those of the lanes from the i-th element on.
+template <class WeightsAt>
+static double sum_weights(int64_t count, const WeightsAt& weights, float* sums) {
   double total = 0;
   for (int64_t block = 0; block < num_blocks(count); block++) {
-    const float block_sum = block_weight(x + block * kBlock, count - block * kBlock, weights);
+    const int64_t first = block * kBlock, end = least(first + kBlock, count);
+    floatv even{}, odd{};
+    int64_t i = first;
+    for (; i + 2 * kWidth <= end; i += 2 * kWidth) {
+      even += weights(i);
+      odd += weights(i + kWidth);
+    }
+    for (; i < end; i += kWidth) even += weights(i);
+    const float block_sum = sum(even + odd);
     if (sums) sums[block] = block_sum;
     total += block_sum;
   }
   return total;
 }
 
-// Where a uniform number in [0, 1) falls on the cumulative weights; `sums` has room for each block's.
-static int64_t draw_place(const float* x, int64_t count, const Weights& weights, double uniform, float* sums) {
-  const double total = sum_weights(x, count, weights, sums);
-  double rest = uniform * total;
+// Where the cumulative weights come to exceed `target`, of which `sums` has each block's.
+static int64_t find_place(const KeptWeights& weights, const float* sums, double target) {
   int64_t block = 0, last_block = 0;
-  for (; block < num_blocks(count); block++) {
+  for (; block < num_blocks(weights.count); block++) {
     if (sums[block] > 0) last_block = block;
-    if (rest < sums[block]) break;
-    rest -= sums[block];
+    if (target < sums[block]) break;
+    target -= sums[block];
   }
-  if (block == num_blocks(count)) {  // rounding ate the last of it
+  if (block == num_blocks(weights.count)) {  // rounding ate the last of it
     block = last_block;
-    rest = INFINITY;
+    target = INFINITY;
   }
   int64_t place = block * kBlock, last_place = place;
-  for (const int64_t end = least(place + kBlock, count); place < end; place += kWidth) {
+  for (const int64_t end = least(place + kBlock, weights.count); place < end; place += kWidth) {
     float values[kWidth];
-    store(values, weights(load_logits(x + place, end - place)));
+    store(values, weights(place));
     for (int i = 0; i < kWidth; i++) {
       if (values[i] <= 0) continue;
       last_place = place + i;
-      if (rest < values[i]) return last_place;
-      rest -= values[i];
+      if (target < values[i]) return last_place;
+      target -= values[i];
     }
   }
   return last_place;

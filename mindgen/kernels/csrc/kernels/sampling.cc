@@ -1,6 +1,5 @@
 #include "dispatch.h"
 #include "logits_processors.h"
-#include "philox.h"
 #include "sampling_filters.h"
 #include "threads.h"
 
@@ -13,7 +12,8 @@ mg_sampling_status status_of(const Peak& peak) {
 }
 
 float log_sum_exp(const float* x, int64_t V, float peak) {
-  return peak + (float)log(sum_weights(x, V, Weights{-INFINITY, peak, 1}, nullptr));
+  const Weights weights{-INFINITY, peak, 1};
+  return peak + (float)log(sum_weights(V, [&](int64_t i) { return weights(load_logits(x + i, V - i)); }, nullptr));
 }
 
 // The likeliest `wanted` tokens, best first; what a row lacks is token -1. peak.maxima: those of its blocks.
@@ -35,20 +35,19 @@ void write_top(const float* x, int64_t V, RowMemory& memory, int64_t wanted, flo
 
 mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row& row, int32_t* token) {
   const bool is_greedy = row.temperature == 0;
-  if (is_greedy && !has_processors(row)) {
-    const Peak peak = find_peak(logits, V, nullptr);
-    *token = (int32_t)peak.place;
-    return status_of(peak);
-  }
   const RowMemory memory(V);
-  process_logits(logits, memory.x, V, 0, row);
-  const Peak peak = find_peak(memory.x, V, is_greedy ? nullptr : memory.maxima);
+  const float* x = logits;
+  if (has_processors(row)) {
+    process_logits(logits, memory.x, V, 0, row);
+    x = memory.x;
+  }
+  const Peak peak = find_peak(x, V, is_greedy ? nullptr : memory.maxima);
   const mg_sampling_status status = status_of(peak);
   *token = (int32_t)peak.place;
   if (is_greedy || status != MG_SAMPLED) return status;
-  Candidates candidates(memory, V, peak.value, row.temperature);
+  Candidates candidates(memory, x, V, peak.value, row.temperature);
   candidates.filter(row);
-  *token = candidates.draw(philox_uniform(row.seed, row.position));
+  *token = candidates.draw(row);
   return MG_SAMPLED;
 }
 

@@ -1,5 +1,6 @@
-// Which tokens may be drawn: min_p, typical_p, top_k, top_p, each among those that the ones before it have kept.
+// Which token is drawn: min_p, typical_p, top_k, top_p keep some, each among those that the ones before it have kept.
 #pragma once
+#include "philox.h"
 #include "selection.h"
 
 namespace mindgen::MG_ISA {
@@ -22,121 +23,131 @@ struct RowMemory {
   }
 };
 
-// The processed logits of a row: those of at least `floor` may be drawn.
+// The tokens of a row that may be drawn: those of the logits x that the filters have left.
 class Candidates {
  public:
-  Candidates(const RowMemory& memory, int64_t V, float peak, float temperature)
-      : memory_(memory), x_(memory.x), count_(V), weights_{-INFINITY, peak, 1 / temperature} {}
+  // x may be the memory's. memory.maxima: those of x's blocks.
+  Candidates(const RowMemory& memory, const float* x, int64_t V, float peak, float temperature)
+      : memory_(memory), kept_{x, V, {-INFINITY, peak, 1 / temperature}, V} {}
 
   void filter(const mg_sampling_row& row) {
     if (row.min_p > 0) keep_min_p(row.min_p);
     if (row.typical_p < 1) keep_typical(row.typical_p);
-    if (row.top_k > 0 && row.top_k < count_) keep_top_k(row.top_k, row.typical_p < 1);
-    if (row.top_p < 1) keep_largest<false>(row.top_p);
+    if (row.top_k > 0 && row.top_k < kept_.count) keep_top_k(row.top_k, row.typical_p < 1);
   }
 
-  int32_t draw(double uniform) {
-    const int64_t place = draw_place(x_, count_, weights_, uniform, memory_.maxima);
-    return is_list_ ? memory_.tokens[place] : (int32_t)place;
+  // Of the largest ones that have the share top_p of the weight together, by rejection: whoever is drawn from all is
+  // as likely as drawn from those, once it is one of them; if not, only those before it are left for the next round
+  // (as in FlashInfer's sampling).
+  int32_t draw(const mg_sampling_row& row) {
+    float* sums = memory_.maxima;
+    const double total = sum_weights(kept_.count, kept_, sums);
+    double left = total;
+    for (uint64_t round = 0;; round++) {
+      const int64_t place = find_place(kept_, sums, philox_uniform(row.seed, row.position, round) * left);
+      if (row.top_p < 1) {
+        keep_before(place);
+        const double before = sum_weights(kept_.count, kept_, sums);
+        if (before >= row.top_p * total && before > 0) {
+          left = before;
+          continue;
+        }
+      }
+      return is_list_ ? memory_.tokens[place] : (int32_t)place;
+    }
   }
 
  private:
-  void keep_min_p(float min_p) { weights_.floor = weights_.peak + logf(min_p) / weights_.scale; }
+  // Larger ones go before smaller ones, equal ones by place.
+  void keep_before(int64_t place) {
+    kept_.weights.floor = kept_.x[place];
+    kept_.limit = place;
+  }
+
+  void keep_min_p(float min_p) { kept_.weights.floor = kept_.weights.peak + logf(min_p) / kept_.weights.scale; }
 
   // Nearest to the expected information (Meister et al., arXiv:2202.00666), those at equal distance together.
   void keep_typical(float mass) {
+    const Weights& weights = kept_.weights;
+    const int64_t count = kept_.count;
     double total = 0, moment = 0;
-    for (int64_t chunk = 0; chunk < count_; chunk += kChunk) {
+    for (int64_t chunk = 0; chunk < count; chunk += kChunk) {
       floatv sums{}, moments{};
-      for (int64_t i = chunk; i < least(chunk + kChunk, count_); i += kWidth) {
-        const floatv x = load_logits(x_ + i, count_ - i), weight = weights_(x);
+      for (int64_t i = chunk; i < least(chunk + kChunk, count); i += kWidth) {
+        const floatv x = load_logits(kept_.x + i, count - i), weight = weights(x);
         sums += weight;
-        moments += weight * maximum(weights_.scaled(x), broadcast(-104.0f));
+        moments += weight * maximum(weights.scaled(x), broadcast(-104.0f));
       }
       total += sum(sums);
       moment += sum(moments);
     }
-    const TypicalElements typical{*this, (float)(moment / total)};
+    const TypicalElements typical{kept_, (float)(moment / total)};
     const Pivots pivots{{-0.05f, -0.2f, -0.5f, -1, -2, -3.5f, -5.5f, -8, -INFINITY}};
-    const Threshold threshold = select_largest(count_, typical, pivots, mass, true, memory_.list);
-    for (int64_t i = 0; i < count_; i += kWidth) {
-      const floatv value = load_logits(x_ + i, count_ - i);
-      store_upto(x_ + i, select(typical.keys(i) >= threshold.key, value, broadcast(-INFINITY)), count_ - i);
+    const Threshold threshold = select_largest(count, typical, pivots, mass, true, memory_.list);
+    for (int64_t i = 0; i < count; i += kWidth) {
+      const floatv value = load_logits(kept_.x + i, count - i);
+      store_upto(memory_.x + i, select(typical.keys(i) >= threshold.key, value, broadcast(-INFINITY)), count - i);
     }
+    kept_.x = memory_.x;
   }
 
   void keep_top_k(int64_t k, bool maxima_are_stale) {
-    if (k <= num_blocks(count_)) {
-      if (maxima_are_stale) find_peak(x_, count_, memory_.maxima);
-      const float bound = lower_bound(memory_.maxima, num_blocks(count_), k);
-      become_list(bound > weights_.floor ? bound : weights_.floor);
+    if (k <= num_blocks(kept_.count)) {
+      if (maxima_are_stale) find_peak(kept_.x, kept_.count, memory_.maxima);
+      const float bound = lower_bound(memory_.maxima, num_blocks(kept_.count), k);
+      become_list(bound > kept_.weights.floor ? bound : kept_.weights.floor);
     }
-    if (k >= count_) return;
-    keep_largest<true>((double)k);
-    if (is_list_) become_list(weights_.floor);
-  }
-
-  // So many of them, or those of this share of the weight.
-  template <bool kCount>
-  void keep_largest(double target) {
-    const Elements<kCount> elements{x_, count_, weights_};
-    set_floor(select_largest(count_, elements, pivots_below_peak(), target, !kCount, memory_.list));
-  }
-
-  void set_floor(const Threshold& threshold) {
-    for (int64_t i = threshold.tied_from; i < threshold.tied_to; i++) x_[memory_.list.places[i]] = -INFINITY;
-    if (threshold.key > weights_.floor) weights_.floor = threshold.key;
+    if (k >= kept_.count) return;
+    const Threshold threshold =
+        select_largest(kept_.count, CountedElements{kept_}, pivots_below_peak(), (double)k, false, memory_.list);
+    if (threshold.key < kept_.weights.floor) return;
+    kept_.weights.floor = threshold.key;
+    kept_.limit = threshold.limit;
   }
 
   // Leaves only those of at least the floor, side by side.
   void become_list(float floor) {
-    Shortlist& list = memory_.list;
-    count_ = collect_at_least(x_, count_, floor, x_, list.places);
-    for (int64_t i = 0; i < count_; i++) memory_.tokens[i] = is_list_ ? memory_.tokens[list.places[i]] : list.places[i];
+    kept_.count = collect_at_least(kept_.x, kept_.count, floor, memory_.x, memory_.tokens);
+    kept_.x = memory_.x;
+    kept_.limit = kept_.count;
     is_list_ = true;
   }
 
   Pivots pivots_below_peak() const {
     Pivots pivots{{0.5f, 1, 2, 3.5f, 5.5f, 8, 11, 15, INFINITY}};
-    for (float& pivot : pivots.at) pivot = weights_.peak - pivot / weights_.scale;
+    for (float& pivot : pivots.at) pivot = kept_.weights.peak - pivot / kept_.weights.scale;
     return pivots;
   }
 
-  // Keyed by their logits, each of the weight 1 or of its probability's.
-  template <bool kCount>
-  struct Elements {
-    const float* x;
-    int64_t count;
-    Weights by_probability;
+  // Keyed by their logits, each of the weight 1.
+  struct CountedElements {
+    const KeptWeights& kept;
 
     floatv keys(int64_t i) const {
-      const floatv value = load_logits(x + i, count - i);
-      return select(value >= by_probability.floor, value, broadcast(-INFINITY));
+      const floatv value = load_logits(kept.x + i, kept.count - i);
+      return select(value >= kept.weights.floor, value, broadcast(-INFINITY));
     }
-    floatv weights(int64_t i) const {
-      return kCount ? select(keys(i) > -INFINITY, floatv{} + 1, floatv{}) : by_probability(load_logits(x + i, count - i));
-    }
+    floatv weights(int64_t i) const { return select(keys(i) > -INFINITY, floatv{} + 1, floatv{}); }
     intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
   };
 
   // Keyed by how near their information is to the expected one.
   struct TypicalElements {
-    const Candidates& row;
+    const KeptWeights& kept;
     const float expected;
 
     floatv keys(int64_t i) const {
-      const floatv x = load_logits(row.x_ + i, row.count_ - i), difference = row.weights_.scaled(x) - expected;
-      const intv kept = (x >= row.weights_.floor) & (row.weights_.scaled(x) > -104.0f);
-      return select(kept, -maximum(difference, -difference), broadcast(-INFINITY));
+      const floatv x = load_logits(kept.x + i, kept.count - i), scaled = kept.weights.scaled(x);
+      const floatv difference = scaled - expected;
+      const intv is_kept = (x >= kept.weights.floor) & (scaled > -104.0f);
+      return select(is_kept, -maximum(difference, -difference), broadcast(-INFINITY));
     }
-    floatv weights(int64_t i) const { return row.weights_(load_logits(row.x_ + i, row.count_ - i)); }
+    floatv weights(int64_t i) const { return kept.weights(load_logits(kept.x + i, kept.count - i)); }
     intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
   };
 
   RowMemory memory_;
-  float* x_;
-  int64_t count_;
-  Weights weights_;
+  KeptWeights kept_;
   bool is_list_ = false;
 };
 

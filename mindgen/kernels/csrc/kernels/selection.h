@@ -164,7 +164,7 @@ static bool spread_pivots(const Shortlist& list, Pivots& pivots) {
 
 struct Threshold {
   float key;
-  int64_t tied_from, tied_to;  // in the shortlist: elements of this very key that are not wanted any more
+  int64_t limit;  // the place from which on elements of this very key are not wanted any more
 };
 
 // The key at which the weight of the largest ones, and of equal ones in order of their places, reaches the target:
@@ -186,14 +186,12 @@ static Threshold select_largest(int64_t count, const Elements& elements, const P
     bracket.above += inner.above;
     collect_bracket(list.count, in_list, inner, list);
   }
-  if (list.count == 0) return {-INFINITY, 0, 0};  // rounding: the whole weight does not reach the target
+  if (list.count == 0) return {-INFINITY, 0};  // rounding: the whole weight does not reach the target
   if (list.count <= kFewEnough) sort_shortlist(list);
   double reached = bracket.above + list.weights[0];
   int64_t last = 0;
   while (reached < target && last + 1 < list.count) reached += list.weights[++last];
-  int64_t tied_to = last + 1;
-  while (tied_to < list.count && list.keys[tied_to] == list.keys[last]) tied_to++;
-  return {list.keys[last], last + 1, tied_to};
+  return {list.keys[last], list.places[last] + 1};
 }
 
 }  // namespace mindgen::MG_ISA

@@ -187,6 +187,12 @@ static inline T from_float(float value) {
 
 // ---- Across the lanes
 
+static inline intv lane_numbers() {
+  intv numbers;
+  for (int i = 0; i < kWidth; i++) numbers[i] = i;
+  return numbers;
+}
+
 static inline float sum(floatv v) {
   float lanes[kWidth];
   memcpy(lanes, &v, sizeof(v));
@@ -221,12 +227,19 @@ static inline floatv exp(floatv x) {
   y = y * r + 0.5f;
   y = y * r + 1.0f;
   y = y * r + 1.0f;
+#if defined(__AVX512BF16__)
+  return _mm512_scalef_ps(y, n);
+#else
   // 2^n in two factors, as n reaches from -150 to 128
   const intv exponent = __builtin_convertvector(n, intv), first = exponent >> 1, second = exponent - first;
   return y * bit_cast<floatv>((first + 127) << 23) * bit_cast<floatv>((second + 127) << 23);
+#endif
 }
 
 static inline floatv silu(floatv x) { return x / (1 + exp(-x)); }
+
+// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, in other words
+static inline floatv gelu(floatv x) { return x / (1 + exp(-x * (x * x * 0.0713548163f + 1.59576912f))); }
 
 // ---- The dtype of a call as a type: f(float()), f(bfloat16()) or f(float16())
 

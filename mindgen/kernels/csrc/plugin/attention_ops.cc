@@ -22,6 +22,18 @@ MINDGEN_OP(AddRmsNorm) {
                          call.scalar<float>(3), call.float_dtype({0, 1, 2}));
 }
 
+// x, gamma, beta, [begin_norm_axis, begin_params_axis, eps], y, mean, rstd
+MINDGEN_OP(LayerNorm) {
+  call.require_count(9);
+  const auto is_last = [&](int i) { return call.axis(0, call.scalar<int64_t>(i)) == call.ndims[0] - 1; };
+  call.require(is_last(3) && is_last(4), "begin_norm_axis and begin_params_axis must be the last axis");
+  call.require(call.elements(1) == call.last(0) && call.elements(2) == call.last(0),
+               "gamma and beta must have the size of x's last axis");
+  return mg_layer_norm(call.params[0], call.params[1], call.params[2], call.params[6],
+                       static_cast<float*>(call.params[7]), static_cast<float*>(call.params[8]), call.rows(0),
+                       call.last(0), call.scalar<float>(5), call.float_dtype({0, 1, 2}));
+}
+
 // query, key, cos, sin, lengths, query_out, key_out; the rotation is told by `interleaved`.
 static int apply_rotary(const OpCall& call, bool interleaved) {
   const int64_t T = call.rows(0), D = call.last(2);

@@ -114,3 +114,8 @@ MINDGEN_OP(SiLU) {
   call.require_count(2);
   return mg_silu(call.params[0], call.output(), call.elements(0), call.float_dtype({0}));
 }
+
+MINDGEN_OP(GeLU) {
+  call.require_count(2);
+  return mg_gelu(call.params[0], call.output(), call.elements(0), call.float_dtype({0}));
+}

@@ -1,0 +1,50 @@
+"""What an engine has done since it started, and what it is at."""
+
+from dataclasses import dataclass
+
+from mindgen.adapters.pool import PoolMetrics
+
+
+@dataclass(slots=True)
+class RequestCounters:
+    """Since the start; tokens of prompts count when the first token after them is there.
+
+    Attributes:
+        finished: requests that have ended, those that failed included.
+        failed: those with an error.
+        cached_prompt_tokens: the ones that came from the prefix cache.
+    """
+
+    finished: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """A moment of an engine.
+
+    Attributes:
+        requests_running: sequences in the batch; a request with several outputs has as many.
+        requests_waiting: those that have not run yet.
+        kv_blocks_used: blocks of the KV cache that running sequences hold; others may still be found by their tokens.
+        adapters: of all adapters together; LLM.list_adapters has each one's.
+    """
+
+    requests_running: int
+    requests_waiting: int
+    requests_finished: int
+    requests_failed: int
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    generated_tokens: int
+    kv_blocks: int
+    kv_blocks_used: int
+    adapters: PoolMetrics
+
+    @property
+    def prefix_hit_rate(self) -> float | None:
+        """The share of the prompts' tokens that came from the prefix cache."""
+        return self.cached_prompt_tokens / self.prompt_tokens if self.prompt_tokens else None

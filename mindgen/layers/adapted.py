@@ -1,0 +1,154 @@
+"""What linears, embedding and head have in common: adapters change their outputs, row by row."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindgen.adapters.slicing import slice_pair
+from mindgen.checkpoint.peft import LoraPair, OutputChange
+from mindgen.layers.lora import LoraBlock, LoraLevel
+from mindgen.layers.parameters import MINDSPORE_DTYPES
+from mindgen.layers.slot_vectors import SlotVectors
+from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.slot_layout import SlotLevel
+
+# Which rows are whose, a plain tuple for MindSpore's compiler:
+#   segment_ends  of each level, as in LoraLevel; none for a batch without adapters
+#   slots         (T,) of each row, E for the base model's; None unless an adapter of the batch has more than LoRA
+AdapterRows: TypeAlias = tuple[tuple[Tensor, ...], Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedOutputs:
+    """An adapter's weights for one layer, as a slot has them; scale and shift (out,) as in OutputChange."""
+
+    blocks: list[LoraBlock | None]
+    scale: np.ndarray | None
+    shift: np.ndarray | None
+
+    @property
+    def num_bytes(self) -> int:
+        arrays = [array for array in (*self.blocks, self.scale, self.shift) if array is not None]
+        return sum(array.num_bytes if isinstance(array, LoraBlock) else array.nbytes for array in arrays)
+
+
+class AdaptedLayer(nn.Cell):
+    """y (T, out) = (f(x) + the LoRA of each row's adapter) * its scale + its shift.
+
+    Attributes:
+        inputs: what the ranks split where f(x) and LoRA are to be added up over them, as is_partial says.
+        parts: the Hugging Face module names whose outputs lie side by side in y, with their axes.
+        has_lora: whether an adapter has brought LoRA for this layer yet.
+    """
+
+    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, output_dtype: str, shard: Shard) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.parts = parts
+        self.shard = shard
+        self.sizes = tuple(shard.size(axis) for axis in parts.values())  # in this process
+        self.is_partial = bool(inputs.split_by) and not shard.sliced_by_compiler
+        if self.is_partial:
+            self.all_reduce = ops.AllReduce()
+        self.dtype = dtype
+        self.output_dtype = output_dtype
+        self.casts = output_dtype != dtype
+        self.mindspore_dtype = MINDSPORE_DTYPES[output_dtype]
+        self.level_type: type[LoraLevel] = LoraLevel
+        self.lora = nn.CellList([])
+        self.has_lora = False
+        # One each, once an adapter has them.
+        self.scale, self.shift = nn.CellList([]), nn.CellList([])
+        self.has_scale = self.has_shift = False
+        self.num_slots = 0
+        self.cuts_in = shard.cuts(inputs)
+        self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
+        self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
+        self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
+        self.mul = ops.Mul()
+
+    def enable_lora(self, levels: list[SlotLevel]) -> None:
+        """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
+        axes = tuple(self.parts.values())
+        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
+        self.lora = nn.CellList(made)
+        self._name_uniquely(self.lora, "lora")
+        self.num_slots = max((level.num_slots for level in levels), default=0)
+        self.scale, self.shift = nn.CellList([]), nn.CellList([])
+        self.has_lora = self.has_scale = self.has_shift = False
+
+    def layouts(self) -> dict[str, TensorLayout]:
+        """Of the weights as (out, in), by Hugging Face module name."""
+        return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
+
+    def pack_adapter(self, pairs: dict[str, LoraPair], outputs: dict[str, OutputChange]) -> AdaptedOutputs:
+        """What an adapter has for this layer, by module name, in the form of a slot: a block for each level."""
+        changes = [outputs.get(name) for name in self.parts]
+        layouts = self.layouts()
+        own = [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
+        return AdaptedOutputs(
+            [level.pack(own) for level in self.lora],
+            self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
+            self._side_by_side([None if change is None else change.shift for change in changes], 0.0),
+        )
+
+    def write_adapter(self, slot: int, outputs: AdaptedOutputs) -> bool:
+        """Puts what an adapter has for this layer into a slot; whether graphs with scales or shifts are too old now."""
+        had = (self.has_scale, self.has_shift)
+        self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
+        if outputs.scale is not None and not self.has_scale:
+            self.scale, self.has_scale = self._vectors(1.0), True
+            self._name_uniquely(self.scale, "scale")
+        if outputs.shift is not None and not self.has_shift:
+            self.shift, self.has_shift = self._vectors(0.0), True
+            self._name_uniquely(self.shift, "shift")
+        for vectors, values in ((self.scale, outputs.scale), (self.shift, outputs.shift)):
+            for each in vectors:
+                each.write_slot(slot, values)
+        if self.has_lora:
+            self._write_blocks(slot, outputs.blocks)
+        return had != (self.has_scale, self.has_shift)
+
+    def _write_blocks(self, slot: int, blocks: list[LoraBlock | None]) -> None:
+        for level, block in zip(self.lora, blocks, strict=True):
+            if slot < level.num_slots:
+                level.write_slot(slot, block)
+            else:
+                assert block is None, "the adapter's rank is above the slot's"
+
+    def add_lora(self, x: Tensor, y: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
+        """x (T, in) or what the levels take, y (T, out)."""
+        for index, ends in enumerate(segment_ends):
+            delta = self.lora[index](x, ends)
+            if self.casts:
+                delta = self.cast(delta, self.mindspore_dtype)
+            y = self.add(y, delta)
+        return y
+
+    def scale_and_shift(self, y: Tensor, slots: Tensor | None) -> Tensor:
+        if slots is not None:
+            if self.has_scale:
+                y = self.mul(y, self.scale[0](slots))
+            if self.has_shift:
+                y = self.add(y, self.shift[0](slots))
+        return y
+
+    def _side_by_side(self, values: list[np.ndarray | None], default: float) -> np.ndarray | None:
+        if all(part is None for part in values):
+            return None
+        filled = [
+            np.full(self.shard.size(axis), default, np.float32)
+            if part is None
+            else self.shard.cut(part, self.shard.layout(axis))
+            for part, axis in zip(values, self.parts.values(), strict=True)
+        ]
+        return np.concatenate(filled)
+
+    def _vectors(self, default: float) -> nn.CellList:
+        return nn.CellList([SlotVectors(self.num_slots, sum(self.sizes), default, self.output_dtype)])
+
+    def _name_uniquely(self, cells: nn.CellList, kind: str) -> None:
+        """As MindSpore wants the names of parameters, once the cells are an attribute."""
+        cells.update_parameters_name(f"{next(iter(self.parts))}.{kind}.")

@@ -1,0 +1,120 @@
+"""GPT-2; parameter names as in Hugging Face, except what mindgen.checkpoint.gpt2_weights translates."""
+
+from mindspore import Tensor, nn, ops
+
+from mindgen.checkpoint.gpt2_weights import linear_weights
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.layers.adapted import AdapterRows
+from mindgen.layers.attention import Attention, CacheShape, StepInputs
+from mindgen.layers.embedding import Embedding
+from mindgen.layers.linear import Linear
+from mindgen.layers.norm import LayerNorm
+from mindgen.layers.parameters import WeightSource, split_parameter
+from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import CausalLm
+from mindgen.parallel.layout import WHOLE, Axis, Shard
+
+
+class GPT2Mlp(nn.Cell):
+    """c_proj(gelu(c_fc x))"""
+
+    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
+        super().__init__()
+        hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
+        self.c_fc = Linear(hidden, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias, shard)
+        self.c_proj = Linear(inner, {f"{prefix}.c_proj": hidden}, dtype, config.mlp_bias, shard)
+        self.gelu = ops.GeLU().shard(((1, shard.cuts(inner)),))  # Ascend's is the one with the tangent
+
+    def linears(self) -> list[Linear]:
+        return [self.c_fc, self.c_proj]
+
+    def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x, adapter_rows)), adapter_rows)
+
+
+class GPT2Layer(nn.Cell):
+    """One decoder layer."""
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.ln_1 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
+        self.self_attn = Attention(config, cache, f"{prefix}.attn", dtype, shard, output_name="c_proj")
+        self.ln_2 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
+        self.mlp = GPT2Mlp(config, f"{prefix}.mlp", dtype, shard)
+        self.add = ops.Add().shard(((1, 1), (1, 1)))
+
+    def linears(self) -> list[Linear]:
+        return self.self_attn.linears() + self.mlp.linears()
+
+    def load(self, source: WeightSource) -> None:
+        self.ln_1.load(source, f"{self.prefix}.ln_1")
+        self.self_attn.load(source)
+        self.ln_2.load(source, f"{self.prefix}.ln_2")
+        for linear in self.mlp.linears():
+            linear.load(source)
+
+    def construct(self, x: Tensor, step: StepInputs, adapter_rows: AdapterRows, whole_prompts: bool) -> Tensor:
+        """x (T, H) to (T, H)."""
+        x = self.add(x, self.self_attn(self.ln_1(x), step, adapter_rows, whole_prompts))
+        return self.add(x, self.mlp(self.ln_2(x), adapter_rows))
+
+
+class GPT2Model(nn.Cell):
+    """Embeddings of tokens and positions, layers and final norm."""
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
+        self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
+        self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
+        self.gather = ops.Gather().shard(((1, 1), (1,)))
+        self.layers = nn.CellList(
+            [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
+        )
+        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
+        self.add = ops.Add().shard(((1, 1), (1, 1)))
+
+    def load(self, source: WeightSource) -> None:
+        self.embed_tokens.load(source)
+        source.fill(self.positions, "transformer.wpe.weight", self.positions_layout)
+        for layer in self.layers:
+            layer.load(source)
+        self.ln_f.load(source, "transformer.ln_f")
+
+    def construct(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        q_seq_ends: Tensor,
+        adapter_rows: AdapterRows,
+        table_rows: tuple[Tensor, ...],
+        whole_prompts: bool,
+    ) -> Tensor:
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        x = self.add(
+            self.embed_tokens(input_ids, adapter_rows, table_rows), self.gather(self.positions, positions, 0)
+        )  # (T, H)
+        for layer in self.layers:
+            x = layer(x, step, adapter_rows, whole_prompts)
+        return self.ln_f(x)
+
+
+class GPT2LMHeadModel(CausalLm):
+    """GPT-2.
+
+    Args:
+        num_positions: not used: the checkpoint has as many positions as it was trained with.
+    """
+
+    def __init__(
+        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+    ) -> None:
+        super().__init__(config, GPT2Model(config, cache, dtype, shard), dtype, shard)
+
+    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+        return linear_weights(tensors)

@@ -1,0 +1,97 @@
+"""Ranks that die at any time: the command ends soon, says why, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SECONDS = 30  # in which it must be over
+COMMAND = [
+    sys.executable, "-m", "mindgen", "generate", "--model", "demo", "--prompt", "An increasing sequence: one,",
+    "--max_new_tokens", "400", "--ignore_eos", "True",
+]  # fmt: skip
+
+
+class Job:
+    """The command in a session and a temporary folder of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._folder = folder
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    def processes(self) -> dict[int, str]:
+        """The command lines of all that belong to it and still live."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.getsid(int(entry.name)) == self.process.pid:
+                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                    if state != "Z":
+                        found[int(entry.name)] = (entry / "cmdline").read_text()
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+        return found
+
+    def await_worker(self, module: str, has_imported: str | None = None) -> int:
+        """The worker's process, once it exists, or has loaded a library of that name."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for pid, command in self.processes().items():
+                if module in command and (not has_imported or has_imported in Path(f"/proc/{pid}/maps").read_text()):
+                    return pid
+            time.sleep(0.005)
+        raise AssertionError(f"no {module}: {self.process.communicate(timeout=1)}")
+
+    def end(self, since: float) -> str:
+        """What it says on standard error, once everything is as it should be."""
+        _, errors = self.process.communicate(timeout=SECONDS)
+        assert time.monotonic() - since < SECONDS
+        assert self.process.returncode == 1, errors
+        self.assert_nothing_is_left()
+        return errors
+
+    def assert_nothing_is_left(self) -> None:
+        deadline = time.monotonic() + SECONDS
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not self.processes()
+
+
+@pytest.mark.parametrize("moment", ["start-up", "load", "decode"])
+def test_a_killed_rank_ends_the_command(moment, tmp_path):
+    job = Job(tmp_path, "--tp", "2")
+    if moment == "decode":
+        assert job.process.stdout.read(5)
+    pid = job.await_worker("mindgen.parallel.worker", "libmindspore_core" if moment == "load" else None)
+    os.kill(pid, signal.SIGKILL)
+    errors = job.end(time.monotonic())
+    assert f"mindgen: error: rank 1 (process {pid}) was killed by signal 9" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_replica_ends_the_command(tmp_path):
+    job = Job(tmp_path, "--dp", "2", "--prompt", "one,", "two,")
+    assert job.process.stdout.read(2)
+    pid = job.await_worker("mindgen.parallel.replica")
+    os.kill(pid, signal.SIGKILL)
+    assert f"mindgen: error: replica 1 (process {pid}) was killed by signal 9" in job.end(time.monotonic())
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_end_with_whom_they_work_for(tmp_path):
+    job = Job(tmp_path, "--tp", "2", "--dp", "2", "--prompt", "one,", "two,")  # a replica with a rank of its own, too
+    assert job.process.stdout.read(2)
+    assert len(job.processes()) == 4
+    job.process.kill()
+    job.process.wait()
+    job.assert_nothing_is_left()
+    job.process.stdout.close()
+    job.process.stderr.close()
