@@ -103,7 +103,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
 
     path, strategy = settings.model.path, settings.src_strategy_path_or_dir
     return transform_for_ranks(
-        demo.model_folder() if path == demo.NAME else model_folder(Path(path)),
+        demo.find_model(path) or model_folder(Path(path)),
         Path(settings.load_checkpoint),
         None if strategy is None else Path(strategy),
         settings.engine.tensor_parallel_size,

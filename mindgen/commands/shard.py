@@ -16,7 +16,7 @@ from mindgen.parallel.strategy_file import read_strategy, write_strategy
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags."""
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="a Hugging Face folder, a folder with rank_N in it, or demo")
+    add("source", metavar="SOURCE", help="a Hugging Face folder, a folder with rank_N in it, demo or gpt2")
     add("--output", type=Path, required=True, metavar="DIR", help="a new folder, for rank_0, rank_1...")
     add("--tp", type=int, metavar="N", help="shard for so many ranks, as mindgen's layers lie on them")
     add("--strategy", type=Path, metavar="PATH", help="shard as MindSpore's strategy file (or folder of them) says")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         raise UsageError("--tp and --strategy both say how to shard: leave one out")
     if arguments.processes < 1 or (arguments.tp is not None and arguments.tp < 1):
         raise UsageError("--tp and --processes must be at least 1")
-    folder = demo.model_folder() if arguments.source == demo.NAME else Path(arguments.source)
+    folder = demo.find_model(arguments.source) or Path(arguments.source)
     source = open_source(folder if find_rank_folders(folder) else model_folder(folder), arguments.source_strategy)
     checkpoint = source()
     if arguments.strategy is not None:
@@ -71,5 +71,5 @@ def _write_strategy(path: Path, placement: Placement) -> None:
 def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int) -> Placement:
     from mindgen.models.registry import declared_layouts  # starts MindSpore
 
-    folder = demo.model_folder() if str(model) == demo.NAME else model_folder(model)
+    folder = demo.find_model(str(model)) or model_folder(model)
     return declared_placement(checkpoint.shapes, declared_layouts(folder, num_ranks), num_ranks)
