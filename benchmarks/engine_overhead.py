@@ -11,69 +11,18 @@ import json
 import os
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matmul import print_table
+from step_times import PARTS, StepTimes
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine import engine as engine_module
 from mindgen.engine.config import EngineConfig
 
 PROMPT = "An increasing sequence: one, two, three,"
 ADAPTERS = (None, "A1", "A2", "A3")
-PARTS = ("schedule", "build batch", "bind", "network", "sampling", "postprocess", "detokenize", "rest")
 KINDS = {"greedy": {"temperature": 0}, "sampled": {"temperature": 0.8, "top_k": 50, "top_p": 0.9}}
-
-
-class StepTimes:
-    """Seconds of the parts of each step of a client's engine."""
-
-    def __init__(self, llm: LLM) -> None:
-        self.steps: list[dict[str, float]] = []
-        self._running: dict[str, float] = defaultdict(float)
-        engine, client = llm._engine, llm._client
-        self._patched = [
-            (engine._scheduler, "schedule", engine._scheduler.schedule),
-            (engine_module, "build_batch", engine_module.build_batch),
-            (engine._runner, "run", engine._runner.run),
-            (engine._runner._kernels, "run_graph", engine._runner._kernels.run_graph),
-            (engine._output._sampler, "sample", engine._output._sampler.sample),
-            (engine._output, "process", engine._output.process),
-            (engine, "step", engine.step),
-            (client, "step", client.step),
-        ]
-
-    def __enter__(self) -> "StepTimes":
-        for number, (owner, name, function) in enumerate(self._patched):
-            setattr(owner, name, self._timed(function, f"{name} {number}"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for owner, name, function in self._patched:
-            setattr(owner, name, function)
-
-    def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*arguments)
-            self._running[name] += time.perf_counter() - start
-            if name == "step 7":
-                self._end_step()
-            return result
-
-        return timed
-
-    def _end_step(self) -> None:
-        schedule, build, run, graph, sample, process, engine_step, whole = (
-            self._running[f"{name} {number}"] for number, (_, name, _) in enumerate(self._patched)
-        )
-        rest = engine_step - schedule - build - run - process
-        parts = (schedule, build, run - graph, graph, sample, process - sample, whole - engine_step, rest)
-        self.steps.append(dict(zip(PARTS, parts, strict=True)))
-        self._running.clear()
 
 
 def answer(llm: LLM, count: int, num_tokens: int, kind: str = "greedy", seed: int = 0) -> float:
@@ -90,7 +39,7 @@ def answer(llm: LLM, count: int, num_tokens: int, kind: str = "greedy", seed: in
 def measure_parts(llm: LLM, count: int, kind: str, turns: int, num_tokens: int) -> dict[str, Any]:
     decodes: list[dict[str, float]] = []
     for turn in range(turns):
-        with StepTimes(llm) as times:
+        with StepTimes(llm._engine, llm._client) as times:
             answer(llm, count, num_tokens, kind, seed=turn)
         decodes += times.steps[3:-1]  # prompts come in the first, requests end in the last
     row: dict[str, Any] = {"sampling params": kind, "sequences": count}

@@ -28,7 +28,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One call: bytes it must touch and operations it must do; times as in Step."""
+    """One call: bytes it must touch and operations it must do; times as in Step.
+
+    Attributes:
+        recording: how long it took afterwards to record the call.
+    """
 
     group: str
     name: str
@@ -36,6 +40,7 @@ class KernelCall:
     duration: int
     num_bytes: int
     num_operations: int
+    recording: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +102,30 @@ class Profile:
         return MachineLimits(statistics.median(bandwidths), statistics.median(rates))
 
     def outside_kernels(self, kind: str) -> float:
-        """The median seconds of a step of that kind in which no kernel runs."""
-        busy_until = [step.start for step in self.steps]
-        idle = [step.end - step.start for step in self.steps]
-        for index, call in sorted(self._placed_calls(), key=lambda placed: placed[1].start):
-            end = call.start + call.duration
-            idle[index] -= max(0, end - max(call.start, busy_until[index]))  # threads may run kernels side by side
-            busy_until[index] = max(end, busy_until[index])
-        times = [each for step, each in zip(self.steps, idle, strict=True) if step.kind == kind]
+        """The median seconds of a step of that kind in which no kernel runs, without what the profile itself takes."""
+        times = [
+            step.end - step.start - busy
+            for step, busy in zip(self.steps, self.busy_times(), strict=True)
+            if step.kind == kind
+        ]
         return statistics.median(times) / 1e9
+
+    def busy_times(self) -> list[int]:
+        """Of each step, the nanoseconds in which kernels run or are being recorded."""
+        busy_until = [step.start for step in self.steps]
+        busy = [0] * len(self.steps)
+        for index, call in sorted(self._placed_calls(), key=lambda placed: placed[1].start):
+            end = call.start + call.duration + call.recording
+            busy[index] += max(0, end - max(call.start, busy_until[index]))  # threads may run kernels side by side
+            busy_until[index] = max(end, busy_until[index])
+        return busy
+
+    def recording_times(self) -> list[int]:
+        """Of each step, the nanoseconds that went into the profile."""
+        times = [0] * len(self.steps)
+        for index, call in self._placed_calls():
+            times[index] += call.recording
+        return times
 
     def summarize(self, limits: MachineLimits) -> list[GroupSummary]:
         """By kind of step and kernel, the longest first."""
@@ -160,7 +180,8 @@ def _readable(call: Any) -> KernelCall:
     op, name = call.op.decode(), call.name.decode()
     scopes = [scope.split("-")[0] for scope in name.split("/")[1:-1]]
     layer = next((scope for scope in reversed(scopes) if scope not in ("network", "lora") and not scope.isdigit()), "")
-    return KernelCall(f"{op} {layer}".strip(), name, call.start_ns, call.duration_ns, call.bytes, call.operations)
+    group = f"{op} {layer}".strip()
+    return KernelCall(group, name, call.start_ns, call.duration_ns, call.bytes, call.operations, call.recording_ns)
 
 
 def _summarize(kind: str, group: str, calls: list[KernelCall], limits: MachineLimits) -> GroupSummary:

@@ -6,6 +6,12 @@ import sys
 import engine_overhead
 import prompt_gains
 import pytest
+from step_breakdown import outside_kernels
+from step_times import PARTS
+
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
+from mindgen.profiling import KernelCall, Profile, Step
 
 
 def run(monkeypatch, module, path, *arguments) -> dict:
@@ -29,3 +35,16 @@ def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     report = run(monkeypatch, prompt_gains, tmp_path / "gains.json", *arguments)
     assert report["prefix"]["gain"] > 0
     assert all(gap["longest gap ms"] > 0 for gap in report["gaps"])
+
+
+def test_time_outside_kernels_adds_up():
+    profile = Profile(plugin.load(), DType.BFLOAT16)
+    profile.steps = [Step(0, 1000, 8, 1), Step(2000, 3000, 1, 1), Step(4000, 5000, 1, 1)]  # the last ends the request
+    calls = [(100, 50, 10), (2100, 300, 20), (2450, 200, 30), (4100, 50, 10)]
+    profile.calls = [KernelCall("MatMul", "", start, duration, 0, 0, recording) for start, duration, recording in calls]
+    parts = dict.fromkeys(PARTS, 10e-9) | {"network": 600e-9, "sampling kernel": 40e-9}
+    (row,) = outside_kernels(profile, "decode", [parts] * 3)
+    assert row["between kernels"] == pytest.approx(50e-9) and row["recording, not counted"] == pytest.approx(50e-9)
+    assert row["all"] == pytest.approx(50e-9 + 40e-9 + 10e-9 * (len(PARTS) - 2))
+    assert row["all but the sampling kernel"] == pytest.approx(row["all"] - 40e-9)
+    assert profile.outside_kernels("decode") == pytest.approx((1000 - 550 + 1000 - 60) / 2 * 1e-9)

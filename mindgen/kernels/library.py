@@ -105,6 +105,7 @@ class KernelCallRecord(ctypes.Structure):
         ("duration_ns", c_int64),
         ("bytes", c_int64),
         ("operations", c_int64),
+        ("recording_ns", c_int64),
     ]
 
 

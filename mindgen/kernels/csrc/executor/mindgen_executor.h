@@ -64,6 +64,7 @@ typedef struct {
   int64_t duration_ns;
   int64_t bytes;     // of inputs and outputs, each once
   int64_t operations;
+  int64_t recording_ns;  // spent on this record after the call's end
 } mg_kernel_call;
 
 // Between start and stop every run records its kernel calls, of all graphs. stop returns how many there are, read copies

@@ -9,6 +9,11 @@
 
 namespace mindgen {
 
+static inline int64_t nanoseconds_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 class Profile {
  public:
   void start() {
@@ -25,6 +30,7 @@ class Profile {
   void add(const mg_kernel_call& call) {
     std::lock_guard<std::mutex> lock(mutex_);
     calls_.push_back(call);
+    calls_.back().recording_ns = nanoseconds_now() - call.start_ns - call.duration_ns;
   }
   void read(mg_kernel_call* to, int64_t count) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -38,10 +44,5 @@ class Profile {
 };
 
 Profile& profile();
-
-static inline int64_t nanoseconds_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 }  // namespace mindgen

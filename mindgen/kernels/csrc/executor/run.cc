@@ -167,7 +167,7 @@ void Executor::run_node(size_t index) {
   if (!profiled) return;
   const int64_t end = nanoseconds_now();
   const Cost cost = node.op->cost ? node.op->cost(graph, node) : tensor_cost(graph, node);
-  profile().add({node.op->name, node.name.c_str(), start, end - start, cost.bytes, cost.operations});
+  profile().add({node.op->name, node.name.c_str(), start, end - start, cost.bytes, cost.operations, 0});
 }
 
 }  // namespace mindgen
