@@ -12,7 +12,7 @@ from mindgen.slot_layout import SlotLayout
 _MOST_UNEVEN = 1.5  # the largest part of a batch, of an even share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """One step's inputs, derived afresh from the scheduled sequences; T tokens of B sequences, E adapter slots.
 
@@ -131,7 +131,8 @@ def _block_tables(entries: list[ScheduledSequence], context_lens: np.ndarray, bl
     padding = [-1] * num_blocks
     blocks: list[int] = []
     for entry in entries:
-        blocks += (entry.sequence.block_table + padding)[:num_blocks]
+        table = entry.sequence.block_table
+        blocks += table if len(table) == num_blocks else (table + padding)[:num_blocks]
     return np.array(blocks, np.int32).reshape(len(entries), num_blocks)
 
 
