@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from mindgen.errors import ConfigError
@@ -40,16 +41,21 @@ class SlotLayout:
         return self.capacities[0] if self.capacities else 0
 
     def levels(self) -> list[SlotLevel]:
-        levels, first = [], 0
-        for end in sorted(set(self.capacities)):
-            reached = sum(capacity >= end for capacity in self.capacities)
-            levels.append(SlotLevel(reached, first, end - first))
-            first = end
-        return levels
+        return list(_levels(self.capacities))
 
     def num_ranks(self) -> int:
         """Of all slots together: what their memory is proportional to."""
         return sum(self.capacities)
+
+
+@cache
+def _levels(capacities: tuple[int, ...]) -> tuple[SlotLevel, ...]:
+    levels, first = [], 0
+    for end in sorted(set(capacities)):
+        reached = sum(capacity >= end for capacity in capacities)
+        levels.append(SlotLevel(reached, first, end - first))
+        first = end
+    return tuple(levels)
 
 
 def plan_slots(ranks: Sequence[int], max_slots: int, max_rank: int, max_ranks: int) -> SlotLayout:

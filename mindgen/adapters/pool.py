@@ -1,6 +1,7 @@
 """Which adapters are in memory: the slots of the network, and read adapters that wait for one."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class AdapterPool:
         self._resident: dict[str, int] = {}
         self._clock = 0
         self.layout = SlotLayout(())
-        self._counters: dict[AdapterVersion, AdapterCounters] = {}
+        self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
 
     def pin(self, version: AdapterVersion) -> int | None:
         """The slot of an adapter, which stays its own until it is unpinned as often; None if it has to wait.
@@ -113,7 +114,7 @@ class AdapterPool:
         Raises:
             MindgenError: it cannot be served.
         """
-        counters = self._counters.setdefault(version, AdapterCounters())
+        counters = self._counters[version]
         place = self._resident.get(version.digest) if version.digest is not None else None
         if place is None:
             place = self._bring_in(version, counters)
@@ -149,7 +150,7 @@ class AdapterPool:
         self._slots[place].num_pins -= 1
 
     def count(self, version: AdapterVersion, requests: int = 0, tokens: int = 0) -> None:
-        counters = self._counters.setdefault(version, AdapterCounters())
+        counters = self._counters[version]
         counters.requests += requests
         counters.tokens += tokens
 

@@ -12,7 +12,7 @@ from mindgen.slot_layout import SlotLayout
 _MOST_UNEVEN = 1.5  # the largest part of a batch, of an even share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """One step's inputs, derived afresh from the scheduled sequences; T tokens of B sequences, E adapter slots.
 
@@ -88,14 +88,16 @@ def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
     if min(sizes) == 0 or max(sizes) * num_parts > _MOST_UNEVEN * num_tokens:
         return [batch]
     rows = [bisect_left(output_rows, token) for token in tokens]
-    return [
-        _part(batch, slice(*sequences[i : i + 2]), slice(*tokens[i : i + 2]), slice(*rows[i : i + 2]))
-        for i in range(num_parts)
-    ]
+    bounds = [*zip(pairwise(sequences), pairwise(tokens), pairwise(rows), strict=True)]
+    return [_part(batch, *(slice(*pair) for pair in part)) for part in bounds]
 
 
 def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:
-    first, count = tokens.start, tokens.stop - tokens.start
+    first = np.int32(tokens.start)
+    segment_ends = []
+    if batch.segment_ends:
+        ends = (batch.segment_ends[0] - tokens.start).clip(0, tokens.stop - tokens.start)
+        segment_ends = [ends[: len(level)] for level in batch.segment_ends]  # of the first slots
     return Batch(
         entries=batch.entries[sequences],
         input_ids=batch.input_ids[tokens],
@@ -107,7 +109,7 @@ def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:
         q_seq_ends=batch.q_seq_ends[sequences] - first,
         output_rows=batch.output_rows[rows] - first,
         slots=batch.slots[sequences],
-        segment_ends=[np.minimum(np.maximum(ends - first, 0), count) for ends in batch.segment_ends],
+        segment_ends=segment_ends,
     )
 
 
@@ -129,7 +131,8 @@ def _block_tables(entries: list[ScheduledSequence], context_lens: np.ndarray, bl
     padding = [-1] * num_blocks
     blocks: list[int] = []
     for entry in entries:
-        blocks += (entry.sequence.block_table + padding)[:num_blocks]
+        table = entry.sequence.block_table
+        blocks += table if len(table) == num_blocks else (table + padding)[:num_blocks]
     return np.array(blocks, np.int32).reshape(len(entries), num_blocks)
 
 

@@ -20,7 +20,8 @@ class BlockManager:
     """Counts the users of each block of block_size tokens; a block is written by its only user alone.
 
     Full blocks are found again by the tokens up to their end and the adapter that computed them, for as long as
-    nobody needs their place: blocks without a user are given out least recently used first.
+    nobody needs their place: blocks without a user are given out least recently used first, after those that hold
+    nothing to be found.
     """
 
     def __init__(self, num_blocks: int, block_size: int, enable_prefix_caching: bool = True) -> None:
@@ -108,6 +109,8 @@ class BlockManager:
             self._users[block] -= 1
             if self._users[block] == 0:
                 self._free[block] = None
+                if self._keys[block] is None:
+                    self._free.move_to_end(block, last=False)
         sequence.block_table = []
         sequence.num_remembered_blocks = 0
         sequence.num_computed_tokens = 0

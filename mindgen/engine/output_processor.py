@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
@@ -121,19 +120,19 @@ class OutputProcessor:
             return
         if asked.logits_rows != list(range(len(logits))):
             logits = logits[asked.logits_rows]
-        sampled = iter(self._sampler.sample(logits, asked.sampling_rows))
+        sampled, end = self._sampler.sample(logits, asked.sampling_rows), 0
         now = time.perf_counter()
         for sequence, draft in asked.sequences:
-            tokens = list(islice(sampled, 1 + len(draft)))
+            first, end = end, end + 1 + len(draft)
             if sequence.finish_reason is not None:  # another output of its request has just failed
                 continue
             self._note_first_token(sequence.request, now)
-            self._append(sequence, tokens[0])
-            for before, token, guessed in zip(tokens, tokens[1:], draft, strict=False):
-                if sequence.finish_reason is not None or before.token_id != guessed:
+            self._append(sequence, sampled[first])
+            for place, guessed in enumerate(draft, start=first):
+                if sequence.finish_reason is not None or sampled[place].token_id != guessed:
                     break
                 sequence.num_computed_tokens += 1  # the guess was right, and the cache has it
-                self._append(sequence, token)
+                self._append(sequence, sampled[place + 1])
 
     def _append(self, sequence: Sequence, token: SampledToken) -> None:
         """Takes a token, and ends the sequence if it is done."""

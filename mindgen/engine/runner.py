@@ -83,6 +83,7 @@ class Runner:
         check = None if group is None else group.check
         self._network.load(WeightSource(tensors, dtype, shard, check, weights.is_sharded))
         self._network.set_train(False)
+        self._vocabulary = self._network.vocabulary()
         self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
@@ -170,7 +171,7 @@ class Runner:
         return [
             batch.input_ids, batch.positions, batch.slot_mapping, tables, batch.context_lens, batch.q_seq_lens,
             batch.q_seq_ends, batch.output_rows,
-            *adapter_arrays(batch, self._layout, inputs, self._network.vocabulary()),
+            *adapter_arrays(batch, self._layout, inputs, self._vocabulary),
         ]  # fmt: skip
 
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:

@@ -2,6 +2,7 @@
 
 from bisect import insort
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from mindgen.engine.block_manager import BlockCopy, BlockManager
 from mindgen.engine.config import EngineConfig
@@ -135,7 +136,7 @@ class Scheduler:
         """Schedules running sequences; the token budget that is left for others, none if blocks ran out."""
         budget = self._config.max_num_batched_tokens
         # Decodes take one token each and go first, so that a long prompt never stalls them.
-        order = sorted(self._running, key=lambda sequence: sequence.is_prompt)
+        order = sorted(self._running, key=attrgetter("is_prompt"))
         running = set(order)
         for sequence in order:
             num_tokens = self._num_next(sequence, budget)

@@ -81,12 +81,11 @@ class CompiledStep:
         return self._direct is not None
 
     def __call__(self, parts: list[list[np.ndarray]]) -> np.ndarray:
-        """The float32 logits of all parts of a batch, good until the next call.
+        """The float32 logits of all parts of a batch, whose arrays are contiguous; good until the next call.
 
         Raises:
             KernelError, RuntimeError: a kernel refused its inputs; the latter from MindSpore.
         """
-        parts = [[np.ascontiguousarray(array) for array in arrays] for arrays in parts]
         if self._direct is not None:
             return self._direct(parts)
         (arrays,) = parts
@@ -108,30 +107,36 @@ class _DirectCall:
         # (parts, inputs) and (parts, inputs, axes)
         self._data = np.array(run.data[: run.num_inputs], np.uintp)[None]
         self._shapes = np.array(run.shapes[: run.num_inputs * MAX_AXES], np.int64).reshape(1, -1, MAX_AXES)
-        self._memory = np.empty(0, np.float32)
-        self._logits = self._memory
+        self._part_shapes: list[list[tuple[int, ...]]] = []  # those in _shapes
+        self._logits = np.empty((0, 0), np.float32)
+        self._memory, self._memory_address = self._logits.reshape(-1), 0
         self._allocate = AllocateOutput(self._allocate_logits)
 
     def __call__(self, parts: list[list[np.ndarray]]) -> np.ndarray:
         if len(self._data) < len(parts):
             self._data = np.repeat(self._data[:1], len(parts), axis=0)
             self._shapes = np.repeat(self._shapes[:1], len(parts), axis=0)
-        for part, arrays in enumerate(parts):
-            assert [array.dtype for array in arrays] == self._dtypes, "the graph is compiled for its first dtypes"
-            self._data[part, : len(arrays)] = [_address(array) for array in arrays]
-            self._shapes[part, : len(arrays), :2] = [(*array.shape, 0)[:2] for array in arrays]
+        count = len(self._dtypes)
+        for part in parts:
+            assert [array.dtype for array in part] == self._dtypes, "the graph is compiled for its first dtypes"
+        self._data[: len(parts), :count] = [[_address(array) for array in part] for part in parts]
+        part_shapes = [[array.shape for array in part] for part in parts]
+        if part_shapes != self._part_shapes:
+            self._part_shapes = part_shapes
+            self._shapes[: len(parts), :count, :2] = [[(*shape, 0)[:2] for shape in part] for part in part_shapes]
         tables = _address(self._data), _address(self._shapes)
         self._kernels.run_graph(self._graph, *tables, self._num_inputs, len(parts), self._allocate)
         return self._logits
 
     def _allocate_logits(self, _context: Any, _index: int, wanted: Any) -> int:
         """Memory of the run before where it is large enough: fresh pages cost as much as a small matrix product."""
-        shape = wanted.contents.shape[: wanted.contents.ndim]
-        count = int(np.prod(shape))
-        if self._memory.size < count:
-            self._memory = np.empty(count, np.float32)
-        self._logits = self._memory[:count].reshape(shape)
-        return self._memory.ctypes.data
+        rows, columns = wanted.contents.shape[:2]
+        if self._logits.shape != (rows, columns):
+            if self._memory.size < rows * columns:
+                self._memory = np.empty(rows * columns, np.float32)
+                self._memory_address = self._memory.ctypes.data
+            self._logits = self._memory[: rows * columns].reshape(rows, columns)
+        return self._memory_address
 
 
 def _address(array: np.ndarray) -> int:
