@@ -135,7 +135,11 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
     bench = Bench(arguments.folder, ranks, max(arguments.registered), arguments.new_tokens)
     names = bench.names.names()
-    cases = [Case(count, popularity, ranks) for count in arguments.registered for popularity in arguments.popularity]
+    cases = [
+        Case(count, popularity, ranks)
+        for count in arguments.registered
+        for popularity in arguments.popularity[: None if count > 1 else 1]  # one is the same however it is chosen
+    ]
     bench.run([None] * REQUESTS)
     bench.run([names[index % len(names)] for index in range(REQUESTS)])  # compiles
     for turn in range(arguments.turns):
