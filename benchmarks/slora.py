@@ -1,6 +1,7 @@
 """S-LoRA's curve: throughput as adapters multiply, against the base model alone in the same run.
 
     python benchmarks/slora.py [--registered 5 100 2000] [--popularity uniform] [--ranks 8 mixed] [--turns 3]
+    python benchmarks/slora.py --registered --baselines --new_tokens 32
     python benchmarks/slora.py --quick
 
 Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. Every turn
@@ -10,6 +11,7 @@ another (timed on copies of the weights; the group then runs at the base model's
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -49,6 +51,11 @@ class Case:
     rates: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     first_token_ms: list[float] = field(default_factory=list)
+
+    @property
+    def uses_one(self) -> bool:
+        """Such cases are all the same."""
+        return self.registered == 1 or self.popularity == "identical"
 
 
 def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
@@ -111,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("output/benchmarks/qwen2.5-0.5b"))
     parser.add_argument("--shape", default="qwen2.5-0.5b")
-    parser.add_argument("--registered", type=int, nargs="+", default=[1, 5, 100, 1000, 2000])
+    parser.add_argument("--registered", type=int, nargs="*", default=[1, 5, 100, 1000, 2000])
     parser.add_argument("--popularity", nargs="+", choices=POPULARITIES, default=list(POPULARITIES))
     parser.add_argument("--ranks", nargs="+", choices=RANKS, default=list(RANKS))
     parser.add_argument("--new_tokens", type=int, default=128)
@@ -124,10 +131,8 @@ def main() -> None:
         arguments.registered, arguments.popularity, arguments.ranks = [5, 2000], ["zipf", "uniform"], ["8"]
         arguments.new_tokens, arguments.turns = 32, 1
     make_model(arguments.folder, arguments.shape)
-    cases = []
-    for ranks in arguments.ranks:
-        cases += measure(arguments, ranks)
-    report(cases, arguments.json)
+    if arguments.registered:
+        report([case for ranks in arguments.ranks for case in measure(arguments, ranks)], arguments.json)
     if arguments.baselines:
         compare(arguments)
 
@@ -135,11 +140,11 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
     bench = Bench(arguments.folder, ranks, max(arguments.registered), arguments.new_tokens)
     names = bench.names.names()
-    cases = [
-        Case(count, popularity, ranks)
-        for count in arguments.registered
-        for popularity in arguments.popularity[: None if count > 1 else 1]  # one is the same however it is chosen
-    ]
+    cases: list[Case] = []
+    for count, popularity in itertools.product(arguments.registered, arguments.popularity):
+        case = Case(count, popularity, ranks)
+        if not case.uses_one or not any(each.uses_one for each in cases):
+            cases.append(case)
     bench.run([None] * REQUESTS)
     bench.run([names[index % len(names)] for index in range(REQUESTS)])  # compiles
     for turn in range(arguments.turns):
@@ -170,8 +175,9 @@ def compare(arguments: argparse.Namespace) -> None:
         "8 adapters": lambda: bench.run(eight),
         "32 adapters, 32 slots": lambda: bench.run(distinct),
         "32 adapters, 16 slots": lambda: crowded.run(distinct),
-        "merge and swap, 8 adapters": lambda: merge_and_swap(folder, plain, names, tokens),
     }
+    if has_baselines():
+        means["merge and swap, 8 adapters"] = lambda: merge_and_swap(folder, plain, names, tokens)
     print(f"{'':>28}{'of base':>9}{'first ms':>10}")
     for run in (lambda: plain.run(nobody), *list(means.values())[:4]):
         run()  # compiles, and loads
@@ -195,7 +201,7 @@ def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) ->
     """The rate, and when half of the requests have begun, of eight groups one after another."""
     seconds = first = 0.0
     for group in range(8):
-        merging = merge_seconds(folder, folder / "registered" / names[group]) if has_baselines() else 0.0
+        merging = merge_seconds(folder, folder / "registered" / names[group])
         rate, milliseconds = plain.run([None] * (REQUESTS // 8))
         if group == 4:
             first = (seconds + merging) * 1e3 + milliseconds

@@ -17,14 +17,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for path in arguments.results for row in json.loads(path.read_text())]
     figure, axes = plt.subplots(figsize=(6.4, 4))
-    for ranks, popularity in dict.fromkeys((row["ranks"], row["popularity"]) for row in rows if row["registered"] > 1):
-        points = sorted(
-            (row["registered"], row["of_base"])
-            for row in rows
-            if row["ranks"] == ranks and (row["popularity"] == popularity or row["registered"] == 1)
-        )
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in rows:
+        lines.setdefault((row["ranks"], row["popularity"]), []).append((row["registered"], row["of_base"]))
+    for (ranks, popularity), points in lines.items():
         label = popularity if ranks == "8" else f"{popularity}, ranks 8 to 64"
-        axes.plot(*zip(*points, strict=True), "o-" if ranks == "8" else "s--", label=label)
+        axes.plot(*zip(*sorted(points), strict=True), "o-" if ranks == "8" else "s--", label=label)
     axes.axhline(1, color="gray", linewidth=0.8)
     axes.set(xscale="log", ylim=(0, 1.1), xlabel="registered adapters", ylabel="tokens/s, of the base model alone")
     axes.grid(alpha=0.3)
