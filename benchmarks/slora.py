@@ -132,7 +132,12 @@ def main() -> None:
         arguments.new_tokens, arguments.turns = 32, 1
     make_model(arguments.folder, arguments.shape)
     if arguments.registered:
-        report([case for ranks in arguments.ranks for case in measure(arguments, ranks)], arguments.json)
+        print(
+            f"{'ranks':>6}{'registered':>12}{'popularity':>12}{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}"
+        )
+        rows = [summary(case) for ranks in arguments.ranks for case in measure(arguments, ranks)]
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     if arguments.baselines:
         compare(arguments)
 
@@ -158,6 +163,8 @@ def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
             case.ratios.append(2 * rate / (base + after))
             case.first_token_ms.append(first)
             base = after
+            if turn == arguments.turns - 1:
+                report(case)
     return cases
 
 
@@ -209,21 +216,18 @@ def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) ->
     return REQUESTS * tokens / seconds, first
 
 
-def report(cases: list[Case], path: Path) -> None:
+def summary(case: Case) -> dict:
+    return {**vars(case), "rate": statistics.median(case.rates), "of_base": statistics.median(case.ratios)}
+
+
+def report(case: Case) -> None:
+    rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
+    spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
+    first = statistics.median(case.first_token_ms)
     print(
-        f"{'ranks':>6}{'registered':>12}{'popularity':>12}{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}"
+        f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}",
+        flush=True,
     )
-    rows = []
-    for case in cases:
-        rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
-        spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
-        first = statistics.median(case.first_token_ms)
-        print(
-            f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}"
-        )
-        rows.append({**vars(case), "rate": rate, "of_base": ratio})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
