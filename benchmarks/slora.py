@@ -133,7 +133,8 @@ def main() -> None:
     make_model(arguments.folder, arguments.shape)
     if arguments.registered:
         print(
-            f"{'ranks':>6}{'registered':>12}{'popularity':>12}{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}"
+            f"{'ranks':>6}{'registered':>12}{'popularity':>12}"
+            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}",
         )
         rows = [summary(case) for ranks in arguments.ranks for case in measure(arguments, ranks)]
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
