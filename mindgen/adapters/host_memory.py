@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from mindgen.adapters.registry import AdapterVersion
 
-_MAX_READERS = 2
-
 
 class ReadAdapter(NamedTuple):
     """An adapter in the form of a slot, and how long it took to get there."""
@@ -24,8 +22,6 @@ class ReadAdapter(NamedTuple):
 class HostMemory:
     """Reads adapters in a thread of its own, the most urgent first, and keeps what the budget allows.
 
-    Whoever waits for adapters has no other use for the cores: meanwhile two threads read.
-
     Those that requests wait for are kept before all others, and others by their last use. Reading ahead stops at the
     budget; only the most urgent adapter is read whatever its size.
 
@@ -36,10 +32,9 @@ class HostMemory:
     def __init__(self, read: Callable[[AdapterVersion], ReadAdapter], max_bytes: int) -> None:
         self._read = read
         self._max_bytes = max_bytes
-        self._readers = ThreadPoolExecutor(_MAX_READERS, "adapters")
+        self._reader = ThreadPoolExecutor(1, "adapters")
         self._changed = threading.Condition()  # guards all that follows
-        self._reading: set[AdapterVersion] = set()
-        self._num_readers, self._max_readers = 0, 1
+        self._is_reading = False
         self._adapters: OrderedDict[AdapterVersion, ReadAdapter | Exception] = OrderedDict()
         self._num_bytes = 0
         self._wanted: dict[AdapterVersion, None] = {}  # the most urgent first
@@ -90,45 +85,33 @@ class HostMemory:
             self._drop(version)
             self._wanted.pop(version, None)
 
-    def is_reading(self, versions: Iterable[AdapterVersion]) -> bool:
-        """Whether not all of these are there, and more is on its way."""
-        with self._changed:
-            return self._num_readers > 0 and any(version not in self._adapters for version in versions)
-
     def wait(self, seconds: float) -> None:
-        """Until something has been read that was asked for in vain, else all, but no longer than that."""
+        """Until something has been read that was asked for in vain, but no longer than that."""
         with self._changed:
-            self._max_readers = _MAX_READERS
-            self._start()
-            try:
-                self._changed.wait_for(
-                    lambda: not self._num_readers or not self._missed.isdisjoint(self._adapters), timeout=seconds
-                )
-            finally:
-                self._max_readers = 1
-                self._missed.clear()
+            self._changed.wait_for(
+                lambda: not self._is_reading or not self._missed.isdisjoint(self._adapters), timeout=seconds
+            )
+            self._missed.clear()
 
     def _start(self) -> None:
-        while self._num_readers < self._max_readers and self._next() is not None:
-            self._num_readers += 1
-            self._readers.submit(self._read_wanted)
+        if not self._is_reading and self._next() is not None:
+            self._is_reading = True
+            self._reader.submit(self._read_wanted)
 
     def _read_wanted(self) -> None:
         adapter: ReadAdapter | Exception
         while True:
             with self._changed:
-                version = self._next() if self._num_readers <= self._max_readers else None
+                version = self._next()
                 if version is None:
-                    self._num_readers -= 1
+                    self._is_reading = False
                     self._changed.notify_all()
                     return
-                self._reading.add(version)
             try:
                 adapter = self._read(version)
             except Exception as error:
                 adapter = error
             with self._changed:
-                self._reading.remove(version)
                 self._adapters[version] = adapter
                 self._num_bytes += _size(adapter)
                 self._trim()
@@ -138,8 +121,6 @@ class HostMemory:
         """What to read now: the first that is not there, if it is the most urgent of all or there is room."""
         kept = 0
         for place, version in enumerate(self._wanted):
-            if version in self._reading:
-                continue
             if version not in self._adapters:
                 return version if place == 0 or kept < self._max_bytes else None
             kept += _size(self._adapters[version])

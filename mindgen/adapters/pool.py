@@ -12,8 +12,6 @@ from mindgen.adapters.registry import AdapterVersion
 from mindgen.errors import AdapterError
 from mindgen.slot_layout import SlotLayout
 
-_MAX_GATHERING = 10  # steps
-
 
 @dataclass(slots=True)
 class AdapterCounters:
@@ -106,8 +104,6 @@ class AdapterPool:
         self._slots: list[_Slot] | None = None
         self._resident: dict[str, int] = {}
         self._clock = 0
-        self._gathered: list[AdapterVersion] = []
-        self._num_gathering = 0
         self.layout = SlotLayout(())
         self._counters: dict[AdapterVersion, AdapterCounters] = {}
 
@@ -135,7 +131,6 @@ class AdapterPool:
         if self._slots is None:
             return
         self._clock += 1
-        self._gathered = list(dict.fromkeys(versions))[: len(self._slots)]
         absent = []
         for version in versions:
             place = self._resident.get(version.digest) if version.digest is not None else None
@@ -144,18 +139,6 @@ class AdapterPool:
             else:
                 self._slots[place].last_used = self._clock
         self._host.want(absent)
-
-    def gathers(self) -> bool:
-        """Whether to begin nothing yet, if nothing runs: more of what was asked for is there soon, and has a slot.
-
-        A step takes almost as long for a few sequences as for many, so they had better begin together.
-        """
-        absent = [version for version in self._gathered if version.digest not in self._resident]
-        if self._num_gathering == _MAX_GATHERING or not self._host.is_reading(absent):
-            self._num_gathering = 0
-            return False
-        self._num_gathering += 1
-        return True
 
     def wait(self, seconds: float) -> None:
         """Until an adapter that was not there has been read, but no longer than that."""

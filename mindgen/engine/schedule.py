@@ -53,6 +53,3 @@ class AdapterSlots(Protocol):
 
     def prefetch(self, versions: list[AdapterVersion]) -> None:
         """What waiting requests will ask for, the most urgent first."""
-
-    def gathers(self) -> bool:
-        """Whether to begin nothing yet, if nothing runs."""

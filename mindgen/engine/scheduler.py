@@ -81,11 +81,9 @@ class Scheduler:
             yield sequence
 
     def schedule(self) -> Schedule:
-        """The next step; empty if nothing is unfinished, or all wait for adapters or their request's other beams."""
+        """The next step; empty only if nothing is unfinished, or all wait for their request's other beams."""
         schedule = Schedule()
-        budget = self._run(schedule)
-        if self._running or self._adapters is None or not self._adapters.gathers():
-            self._admit(schedule, budget)
+        self._admit(schedule, self._run(schedule))
         while not schedule.entries and self._waiting and self._running:  # beams that wait for a waiting one
             self._preempt(max(self._running, key=_rank), schedule)
             self._admit(schedule, self._config.max_num_batched_tokens)

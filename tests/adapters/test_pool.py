@@ -193,43 +193,6 @@ def test_what_waiting_requests_want_is_not_what_makes_way():
     assert slots.contents == ["digest of a", "digest of c"]
 
 
-def test_two_are_read_at_once_while_somebody_waits():
-    slots = Slots((8,), {name: 8 for name in "abcd"})
-    slots.pin("a")
-    slots.may_read.clear()
-    slots.prefetch("bcd")
-    slots.settle("ab")
-    slots.pool.wait(0.2)
-    slots.settle("abc")
-    slots.may_read.set()
-    slots.settle("abcd")
-
-
-def test_sequences_begin_together_as_far_as_there_are_slots():
-    slots = Slots((8, 8), {name: 8 for name in "abcd"})
-    slots.pool.unpin(slots.pin("a"))
-    assert not slots.pool.gathers()
-    slots.may_read.clear()
-    slots.prefetch("abc")
-    assert slots.pool.gathers()
-    slots.may_read.set()
-    slots.settle("abc")
-    assert not slots.pool.gathers()
-    slots.may_read.clear()
-    slots.prefetch("abd")
-    slots.settle("abcd")
-    assert not slots.pool.gathers(), "there is no slot for the third"
-
-
-def test_nobody_waits_long_for_others():
-    slots = Slots((8, 8), {name: 8 for name in "ab"})
-    slots.pin("a")
-    slots.may_read.clear()
-    slots.prefetch("b")
-    assert [slots.pool.gathers() for _ in range(12)] == [True] * 10 + [False, True]
-    slots.may_read.set()
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     capacities=st.lists(st.sampled_from([8, 16, 32]), min_size=1, max_size=4),

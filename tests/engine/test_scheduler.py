@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from sequences import make_sequence
 from simulated_steps import BLOCK_SIZE, Machine, config, prompt
 
-from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request
@@ -68,36 +67,6 @@ def abort(scheduler: Scheduler, request: Request) -> None:
             sequence.finish_reason = "abort"
             if is_known:
                 scheduler.finish(sequence)
-
-
-class GatheringAdapters:
-    """Of which more are on their way, so many times that somebody asks."""
-
-    def __init__(self, times: int) -> None:
-        self.times = times
-
-    def pin(self, version: AdapterVersion) -> int:
-        return 0
-
-    def unpin(self, place: int) -> None: ...
-
-    def prefetch(self, versions: list[AdapterVersion]) -> None: ...
-
-    def gathers(self) -> bool:
-        self.times -= 1
-        return self.times >= 0
-
-
-def test_nothing_begins_while_adapters_gather_but_what_runs_is_joined():
-    adapters = GatheringAdapters(2)
-    scheduler = Scheduler(config(), BlockManager(40, BLOCK_SIZE, False), adapters=adapters)
-    sequences = [make_sequence(i, prompt(i, 5), 3) for i in range(3)]
-    for sequence in sequences[:2]:
-        scheduler.add(sequence.request)
-    assert [len(scheduler.schedule().entries) for _ in range(3)] == [0, 0, 2]
-    adapters.times = 1
-    scheduler.add(sequences[2].request)
-    assert sequences[2] in [entry.sequence for entry in scheduler.schedule().entries]
 
 
 def test_first_come_first_served():
