@@ -19,6 +19,7 @@ from matmul import print_table
 from random_model import SHAPES, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.model_config import read_model_config
@@ -32,7 +33,7 @@ _NUM_LATER = 4
 
 def make_engine(folder: Path, threads: int, **limits: object) -> Engine:
     config = EngineConfig(max_model_len=2048, max_num_seqs=16, num_threads=threads, **limits)
-    return Engine(folder, read_model_config(folder), AdapterRegistry({}), "bfloat16", config)
+    return Engine(find_weights(folder, None, 1), read_model_config(folder), AdapterRegistry({}), "bfloat16", config)
 
 
 def random_prompt(engine: Engine, seed: list[int], length: int) -> list[int]:

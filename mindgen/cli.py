@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.commands import adapters, chat, doctor, generate, generate_custom, launch
+from mindgen.commands import adapters, chat, doctor, generate, generate_custom, launch, shard
 from mindgen.errors import MindgenError
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     adapters.add_arguments(
         commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
     )
+    shard.add_arguments(commands.add_parser("shard", help="shard a checkpoint, or join one", allow_abbrev=False))
     generate_custom.add_arguments(
         commands.add_parser("generate_custom", help="generate with MindFormers' flags", allow_abbrev=False)
     )
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     arguments = parser.parse_args(argv)
     modules = {
         "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
-        "launch": launch, "doctor": doctor,
+        "launch": launch, "doctor": doctor, "shard": shard,
     }  # fmt: skip
     run = modules[arguments.command].run
     try:

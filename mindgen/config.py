@@ -70,13 +70,23 @@ class GenerationSettings(_SamplingOptions):
 
 
 class Settings(_Section):
-    """A whole configuration file."""
+    """A whole configuration file.
+
+    Attributes:
+        load_checkpoint: the folder of the weights, or of a rank_N for each rank, where the model's folder has only the
+            rest.
+        auto_trans_ckpt: shard it for the ranks that there are, into output/transform_ckpt.
+        src_strategy_path_or_dir: how it is sharded; None takes the strategy.ckpt in it, or it is whole.
+    """
 
     run_mode: Literal["predict"] = "predict"
     use_parallel: bool = False
     adapter_id: str | list[str] | None = None
     on_missing_adapter: Literal["error", "base"] = "error"
     predict_data: str | list[str] | None = None
+    load_checkpoint: str | None = None
+    auto_trans_ckpt: bool = False
+    src_strategy_path_or_dir: str | None = None
     model: ModelSettings = ModelSettings()
     engine: EngineConfig = EngineConfig()
     generation: GenerationSettings = GenerationSettings()

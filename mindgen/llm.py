@@ -11,7 +11,8 @@ from mindgen import demo
 from mindgen.adapters.pool import AdapterStatus
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.chat_template import ChatTemplates, load_chat_templates
-from mindgen.checkpoint.hf import map_weights, model_folder
+from mindgen.checkpoint.hf import model_folder
+from mindgen.checkpoint.weight_files import WeightFiles, find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
@@ -31,6 +32,7 @@ from mindgen.tokenizer import Tokenizer, load_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 
+_OWN_ARGUMENTS = ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -44,6 +46,7 @@ class LLM:
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
         config: the engine's limits.
         on_missing_adapter: "error", or "base" to let the base model answer for an unknown adapter, marked as such.
+        checkpoint: the folder of the weights, or of a rank_N for each rank, where the model's folder has only the rest.
         limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
     Raises:
@@ -57,6 +60,7 @@ class LLM:
         dtype: str = "auto",
         config: EngineConfig | None = None,
         on_missing_adapter: str = "error",
+        checkpoint: str | Path | None = None,
         **limits: Any,
     ) -> None:
         if dtype not in _DTYPES:
@@ -65,18 +69,22 @@ class LLM:
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
-        config = config or read_limits(limits, ("model", "adapters", "dtype", "config", "on_missing_adapter"))
+        config = config or read_limits(
+            limits, ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
+        )
         self._replicas: Replicas | None = None
         if config.data_parallel_size > 1:
             size, config = config.data_parallel_size, replica_config(config)
             arguments = {"model": model, "adapters": adapters, "dtype": dtype, "config": config}
-            self._replicas = Replicas(size, {**arguments, "on_missing_adapter": on_missing_adapter})
+            arguments |= {"on_missing_adapter": on_missing_adapter, "checkpoint": checkpoint}
+            self._replicas = Replicas(size, arguments)
         self._folder = demo.find_model(str(model)) or model_folder(Path(model))
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         registry = _registry(self._folder, adapters)
-        dtype = _checkpoint_dtype(self._folder) if dtype == "auto" else dtype
-        self._engine = Engine(self._folder, model_config, registry, dtype, config)
+        weights = find_weights(self._folder, checkpoint, config.tensor_parallel_size)
+        dtype = _checkpoint_dtype(weights) if dtype == "auto" else dtype
+        self._engine = Engine(weights, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
         self._registry = registry
         self._dtype = dtype
@@ -269,9 +277,9 @@ def _registry(folder: Path, adapters: str | Path | None) -> AdapterRegistry:
     return AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
 
 
-def _checkpoint_dtype(folder: Path) -> str:
+def _checkpoint_dtype(weights: WeightFiles) -> str:
     """The dtype of most of the checkpoint's tensors."""
-    names = [tensor.dtype for tensor in map_weights(folder).values() if tensor.dtype in _DTYPES]
+    names = [tensor.dtype for tensor in weights.map(0).values() if tensor.dtype in _DTYPES]
     if not names:
-        raise ConfigError(f"{folder}: the checkpoint has no tensor in bfloat16, float16 or float32")
+        raise ConfigError(f"{weights.folders[0]}: the checkpoint has no tensor in bfloat16, float16 or float32")
     return max(set(names), key=names.count)

@@ -54,7 +54,9 @@ def is_conv1d(name: str) -> bool:
 
 
 def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-    """Views of the tensors, under the names of the network's layers."""
+    """Views of the tensors, under the names of the network's layers, which slices for ranks have already."""
+    if f"{EMBEDDING}.weight" in tensors:
+        return tensors
     linears: dict[str, MappedTensor] = {}
     for name, tensor in with_huggingface_names(tensors).items():
         if _MASK.fullmatch(name):

@@ -9,7 +9,7 @@ from mindgen.errors import CheckpointError, ModelError
 
 SINGLE_FILE = "model.safetensors"
 MINDSPORE_FILE = "model.ckpt"
-_INDEX_FILE = "model.safetensors.index.json"
+INDEX_FILE = "model.safetensors.index.json"
 
 
 def model_folder(path: Path) -> Path:
@@ -34,19 +34,19 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
         ModelError: there is no safetensors checkpoint, or its index is wrong.
         CheckpointError: a file is damaged.
     """
-    if not (folder / _INDEX_FILE).is_file():
+    if not (folder / INDEX_FILE).is_file():
         if (folder / SINGLE_FILE).is_file():
             return map_safetensors(folder / SINGLE_FILE)
         if (folder / MINDSPORE_FILE).is_file():
             return map_mindspore_file(folder / MINDSPORE_FILE)
-        raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {_INDEX_FILE}; convert the model to safetensors")
-    weight_map = read_json_object(folder / _INDEX_FILE, ModelError).get("weight_map")
+        raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
+    weight_map = read_json_object(folder / INDEX_FILE, ModelError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelError(f"{folder / _INDEX_FILE} has no weight_map of tensor names to file names")
+        raise ModelError(f"{folder / INDEX_FILE} has no weight_map of tensor names to file names")
     shards = {}
     for file_name in sorted(set(weight_map.values())):
         if Path(file_name).name != file_name:
-            raise CheckpointError(f"{folder / _INDEX_FILE} names {file_name!r}, which is outside the model's folder")
+            raise CheckpointError(f"{folder / INDEX_FILE} names {file_name!r}, which is outside the model's folder")
         shards[file_name] = map_safetensors(folder / file_name)
     return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
 

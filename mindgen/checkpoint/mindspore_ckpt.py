@@ -7,11 +7,20 @@ one after the other. After them there may be `crc_num` and the CRC-32 of what pr
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from mindgen.checkpoint.protobuf import (
+    BYTES,
+    encode_field,
+    encode_tag,
+    encode_varint,
+    read_fields,
+    read_packed,
+    read_text,
+)
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import CheckpointError
 
@@ -25,11 +34,9 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, (dtype, _) in _DTYPES.items()}
 _CRC_MARK, _CRC_BYTES = b"crc_num", 10
-_MAX_NAME_BYTES = 1000
 _MAX_DIMS = 8
 _MAX_TENSORS = 100_000
 _CHUNK_BYTES = 1 << 24
-_VARINT, _BYTES = 0, 2
 
 
 def map_mindspore_file(path: Path) -> dict[str, MappedTensor]:
@@ -50,17 +57,18 @@ def map_mindspore_file(path: Path) -> dict[str, MappedTensor]:
         raise CheckpointError(f"{path} is no checkpoint of MindSpore, or damaged: {error}") from error
 
 
-def write_mindspore_file(path: Path, tensors: dict[str, MappedTensor]) -> None:
+def write_mindspore_file(path: Path, tensors: Iterable[tuple[str, MappedTensor]]) -> None:
     """Writes the tensors, one after the other, as MindSpore's load_checkpoint reads them."""
     with path.open("wb") as file:
-        for name, tensor in tensors.items():
+        for name, tensor in tensors:
             data = np.ascontiguousarray(tensor.data)
-            header = b"".join(_field(1, size) for size in tensor.shape) + _field(2, _NAMES[tensor.dtype].encode())
-            content_size = _tag(3, _BYTES) + _varint(data.nbytes)
-            tag = _field(1, name.encode())
+            header = b"".join(encode_field(1, size) for size in tensor.shape)
+            header += encode_field(2, _NAMES[tensor.dtype].encode())
+            content_size = encode_tag(3, BYTES) + encode_varint(data.nbytes)
+            tag = encode_field(1, name.encode())
             tensor_size = len(header) + len(content_size) + data.nbytes
-            start = _tag(2, _BYTES) + _varint(tensor_size)
-            file.write(_tag(1, _BYTES) + _varint(len(tag) + len(start) + tensor_size) + tag + start)
+            start = encode_tag(2, BYTES) + encode_varint(tensor_size)
+            file.write(encode_tag(1, BYTES) + encode_varint(len(tag) + len(start) + tensor_size) + tag + start)
             file.write(header + content_size)
             file.write(data.data)
 
@@ -90,7 +98,7 @@ def _read_tensors(content: np.ndarray) -> dict[str, MappedTensor]:
             tensors[name] = _assemble(name, kind, shape, pieces)
             pieces.clear()
 
-    for field, value in _fields(content):
+    for field, value in read_fields(content):
         if field != 1 or isinstance(value, int):
             raise CheckpointError(f"it has an unknown field {field}")
         name, tensor = _read_value(value)
@@ -104,22 +112,22 @@ def _read_tensors(content: np.ndarray) -> dict[str, MappedTensor]:
 
 
 def _read_value(value: np.ndarray) -> tuple[str, np.ndarray]:
-    fields = dict(_fields(value))
+    fields = dict(read_fields(value))
     name, tensor = fields.get(1), fields.get(2)
     if fields.keys() != {1, 2} or isinstance(name, int) or isinstance(tensor, int):
         raise CheckpointError("a value is not a named tensor")
     assert name is not None and tensor is not None
-    return _text(name), tensor
+    return read_text(name), tensor
 
 
 def _read_tensor(name: str, tensor: np.ndarray) -> tuple[str, tuple[int, ...], np.ndarray]:
     shape: list[int] = []
     kind, data = "", None
-    for field, value in _fields(tensor):
+    for field, value in read_fields(tensor):
         if field == 1 and len(shape) < _MAX_DIMS:
-            shape += [value] if isinstance(value, int) else _packed(value)
+            shape += [value] if isinstance(value, int) else read_packed(value, _MAX_DIMS)
         elif field == 2 and not isinstance(value, int):
-            kind = _text(value)
+            kind = read_text(value)
         elif field == 3 and not isinstance(value, int) and data is None:
             data = value
         else:
@@ -136,69 +144,3 @@ def _assemble(name: str, kind: str, shape: tuple[int, ...], pieces: list[np.ndar
         raise CheckpointError(f"{name!r} of shape {shape} needs {expected} bytes, but has {size}")
     data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return MappedTensor(dtype, data.view(storage).reshape(shape))
-
-
-def _fields(message: np.ndarray) -> Iterator[tuple[int, int | np.ndarray]]:
-    """The fields of a message by number: integers, and views of what has a length."""
-    position = 0
-    while position < message.size:
-        tag, position = _read_varint(message, position)
-        value, position = _read_varint(message, position)
-        if tag & 7 == _VARINT:
-            yield tag >> 3, value
-        elif tag & 7 == _BYTES:
-            if value > message.size - position:
-                raise CheckpointError(f"it is truncated: {value} bytes promised, {message.size - position} there")
-            yield tag >> 3, message[position : position + value]
-            position += value
-        else:
-            raise CheckpointError(f"it has a field of unknown kind {tag & 7}")
-
-
-def _read_varint(message: np.ndarray, position: int) -> tuple[int, int]:
-    value = 0
-    for count in range(10):
-        if position + count >= message.size:
-            raise CheckpointError("it is truncated in a number")
-        byte = int(message[position + count])
-        value |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:
-            return value, position + count + 1
-    raise CheckpointError("it has a number of more than ten bytes")
-
-
-def _packed(values: np.ndarray) -> list[int]:
-    numbers: list[int] = []
-    position = 0
-    while position < values.size and len(numbers) <= _MAX_DIMS:
-        number, position = _read_varint(values, position)
-        numbers.append(number)
-    return numbers
-
-
-def _text(value: np.ndarray) -> str:
-    if value.size > _MAX_NAME_BYTES:
-        raise CheckpointError(f"a name is {value.size} bytes long")
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError as error:
-        raise CheckpointError("a name is not UTF-8") from error
-
-
-def _field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return _tag(number, _VARINT) + _varint(value)
-    return _tag(number, _BYTES) + _varint(len(value)) + value
-
-
-def _tag(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
-
-
-def _varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)

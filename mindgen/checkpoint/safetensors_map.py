@@ -26,6 +26,7 @@ _DTYPES = {
     "I64": ("int64", np.int64),
     "I32": ("int32", np.int32),
 }
+DTYPE_CODES = {dtype: code for code, (dtype, _) in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 
 

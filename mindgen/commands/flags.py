@@ -5,11 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindgen import demo
+from mindgen.checkpoint.hf import model_folder
 from mindgen.commands.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.config import Settings
 from mindgen.documented_fields import DocumentedField, documented_fields
 from mindgen.engine.config import EngineConfig
 from mindgen.engine_limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
+from mindgen.errors import ConfigError
 from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ _OPTIONS = {f"generation.{name}": option for name, option in sampling_options().
     f"engine.{name}": limit for name, limit in documented_fields(EngineConfig).items()
 }
 _SHORT_NAMES = {"tensor_parallel_size": ["--tp"], "data_parallel_size": ["--dp"]}
-_OPTIONS["use_parallel"] = DocumentedField(bool, "")
+_OPTIONS |= {name: DocumentedField(bool, "") for name in ("use_parallel", "auto_trans_ckpt")}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, help="YAML configuration, which flags override")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
+    add(
+        "--load_checkpoint", metavar="DIR", help="the weights, where they are not with the model; or rank_N with each's"
+    )
+    add("--auto_trans_ckpt", nargs="?", const="True", metavar="True|False", help="shard it for the ranks there are")
+    add("--src_strategy_path_or_dir", metavar="PATH", help="how it is sharded: MindSpore's strategy file, or several")
     add("--dtype", dest="model.dtype", choices=["auto", "bfloat16", "float16", "float32"])
     add(
         "--adapter_path", dest="model.pet_config.adapter_path", metavar="PATH", help="a lora_adapter.json or its folder"
@@ -73,7 +81,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_llm(settings: Settings) -> "LLM":
-    """The model that the settings ask for."""
+    """The model that the settings ask for, with its checkpoint transformed if they say so."""
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
     return LLM(
@@ -82,6 +90,23 @@ def load_llm(settings: Settings) -> "LLM":
         dtype=settings.model.dtype,
         config=settings.engine,
         on_missing_adapter=settings.on_missing_adapter,
+        checkpoint=_checkpoint(settings),
+    )
+
+
+def _checkpoint(settings: Settings) -> str | Path | None:
+    if not settings.auto_trans_ckpt:
+        return settings.load_checkpoint
+    if settings.load_checkpoint is None:
+        raise ConfigError("auto_trans_ckpt: there is no load_checkpoint to transform")
+    from mindgen.parallel.auto_transform import transform_for_ranks
+
+    path, strategy = settings.model.path, settings.src_strategy_path_or_dir
+    return transform_for_ranks(
+        demo.find_model(path) or model_folder(Path(path)),
+        Path(settings.load_checkpoint),
+        None if strategy is None else Path(strategy),
+        settings.engine.tensor_parallel_size,
     )
 
 

@@ -1,23 +1,20 @@
 """scripts/generate_custom.py: prompts in, the list of their continuations out, with MindFormers' flags."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mindgen import demo, environment
 from mindgen.checkpoint.hf import model_folder
-from mindgen.checkpoint.model_view import as_model_folder, find_checkpoint
 from mindgen.commands import flags
 from mindgen.commands.generate import read_prompts
+from mindgen.commands.launched import gather_texts, own_share, serve_rank_0
 from mindgen.commands.option_values import parse_value
 from mindgen.config import Settings, load_settings
-from mindgen.errors import ConfigError, UsageError
+from mindgen.environment import launched_rank
+from mindgen.errors import UsageError
 from mindgen.sampling_aliases import sampling_options
-
-if TYPE_CHECKING:
-    from mindgen.llm import LLM
+from mindgen.sampling_params import SamplingParams
 
 _DEFAULT_NEW_TOKENS = 128
 _SAMPLING = ("max_new_tokens", "do_sample", "top_k", "top_p", "temperature", "repetition_penalty", "seed")
@@ -28,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model_type", default="gpt2", metavar="NAME|DIR", help="gpt2 or demo, or a Hugging Face folder")
     add(
         "--checkpoint_path", type=Path, metavar="PATH",
-        help="a Hugging Face folder, or one with rank_0/*.ckpt or rank_0/*.safetensors of the model_type",
+        help="a Hugging Face folder, or one with rank_N/*.ckpt or rank_N/*.safetensors of the model_type",
     )  # fmt: skip
     add("--use_parallel", default="False", metavar="True|False", help="run on data_parallel x model_parallel devices")
     add("--device_id", type=int, default=0, help="of an NPU; a CPU is device 0")
@@ -50,21 +47,37 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     Raises:
         MindgenError: the flags do not go together, or a prompt cannot be continued.
     """
+    served = serve_rank_0()
+    if served is not None:
+        return served
     prompts = read_prompts(_input_data(arguments.input_data))
     _check_sizes(arguments, len(prompts))
     parse_value("--use_past", bool, [arguments.use_past])
-    limits = {} if arguments.seq_length is None else {"engine.max_model_len": arguments.seq_length}
+    limits: dict[str, Any] = {} if arguments.seq_length is None else {"engine.max_model_len": arguments.seq_length}
+    limits |= {f"engine.{name}": size for name, size in _parallel_sizes(arguments).items()}
     settings = load_settings(None, flags.overrides(arguments) | limits)
-    parallel_sizes = _parallel_sizes(settings.use_parallel, arguments.data_parallel, arguments.model_parallel)
     params = settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)
-    with _model_folder(arguments.model_type, arguments.checkpoint_path) as folder:
-        llm = _load(folder, settings, parallel_sizes)
+    model, checkpoint = _find_model(arguments.model_type, arguments.checkpoint_path)
+    share = own_share(len(prompts))
+    texts = gather_texts(_continue(model, checkpoint, settings, [prompts[index] for index in share], params))
+    print(texts)
+    return 0
+
+
+def _continue(
+    model: Path, checkpoint: Path | None, settings: Settings, prompts: list[str], params: SamplingParams
+) -> list[str]:
+    from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
+
+    llm = LLM(model, config=settings.engine, checkpoint=checkpoint)
+    try:
         outputs = llm.generate(prompts, params)
+    finally:
+        llm.close()
     for output in outputs:
         if output.exception is not None:
             raise output.exception
-    print([prompt + output.outputs[0].text for prompt, output in zip(prompts, outputs, strict=True)])
-    return 0
+    return [prompt + output.outputs[0].text for prompt, output in zip(prompts, outputs, strict=True)]
 
 
 def _input_data(given: str | None) -> str:
@@ -84,36 +97,32 @@ def _check_sizes(arguments: argparse.Namespace, num_prompts: int) -> None:
         raise UsageError(f"batch_size is {arguments.batch_size}, and prompts are {num_prompts}: make them the same")
 
 
-def _parallel_sizes(use_parallel: bool, data_parallel: int, model_parallel: int) -> dict[str, int]:
-    """What LLM is to be told of the devices.
+def _parallel_sizes(arguments: argparse.Namespace) -> dict[str, int]:
+    """What the engine is to be told of the devices.
 
     Raises:
-        UsageError: there are to be several without use_parallel.
+        UsageError: there are to be several without use_parallel, or others than the launcher has started.
     """
-    if data_parallel * model_parallel == 1:
+    data, model = arguments.data_parallel, arguments.model_parallel
+    if not parse_value("--use_parallel", bool, [arguments.use_parallel]):
+        if data * model > 1:
+            raise UsageError(f"data_parallel {data} and model_parallel {model} need --use_parallel True")
         return {}
-    if not use_parallel:
-        raise UsageError(f"data_parallel {data_parallel} and model_parallel {model_parallel} need --use_parallel True")
-    raise ConfigError("use_parallel: this version runs on one process only; leave it False")
+    launched = launched_rank()
+    if launched is None:
+        return {"tensor_parallel_size": model, "data_parallel_size": data}
+    if (launched.num_replicas, launched.world_size) != (data, model):
+        raise UsageError(
+            f"data_parallel {data} and model_parallel {model} need {data * model} ranks, but the launcher has started "
+            f"{launched.num_replicas} x {launched.world_size}"
+        )
+    return {"tensor_parallel_size": model}
 
 
-@contextmanager
-def _model_folder(model_type: str, checkpoint: Path | None) -> Iterator[Path]:
-    """The checkpoint's folder; one with the configuration and tokenizer of the model_type if it has none of its own."""
+def _find_model(model_type: str, checkpoint: Path | None) -> tuple[Path, Path | None]:
+    """The folder of the configuration and tokenizer, and the checkpoint if it is another one."""
     if checkpoint is not None and (checkpoint / "config.json").is_file():
-        yield checkpoint
-        return
+        return checkpoint, None
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint_path: no such file or folder: {checkpoint}")
-    model = demo.find_model(model_type) or model_folder(Path(model_type))
-    if checkpoint is None:
-        yield model
-        return
-    with as_model_folder(find_checkpoint(checkpoint), model) as folder:
-        yield folder
-
-
-def _load(folder: Path, settings: Settings, parallel_sizes: dict[str, Any]) -> "LLM":
-    from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
-
-    return LLM(folder, config=settings.engine, **parallel_sizes)
+    return demo.find_model(model_type) or model_folder(Path(model_type)), checkpoint

@@ -1,11 +1,15 @@
 """What a command does as one of the processes that a launcher has started: rank 0 of a replica speaks, others serve."""
 
+import json
+import time
 from dataclasses import replace
 
 from mindgen.engine.config import EngineConfig
 from mindgen.environment import launched_rank
 from mindgen.errors import ConfigError, UsageError
 from mindgen.parallel import worker
+
+_LOOK_SECONDS = 0.05
 
 
 def serve_rank_0() -> int | None:
@@ -43,3 +47,26 @@ def own_share(num_prompts: int) -> range:
     if rest:
         raise UsageError(f"{num_prompts} prompts do not divide among {launched.num_replicas} replicas")
     return range(launched.replica * share, (launched.replica + 1) * share)
+
+
+def gather_texts(texts: list[str]) -> list[str]:
+    """On the first replica the texts of all that were launched, in their order; on the others their own.
+
+    They meet in the launcher's folder, which ends them all if one ends before its time.
+    """
+    launched = launched_rank()
+    if launched is None or launched.num_replicas == 1:
+        return texts
+    meeting = launched.rendezvous.parent
+    if launched.replica > 0:
+        unfinished = meeting / f"texts_{launched.replica}.partial"
+        unfinished.write_text(json.dumps(texts), encoding="utf-8")
+        unfinished.rename(meeting / f"texts_{launched.replica}.json")
+        return texts
+    gathered = list(texts)
+    for replica in range(1, launched.num_replicas):
+        path = meeting / f"texts_{replica}.json"
+        while not path.is_file():
+            time.sleep(_LOOK_SECONDS)
+        gathered += json.loads(path.read_text(encoding="utf-8"))
+    return gathered

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from mindgen.adapters.loader import AdapterWeights, load_adapter, read_claim
 from mindgen.adapters.pool import AdapterPool, AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.checkpoint.lora_names import TensorNames
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
@@ -49,7 +49,7 @@ class Engine:
 
     def __init__(
         self,
-        folder: Path,
+        weights: WeightFiles,
         model_config: ModelConfig,
         adapters: AdapterRegistry,
         dtype: str,
@@ -66,12 +66,17 @@ class Engine:
         self._config = config
         self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, _size_of(folder), self._slots_size()
+            model_config,
+            dtype,
+            config,
+            self.max_model_len,
+            weights.num_bytes(),
+            self._slots_size(),
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)
-        self._runner = build_runner(folder, model_config, cache, num_positions, dtype, config)
+        self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config)
         self._tensor_names = TensorNames()
         self._pool = AdapterPool(
             self._enable_lora,
@@ -291,7 +296,3 @@ class Engine:
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
         modules, base = self._runner.modules(), self._runner.base_model
         return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)
-
-
-def _size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

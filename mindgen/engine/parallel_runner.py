@@ -11,6 +11,7 @@ import numpy as np
 
 from mindgen import environment
 from mindgen.adapters.loader import AdapterWeights
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
@@ -50,7 +51,12 @@ class ParallelRunner:
     """
 
     def __init__(
-        self, size: int, folder: Path, model_config: ModelConfig, host_adapter_bytes: int, arguments: dict[str, Any]
+        self,
+        size: int,
+        weights: WeightFiles,
+        model_config: ModelConfig,
+        host_adapter_bytes: int,
+        arguments: dict[str, Any],
     ) -> None:
         kernels = plugin.load()
         launched = environment.launched_rank()
@@ -72,11 +78,11 @@ class ParallelRunner:
             num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
             arguments = {**arguments, "num_threads": num_threads}
             setups = [
-                WorkerSetup(size, folder, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
+                WorkerSetup(size, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
                 for rank in range(1, size)
             ]
             ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = Runner(folder, model_config, **arguments, group=self._group)
+            self._own = Runner(weights, model_config, **arguments, group=self._group)
             wait_for(ready)
         except BaseException as error:
             cause = self._workers.error
@@ -138,7 +144,12 @@ class ParallelRunner:
 
 
 def build_runner(
-    folder: Path, model_config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, config: EngineConfig
+    weights: WeightFiles,
+    model_config: ModelConfig,
+    cache: CacheShape,
+    num_positions: int,
+    dtype: str,
+    config: EngineConfig,
 ) -> Runner | ParallelRunner:
     """Here, or on as many ranks as the configuration says."""
     arguments: dict[str, Any] = {
@@ -149,9 +160,9 @@ def build_runner(
         "num_threads": config.num_threads,
     }
     if config.tensor_parallel_size == 1:
-        return Runner(folder, model_config, **arguments)
+        return Runner(weights, model_config, **arguments)
     host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(config.tensor_parallel_size, folder, model_config, host_bytes, arguments)
+    return ParallelRunner(config.tensor_parallel_size, weights, model_config, host_bytes, arguments)
 
 
 class _SharedBlockStore:

@@ -1,14 +1,13 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import mindspore
 import numpy as np
 
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
-from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
 from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
@@ -57,7 +56,7 @@ class Runner:
 
     def __init__(
         self,
-        folder: Path,
+        weights: WeightFiles,
         config: ModelConfig,
         cache: CacheShape,
         num_positions: int,
@@ -79,11 +78,12 @@ class Runner:
         self._group, self._vocab_size = group, config.vocab_size
         shard = WHOLE if group is None else Shard(group.size, group.rank)
         self._network = build_network(config, cache, num_positions, dtype, shard)
-        tensors = self._network.translate(map_weights(folder))
+        tensors = self._network.translate(weights.map(0 if group is None else group.rank))
         self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
-        self._network.load(WeightSource(tensors, dtype, shard, None if group is None else group.check))
+        check = None if group is None else group.check
+        self._network.load(WeightSource(tensors, dtype, shard, check, weights.is_sharded))
         self._network.set_train(False)
-        self.base_model = BaseModel(folder, tensors, dtype, config.tie_word_embeddings)
+        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())

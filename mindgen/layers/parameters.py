@@ -70,11 +70,12 @@ def zeros_parameter(
 class WeightSource:
     """The tensors of a checkpoint, of which this process has its part; each is taken by exactly one layer.
 
-    Attributes:
-        dtype: the dtype that weights are handed out in.
-
     Args:
         check: called for each tensor, to raise an error where there is no use in going on.
+        is_sharded: the tensors are this process's parts already.
+
+    Attributes:
+        dtype: the dtype that weights are handed out in.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class WeightSource:
         dtype: str,
         shard: Shard = WHOLE,
         check: Callable[[], None] | None = None,
+        is_sharded: bool = False,
     ) -> None:
         self.dtype = dtype
+        self._is_sharded = is_sharded
         self._tensors = dict(tensors)
         self._shard = shard
         self._check = check
@@ -100,9 +103,11 @@ class WeightSource:
         tensor = self._tensors.pop(name, None)
         if tensor is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
-        if tensor.shape != layout.shape:
-            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {layout.shape}")
-        part = MappedTensor(tensor.dtype, self._shard.cut(tensor.data, layout))
+        shape = self._shard.shape(layout) if self._is_sharded else layout.shape
+        if tensor.shape != shape:
+            hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
+            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
+        part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))
         weight = np.ascontiguousarray(part.as_dtype(self.dtype))
         if not np.may_share_memory(weight, tensor.data):
             tensor.release()

@@ -60,6 +60,11 @@ class Axis:
     def slice_size(self) -> int:
         return self.slice_of(0).size
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether some rank has fewer entries than others, and zeros behind them."""
+        return self.slice_size * self.num_slices != self.size
+
     def slice_of(self, rank: int) -> Slice:
         """The rank's entries."""
         start, size, extent = 0, self.size, self.size
@@ -134,6 +139,15 @@ class TensorLayout:
             filled = tuple(slice(0, place.stop - place.start) for place in places)
             whole[tuple(slice(place.start, place.stop) for place in places)] = part[filled]
         return whole
+
+
+def map_layout(shape: tuple[int, ...], device_matrix: tuple[int, ...], tensor_map: tuple[AxisMap, ...]) -> TensorLayout:
+    """The layout of a whole tensor, from MindSpore's notation."""
+    axes = []
+    for size, axis_map in zip(shape, tensor_map, strict=True):
+        split_by = axis_map if isinstance(axis_map, tuple) else () if axis_map == -1 else (axis_map,)
+        axes.append(Axis(size, device_matrix, split_by) if split_by else Axis(size))
+    return TensorLayout(math.prod(device_matrix), tuple(axes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.errors import AdapterError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.channel import Channel, connect
@@ -42,7 +43,7 @@ class WorkerSetup:
     """
 
     size: int
-    folder: Path
+    weights: WeightFiles
     model_config: ModelConfig
     runner: dict[str, Any]
     host_adapter_bytes: int
@@ -126,7 +127,7 @@ class _Shard:
 
         self.group = ProcessGroup(plugin.load(), memory, rank, setup.size)
         os.close(memory)
-        self._runner: Runner = Runner(setup.folder, setup.model_config, **setup.runner, group=self.group)
+        self._runner: Runner = Runner(setup.weights, setup.model_config, **setup.runner, group=self.group)
         self._host_adapter_bytes = setup.host_adapter_bytes
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
         self._adapters_lock = threading.Lock()

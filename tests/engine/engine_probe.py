@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request
@@ -32,7 +33,9 @@ class EngineProbe:
     ) -> None:
         registry = AdapterRegistry(adapters or {})
         limits = {"block_size": 4, **limits}
-        self.engine = Engine(folder, read_model_config(folder), registry, dtype, EngineConfig(**limits))
+        self.engine = Engine(
+            find_weights(folder, None, 1), read_model_config(folder), registry, dtype, EngineConfig(**limits)
+        )
         self.num_steps = self.num_preempted = self.num_swapped = 0
         self._preempt = self.engine._scheduler._preempt
         self.engine._scheduler._preempt = self._count_preempted

@@ -78,7 +78,7 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
 
 
 def test_a_killed_replica_ends_the_command(tmp_path):
-    job = Job(tmp_path, "--dp", "2", "--prompt", "one,", "two,")
+    job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
     assert job.process.stdout.read(2)
     pid = job.await_worker("mindgen.parallel.replica")
     os.kill(pid, signal.SIGKILL)

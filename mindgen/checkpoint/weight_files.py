@@ -1,0 +1,71 @@
+"""Where a model's weights are: in its own folder, in another one, or in a folder for each rank."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindgen.checkpoint.hf import INDEX_FILE, map_weights
+from mindgen.checkpoint.rank_files import find_rank_folders, map_rank_folder, rank_files
+from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The files of a checkpoint.
+
+    Attributes:
+        model: the folder of the configuration and the tokenizer.
+        folders: a Hugging Face folder, or one (or one file) of a rank's tensors; with is_sharded one for each rank.
+        is_sharded: each rank's tensors are its slices.
+    """
+
+    model: Path
+    folders: tuple[Path, ...]
+    is_sharded: bool = False
+
+    def map(self, rank: int) -> dict[str, MappedTensor]:
+        """The tensors for a rank: its slices, or whole ones.
+
+        Raises:
+            ModelError, CheckpointError: they are missing or damaged.
+        """
+        folder = self.folders[rank if self.is_sharded else 0]
+        return map_weights(folder) if _is_model(folder, self.model) else map_rank_folder(folder)
+
+    def num_bytes(self) -> int:
+        """Of all ranks together."""
+        files = [
+            file
+            for folder in self.folders
+            for file in (folder.glob("*.safetensors") if _is_model(folder, self.model) else rank_files(folder))
+        ]
+        return sum(file.stat().st_size for file in files)
+
+
+def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> WeightFiles:
+    """The weights for so many ranks: those of the model's folder unless a checkpoint is given.
+
+    Replicas may have folders of their own behind the first one's; they hold the same.
+
+    Raises:
+        ModelError: the checkpoint is not there, or for another number of ranks.
+        CheckpointError: a rank is missing.
+    """
+    if checkpoint is None:
+        return WeightFiles(model, (model,))
+    checkpoint = Path(checkpoint)
+    if not checkpoint.exists():
+        raise ModelError(f"no such checkpoint: {checkpoint}")
+    folders = find_rank_folders(checkpoint)
+    if len(folders) < 2:
+        return WeightFiles(model, tuple(folders) or (checkpoint,))
+    if len(folders) % num_ranks:
+        raise ModelError(
+            f"{checkpoint} is sharded for {len(folders)} ranks, but there are {num_ranks}: set auto_trans_ckpt, or use "
+            f"`mindgen shard`"
+        )
+    return WeightFiles(model, tuple(folders[:num_ranks]), is_sharded=True)
+
+
+def _is_model(folder: Path, model: Path) -> bool:
+    return folder == model or (folder / "config.json").is_file() or (folder / INDEX_FILE).is_file()

@@ -1,0 +1,75 @@
+"""`mindgen shard`: checkpoints from whole to sharded and back, or from one sharding to another."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mindgen import demo
+from mindgen.checkpoint.hf import model_folder
+from mindgen.checkpoint.rank_files import find_rank_folders
+from mindgen.errors import CheckpointError, UsageError
+from mindgen.parallel.placement import Placement, declared_placement, strategy_placement, whole_placement
+from mindgen.parallel.reshard import STRATEGY_FILE, ShardedCheckpoint, Target, open_source, transform
+from mindgen.parallel.strategy_file import read_strategy, write_strategy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="a Hugging Face folder, a folder with rank_N in it, demo or gpt2")
+    add("--output", type=Path, required=True, metavar="DIR", help="a new folder, for rank_0, rank_1...")
+    add("--tp", type=int, metavar="N", help="shard for so many ranks, as mindgen's layers lie on them")
+    add("--strategy", type=Path, metavar="PATH", help="shard as MindSpore's strategy file (or folder of them) says")
+    add(
+        "--source_strategy", type=Path, metavar="PATH",
+        help=f"how SOURCE is sharded (default: SOURCE/{STRATEGY_FILE}, if there is one)",
+    )  # fmt: skip
+    add("--model", type=Path, metavar="DIR", help="the Hugging Face folder whose config.json --tp goes by")
+    add("--format", choices=["safetensors", "ckpt"], default="safetensors")
+    add("--prefix", default="checkpoint_", help="of the file names, before the rank")
+    add("--processes", type=int, default=1, metavar="N", help="write so many ranks at a time")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run(arguments: argparse.Namespace, started: float) -> int:
+    """Without --tp and --strategy the result is whole, in rank_0.
+
+    Raises:
+        MindgenError: of whatever part refused.
+    """
+    if arguments.tp is not None and arguments.strategy is not None:
+        raise UsageError("--tp and --strategy both say how to shard: leave one out")
+    if arguments.processes < 1 or (arguments.tp is not None and arguments.tp < 1):
+        raise UsageError("--tp and --processes must be at least 1")
+    folder = demo.find_model(arguments.source) or Path(arguments.source)
+    source = open_source(folder if find_rank_folders(folder) else model_folder(folder), arguments.source_strategy)
+    checkpoint = source()
+    if arguments.strategy is not None:
+        placement = strategy_placement(checkpoint.shapes, read_strategy(arguments.strategy))
+    elif arguments.tp is not None:
+        placement = _declared(checkpoint, arguments.model or Path(arguments.source), arguments.tp)
+    else:
+        placement = whole_placement(checkpoint.shapes)
+    target = Target(arguments.output, arguments.prefix, f".{arguments.format}")
+    done = transform(source, placement, target, arguments.processes)
+    if placement.num_ranks > 1:
+        _write_strategy(arguments.output / STRATEGY_FILE, placement)
+    print(
+        f"{target.folder}: {done.num_ranks} rank(s), {done.num_tensors} tensors, {done.num_bytes / 2**20:.1f} MiB, "
+        f"read back; digest {done.digest[:12]}"
+    )
+    return 0
+
+
+def _write_strategy(path: Path, placement: Placement) -> None:
+    try:
+        write_strategy(path, placement.strategy())
+    except CheckpointError as error:  # the ranks can be loaded, only not be joined again
+        print(f"mindgen: warning: there is no {path.name}: {error}", file=sys.stderr)
+
+
+def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int) -> Placement:
+    from mindgen.models.registry import declared_layouts  # starts MindSpore
+
+    folder = demo.find_model(str(model)) or model_folder(model)
+    return declared_placement(checkpoint.shapes, declared_layouts(folder, num_ranks), num_ranks)

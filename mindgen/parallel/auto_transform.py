@@ -1,0 +1,48 @@
+"""MindFormers' auto_trans_ckpt: a checkpoint of any sharding becomes one for the ranks that there are."""
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+
+from mindgen.checkpoint.rank_files import find_rank_folders, rank_files
+from mindgen.errors import ModelError
+from mindgen.models.registry import declared_layouts
+from mindgen.parallel.placement import declared_placement
+from mindgen.parallel.reshard import Target, open_source, transform
+
+TRANSFORMED = Path("output", "transform_ckpt")
+_STAMP = "source.json"
+
+
+def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, num_ranks: int) -> Path:
+    """The checkpoint, sharded for so many ranks of the model, in output/transform_ckpt.
+
+    What is there already is taken if it was made of the same files; of several processes one makes it.
+
+    Raises:
+        ModelError, CheckpointError: the checkpoint or its strategy cannot be read.
+    """
+    if not checkpoint.is_dir():
+        raise ModelError(f"no such checkpoint folder: {checkpoint}")
+    source = open_source(checkpoint, strategy)
+    stamp = _stamp(checkpoint, strategy, num_ranks)
+    TRANSFORMED.parent.mkdir(parents=True, exist_ok=True)
+    with TRANSFORMED.with_name(f".{TRANSFORMED.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        written = TRANSFORMED / _STAMP
+        if written.is_file() and written.read_text(encoding="utf-8") == stamp:
+            return TRANSFORMED
+        shutil.rmtree(TRANSFORMED, ignore_errors=True)
+        placement = declared_placement(source().shapes, declared_layouts(model, num_ranks), num_ranks)
+        transform(source, placement, Target(TRANSFORMED))
+        written.write_text(stamp, encoding="utf-8")
+    return TRANSFORMED
+
+
+def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int) -> str:
+    folders = find_rank_folders(checkpoint)
+    files = [file for folder in folders for file in rank_files(folder)] or sorted(checkpoint.glob("*.safetensors"))
+    files += [] if strategy is None else [strategy]
+    described = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json.dumps({"num_ranks": num_ranks, "files": described})
