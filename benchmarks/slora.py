@@ -26,6 +26,7 @@ from slora_baselines import PeftBatch, merge_seconds
 from slora_baselines import is_available as has_baselines
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.model_config import read_model_config
@@ -88,7 +89,7 @@ class Bench:
             max_num_seqs=REQUESTS, max_loras=slots, max_model_len=512, enable_prefix_caching=False,
             adapter_memory="4GiB", host_adapter_memory="2GiB",
         )  # fmt: skip
-        self._engine = Engine(folder, read_model_config(folder), self.names, "bfloat16", config)
+        self._engine = Engine(find_weights(folder, None, 1), read_model_config(folder), self.names, "bfloat16", config)
         self._new_tokens = new_tokens
         self._turn = 0
 
