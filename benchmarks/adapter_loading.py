@@ -17,6 +17,7 @@ import numpy as np
 from random_model import make_adapter, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.model_config import read_model_config
@@ -46,7 +47,9 @@ class Bench:
             max_num_seqs=RUNNING + 1, max_loras=1, max_model_len=2048, enable_prefix_caching=False,
             host_adapter_memory="1MiB",
         )  # fmt: skip
-        self._engine = Engine(folder, read_model_config(folder), self._registry, "bfloat16", config)
+        self._engine = Engine(
+            find_weights(folder, None, 1), read_model_config(folder), self._registry, "bfloat16", config
+        )
         self._generator = np.random.default_rng(rank)
         self.steps = Steps()
 

@@ -1,6 +1,7 @@
 """S-LoRA's curve: throughput as adapters multiply, against the base model alone in the same run.
 
     python benchmarks/slora.py [--registered 5 100 2000] [--popularity uniform] [--ranks 8 mixed] [--turns 3]
+    python benchmarks/slora.py --registered --baselines --new_tokens 32
     python benchmarks/slora.py --quick
 
 Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. Every turn
@@ -10,6 +11,7 @@ another (timed on copies of the weights; the group then runs at the base model's
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -24,6 +26,7 @@ from slora_baselines import PeftBatch, merge_seconds
 from slora_baselines import is_available as has_baselines
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.model_config import read_model_config
@@ -49,6 +52,11 @@ class Case:
     rates: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     first_token_ms: list[float] = field(default_factory=list)
+
+    @property
+    def uses_one(self) -> bool:
+        """Such cases are all the same."""
+        return self.registered == 1 or self.popularity == "identical"
 
 
 def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
@@ -81,7 +89,7 @@ class Bench:
             max_num_seqs=REQUESTS, max_loras=slots, max_model_len=512, enable_prefix_caching=False,
             adapter_memory="4GiB", host_adapter_memory="2GiB",
         )  # fmt: skip
-        self._engine = Engine(folder, read_model_config(folder), self.names, "bfloat16", config)
+        self._engine = Engine(find_weights(folder, None, 1), read_model_config(folder), self.names, "bfloat16", config)
         self._new_tokens = new_tokens
         self._turn = 0
 
@@ -111,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("output/benchmarks/qwen2.5-0.5b"))
     parser.add_argument("--shape", default="qwen2.5-0.5b")
-    parser.add_argument("--registered", type=int, nargs="+", default=[1, 5, 100, 1000, 2000])
+    parser.add_argument("--registered", type=int, nargs="*", default=[1, 5, 100, 1000, 2000])
     parser.add_argument("--popularity", nargs="+", choices=POPULARITIES, default=list(POPULARITIES))
     parser.add_argument("--ranks", nargs="+", choices=RANKS, default=list(RANKS))
     parser.add_argument("--new_tokens", type=int, default=128)
@@ -124,10 +132,14 @@ def main() -> None:
         arguments.registered, arguments.popularity, arguments.ranks = [5, 2000], ["zipf", "uniform"], ["8"]
         arguments.new_tokens, arguments.turns = 32, 1
     make_model(arguments.folder, arguments.shape)
-    cases = []
-    for ranks in arguments.ranks:
-        cases += measure(arguments, ranks)
-    report(cases, arguments.json)
+    if arguments.registered:
+        print(
+            f"{'ranks':>6}{'registered':>12}{'popularity':>12}"
+            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}",
+        )
+        rows = [summary(case) for ranks in arguments.ranks for case in measure(arguments, ranks)]
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     if arguments.baselines:
         compare(arguments)
 
@@ -135,7 +147,11 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
     bench = Bench(arguments.folder, ranks, max(arguments.registered), arguments.new_tokens)
     names = bench.names.names()
-    cases = [Case(count, popularity, ranks) for count in arguments.registered for popularity in arguments.popularity]
+    cases: list[Case] = []
+    for count, popularity in itertools.product(arguments.registered, arguments.popularity):
+        case = Case(count, popularity, ranks)
+        if not case.uses_one or not any(each.uses_one for each in cases):
+            cases.append(case)
     bench.run([None] * REQUESTS)
     bench.run([names[index % len(names)] for index in range(REQUESTS)])  # compiles
     for turn in range(arguments.turns):
@@ -149,6 +165,8 @@ def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
             case.ratios.append(2 * rate / (base + after))
             case.first_token_ms.append(first)
             base = after
+            if turn == arguments.turns - 1:
+                report(case)
     return cases
 
 
@@ -166,8 +184,9 @@ def compare(arguments: argparse.Namespace) -> None:
         "8 adapters": lambda: bench.run(eight),
         "32 adapters, 32 slots": lambda: bench.run(distinct),
         "32 adapters, 16 slots": lambda: crowded.run(distinct),
-        "merge and swap, 8 adapters": lambda: merge_and_swap(folder, plain, names, tokens),
     }
+    if has_baselines():
+        means["merge and swap, 8 adapters"] = lambda: merge_and_swap(folder, plain, names, tokens)
     print(f"{'':>28}{'of base':>9}{'first ms':>10}")
     for run in (lambda: plain.run(nobody), *list(means.values())[:4]):
         run()  # compiles, and loads
@@ -191,7 +210,7 @@ def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) ->
     """The rate, and when half of the requests have begun, of eight groups one after another."""
     seconds = first = 0.0
     for group in range(8):
-        merging = merge_seconds(folder, folder / "registered" / names[group]) if has_baselines() else 0.0
+        merging = merge_seconds(folder, folder / "registered" / names[group])
         rate, milliseconds = plain.run([None] * (REQUESTS // 8))
         if group == 4:
             first = (seconds + merging) * 1e3 + milliseconds
@@ -199,21 +218,18 @@ def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) ->
     return REQUESTS * tokens / seconds, first
 
 
-def report(cases: list[Case], path: Path) -> None:
+def summary(case: Case) -> dict:
+    return {**vars(case), "rate": statistics.median(case.rates), "of_base": statistics.median(case.ratios)}
+
+
+def report(case: Case) -> None:
+    rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
+    spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
+    first = statistics.median(case.first_token_ms)
     print(
-        f"{'ranks':>6}{'registered':>12}{'popularity':>12}{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}"
+        f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}",
+        flush=True,
     )
-    rows = []
-    for case in cases:
-        rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
-        spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
-        first = statistics.median(case.first_token_ms)
-        print(
-            f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}"
-        )
-        rows.append({**vars(case), "rate": rate, "of_base": ratio})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

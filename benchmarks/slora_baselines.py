@@ -47,9 +47,9 @@ class PeftBatch:
         self._torch = torch
         base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         (first, path), *others = adapters.items()
-        self._model = PeftModel.from_pretrained(base, path, adapter_name=first).eval()
+        self._model = PeftModel.from_pretrained(base, path, adapter_name=first, autocast_adapter_dtype=False).eval()
         for name, path in others:
-            self._model.load_adapter(path, adapter_name=name)
+            self._model.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
 
     def rate(self, prompts: list[list[int]], names: list[str | None], new_tokens: int) -> float:
         """Tokens per second."""

@@ -24,6 +24,7 @@ from step_times import StepTimes
 from workloads import ModelCosts, read_costs
 
 from mindgen.adapters.registry import AdapterRegistry
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine_client import EngineClient
@@ -83,7 +84,7 @@ class Bench:
         config = EngineConfig(
             max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads
         )
-        self.engine = Engine(folder, self.model, registry, "bfloat16", config)
+        self.engine = Engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
         self.client = EngineClient(self.engine, load_tokenizer(folder), self.model, registry, "error")
 
     def run(self, case: Case, turn: int) -> None:

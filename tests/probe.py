@@ -6,6 +6,7 @@ import numpy as np
 from sequences import make_sequence
 
 from mindgen.adapters.loader import load_adapter
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
@@ -34,7 +35,7 @@ class Probe:
         model_config = read_model_config(folder)
         self._vocab_size = model_config.vocab_size
         limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks)
-        self.runner = build_runner(folder, model_config, cache, 1025, dtype, limits)
+        self.runner = build_runner(find_weights(folder, None, num_ranks), model_config, cache, 1025, dtype, limits)
         loaded = [
             load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
         ]
