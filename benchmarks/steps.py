@@ -117,7 +117,7 @@ class Bench:
         with StepTimes(self.engine, self.client) as times:
             while self.engine.has_unfinished():
                 self.client.step(())
-        return [parts for parts in times.steps if parts["network"] > 0]  # others wait for adapters
+        return [parts for parts in times.steps if parts["bind"] > 0]  # others wait for adapters
 
     def _limits(self) -> MachineLimits:
         bandwidth = statistics.median(self.kernels.measure_read_bandwidth() for _ in range(3))
