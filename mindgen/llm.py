@@ -27,7 +27,7 @@ from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.profiling import Profile
 from mindgen.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.sampling_params import SamplingParams
-from mindgen.stream import Requests, Stream
+from mindgen.stream import ChunkStream, Requests, Stream
 from mindgen.tokenizer import Tokenizer, load_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
@@ -179,7 +179,7 @@ class LLM:
 
     def open_stream(
         self, prompts: Any, sampling_params: Any = None, adapter_ids: Any = None, is_streamed: bool = True
-    ) -> Stream | ReplicatedStream:
+    ) -> ChunkStream:
         """What the methods above read, for who advances it step by step; to be closed, or read to its end."""
         requests = Requests.read(prompts, sampling_params, adapter_ids)
         if self._replicas is None:

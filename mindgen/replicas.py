@@ -2,8 +2,6 @@
 
 import os
 import queue
-from collections.abc import Generator, Iterator
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -12,7 +10,7 @@ from typing import Any
 from mindgen.engine.config import EngineConfig
 from mindgen.outputs import TextChunk
 from mindgen.parallel.workers import Workers, wait_for
-from mindgen.stream import Requests, Stream
+from mindgen.stream import ChunkStream, Requests, Stream
 
 _LOOK_SECONDS = 0.05
 _Message = tuple[list[TextChunk], bool]  # and whether these are the last
@@ -32,7 +30,7 @@ class Replicas:
         self.size = size
         self._numbers = count()
         self._open: dict[int, queue.SimpleQueue[_Message]] = {}
-        self._workers = Workers.start("replica", "mindgen.parallel.replica", size)
+        self._workers = Workers.start("replica", "mindgen.replica", size)
         self._workers.watch(lambda reason: None, partial(_receive, self._open))
         cores = sorted(os.sched_getaffinity(0))
         share = len(cores) // size
@@ -85,7 +83,7 @@ def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[in
         waiting.put((chunks, is_last))
 
 
-class ReplicatedStream:
+class ReplicatedStream(ChunkStream):
     """As a Stream, with the requests shared out in their order, as evenly as they come."""
 
     def __init__(self, replicas: Replicas, own: Stream, first: int, others: list[Requests], is_streamed: bool) -> None:
@@ -100,18 +98,6 @@ class ReplicatedStream:
     @property
     def is_open(self) -> bool:
         return self._own.is_open or bool(self._calls)
-
-    def read(self) -> Iterator[TextChunk]:
-        with closing(self.steps()) as steps:
-            for chunks in steps:
-                yield from chunks
-
-    def steps(self) -> Generator[list[TextChunk], None, None]:
-        try:
-            while self.is_open:
-                yield self.advance()
-        finally:
-            self.close()
 
     def advance(self) -> list[TextChunk]:
         """What a step here brings, and what has come from the others meanwhile."""

@@ -1,5 +1,6 @@
 """The requests of one call, from their prompts to the last chunk of text."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
@@ -38,7 +39,36 @@ class Requests(NamedTuple):
         ]
 
 
-class Stream:
+class ChunkStream(ABC):
+    """Chunks of text, step by step, until all requests have ended or the caller stops listening."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool: ...
+
+    @abstractmethod
+    def advance(self) -> list[TextChunk]:
+        """What a step brings."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Calls off what has not ended."""
+
+    def read(self) -> Iterator[TextChunk]:
+        with closing(self.steps()) as steps:
+            for chunks in steps:
+                yield from chunks
+
+    def steps(self) -> Generator[list[TextChunk], None, None]:
+        """The chunks of each step together."""
+        try:
+            while self.is_open:
+                yield self.advance()
+        finally:  # also when the caller stops listening
+            self.close()
+
+
+class Stream(ChunkStream):
     """The requests of one call.
 
     Args:
@@ -54,19 +84,6 @@ class Stream:
     @property
     def is_open(self) -> bool:
         return bool(self._unsent or self._open)
-
-    def read(self) -> Iterator[TextChunk]:
-        with closing(self.steps()) as steps:
-            for chunks in steps:
-                yield from chunks
-
-    def steps(self) -> Generator[list[TextChunk], None, None]:
-        """The chunks of each step together."""
-        try:
-            while self.is_open:
-                yield self.advance()
-        finally:  # also when the caller stops listening
-            self.close()
 
     def advance(self) -> list[TextChunk]:
         """What a step brings, in the order of the prompts."""

@@ -41,7 +41,7 @@ class AdapterStatus(NamedTuple):
 
     @property
     def hit_rate(self) -> float | None:
-        return max(0.0, 1 - self.loads / self.requests) if self.requests else None
+        return _hit_rate(self.loads, self.requests)
 
 
 class PoolMetrics(NamedTuple):
@@ -63,7 +63,11 @@ class PoolMetrics(NamedTuple):
 
     @property
     def hit_rate(self) -> float | None:
-        return max(0.0, 1 - self.loads / self.requests) if self.requests else None
+        return _hit_rate(self.loads, self.requests)
+
+
+def _hit_rate(loads: int, requests: int) -> float | None:
+    return max(0.0, 1 - loads / requests) if requests else None
 
 
 @dataclass(slots=True)

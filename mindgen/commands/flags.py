@@ -99,7 +99,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
         return settings.load_checkpoint
     if settings.load_checkpoint is None:
         raise ConfigError("auto_trans_ckpt: there is no load_checkpoint to transform")
-    from mindgen.parallel.auto_transform import transform_for_ranks
+    from mindgen.commands.auto_transform import transform_for_ranks
 
     path, strategy = settings.model.path, settings.src_strategy_path_or_dir
     return transform_for_ranks(

@@ -4,10 +4,10 @@ import json
 import time
 from dataclasses import replace
 
+from mindgen.engine import worker
 from mindgen.engine.config import EngineConfig
 from mindgen.environment import launched_rank
 from mindgen.errors import ConfigError, UsageError
-from mindgen.parallel import worker
 
 _LOOK_SECONDS = 0.05
 

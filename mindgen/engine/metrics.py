@@ -43,8 +43,3 @@ class EngineMetrics:
     kv_blocks: int
     kv_blocks_used: int
     adapters: PoolMetrics
-
-    @property
-    def prefix_hit_rate(self) -> float | None:
-        """The share of the prompts' tokens that came from the prefix cache."""
-        return self.cached_prompt_tokens / self.prompt_tokens if self.prompt_tokens else None

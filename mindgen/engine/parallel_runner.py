@@ -18,12 +18,12 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.runner import PackedAdapter, Runner
 from mindgen.engine.swap_space import BlockStore
+from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.group import ProcessGroup, shared_memory
-from mindgen.parallel.worker import WorkerSetup
 from mindgen.parallel.workers import Workers, wait_for
 from mindgen.slot_layout import SlotLayout
 
@@ -61,7 +61,7 @@ class ParallelRunner:
         kernels = plugin.load()
         launched = environment.launched_rank()
         if launched is None or launched.world_size == 1:
-            self._workers = Workers.start("rank", "mindgen.parallel.worker", size)
+            self._workers = Workers.start("rank", "mindgen.engine.worker", size)
         elif launched.rank == 0 and launched.world_size == size:
             self._workers = Workers.await_launched(size, launched.rendezvous)
         else:

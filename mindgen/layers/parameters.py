@@ -12,7 +12,7 @@ from mindspore.nn.utils import no_init_parameters
 from mindgen import dtypes
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
-from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 
 MINDSPORE_DTYPES = {
     "float32": mindspore.float32,
@@ -122,14 +122,6 @@ class WeightSource:
         weight = self.take(name, layout)
         share(parameter, weight, self.dtype)
         return weight
-
-    def fill_whole(self, parameter: Parameter, name: str, *shape: int) -> None:
-        """With a weight that all ranks have alike.
-
-        Raises:
-            ModelError: as of `take`.
-        """
-        self.fill(parameter, name, self._shard.layout(*(Axis(size) for size in shape)))
 
     def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
         """With the weights of these names, one after the other along their first axis; mapped if there is only one.

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+SOCKET = "rank_0.sock"  # where rank 0 listens, in the folder where ranks meet
 _LENGTH = struct.Struct("<Q")
 _RETRY_SECONDS = 0.05
 

@@ -18,8 +18,7 @@ from typing import Any
 
 from mindgen import environment
 from mindgen.errors import WorkerError
-from mindgen.parallel.channel import Channel, listen
-from mindgen.parallel.worker import SOCKET
+from mindgen.parallel.channel import SOCKET, Channel, listen
 
 _CONNECT_SECONDS = 60.0
 _END_SECONDS = 5.0

@@ -69,7 +69,7 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
     job = Job(tmp_path, "--tp", "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
-    pid = job.await_worker("mindgen.parallel.worker", "libmindspore_core" if moment == "load" else None)
+    pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
     os.kill(pid, signal.SIGKILL)
     errors = job.end(time.monotonic())
     assert f"mindgen: error: rank 1 (process {pid}) was killed by signal 9" in errors
@@ -80,7 +80,7 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
 def test_a_killed_replica_ends_the_command(tmp_path):
     job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
     assert job.process.stdout.read(2)
-    pid = job.await_worker("mindgen.parallel.replica")
+    pid = job.await_worker("mindgen.replica")
     os.kill(pid, signal.SIGKILL)
     assert f"mindgen: error: replica 1 (process {pid}) was killed by signal 9" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())

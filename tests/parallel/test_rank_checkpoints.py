@@ -87,5 +87,8 @@ def test_auto_trans_ckpt_shards_what_is_sharded_otherwise(tmp_path, monkeypatch,
     before = Path("output/transform_ckpt/rank_0").stat().st_mtime_ns
     assert main(command) == 0
     assert Path("output/transform_ckpt/rank_0").stat().st_mtime_ns == before
+    Path("output/transform_ckpt/source.json").unlink()
+    assert main(command) == 1 and Path("output/transform_ckpt/rank_0").is_dir()
+    assert "auto_trans_ckpt has not made it" in capsys.readouterr().err
     assert main([*command, "--src_strategy_path_or_dir", "none.ckpt"]) == 1
     assert "cannot read the strategy file none.ckpt" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """A rank above 0 of a tensor-parallel group: runs its shard of the network as rank 0 tells it to.
 
-    python -m mindgen.parallel.worker RENDEZVOUS RANK
+    python -m mindgen.engine.worker RENDEZVOUS RANK
 
 The worker ends with rank 0: its end of the socket closes whatever happens to that process.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.errors import AdapterError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.channel import Channel, connect
+from mindgen.parallel.channel import SOCKET, Channel, connect
 from mindgen.slot_layout import SlotLayout
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mindgen.engine.runner import PackedAdapter
     from mindgen.parallel.group import ProcessGroup
 
-SOCKET = "rank_0.sock"
 _CONNECT_SECONDS = 60.0
 
 

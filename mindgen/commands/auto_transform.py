@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from mindgen.checkpoint.rank_files import find_rank_folders, rank_files
-from mindgen.errors import ModelError
+from mindgen.errors import CheckpointError, ModelError
 from mindgen.models.registry import declared_layouts
 from mindgen.parallel.placement import declared_placement
 from mindgen.parallel.reshard import Target, open_source, transform
@@ -21,7 +21,7 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
     What is there already is taken if it was made of the same files; of several processes one makes it.
 
     Raises:
-        ModelError, CheckpointError: the checkpoint or its strategy cannot be read.
+        ModelError, CheckpointError: the checkpoint or its strategy cannot be read, or the folder holds something else.
     """
     if not checkpoint.is_dir():
         raise ModelError(f"no such checkpoint folder: {checkpoint}")
@@ -33,6 +33,8 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
         written = TRANSFORMED / _STAMP
         if written.is_file() and written.read_text(encoding="utf-8") == stamp:
             return TRANSFORMED
+        if TRANSFORMED.exists() and not written.is_file():
+            raise CheckpointError(f"{TRANSFORMED} is there, and auto_trans_ckpt has not made it: remove or rename it")
         shutil.rmtree(TRANSFORMED, ignore_errors=True)
         placement = declared_placement(source().shapes, declared_layouts(model, num_ranks), num_ranks)
         transform(source, placement, Target(TRANSFORMED))

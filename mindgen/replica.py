@@ -1,6 +1,6 @@
 """A replica of a model: a process that serves its share of the prompts with an engine of its own.
 
-    python -m mindgen.parallel.replica RENDEZVOUS NUMBER
+    python -m mindgen.replica RENDEZVOUS NUMBER
 
 It ends with the process that started it.
 """
@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen.errors import MindgenError, WorkerError
-from mindgen.parallel.channel import Channel, connect
-from mindgen.parallel.worker import SOCKET
+from mindgen.parallel.channel import SOCKET, Channel, connect
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
-    from mindgen.replicas import ReplicatedStream
-    from mindgen.stream import Stream
+    from mindgen.stream import ChunkStream
 
 _CONNECT_SECONDS = 60.0
 
@@ -32,7 +30,7 @@ class _Replica:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._messages: queue.SimpleQueue[tuple[int | None, str, tuple[Any, ...]]] = queue.SimpleQueue()
-        self._streams: dict[int, Stream | ReplicatedStream] = {}
+        self._streams: dict[int, ChunkStream] = {}
 
     def run(self) -> int:
         threading.Thread(target=self._receive, daemon=True).start()
