@@ -1,4 +1,4 @@
-"""The network on several ranks: rank 0's shard here, the others in worker processes that make the same steps."""
+"""The network on several ranks: rank 0's part here, the others in worker processes that make the same steps."""
 
 import os
 from collections.abc import Callable
@@ -12,18 +12,21 @@ import numpy as np
 from mindgen import environment
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
+from mindgen.dtypes import STORAGE
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import parse_size
-from mindgen.engine.runner import PackedAdapter, Runner
+from mindgen.engine.runner import PackedAdapter, RankReport, Runner
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.models.causal_lm import refuse_unknown
+from mindgen.parallel.rank_place import PlaceFiles, open_place
+from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
 from mindgen.slot_layout import SlotLayout
 
@@ -40,9 +43,10 @@ class SlicedAdapter(NamedTuple):
 
 
 class ParallelRunner:
-    """As a Runner, on `size` ranks of this machine.
+    """As a Runner, on several ranks of this machine.
 
     Args:
+        shape: of the ranks.
         arguments: of Runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
 
@@ -52,38 +56,29 @@ class ParallelRunner:
 
     def __init__(
         self,
-        size: int,
+        shape: PipelineShape,
         weights: WeightFiles,
         model_config: ModelConfig,
         host_adapter_bytes: int,
         arguments: dict[str, Any],
     ) -> None:
-        kernels = plugin.load()
-        launched = environment.launched_rank()
-        if launched is None or launched.world_size == 1:
-            self._workers = Workers.start("rank", "mindgen.engine.worker", size)
-        elif launched.rank == 0 and launched.world_size == size:
-            self._workers = Workers.await_launched(size, launched.rendezvous)
-        else:
-            raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
-                f"and tensor_parallel_size is {size}"
-            )
-        memory = shared_memory(kernels, size)
-        self._group = ProcessGroup(kernels, memory, 0, size)
+        kernels, size = plugin.load(), shape.num_ranks
+        self._workers = _start_workers(shape)
+        self._files = PlaceFiles(kernels, shape)
+        self._place = open_place(kernels, shape, 0, self._files.of_rank(0))
         try:
-            self._workers.send_file(memory)
-            os.close(memory)
-            self._workers.watch(self._group.abort)
+            for rank in range(1, size):
+                self._workers.send_files(rank, self._files.of_rank(rank))
+            self._workers.watch(self._place.abort)
             num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
             arguments = {**arguments, "num_threads": num_threads}
             setups = [
-                WorkerSetup(size, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
+                WorkerSetup(shape, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
                 for rank in range(1, size)
             ]
-            ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = Runner(weights, model_config, **arguments, group=self._group)
-            wait_for(ready)
+            ready: list[Future[RankReport]] = self._workers.call_each("set_up", [(setup,) for setup in setups])
+            self._own = Runner(weights, model_config, **arguments, place=self._place)
+            self._modules = self._join([self._own.report, *wait_for(ready)], model_config.architecture)
         except BaseException as error:
             cause = self._workers.error
             self.close()
@@ -93,8 +88,16 @@ class ParallelRunner:
         self.base_model = self._own.base_model
         self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 
+    def _join(self, reports: list[RankReport], architecture: str) -> dict[str, tuple[int, int]]:
+        """The modules of the whole network, which the other ranks are told."""
+        taken = {name for report in reports for name in report.weights}
+        refuse_unknown(architecture, {name for report in reports for name in report.unknown} - taken)
+        modules = {name: sizes for report in reports for name, sizes in report.modules.items()}
+        self._workers.tell("set_modules", modules)
+        return modules
+
     def modules(self) -> dict[str, tuple[int, int]]:
-        return self._own.modules()
+        return self._modules
 
     def enable_lora(self, layout: SlotLayout) -> None:
         self._on_all_ranks("enable_lora", (layout,), lambda: self._own.enable_lora(layout))
@@ -125,7 +128,8 @@ class ParallelRunner:
     def close(self) -> None:
         """Ends the other ranks."""
         self._workers.close()
-        self._group.leave()
+        self._place.group.leave()
+        self._files.close()
 
     def _on_all_ranks(self, name: str, arguments: tuple[Any, ...], own: Callable[[], Result]) -> Result:
         """What `own` gives, while the other ranks do the same; Ctrl-C waits, lest some do it and others do not."""
@@ -134,7 +138,7 @@ class ParallelRunner:
                 self._workers.tell(name, *arguments)
                 result = own()
             except BaseException as error:
-                self._group.abort(f"rank 0: {error}")
+                self._place.abort(f"rank 0: {error}")
                 if self._workers.error is not None:
                     raise self._workers.error from error
                 raise
@@ -159,10 +163,30 @@ def build_runner(
         "executor": config.executor,
         "num_threads": config.num_threads,
     }
-    if config.tensor_parallel_size == 1:
+    shape = PipelineShape(
+        config.pipeline_parallel_size,
+        config.tensor_parallel_size,
+        num_positions * model_config.hidden_size * np.dtype(STORAGE[dtype]).itemsize,
+        num_positions * model_config.vocab_size * np.dtype(np.float32).itemsize,
+        dtype,
+    )
+    if shape.num_ranks == 1:
         return Runner(weights, model_config, **arguments)
-    host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(config.tensor_parallel_size, weights, model_config, host_bytes, arguments)
+    return ParallelRunner(shape, weights, model_config, parse_size(config.host_adapter_memory), arguments)
+
+
+def _start_workers(shape: PipelineShape) -> Workers:
+    """The other ranks: started here, or by a launcher."""
+    launched = environment.launched_rank()
+    if launched is None or launched.world_size == 1:
+        return Workers.start("rank", "mindgen.engine.worker", shape.num_ranks)
+    if launched.rank == 0 and launched.world_size == shape.num_ranks:
+        return Workers.await_launched(shape.num_ranks, launched.rendezvous)
+    stages = f" in each of {shape.num_stages} stages" if shape.num_stages > 1 else ""
+    raise ConfigError(
+        f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
+        f"and tensor_parallel_size is {shape.ranks_per_stage}{stages}"
+    )
 
 
 class _SharedBlockStore:

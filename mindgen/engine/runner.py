@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import mindspore
 import numpy as np
+from mindspore import Tensor
 
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
+from mindgen.dtypes import STORAGE
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
-from mindgen.engine.batch import Batch, split_batch
+from mindgen.engine.batch import Batch, cut_batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
@@ -17,16 +19,19 @@ from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
 from mindgen.layers.attention import CacheShape
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import MINDSPORE_DTYPES, WeightSource
 from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import refuse_unknown
 from mindgen.models.registry import build_network
-from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import WHOLE, Shard
+from mindgen.parallel.rank_place import RankPlace, StagePorts
+from mindgen.parallel.stage import ONLY_STAGE
 from mindgen.slot_layout import SlotLayout
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
 _FEWEST_TOKENS = 4  # for a thread of its own
+_FEWEST_MICRO_BATCH_TOKENS = 16  # fewer take as long as these: the time of reading the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,21 @@ class PackedAdapter:
 
     layers: list[AdaptedOutputs]
     is_plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RankReport:
+    """What a rank has of the network.
+
+    Attributes:
+        modules: (in, out) sizes of what adapters can target, by Hugging Face module name.
+        weights: the bytes of each tensor of the checkpoint that it has taken, by name.
+        unknown: the tensors that it has no use for.
+    """
+
+    modules: dict[str, tuple[int, int]]
+    weights: dict[str, int]
+    unknown: list[str]
 
 
 class Runner:
@@ -47,9 +67,10 @@ class Runner:
         num_positions: rows of the rotary tables, more than any batch has tokens.
         executor: what runs the compiled graphs, one of EXECUTORS.
         num_threads: of the kernels, in the whole process; None is one for each core.
-        group: the ranks among which the network is split; None is this process alone.
+        place: among the ranks that share the network; None is this process alone.
 
     Attributes:
+        report: of what it has loaded.
         base_model: what adapters are checked against, besides the sizes of modules.
         block_store: for KV blocks that have to go.
     """
@@ -63,7 +84,7 @@ class Runner:
         dtype: str,
         executor: str = "mindgen",
         num_threads: int | None = None,
-        group: ProcessGroup | None = None,
+        place: RankPlace | None = None,
     ) -> None:
         self._kernels = plugin.load()
         if num_threads is not None:
@@ -75,16 +96,26 @@ class Runner:
         self._executor = backend.available(executor)
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
-        self._group, self._vocab_size = group, config.vocab_size
-        shard = WHOLE if group is None else Shard(group.size, group.rank)
-        self._network = build_network(config, cache, num_positions, dtype, shard)
-        tensors = self._network.translate(weights.map(0 if group is None else group.rank))
-        self._weight_bytes = sum(tensor.data.nbytes for tensor in tensors.values())
-        check = None if group is None else group.check
-        self._network.load(WeightSource(tensors, dtype, shard, check, weights.is_sharded))
+        self._vocab_size = config.vocab_size
+        self._group = None if place is None else place.group
+        self._ports = None if place is None else place.ports
+        self._stage = ONLY_STAGE if place is None else place.stage
+        shard = WHOLE if self._group is None else Shard(self._group.size, self._group.rank)
+        self._network = build_network(config, cache, num_positions, dtype, shard, self._stage)
+        tensors = self._network.translate(weights.map(0 if place is None else place.rank))
+        check = None if self._group is None else self._group.check
+        source = WeightSource(tensors, dtype, shard, check, weights.is_sharded)
+        unknown = self._network.load(source)
+        if self._stage == ONLY_STAGE:
+            refuse_unknown(config.architecture, unknown)
+        self.report = RankReport(self._modules(), source.taken, unknown)
+        self._weight_bytes = sum(source.taken.values())
         self._network.set_train(False)
         self._vocabulary = self._network.vocabulary()
-        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
+        self._input_dtype = "int32" if self._stage.is_first else dtype
+        self._output_dtype = "float32" if self._stage.is_last else dtype
+        self._hidden = Tensor(shape=[None, config.hidden_size], dtype=MINDSPORE_DTYPES[dtype])
+        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings, self.report.modules)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())
@@ -92,6 +123,9 @@ class Runner:
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
+        return self.report.modules
+
+    def _modules(self) -> dict[str, tuple[int, int]]:
         return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
 
     def enable_lora(self, layout: SlotLayout) -> None:
@@ -105,7 +139,7 @@ class Runner:
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
         layers = [layer.pack_adapter(adapter.pairs, adapter.outputs) for layer in self._layers()]
-        tables = {name for table in self._network.tables() for name in table.parts}
+        tables = {name for table in self._tables() for name in table.parts}
         is_plain = not adapter.outputs and tables.isdisjoint(adapter.pairs)
         return PackedAdapter(layers, is_plain), sum(layer.num_bytes for layer in layers)
 
@@ -119,7 +153,10 @@ class Runner:
             self._slots_beyond_plain.add(slot)
 
     def _layers(self) -> list[AdaptedLayer]:
-        return [*self._network.linears(), *self._network.tables()]
+        return [*self._network.linears(), *self._tables()]
+
+    def _tables(self) -> list[AdaptedLayer]:
+        return [table for table in self._network.tables() if table is not None]
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
@@ -130,32 +167,69 @@ class Runner:
     def run(self, batch: Batch) -> np.ndarray:
         """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
 
-        Of a group, rank 0 gets them; the others their part.
+        Of several ranks, rank 0 gets them; the others what they have of them.
 
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
         inputs = self._adapter_inputs(batch)
-        graph = self._graph(inputs)
-        num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
+        if self._ports is not None:
+            return self._run_stage(batch, inputs, self._ports)
+        num_parts = self._num_parts(len(batch.input_ids)) if self._graph(inputs).takes_parts else 1
         parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
+        return self._compute([self._arrays(part, inputs) for part in parts], inputs)
+
+    def _run_stage(self, batch: Batch, inputs: AdapterInputs, ports: StagePorts) -> np.ndarray:
+        """Part by part, so that the other stages have something to do meanwhile."""
+        ports.rewind()
+        parts = cut_batch(batch, self._num_micro_batches(len(batch.input_ids)))
+        if ports.source is not None and self._dynamic and inputs not in self._graphs:
+            self._compile_ahead(parts[0], inputs)
+        for part in parts:
+            num_rows = len(part.output_rows)
+            if num_rows == 0:
+                part.output_rows = np.zeros(1, np.int32)  # the network answers one row at least
+            arrays = self._arrays(part, inputs)
+            if ports.source is not None:
+                arrays[0] = ports.source.read()
+            output = self._compute([arrays], inputs)
+            if ports.target is not None:
+                ports.target.write(output[:num_rows] if self._stage.is_last else output)
+        return output if ports.results is None else ports.results.read_together(len(parts))
+
+    def _compile_ahead(self, part: Batch, inputs: AdapterInputs) -> None:
+        """Compiles a graph while the stages before do: with a token of the batch, which is computed again."""
+        token = cut_batch(part, len(part.input_ids))[0]
+        token.output_rows = np.zeros(1, np.int32)
+        arrays = self._arrays(token, inputs)
+        arrays[0] = np.zeros((1, self._hidden.shape[1]), STORAGE[self._input_dtype])
+        self._compute([arrays], inputs)
+
+    def _compute(self, parts: list[list[np.ndarray]], inputs: AdapterInputs) -> np.ndarray:
         self._kernels.clear_last_error()
         if self._group is not None:
             self._group.use()
         try:
-            logits = graph([self._arrays(part, inputs) for part in parts])
+            output = self._graph(inputs)(parts)
         except RuntimeError as error:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
-        return logits if self._group is None else self._group.gather_columns(logits, self._vocab_size)
+        if self._group is None or not self._stage.is_last:
+            return output
+        return self._group.gather_columns(output, self._vocab_size)
+
+    def _num_micro_batches(self, num_tokens: int) -> int:
+        return max(1, min(self._stage.count, num_tokens // _FEWEST_MICRO_BATCH_TOKENS))
 
     def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
         """Only batches that need more than LoRA on linears pay for it."""
         num_levels = len(batch.segment_ends)
         if self._slots_beyond_plain.isdisjoint(batch.slots):
             return AdapterInputs(num_levels)
-        table_levels, head_levels = (num_levels if table.has_lora else 0 for table in self._network.tables())
+        table_levels, head_levels = (
+            num_levels if table is not None and table.has_lora else 0 for table in self._network.tables()
+        )
         return AdapterInputs(num_levels, True, table_levels, head_levels)
 
     def _num_parts(self, num_tokens: int) -> int:
@@ -180,6 +254,8 @@ class Runner:
             # number of sequences.
             graph = StepGraph(self._network, whole_prompts=False, adapter_inputs=inputs)
             if self._dynamic:
-                graph.make_dynamic()
-            self._graphs[inputs] = CompiledStep(graph, self._executor, self._kernels)
+                graph.make_dynamic(None if self._stage.is_first else self._hidden)
+            self._graphs[inputs] = CompiledStep(
+                graph, self._executor, self._kernels, self._input_dtype, self._output_dtype
+            )
         return self._graphs[inputs]
