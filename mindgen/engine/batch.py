@@ -92,26 +92,6 @@ def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
     return [_part(batch, *(slice(*pair) for pair in part)) for part in bounds]
 
 
-def cut_batch(batch: Batch, num_parts: int) -> list[Batch]:
-    """The batch cut into parts of about the same number of tokens, to be run in this order: prompts go on in the next.
-
-    A part whose logits nobody asks for has no output_rows.
-    """
-    ends, output_rows = batch.q_seq_ends, batch.output_rows.tolist()
-    bounds = [int(ends[-1]) * part // num_parts for part in range(num_parts + 1)]
-    parts = []
-    for first, end in pairwise(bounds):
-        first_sequence, last_sequence = ends.searchsorted([first, end - 1], "right")
-        rows = slice(bisect_left(output_rows, first), bisect_left(output_rows, end))
-        part = _part(batch, slice(first_sequence, last_sequence + 1), slice(first, end), rows)
-        left = (part.q_seq_ends - np.int32(end - first)).clip(0)  # of the last prompt's tokens
-        part.q_seq_ends = part.q_seq_ends - left
-        part.q_seq_lens = np.diff(part.q_seq_ends, prepend=np.int32(0))
-        part.context_lens = part.context_lens - left
-        parts.append(part)
-    return parts
-
-
 def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:
     first = np.int32(tokens.start)
     segment_ends = []

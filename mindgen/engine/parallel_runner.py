@@ -50,6 +50,9 @@ class ParallelRunner:
         arguments: of Runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
 
+    Attributes:
+        reports: of what each rank has loaded.
+
     Raises:
         WorkerError: a rank has ended.
     """
@@ -70,15 +73,16 @@ class ParallelRunner:
             for rank in range(1, size):
                 self._workers.send_files(rank, self._files.of_rank(rank))
             self._workers.watch(self._place.abort)
-            num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
+            # Stages work one after the other: each has all threads.
+            total = arguments["num_threads"] or len(os.sched_getaffinity(0))
+            num_threads = max(1, total // shape.ranks_per_stage)
             arguments = {**arguments, "num_threads": num_threads}
-            setups = [
-                WorkerSetup(shape, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
-                for rank in range(1, size)
-            ]
+            common = (shape, weights, model_config, arguments, host_adapter_bytes)
+            setups = [WorkerSetup(*common, _cores(shape, rank, num_threads)) for rank in range(1, size)]
             ready: list[Future[RankReport]] = self._workers.call_each("set_up", [(setup,) for setup in setups])
             self._own = Runner(weights, model_config, **arguments, place=self._place)
-            self._modules = self._join([self._own.report, *wait_for(ready)], model_config.architecture)
+            self.reports = [self._own.report, *wait_for(ready)]
+            self._modules = self._join(self.reports, model_config.architecture)
         except BaseException as error:
             cause = self._workers.error
             self.close()
@@ -208,8 +212,9 @@ class _SharedBlockStore:
         self._on_all_ranks("drop_blocks", (key,), lambda: self._own.drop(key))
 
 
-def _cores(rank: int, num_threads: int) -> list[int] | None:
-    """Of their own where a rank has several threads, which the kernels pin to cores."""
+def _cores(shape: PipelineShape, rank: int, num_threads: int) -> list[int] | None:
+    """Of their own, in their stage, where ranks have several threads, which the kernels pin to cores."""
     cores = sorted(os.sched_getaffinity(0))
-    own = cores[rank * num_threads : (rank + 1) * num_threads]
+    _, place = shape.place_of(rank)
+    own = cores[place * num_threads : (place + 1) * num_threads]
     return own if num_threads > 1 and len(own) == num_threads else None

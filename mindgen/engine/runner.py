@@ -11,7 +11,7 @@ from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.dtypes import STORAGE
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
-from mindgen.engine.batch import Batch, cut_batch, split_batch
+from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
@@ -31,7 +31,6 @@ from mindgen.slot_layout import SlotLayout
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
 _FEWEST_TOKENS = 4  # for a thread of its own
-_FEWEST_MICRO_BATCH_TOKENS = 16  # fewer take as long as these: the time of reading the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,13 @@ class RankReport:
         modules: (in, out) sizes of what adapters can target, by Hugging Face module name.
         weights: the bytes of each tensor of the checkpoint that it has taken, by name.
         unknown: the tensors that it has no use for.
+        cache_bytes: of its layers' keys and values.
     """
 
     modules: dict[str, tuple[int, int]]
     weights: dict[str, int]
     unknown: list[str]
+    cache_bytes: int
 
 
 class Runner:
@@ -108,7 +109,8 @@ class Runner:
         unknown = self._network.load(source)
         if self._stage == ONLY_STAGE:
             refuse_unknown(config.architecture, unknown)
-        self.report = RankReport(self._modules(), source.taken, unknown)
+        cache_bytes = sum(cache.nbytes for cache in self._network.caches())
+        self.report = RankReport(self._modules(), source.taken, unknown, cache_bytes)
         self._weight_bytes = sum(source.taken.values())
         self._network.set_train(False)
         self._vocabulary = self._network.vocabulary()
@@ -167,10 +169,10 @@ class Runner:
     def run(self, batch: Batch) -> np.ndarray:
         """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
 
-        Of several ranks, rank 0 gets them; the others what they have of them.
+        Of several ranks, rank 0 gets them; the others what they have of them, or their hidden states.
 
         Raises:
-            KernelError: a CPU op refused what the graph gave it.
+            KernelError: a CPU op refused what the graph gave it, or the ranks have been ended.
         """
         inputs = self._adapter_inputs(batch)
         if self._ports is not None:
@@ -180,30 +182,23 @@ class Runner:
         return self._compute([self._arrays(part, inputs) for part in parts], inputs)
 
     def _run_stage(self, batch: Batch, inputs: AdapterInputs, ports: StagePorts) -> np.ndarray:
-        """Part by part, so that the other stages have something to do meanwhile."""
-        ports.rewind()
-        parts = cut_batch(batch, self._num_micro_batches(len(batch.input_ids)))
-        if ports.source is not None and self._dynamic and inputs not in self._graphs:
-            self._compile_ahead(parts[0], inputs)
-        for part in parts:
-            num_rows = len(part.output_rows)
-            if num_rows == 0:
-                part.output_rows = np.zeros(1, np.int32)  # the network answers one row at least
-            arrays = self._arrays(part, inputs)
-            if ports.source is not None:
-                arrays[0] = ports.source.read()
-            output = self._compute([arrays], inputs)
-            if ports.target is not None:
-                ports.target.write(output[:num_rows] if self._stage.is_last else output)
-        return output if ports.results is None else ports.results.read_together(len(parts))
-
-    def _compile_ahead(self, part: Batch, inputs: AdapterInputs) -> None:
-        """Compiles a graph while the stages before do: with a token of the batch, which is computed again."""
-        token = cut_batch(part, len(part.input_ids))[0]
-        token.output_rows = np.zeros(1, np.int32)
-        arrays = self._arrays(token, inputs)
-        arrays[0] = np.zeros((1, self._hidden.shape[1]), STORAGE[self._input_dtype])
-        self._compute([arrays], inputs)
+        arrays = self._arrays(batch, inputs)
+        if ports.source is not None:
+            if inputs not in self._graphs:  # compile while the stages before do; what is computed is overwritten
+                arrays[0] = np.zeros((len(batch.input_ids), self._hidden.shape[1]), STORAGE[self._input_dtype])
+                self._compute([arrays], inputs)
+            arrays[0] = ports.source.read()
+        output = self._compute([arrays], inputs)
+        if ports.target is not None:
+            ports.target.write(output)
+        if ports.results is None:
+            return output
+        try:
+            return ports.results.read()
+        except EOFError:
+            assert self._group is not None
+            self._group.check()
+            raise
 
     def _compute(self, parts: list[list[np.ndarray]], inputs: AdapterInputs) -> np.ndarray:
         self._kernels.clear_last_error()
@@ -218,9 +213,6 @@ class Runner:
         if self._group is None or not self._stage.is_last:
             return output
         return self._group.gather_columns(output, self._vocab_size)
-
-    def _num_micro_batches(self, num_tokens: int) -> int:
-        return max(1, min(self._stage.count, num_tokens // _FEWEST_MICRO_BATCH_TOKENS))
 
     def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
         """Only batches that need more than LoRA on linears pay for it."""

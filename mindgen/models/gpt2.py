@@ -2,7 +2,7 @@
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.checkpoint.gpt2_weights import linear_weights
+from mindgen.checkpoint.gpt2_weights import POSITIONS, linear_weights
 from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.layers.adapted import AdapterRows
@@ -85,7 +85,7 @@ class GPT2Model(nn.Cell):
     def load(self, source: WeightSource) -> None:
         if self.embed_tokens is not None:
             self.embed_tokens.load(source)
-            source.fill(self.positions, "transformer.wpe.weight", self.positions_layout)
+            source.fill(self.positions, POSITIONS, self.positions_layout)
         for layer in self.layers:
             layer.load(source)
         if self.ln_f is not None:

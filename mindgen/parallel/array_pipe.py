@@ -1,7 +1,4 @@
-"""Arrays from one process to another on the same machine: in memory that both see, with word of each over a socket.
-
-Nothing in the memory is overwritten before both have rewound, so nobody waits for the reader.
-"""
+"""Arrays from one process to another on the same machine: in memory that both see, with word of each over a socket."""
 
 import mmap
 import os
@@ -22,10 +19,6 @@ class PipeFiles(NamedTuple):
     reader: int
     writer: int
 
-    def close(self) -> None:
-        for descriptor in self:
-            os.close(descriptor)
-
 
 def open_pipe(num_bytes: int) -> PipeFiles:
     """A pipe for at most so many bytes at a time; they are taken as they are written, and nothing has a name."""
@@ -37,37 +30,29 @@ def open_pipe(num_bytes: int) -> PipeFiles:
 
 class _PipeEnd:
     def __init__(self, memory: int, connection: int, dtype: type) -> None:
-        self._bytes: np.ndarray = np.frombuffer(mmap.mmap(memory, os.fstat(memory).st_size), np.uint8)
+        self._memory: np.ndarray = np.frombuffer(mmap.mmap(memory, os.fstat(memory).st_size), dtype)
         self._connection = socket.socket(fileno=os.dup(connection))
-        self._dtype: np.dtype = np.dtype(dtype)
-        self._place = 0
-
-    def rewind(self) -> None:
-        """From here on the memory is used from its beginning again."""
-        self._place = 0
 
     def close(self) -> None:
         """Whoever reads, at either end, has an EOFError now."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def _next(self, rows: int, columns: int) -> np.ndarray:
-        start = self._place
-        self._place += rows * columns * self._dtype.itemsize
-        return self._bytes[start : self._place].view(self._dtype).reshape(rows, columns)
+    def _view(self, rows: int, columns: int) -> np.ndarray:
+        return self._memory[: rows * columns].reshape(rows, columns)
 
 
 class ArrayWriter(_PipeEnd):
     """The end that arrays go into."""
 
     def write(self, array: np.ndarray) -> None:
-        """array (rows, columns) of the pipe's dtype."""
-        self._next(*array.shape)[:] = array
+        """array (rows, columns), which takes the place of the one before; that must have been used."""
+        self._view(*array.shape)[:] = array
         self._connection.sendall(_SHAPE.pack(*array.shape))
 
 
 class ArrayReader(_PipeEnd):
-    """The end that they come out of, as views that are good until the pipe is rewound."""
+    """The end that they come out of, as views of the memory."""
 
     def read(self) -> np.ndarray:
         """The next array, once it is there; raises EOFError when the pipe is closed."""
@@ -77,12 +62,4 @@ class ArrayReader(_PipeEnd):
             raise EOFError from error
         if len(told) < _SHAPE.size:
             raise EOFError
-        return self._next(*_SHAPE.unpack(told))
-
-    def read_together(self, count: int) -> np.ndarray:
-        """The next so many arrays, one below the other."""
-        parts = [self.read() for _ in range(count)]
-        columns = parts[0].shape[1]
-        rows = sum(len(part) for part in parts)
-        self._place -= rows * columns * self._dtype.itemsize
-        return self._next(rows, columns)
+        return self._view(*_SHAPE.unpack(told))

@@ -6,6 +6,7 @@ to that of the same number in the next stage; the logits go from the last stage'
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -29,11 +30,6 @@ class StagePorts:
     source: ArrayReader | None
     target: ArrayWriter | None
     results: ArrayReader | None
-
-    def rewind(self) -> None:
-        for end in (self.source, self.target, self.results):
-            if end is not None:
-                end.rewind()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,7 @@ class PlaceFiles:
         self._groups = [shared_memory(kernels, shape.ranks_per_stage) for _ in range(shape.num_stages)]
         self._sources = {rank: open_pipe(shape.hidden_bytes) for rank in range(shape.ranks_per_stage, shape.num_ranks)}
         self._results = open_pipe(shape.logits_bytes)
+        self._files = [*self._groups, *chain(*self._sources.values()), *self._results]
 
     def of_rank(self, rank: int) -> list[int]:
         """Those that a rank needs, as open_place takes them."""
@@ -83,10 +80,9 @@ class PlaceFiles:
         return files
 
     def close(self) -> None:
-        for descriptor in self._groups:
+        files, self._files = self._files, []
+        for descriptor in files:
             os.close(descriptor)
-        for pipe in (*self._sources.values(), self._results):
-            pipe.close()
 
 
 def open_place(kernels: KernelLibrary, shape: PipelineShape, rank: int, files: list[int]) -> RankPlace:
