@@ -33,7 +33,8 @@ class StageMemory:
         """What each of its ranks takes."""
         sizes = (size // self.num_ranks for size in (self.weights, self.adapters, num_blocks * self.block_bytes))
         weights, adapters, cache = map(_mib, sizes)
-        place = f"layers {self.layers[0]} to {self.layers[-1]}"
+        first, last = self.layers[0], self.layers[-1]
+        place = f"layer {first}" if first == last else f"layers {first} to {last}"
         if self.num_ranks > 1:
             place += f", each of {self.num_ranks} ranks"
         return f"({place}): weights {weights}, adapters {adapters}, KV cache {cache}"

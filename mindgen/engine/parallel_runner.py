@@ -186,10 +186,9 @@ def _start_workers(shape: PipelineShape) -> Workers:
         return Workers.start("rank", "mindgen.engine.worker", shape.num_ranks)
     if launched.rank == 0 and launched.world_size == shape.num_ranks:
         return Workers.await_launched(shape.num_ranks, launched.rendezvous)
-    stages = f" in each of {shape.num_stages} stages" if shape.num_stages > 1 else ""
     raise ConfigError(
-        f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
-        f"and tensor_parallel_size is {shape.ranks_per_stage}{stages}"
+        f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, and tensor_parallel_size "
+        f"{shape.ranks_per_stage} x pipeline_parallel_size {shape.num_stages} needs {shape.num_ranks}"
     )
 
 

@@ -210,7 +210,7 @@ class Runner:
             self._graphs.clear()  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
-        if self._group is None or not self._stage.is_last:
+        if self._group is None or self._group.size == 1 or not self._stage.is_last:
             return output
         return self._group.gather_columns(output, self._vocab_size)
 
@@ -240,6 +240,13 @@ class Runner:
             *adapter_arrays(batch, self._layout, inputs, self._vocabulary),
         ]  # fmt: skip
 
+    def _output_memory(self) -> np.ndarray | None:
+        """Where a graph puts what goes to another rank just like that."""
+        if self._ports is None or self._ports.target is None:
+            return None
+        is_gathered = self._stage.is_last and self._group is not None and self._group.size > 1
+        return None if is_gathered else self._ports.target.memory
+
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:
         if inputs not in self._graphs:
             # On the CPU one graph serves prompts and decoding: FlashAttentionScore does not compile there for any
@@ -248,6 +255,6 @@ class Runner:
             if self._dynamic:
                 graph.make_dynamic(None if self._stage.is_first else self._hidden)
             self._graphs[inputs] = CompiledStep(
-                graph, self._executor, self._kernels, self._input_dtype, self._output_dtype
+                graph, self._executor, self._kernels, self._input_dtype, self._output_dtype, self._output_memory()
             )
         return self._graphs[inputs]

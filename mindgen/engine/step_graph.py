@@ -72,6 +72,7 @@ class CompiledStep:
     Args:
         input_dtype: of the first input: token ids, or hidden states.
         output_dtype: of logits or hidden states.
+        output_memory: for them, and large enough; None is memory of its own.
 
     Attributes:
         lowering_seconds: that the executor took to make its graph of MindSpore's; None where it does not run it.
@@ -84,8 +85,10 @@ class CompiledStep:
         kernels: KernelLibrary,
         input_dtype: str = "int32",
         output_dtype: str = "float32",
+        output_memory: np.ndarray | None = None,
     ) -> None:
         self._input_dtype, self._output_dtype = input_dtype, output_dtype
+        self._output_memory: np.ndarray = np.empty(0, STORAGE[output_dtype]) if output_memory is None else output_memory
         self._compiled: Callable[..., Tensor] = backend.compile_graph(graph, executor)
         self._is_backend = executor != "mindspore"
         self._kernels = kernels
@@ -109,7 +112,7 @@ class CompiledStep:
         output = self._compiled(as_tensor(first, self._input_dtype), *map(Tensor.from_numpy, others)).asnumpy()
         run = backend.last_run() if self._is_backend else None
         if run is not None and run.graph is not None:
-            self._direct = _DirectCall(self._kernels, run, arrays, STORAGE[self._output_dtype])
+            self._direct = _DirectCall(self._kernels, run, arrays, self._output_memory)
             self.lowering_seconds = run.lowering_seconds
         return output.view(STORAGE[self._output_dtype])
 
@@ -118,7 +121,7 @@ class _DirectCall:
     """Calls the executor's graph with new arrays, and with the parameters of the run that it copies."""
 
     def __init__(
-        self, kernels: KernelLibrary, run: backend.GraphCall, arrays: list[np.ndarray], output_dtype: type
+        self, kernels: KernelLibrary, run: backend.GraphCall, arrays: list[np.ndarray], memory: np.ndarray
     ) -> None:
         self._kernels = kernels
         self._graph, self._num_inputs = run.graph, run.num_inputs
@@ -127,8 +130,8 @@ class _DirectCall:
         self._data = np.array(run.data[: run.num_inputs], np.uintp)[None]
         self._shapes = np.array(run.shapes[: run.num_inputs * MAX_AXES], np.int64).reshape(1, -1, MAX_AXES)
         self._part_shapes: list[list[tuple[int, ...]]] = []  # those in _shapes
-        self._output: np.ndarray = np.empty((0, 0), output_dtype)
-        self._memory, self._memory_address = self._output.reshape(-1), 0
+        self._memory, self._memory_address = memory, memory.ctypes.data
+        self._output = memory[:0].reshape(0, 0)
         self._allocate = AllocateOutput(self._allocate_output)
 
     def __call__(self, parts: list[list[np.ndarray]]) -> np.ndarray:
@@ -152,7 +155,7 @@ class _DirectCall:
         rows, columns = wanted.contents.shape[:2]
         if self._output.shape != (rows, columns):
             if self._memory.size < rows * columns:
-                self._memory = np.empty(rows * columns, self._output.dtype)
+                self._memory = np.empty(rows * columns, self._memory.dtype)
                 self._memory_address = self._memory.ctypes.data
             self._output = self._memory[: rows * columns].reshape(rows, columns)
         return self._memory_address

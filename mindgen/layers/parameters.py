@@ -104,11 +104,11 @@ class WeightSource:
         if self._check is not None:
             self._check()
         tensor = self._tensors.pop(name, None)
+        hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
         if tensor is None:
-            raise ModelError(f"the checkpoint has no tensor {name!r}")
+            raise ModelError(f"the checkpoint has no tensor {name!r}{hint}")
         shape = self._shard.shape(layout) if self._is_sharded else layout.shape
         if tensor.shape != shape:
-            hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
         self.taken[name] = math.prod(self._shard.shape(layout)) * np.dtype(dtypes.STORAGE[self.dtype]).itemsize
         part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))

@@ -29,8 +29,14 @@ def open_pipe(num_bytes: int) -> PipeFiles:
 
 
 class _PipeEnd:
+    """One end.
+
+    Attributes:
+        memory: of as many elements as may be, of which an array takes the first.
+    """
+
     def __init__(self, memory: int, connection: int, dtype: type) -> None:
-        self._memory: np.ndarray = np.frombuffer(mmap.mmap(memory, os.fstat(memory).st_size), dtype)
+        self.memory: np.ndarray = np.frombuffer(mmap.mmap(memory, os.fstat(memory).st_size), dtype)
         self._connection = socket.socket(fileno=os.dup(connection))
 
     def close(self) -> None:
@@ -39,15 +45,20 @@ class _PipeEnd:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def _view(self, rows: int, columns: int) -> np.ndarray:
-        return self._memory[: rows * columns].reshape(rows, columns)
+        return self.memory[: rows * columns].reshape(rows, columns)
 
 
 class ArrayWriter(_PipeEnd):
     """The end that arrays go into."""
 
     def write(self, array: np.ndarray) -> None:
-        """array (rows, columns), which takes the place of the one before; that must have been used."""
-        self._view(*array.shape)[:] = array
+        """array (rows, columns), which takes the place of the one before; that must have been used.
+
+        It may lie in the memory already.
+        """
+        place = self._view(*array.shape)
+        if array.ctypes.data != place.ctypes.data:
+            place[:] = array
         self._connection.sendall(_SHAPE.pack(*array.shape))
 
 

@@ -84,5 +84,8 @@ def test_prompts_must_divide_among_launched_replicas(tmp_path, monkeypatch):
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
     for name, value in LaunchedRank(0, 4, 0, 0, 1, tmp_path).as_environment().items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="rank 0 of 4 that were launched"):
+    with pytest.raises(
+        ConfigError,
+        match="rank 0 of 4 that were launched, and tensor_parallel_size 2 x pipeline_parallel_size 1 needs 2",
+    ):
         LLM("demo", tensor_parallel_size=2)

@@ -155,4 +155,4 @@ def test_every_stage_takes_what_the_plan_says():
             assert abs(taken - stage.weights) < 0.05 * stage.weights
             cache = sum(report.cache_bytes for report in reports[2 * index : 2 * index + 2])
             assert cache == plan.num_blocks * stage.block_bytes
-    assert "stage 2 (layers 3 to 3, each of 2 ranks): weights" in str(plan)
+    assert "stage 2 (layer 3, each of 2 ranks): weights" in str(plan)
