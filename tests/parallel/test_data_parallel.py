@@ -86,6 +86,6 @@ def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(
         ConfigError,
-        match="rank 0 of 4 that were launched, and tensor_parallel_size 2 x pipeline_parallel_size 1 needs 2",
+        match=r"rank 0 of 4 that were launched, and .* 2 x pipeline_parallel_size 1 needs 2",
     ):
         LLM("demo", tensor_parallel_size=2)
