@@ -170,8 +170,8 @@ def build_runner(
     shape = PipelineShape(
         config.pipeline_parallel_size,
         config.tensor_parallel_size,
-        num_positions * model_config.hidden_size * np.dtype(STORAGE[dtype]).itemsize,
-        num_positions * model_config.vocab_size * np.dtype(np.float32).itemsize,
+        config.max_num_batched_tokens * model_config.hidden_size * np.dtype(STORAGE[dtype]).itemsize,
+        config.max_num_batched_tokens * model_config.vocab_size * np.dtype(np.float32).itemsize,
         dtype,
     )
     if shape.num_ranks == 1:

@@ -68,6 +68,8 @@ class PlaceFiles:
         """Those that a rank needs, as open_place takes them."""
         stage, own = self._shape.place_of(rank)
         files = [self._groups[stage.index]]
+        if self._shape.num_stages == 1:
+            return files
         if not stage.is_first:
             files += [self._sources[rank].memory, self._sources[rank].reader]
         if not stage.is_last:
