@@ -130,14 +130,15 @@ class PanelProduct {
   void write_panel(const float* sums, int64_t part_step, int64_t n, int64_t rows, int64_t m) const {
     const int64_t inputs = smaller(kWidth, x_.rows - m);
     for (int64_t r = 0; r < rows; r += kWidth) {
-      uintv v[2][kWidth] = {};
+      uintv v[2][kWidth];
       for (int part = 0; part < epilogue_.parts(); part++) {
         const float* from = sums + part * part_step + r * kWidth;
         for (int i = 0; i < kWidth; i++) v[part][i] = load_bits<uintv>(from + i * kWidth);
         transpose(v[part]);
       }
       for (int64_t i = 0; i < inputs; i++) {
-        epilogue_.write(m + i, n + r, rows - r, bit_cast<floatv>(v[0][i]), bit_cast<floatv>(v[1][i]));
+        const floatv up = epilogue_.swiglu ? bit_cast<floatv>(v[1][i]) : floatv{};
+        epilogue_.write(m + i, n + r, rows - r, bit_cast<floatv>(v[0][i]), up);
       }
     }
   }
