@@ -170,12 +170,13 @@ class TileAttention {
                        const Softmax& softmax) const {
     const Band band = make_band(first_row_of(head), heads * head_rows_, first_key, keys.count);
     if (band.end_key == 0) return;
-    const T *key = (const T*)call_.key + head * call_.head_size, *value = (const T*)call_.value + head * call_.head_size;
+    const int64_t at_head = head * call_.head_size;
+    const T *key = (const T*)call_.key + at_head, *value = (const T*)call_.value + at_head;
     for (int64_t i = 0; i < heads; i++) {
       const T *head_key = key + i * call_.head_size, *ahead = i + 1 < heads ? head_key + call_.head_size : value;
       for (int64_t first = 0; first < band.end_key; first += kWidth) {
-        Block::score(head_rows_, query_ + (band.first_row + i * head_rows_) * query_units_, query_units_, head_key, ahead,
-                     keys.at + first, keys.count - first, call_.head_size,
+        Block::score(head_rows_, query_ + (band.first_row + i * head_rows_) * query_units_, query_units_, head_key,
+                     ahead, keys.at + first, keys.count - first, call_.head_size,
                      scores_ + first * kBandRows + i * head_rows_ * kWidth);
       }
     }

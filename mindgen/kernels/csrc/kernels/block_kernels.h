@@ -114,7 +114,8 @@ class VectorBlock {
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; r++) __builtin_prefetch(next + r * o.weight_step + u);
       }
-      const floatv low = load_bits<floatv>(o.panels + u * kWidth), high = load_bits<floatv>(o.panels + (u + 1) * kWidth);
+      const floatv low = load_bits<floatv>(o.panels + u * kWidth);
+      const floatv high = load_bits<floatv>(o.panels + (u + 1) * kWidth);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; r++) {
         const uint64_t pair = load_bits<uint64_t>(weights + r * o.weight_step + u);
