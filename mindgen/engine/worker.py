@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.errors import AdapterError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.channel import SOCKET, Channel, connect
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.slot_layout import SlotLayout
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class _Worker:
                 if name == "set_up":
                     shard = _Shard(memory, self._rank, *arguments)
                     self._group = shard.group
+                    self._reply(call, None)
+                elif name == SIGN_OF_LIFE:
                     self._reply(call, None)
                 elif name == "read_adapter":
                     assert shard is not None

@@ -77,6 +77,28 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("moment", ["load", "decode"])
+def test_a_stopped_rank_ends_the_command(moment, tmp_path):
+    job = Job(tmp_path, "--tp", "2", "--worker_timeout", "2")
+    if moment == "decode":
+        assert job.process.stdout.read(5)
+    pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
+    os.kill(pid, signal.SIGSTOP)
+    errors = job.end(time.monotonic())
+    assert f"mindgen: error: rank 1 (process {pid}) is stopped or stuck: it has done nothing for 2 seconds" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_replica_ends_the_command(tmp_path):
+    job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", "--prompt", *["one,", "two,"] * 100)
+    assert job.process.stdout.read(2)
+    pid = job.await_worker("mindgen.replica")
+    os.kill(pid, signal.SIGSTOP)
+    assert f"mindgen: error: replica 1 (process {pid}) is stopped or stuck" in job.end(time.monotonic())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_killed_replica_ends_the_command(tmp_path):
     job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
     assert job.process.stdout.read(2)
