@@ -19,21 +19,16 @@ from typing import Any
 from mindgen import environment
 from mindgen.errors import WorkerError
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, listen
-from mindgen.parallel.liveness import Stillness
+from mindgen.parallel.liveness import give_up_the_still, how_ended
 
 _CONNECT_SECONDS = 60.0
 _END_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
-_STILLNESS_LOOK_SECONDS = 1.0
 _LOG_LINES = 8
 
 
 class _Worker:
-    """One worker, and whoever waits for an answer of it.
-
-    Attributes:
-        process: if it is a child of this one; process_id is known once it has connected.
-    """
+    """One worker, and whoever waits for an answer of it; process is set if it is a child of this one."""
 
     def __init__(
         self, kind: str, rank: int, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
@@ -108,18 +103,10 @@ class _Worker:
         """Why it is gone: how its process ended, and the last lines that it wrote."""
         how = self._why_given_up or "has ended"
         if self.process is not None:
-            how = f"(process {self.process.pid}) {self._why_given_up or self._how_ended(self.process)}"
+            how = f"(process {self.process.pid}) {self._why_given_up or how_ended(self.process, _END_SECONDS)}"
         lines = self._log.read_text(errors="replace").splitlines() if self._log and self._log.is_file() else []
         written = "".join(f"\n  {line}" for line in lines[-_LOG_LINES:])
         return WorkerError(f"{self.kind} {self.rank} {how}" + (f"; it wrote last:{written}" if written else ""))
-
-    @staticmethod
-    def _how_ended(process: "subprocess.Popen[bytes]") -> str:
-        try:
-            code = process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "has closed its connection"
-        return f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
 
     def _send(self, number: int | None, name: str, arguments: tuple[Any, ...]) -> None:
         assert self.channel is not None
@@ -202,8 +189,8 @@ class Workers:
             name, arguments = f"{worker.kind} {worker.rank}", (worker, self._state, on_message, on_end)
             self._threads.append(threading.Thread(target=_watch, args=arguments, name=name, daemon=True))
         if timeout > 0:
-            watched = (self._workers, self._state, timeout)
-            self._threads.append(threading.Thread(target=_watch_stillness, args=watched, name="watch", daemon=True))
+            watched = (self._workers, self._state.closing, timeout)
+            self._threads.append(threading.Thread(target=give_up_the_still, args=watched, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -288,17 +275,6 @@ def _watch(worker: _Worker, state: _State, on_message: Callable[[Any], None], on
             on_end(str(error))
 
     worker.receive(on_message, note_end)
-
-
-def _watch_stillness(workers: list[_Worker], state: _State, timeout: float) -> None:
-    look_seconds = min(_STILLNESS_LOOK_SECONDS, timeout / 4)
-    watched = [(worker, Stillness(worker.process_id, timeout, look_seconds)) for worker in workers]
-    while not state.closing.wait(look_seconds):
-        for worker, stillness in watched:
-            if not worker.is_busy():
-                stillness.forget()
-            elif stillness.look():
-                worker.give_up(f"is stopped or stuck: it has done nothing for {timeout:g} seconds (worker_timeout)")
 
 
 def _end(workers: list[_Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
