@@ -1,5 +1,6 @@
 """Which ranks a launch has, with which devices and in which replicas: decided and checked before any of them starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class _Members:
 
 
 def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
-    """The ranks, each replica with a folder of its own below this one, its rank table in it.
+    """The ranks, each replica of this machine with a folder of its own below this one, its rank table in it.
 
     Raises:
         UsageError: numbers that do not fit each other.
@@ -78,9 +79,10 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     is_cpu = options.device_target == "CPU" or (options.device_target == "auto" and not ascend_devices())
     members = _from_devices(options) if options.rank_table is None else _from_table(options, options.rank_table)
     world_size = options.num_ranks // options.data_parallel
-    if is_cpu and len({rank // world_size for rank in members.here}) * world_size != len(members.here):
+    replicas = sorted({rank // world_size for rank in members.here})
+    if is_cpu and len(replicas) * world_size != len(members.here):
         raise UsageError("on a CPU all ranks of a replica must be on one machine: raise data_parallel")
-    paths = _replica_folders(options, members.table, folder)
+    paths = dict(zip(replicas, _replica_folders(options, members.table, folder, replicas), strict=True))
     clusters = _clusters(options, world_size, is_cpu)
     uses_cluster = is_cpu or members.table is None
     ranks = []
@@ -91,7 +93,7 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
         )
         ranks.append((launched, clusters[replica] if uses_cluster else None))
     if is_cpu:
-        clusters = [clusters[replica] for replica in sorted({rank.replica for rank, _ in ranks})]
+        clusters = [clusters[replica] for replica in replicas]
     elif not uses_cluster or 0 not in members.here:  # the first machine has the schedulers
         clusters = []
     return LaunchPlan(ranks, clusters, is_cpu)
@@ -157,9 +159,11 @@ def _from_table(options: LaunchOptions, path: Path) -> _Members:
     return _Members([device.device_id for device in by_rank], here, table)
 
 
-def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Path) -> list[tuple[Path, Path | None]]:
-    """A folder for each replica, and its rank table: the one that was given where that is it already."""
-    folders = [folder / str(replica) for replica in range(options.data_parallel)]
+def _replica_folders(
+    options: LaunchOptions, table: RankTable | None, folder: Path, replicas: Sequence[int]
+) -> list[tuple[Path, Path | None]]:
+    """A folder for each of these replicas, and its rank table: the one that was given where that is it already."""
+    folders = [folder / str(replica) for replica in replicas]
     for each in folders:
         each.mkdir(mode=0o700)
     if table is None or options.rank_table is None:
@@ -167,8 +171,9 @@ def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Pa
     if options.data_parallel == 1 and table == read_rank_table(options.rank_table):
         return [(folders[0], options.rank_table.absolute())]
     paths = [each / "rank_table.json" for each in folders]
-    for path, part in zip(paths, split_rank_table(table, options.data_parallel), strict=True):
-        write_rank_table(part, path)
+    parts = split_rank_table(table, options.data_parallel)
+    for path, replica in zip(paths, replicas, strict=True):
+        write_rank_table(parts[replica], path)
     return list(zip(folders, paths, strict=True))
 
 
