@@ -52,6 +52,8 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
     """
     with _rendezvous() as folder, ExitStack() as sockets:
         plan = plan_launch(options, folder)
+        if plan.warning:
+            print(f"mindgen: warning: {plan.warning}; is it of another machine?", file=sys.stderr)
         tasks = _rank_tasks(command, plan, supervision.log_folder)
         for cluster in plan.clusters:
             demand = sockets.enter_context(_listening(cluster))

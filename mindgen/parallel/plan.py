@@ -15,6 +15,7 @@ from mindgen.parallel.rank_table import (
     split_rank_table,
     write_rank_table,
 )
+from mindgen.parallel.table_check import check_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,13 @@ class LaunchPlan:
 
     Attributes:
         clusters: those whose scheduler is this machine's to start.
+        warning: of a rank table that may be of another machine, or "".
     """
 
     ranks: list[tuple[LaunchedRank, Cluster | None]]
     clusters: list[Cluster]
     is_cpu: bool
+    warning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class _Members:
     device_ids: list[int]
     here: list[int]
     table: RankTable | None
+    warning: str = ""
 
 
 def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
@@ -77,7 +81,7 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     if options.num_ranks % options.data_parallel:
         raise UsageError(f"{options.num_ranks} ranks do not divide into data_parallel={options.data_parallel} replicas")
     is_cpu = options.device_target == "CPU" or (options.device_target == "auto" and not ascend_devices())
-    members = _from_devices(options) if options.rank_table is None else _from_table(options, options.rank_table)
+    members = _from_table(options, options.rank_table, is_cpu) if options.rank_table else _from_devices(options)
     world_size = options.num_ranks // options.data_parallel
     replicas = sorted({rank // world_size for rank in members.here})
     if is_cpu and len(replicas) * world_size != len(members.here):
@@ -96,7 +100,7 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
         clusters = [clusters[replica] for replica in replicas]
     elif not uses_cluster or 0 not in members.here:  # the first machine has the schedulers
         clusters = []
-    return LaunchPlan(ranks, clusters, is_cpu)
+    return LaunchPlan(ranks, clusters, is_cpu, members.warning)
 
 
 def own_server(table: RankTable, path: Path, server_id: str | None) -> Server:
@@ -136,7 +140,7 @@ def _from_devices(options: LaunchOptions) -> _Members:
     return _Members([*devices] * options.num_nodes, [*range(first, first + local)], None)
 
 
-def _from_table(options: LaunchOptions, path: Path) -> _Members:
+def _from_table(options: LaunchOptions, path: Path, is_cpu: bool) -> _Members:
     table = read_rank_table(path)
     server = own_server(table, path, options.server_id)
     if options.devices is not None:
@@ -154,9 +158,14 @@ def _from_table(options: LaunchOptions, path: Path) -> _Members:
             )
     if table.num_ranks != options.num_ranks:
         raise RankTableError(f"rank table {path} has {table.num_ranks} ranks, and {options.num_ranks} are to start")
+    check = check_server(server, [] if is_cpu else ascend_devices())
+    if check.wrong:
+        raise RankTableError(f"rank table {path}: {check.wrong}: make it again with tools/hccl_tools.py")
     by_rank = sorted((each for server in table.servers for each in server.devices), key=lambda each: each.rank_id)
     here = sorted(device.rank_id for device in server.devices)
-    return _Members([device.device_id for device in by_rank], here, table)
+    is_told = server.server_id == options.server_id
+    warning = f"rank table {path}: {check.doubtful}" if check.doubtful and not is_told else ""
+    return _Members([device.device_id for device in by_rank], here, table, warning)
 
 
 def _replica_folders(

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -25,7 +26,7 @@ from mindgen.checkpoint.safetensors_write import stream_safetensors
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Slice
 from mindgen.parallel.placement import Placement, Shapes, strategy_placement, whole_placement
-from mindgen.parallel.strategy_file import Strategy, read_strategy
+from mindgen.parallel.strategy_file import Strategy, read_strategy, write_strategy
 
 STRATEGY_FILE = "strategy.ckpt"  # beside the ranks
 
@@ -166,12 +167,17 @@ def open_source(folder: Path, strategy: Path | None) -> Callable[[], ShardedChec
 
 
 def transform(
-    source: Callable[[], ShardedCheckpoint], placement: Placement, target: Target, num_processes: int = 1
+    source: Callable[[], ShardedCheckpoint],
+    placement: Placement,
+    target: Target,
+    num_processes: int = 1,
+    strategy: Strategy | None = None,
 ) -> Transformed:
     """Writes a checkpoint in another placement.
 
     Args:
         source: opens it; every process does.
+        strategy: to be kept beside the ranks.
 
     Raises:
         CheckpointError: the folder is there already, or what was written is not what was read.
@@ -196,7 +202,11 @@ def transform(
                 tasks = [pool.submit(write_rank, source, placement, target, unfinished, rank) for rank in ranks]
                 sizes = [task.result() for task in tasks]
         digest = _verify(source(), placement, unfinished)
+        if strategy is not None:
+            write_strategy(unfinished / STRATEGY_FILE, strategy)
         unfinished.rename(target.folder)
+    except BrokenProcessPool as error:
+        raise CheckpointError("a process that wrote a rank was killed, as the system does without memory") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Transformed(placement.num_ranks, len(placement.shapes), sum(sizes), digest)
