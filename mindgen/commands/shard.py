@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mindgen import demo
 from mindgen.checkpoint.hf import model_folder
-from mindgen.checkpoint.rank_files import find_rank_folders
+from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders
 from mindgen.errors import CheckpointError, UsageError
 from mindgen.parallel.placement import Placement, declared_placement, strategy_placement, whole_placement
-from mindgen.parallel.reshard import STRATEGY_FILE, ShardedCheckpoint, Target, open_source, transform
+from mindgen.parallel.reshard import ShardedCheckpoint, Target, open_source, transform
 from mindgen.parallel.strategy_file import Strategy, read_strategy
 
 

@@ -51,12 +51,12 @@ class WorkerSetup:
 
 def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS) -> int:
     """Serves rank 0, which listens in the folder, to its end; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     try:
         channel = connect(rendezvous / SOCKET, connect_seconds)
     except TimeoutError as error:
         print(f"mindgen: rank {rank}: {error}: rank 0 has not come", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     channel.send((rank, os.getpid()))
     return _Worker(channel, rank).run()
 

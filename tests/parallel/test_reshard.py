@@ -177,6 +177,10 @@ def test_mistakes_are_one_line_and_leave_nothing(four, capsys):
     write_strategy(one, Strategy(({"other": ParameterStrategy((2,), (0,))},)))
     assert "names none of the checkpoint's" in refusal(capsys, four, "--output", target, "--strategy", one)
     assert "4 ranks, its strategy 2" in refusal(capsys, four, "--output", target, "--source_strategy", one)
+    strategy = four / "strategy.ckpt"
+    strategy.rename(four.parent / "moved")
+    assert "differ in 'q.weight', and there is no strategy.ckpt" in refusal(capsys, four, "--output", target)
+    (four.parent / "moved").rename(strategy)
     file = four / "rank_2/checkpoint_2.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-9])
