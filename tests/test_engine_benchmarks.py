@@ -7,6 +7,7 @@ import engine_overhead
 import pipeline
 import prompt_gains
 import pytest
+import tensor_parallel
 from step_breakdown import outside_kernels
 from step_times import PARTS
 
@@ -43,6 +44,16 @@ def test_stages_and_one_process(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     rows = run(monkeypatch, pipeline, tmp_path / "pipeline.json", *arguments)
     assert len(rows) == 4 and all(row["ratio"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_ranks_against_threads(monkeypatch, tmp_path):
+    arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
+    rows = run(monkeypatch, tensor_parallel, tmp_path / "ranks.json", *arguments)["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        assert min(row["ms"].values()) > 0 and all(len(ratios) == 1 for ratios in row["ratios"].values())
+        assert row["same_first_tokens"] > 0.9
 
 
 def test_time_outside_kernels_adds_up():

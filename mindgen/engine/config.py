@@ -34,6 +34,7 @@ class EngineConfig:
         tensor_parallel_size: processes that share the network, each with its part of every layer.
         pipeline_parallel_size: stages of the network, one behind the other, each with its part of the layers.
         data_parallel_size: replicas of the model, each with its share of the prompts.
+        worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -61,6 +62,7 @@ class EngineConfig:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
+    worker_timeout: float = 60.0
 
     @property
     def ranks_per_replica(self) -> int:
@@ -82,6 +84,8 @@ class EngineConfig:
             )
         if not 0 <= self.swap_space < float("inf"):
             raise ConfigError(f"engine: swap_space must be 0 or more GiB, not {self.swap_space}")
+        if not 0 <= self.worker_timeout < float("inf"):
+            raise ConfigError(f"engine: worker_timeout must be 0 or more seconds, not {self.worker_timeout}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"engine: max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

@@ -21,7 +21,7 @@ from mindgen.engine.runner import PackedAdapter, RankReport, Runner
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
-from mindgen.kernels import plugin
+from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import refuse_unknown
@@ -49,6 +49,7 @@ class ParallelRunner:
         shape: of the ranks.
         arguments: of Runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
+        worker_timeout: as in EngineConfig.
 
     Attributes:
         reports: of what each rank has loaded.
@@ -63,6 +64,7 @@ class ParallelRunner:
         weights: WeightFiles,
         model_config: ModelConfig,
         host_adapter_bytes: int,
+        worker_timeout: float,
         arguments: dict[str, Any],
     ) -> None:
         kernels, size = plugin.load(), shape.num_ranks
@@ -72,7 +74,8 @@ class ParallelRunner:
         try:
             for rank in range(1, size):
                 self._workers.send_files(rank, self._files.of_rank(rank))
-            self._workers.watch(self._place.abort)
+            self._workers.watch(self._place.abort, worker_timeout)
+            backend.available(arguments["executor"])  # compiled by one, before the others would have to wait for it
             # Stages work one after the other: each has all threads.
             total = arguments["num_threads"] or len(os.sched_getaffinity(0))
             num_threads = max(1, total // shape.ranks_per_stage)
@@ -176,7 +179,8 @@ def build_runner(
     )
     if shape.num_ranks == 1:
         return Runner(weights, model_config, **arguments)
-    return ParallelRunner(shape, weights, model_config, parse_size(config.host_adapter_memory), arguments)
+    host_bytes = parse_size(config.host_adapter_memory)
+    return ParallelRunner(shape, weights, model_config, host_bytes, config.worker_timeout, arguments)
 
 
 def _start_workers(shape: PipelineShape) -> Workers:

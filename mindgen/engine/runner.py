@@ -167,7 +167,8 @@ class Runner:
             cache[targets] = cache[sources]
 
     def run(self, batch: Batch) -> np.ndarray:
-        """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
+        """The float32 logits (R, V) of the rows that the batch asks for, in the order of its entries from now on; good
+        until the next run.
 
         Of several ranks, rank 0 gets them; the others what they have of them, or their hidden states.
 
@@ -179,6 +180,8 @@ class Runner:
             return self._run_stage(batch, inputs, self._ports)
         num_parts = self._num_parts(len(batch.input_ids)) if self._graph(inputs).takes_parts else 1
         parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
+        if len(parts) > 1:
+            batch.entries = [entry for part in parts for entry in part.entries]
         return self._compute([self._arrays(part, inputs) for part in parts], inputs)
 
     def _run_stage(self, batch: Batch, inputs: AdapterInputs, ports: StagePorts) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 _SHAPE = struct.Struct("<qq")
+_LOOK_AGAIN_MILLISECONDS = 20  # whoever waits without using any processor time at all is taken to be stuck
 
 
 class PipeFiles(NamedTuple):
@@ -65,8 +67,15 @@ class ArrayWriter(_PipeEnd):
 class ArrayReader(_PipeEnd):
     """The end that they come out of, as views of the memory."""
 
+    def __init__(self, memory: int, connection: int, dtype: type) -> None:
+        super().__init__(memory, connection, dtype)
+        self._poll = select.poll()
+        self._poll.register(self._connection, select.POLLIN)
+
     def read(self) -> np.ndarray:
         """The next array, once it is there; raises EOFError when the pipe is closed."""
+        while not self._poll.poll(_LOOK_AGAIN_MILLISECONDS):
+            pass
         try:
             told = self._connection.recv(_SHAPE.size, socket.MSG_WAITALL)
         except OSError as error:
