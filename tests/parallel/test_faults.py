@@ -85,9 +85,10 @@ def test_a_killed_rank_ends_the_command(kind, moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("moment", ["load", "decode"])
-def test_a_stopped_rank_ends_the_command(moment, tmp_path):
-    job = Job(tmp_path, "--tp", "2", "--worker_timeout", "2")
+@pytest.mark.parametrize(("ranks", "moment"), [("--tp=2", "load"), ("--tp=2", "decode"), ("--pp=3", "decode")])
+def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
+    """It, and not one that waits for it."""
+    job = Job(tmp_path, ranks, "--worker_timeout", "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
     pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
