@@ -15,6 +15,9 @@ from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
+from mindgen.kernels.arena import Arena
+from mindgen.kernels.copies import Copies
+from mindgen.kernels.transpose import Transposes
 from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import WeightSource
@@ -27,6 +30,7 @@ from mindgen.slot_layout import SlotLayout
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
 _FEWEST_TOKENS = 4  # for a thread of its own
+_SLOTS_PIECE = 64 << 20  # of memory for slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +100,31 @@ class Runner:
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
+        arena = Arena(_SLOTS_PIECE)
         for layer in self._layers():
-            layer.enable_lora(layout.levels())
+            layer.enable_lora(layout.levels(), arena)
         self._layout = layout
         self._slots_beyond_plain.clear()
         self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
-        layers = [layer.pack_adapter(adapter.pairs, adapter.outputs) for layer in self._layers()]
+        layers = [(layer, layer.own_pairs(adapter.pairs)) for layer in self._layers()]
+        num_bytes = sum(layer.packed_bytes(own) for layer, own in layers)
+        arena, transposes = Arena(num_bytes), Transposes()
+        packed = [layer.pack_adapter(own, adapter.outputs, arena, transposes) for layer, own in layers]
+        transposes.run(self._kernels)
         tables = {name for table in self._network.tables() for name in table.parts}
         is_plain = not adapter.outputs and tables.isdisjoint(adapter.pairs)
-        return PackedAdapter(layers, is_plain), sum(layer.num_bytes for layer in layers)
+        vectors = [vector for each in packed for vector in (each.scale, each.shift) if vector is not None]
+        return PackedAdapter(packed, is_plain), num_bytes + sum(vector.nbytes for vector in vectors)
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
+        copies = Copies()
         layers = zip(self._layers(), packed.layers, strict=True)
-        if any([layer.write_adapter(slot, outputs) for layer, outputs in layers]):
+        if any([layer.write_adapter(slot, outputs, copies) for layer, outputs in layers]):
             self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
+        copies.run(self._kernels)
         if packed.is_plain:
             self._slots_beyond_plain.discard(slot)
         else:

@@ -4,24 +4,45 @@ import numpy as np
 
 from mindgen.kernels.library import DType, KernelLibrary
 
-
-def scale_transpose(
-    kernels: KernelLibrary, x: np.ndarray, x_dtype: str, y: np.ndarray, y_dtype: str, scale: float = 1.0
-) -> None:
-    """y (columns, rows) = scale * x^T in float32, x (rows, columns); both in the storage of their dtypes."""
-    assert y.shape == x.shape[::-1], "y is x turned"
-    if x.size == 0:
-        return
-    if x.strides[1] != x.itemsize:
-        x = np.ascontiguousarray(x)
-    assert y.strides[1] == y.itemsize or x.shape[0] == 1, "a row of y is one piece"
-    kernels.call(
-        "scale_transpose", _address(x), _row_step(x), DType[x_dtype.upper()], _address(y), _row_step(y),
-        DType[y_dtype.upper()], *x.shape, scale,
-    )  # fmt: skip
+_CALL = np.dtype(  # mg_scale_transpose_call
+    [
+        ("x", np.uintp), ("y", np.uintp), ("x_step", np.int64), ("y_step", np.int64), ("rows", np.int64),
+        ("columns", np.int64), ("from", np.int32), ("to", np.int32), ("scale", np.float32),
+    ],
+    align=True,
+)  # fmt: skip
 
 
-def _address(x: np.ndarray) -> int:
+class Transposes:
+    """Matrices to turn, many in one call: what lies between them costs more than a small one itself."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[float, ...]] = []
+        self._arrays: list[np.ndarray] = []  # stay alive until they have been turned
+
+    def add(self, x: np.ndarray, x_dtype: str, y: np.ndarray, y_dtype: str, scale: float = 1.0) -> None:
+        """y (columns, rows) = scale * x^T in float32, x (rows, columns); both in the storage of their dtypes."""
+        assert y.shape == x.shape[::-1], "y is x turned"
+        if x.size == 0:
+            return
+        if x.strides[1] != x.itemsize:
+            x = np.ascontiguousarray(x)
+        assert y.strides[1] == y.itemsize or x.shape[0] == 1, "a row of y is one piece"
+        self._arrays += (x, y)
+        self._calls.append(
+            (
+                address(x), address(y), _row_step(x), _row_step(y), *x.shape,
+                DType[x_dtype.upper()], DType[y_dtype.upper()], scale,
+            )
+        )  # fmt: skip
+
+    def run(self, kernels: KernelLibrary) -> None:
+        kernels.call("scale_transpose_all", np.array(self._calls, _CALL), len(self._calls))
+        self._calls.clear()
+        self._arrays.clear()
+
+
+def address(x: np.ndarray) -> int:
     return x.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 

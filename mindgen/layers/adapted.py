@@ -8,6 +8,9 @@ from mindspore import Tensor, nn, ops
 
 from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
+from mindgen.kernels.arena import Arena
+from mindgen.kernels.copies import Copies
+from mindgen.kernels.transpose import Transposes
 from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
@@ -27,11 +30,6 @@ class AdaptedOutputs:
     blocks: list[LoraBlock | None]
     scale: np.ndarray | None
     shift: np.ndarray | None
-
-    @property
-    def num_bytes(self) -> int:
-        arrays = [array for array in (*self.blocks, self.scale, self.shift) if array is not None]
-        return sum(array.num_bytes if isinstance(array, LoraBlock) else array.nbytes for array in arrays)
 
 
 class AdaptedLayer(nn.Cell):
@@ -69,10 +67,14 @@ class AdaptedLayer(nn.Cell):
         self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
         self.mul = ops.Mul()
 
-    def enable_lora(self, levels: list[SlotLevel]) -> None:
-        """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
+    def enable_lora(self, levels: list[SlotLevel], arena: Arena | None = None) -> None:
+        """Makes room for adapters, in place of what room there was; to be called before the network is compiled.
+
+        Args:
+            arena: for the slots; None gives every weight a place of its own.
+        """
         axes = tuple(self.parts.values())
-        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
+        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard, arena) for level in levels]
         self.lora = nn.CellList(made)
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
@@ -83,19 +85,31 @@ class AdaptedLayer(nn.Cell):
         """Of the weights as (out, in), by Hugging Face module name."""
         return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
 
-    def pack_adapter(self, pairs: dict[str, LoraPair], outputs: dict[str, OutputChange]) -> AdaptedOutputs:
-        """What an adapter has for this layer, by module name, in the form of a slot: a block for each level."""
-        changes = [outputs.get(name) for name in self.parts]
+    def own_pairs(self, pairs: dict[str, LoraPair]) -> list[LoraPair | None]:
+        """This process's part of an adapter's pair for each of the layer's parts."""
         layouts = self.layouts()
-        own = [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
+        return [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
+
+    def packed_bytes(self, own: list[LoraPair | None]) -> int:
+        """What pack_adapter takes of an arena."""
+        return sum(level.block_bytes() for level in self.lora if level.has_block(own))
+
+    def pack_adapter(
+        self, own: list[LoraPair | None], outputs: dict[str, OutputChange], arena: Arena, transposes: Transposes
+    ) -> AdaptedOutputs:
+        """What an adapter has for this layer in the form of a slot, a block for each level; filled by `transposes`."""
+        changes = [outputs.get(name) for name in self.parts]
         return AdaptedOutputs(
-            [level.pack(own) for level in self.lora],
+            [level.pack(own, arena, transposes) for level in self.lora],
             self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
             self._side_by_side([None if change is None else change.shift for change in changes], 0.0),
         )
 
-    def write_adapter(self, slot: int, outputs: AdaptedOutputs) -> bool:
-        """Puts what an adapter has for this layer into a slot; whether graphs with scales or shifts are too old now."""
+    def write_adapter(self, slot: int, outputs: AdaptedOutputs, copies: Copies) -> bool:
+        """Puts what an adapter has for this layer into a slot, LoRA by `copies`.
+
+        Returns whether graphs with scales or shifts are too old now.
+        """
         had = (self.has_scale, self.has_shift)
         self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
         if outputs.scale is not None and not self.has_scale:
@@ -108,13 +122,13 @@ class AdaptedLayer(nn.Cell):
             for each in vectors:
                 each.write_slot(slot, values)
         if self.has_lora:
-            self._write_blocks(slot, outputs.blocks)
+            self._write_blocks(slot, outputs.blocks, copies)
         return had != (self.has_scale, self.has_shift)
 
-    def _write_blocks(self, slot: int, blocks: list[LoraBlock | None]) -> None:
+    def _write_blocks(self, slot: int, blocks: list[LoraBlock | None], copies: Copies) -> None:
         for level, block in zip(self.lora, blocks, strict=True):
             if slot < level.num_slots:
-                level.write_slot(slot, block)
+                level.write_slot(slot, block, copies)
             else:
                 assert block is None, "the adapter's rank is above the slot's"
 

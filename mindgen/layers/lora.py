@@ -8,8 +8,9 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.kernels import plugin
-from mindgen.kernels.transpose import scale_transpose
+from mindgen.kernels.arena import Arena, padded
+from mindgen.kernels.copies import Copies
+from mindgen.kernels.transpose import Transposes
 from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
@@ -22,10 +23,6 @@ class LoraBlock:
     a: np.ndarray
     b: list[np.ndarray]
 
-    @property
-    def num_bytes(self) -> int:
-        return self.a.nbytes + sum(part.nbytes for part in self.b)
-
 
 class LoraLevel(nn.Cell):
     """(x A_e) B_e for rows that lie sorted by adapter slot e; of each adapter the ranks of one level.
@@ -35,7 +32,9 @@ class LoraLevel(nn.Cell):
     adapter's scaling.
     """
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
         super().__init__()
         self.dtype = dtype
         self.in_features = shard.size(inputs)
@@ -46,9 +45,9 @@ class LoraLevel(nn.Cell):
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
-        self.lora_a, self.a_memory = zeros_parameter(shard.shape(self.a_layout), dtype, "lora_a", shard)
+        self.lora_a, self.a_memory = zeros_parameter(shard.shape(self.a_layout), dtype, "lora_a", shard, arena)
         made = [
-            zeros_parameter(shard.shape(layout), dtype, f"lora_b.{part}", shard)
+            zeros_parameter(shard.shape(layout), dtype, f"lora_b.{part}", shard, arena)
             for part, layout in enumerate(self.b_layouts)
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
@@ -63,33 +62,41 @@ class LoraLevel(nn.Cell):
         b = {parameter.name: layout for parameter, layout in zip(self.lora_b, self.b_layouts, strict=True)}
         return {self.lora_a.name: self.a_layout} | b
 
-    def pack(self, pairs: list[LoraPair | None]) -> LoraBlock | None:
-        """An adapter's pair for each part, None where it has none, in the form of a slot; None if there is nothing."""
-        end = self.first_rank + self.rank
-        if not any(pair is not None and len(pair.a) > self.first_rank for pair in pairs):
+    def has_block(self, pairs: list[LoraPair | None]) -> bool:
+        """Whether an adapter has any of this level's ranks."""
+        return any(pair is not None and len(pair.a) > self.first_rank for pair in pairs)
+
+    def block_bytes(self) -> int:
+        """What a block takes of an arena."""
+        halves = (self.num_parts * self.in_features, *self.part_sizes)
+        return sum(padded(size * self.rank * dtypes.STORAGE[self.dtype]().itemsize) for size in halves)
+
+    def pack(self, pairs: list[LoraPair | None], arena: Arena, transposes: Transposes) -> LoraBlock | None:
+        """Room for an adapter's pair of each part, None where it has none, and how to fill it; None for nothing."""
+        if not self.has_block(pairs):
             return None
-        storage, kernels = dtypes.STORAGE[self.dtype], plugin.load()
+        end, storage = self.first_rank + self.rank, dtypes.STORAGE[self.dtype]
         block = LoraBlock(
-            np.zeros((self.in_features, self.num_parts * self.rank), storage),
-            [np.zeros((self.rank, size), storage) for size in self.part_sizes],
+            arena.zeros((self.in_features, self.num_parts * self.rank), storage),
+            [arena.zeros((self.rank, size), storage) for size in self.part_sizes],
         )
         for part, pair in enumerate(pairs):
             if pair is None or len(pair.a) <= self.first_rank:
                 continue
             a, b = pair.a[self.first_rank : end], pair.b[:, self.first_rank : end]  # (r, in), (out, r)
             first = part * self.rank
-            scale_transpose(kernels, a, pair.dtype, block.a[:, first : first + len(a)], self.dtype)
-            scale_transpose(kernels, b, pair.dtype, block.b[part][: len(a)], self.dtype, pair.scaling)
+            transposes.add(a, pair.dtype, block.a[:, first : first + len(a)], self.dtype)
+            transposes.add(b, pair.dtype, block.b[part][: len(a)], self.dtype, pair.scaling)
         return block
 
-    def write_slot(self, slot: int, block: LoraBlock | None) -> None:
-        """Puts a block into a slot; None clears it."""
+    def write_slot(self, slot: int, block: LoraBlock | None, copies: Copies) -> None:
+        """Has a block put into a slot; None clears it."""
         if block is None:
-            self.a_memory[slot] = 0  # whatever b holds, it is multiplied by zeros
+            copies.add(None, self.a_memory[slot])  # whatever b holds, it is multiplied by zeros
             return
-        self.a_memory[slot] = block.a
+        copies.add(block.a, self.a_memory[slot])
         for memory, values in zip(self.b_memory, block.b, strict=True):
-            memory[slot] = values
+            copies.add(values, memory[slot])
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
@@ -119,8 +126,10 @@ class GroupedMatmul(nn.Cell):
 class TableLevel(LoraLevel):
     """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
-        super().__init__(inputs, parts, level, dtype, shard)
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
+        super().__init__(inputs, parts, level, dtype, shard, arena)
         share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
         self.gather = ops.Gather()
 
@@ -132,8 +141,10 @@ class TableLevel(LoraLevel):
 class SplitTableLevel(TableLevel):
     """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
-        super().__init__(inputs, parts, level, dtype, shard)
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
+        super().__init__(inputs, parts, level, dtype, shard, arena)
         self.lookup = ops.EmbeddingLookup()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:

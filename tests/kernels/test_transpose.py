@@ -4,7 +4,13 @@ import pytest
 from mindgen import dtypes
 from mindgen.errors import KernelError
 from mindgen.kernels.library import DType
-from mindgen.kernels.transpose import scale_transpose
+from mindgen.kernels.transpose import Transposes
+
+
+def scale_transpose(library, x, x_dtype, y, y_dtype, scale=1.0):
+    transposes = Transposes()
+    transposes.add(x, x_dtype, y, y_dtype, scale)
+    transposes.run(library)
 
 
 @pytest.mark.parametrize("to_dtype", dtypes.STORAGE)
@@ -28,6 +34,17 @@ def test_any_strides_of_x(library):
     single = np.zeros((5, 1), np.float32)
     scale_transpose(library, x[:1, ::2][:, :5], "float32", single, "float32")
     np.testing.assert_array_equal(single, x[:1, :10:2].T)
+
+
+def test_many_in_one_call(library):
+    generator, transposes = np.random.default_rng(0), Transposes()
+    pairs = [(x := generator.standard_normal((rows, 40), np.float32), np.zeros_like(x.T)) for rows in range(1, 30)]
+    for x, y in pairs:
+        transposes.add(x, "float32", y, "float32")
+    transposes.run(library)
+    transposes.run(library)  # nothing is left
+    for x, y in pairs:
+        np.testing.assert_array_equal(y, x.T)
 
 
 def test_nothing(library):
