@@ -19,8 +19,6 @@ def half_layouts(weight: TensorLayout, rank: int) -> tuple[TensorLayout, TensorL
 
 def slice_pair(pair: LoraPair, weight: TensorLayout, shard: Shard) -> LoraPair:
     """This process's part of a pair."""
-    if shard.num_ranks == 1:
-        return pair
     a, b = half_layouts(weight, len(pair.a))
     return LoraPair(shard.cut(pair.a, a), shard.cut(pair.b, b), pair.scaling, pair.dtype)
 

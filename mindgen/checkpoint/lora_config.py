@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class LoraConfig:
     lora_bias: bool
     ensure_weight_tying: bool
 
-    def targets(self, names: list[str]) -> bool:
+    def targets(self, names: Sequence[str]) -> bool:
         """Whether PEFT would put LoRA on a module that goes by any of these full names."""
         if any(_matches(self.exclude_modules, name) or self._is_part_of_saved(name) for name in names):
             return False

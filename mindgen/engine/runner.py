@@ -88,6 +88,10 @@ class Runner:
         self._network.load(WeightSource(tensors, dtype, shard, check, weights.is_sharded))
         self._network.set_train(False)
         self._vocabulary = self._network.vocabulary()
+        self._layers: list[AdaptedLayer] = [*self._network.linears(), *self._network.tables()]
+        self._modules = {
+            name: (each.inputs.size, axis.size) for each in self._layers for name, axis in each.parts.items()
+        }
         self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
@@ -96,12 +100,12 @@ class Runner:
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
-        return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
+        return self._modules
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
         arena = Arena(_SLOTS_PIECE)
-        for layer in self._layers():
+        for layer in self._layers:
             layer.enable_lora(layout.levels(), arena)
         self._layout = layout
         self._slots_beyond_plain.clear()
@@ -109,7 +113,7 @@ class Runner:
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
-        layers = [(layer, layer.own_pairs(adapter.pairs)) for layer in self._layers()]
+        layers = [(layer, layer.own_pairs(adapter.pairs)) for layer in self._layers]
         num_bytes = sum(layer.packed_bytes(own) for layer, own in layers)
         arena, transposes = Arena(num_bytes), Transposes()
         packed = [layer.pack_adapter(own, adapter.outputs, arena, transposes) for layer, own in layers]
@@ -121,7 +125,7 @@ class Runner:
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
         copies = Copies()
-        layers = zip(self._layers(), packed.layers, strict=True)
+        layers = zip(self._layers, packed.layers, strict=True)
         if any([layer.write_adapter(slot, outputs, copies) for layer, outputs in layers]):
             self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
         copies.run(self._kernels)
@@ -129,9 +133,6 @@ class Runner:
             self._slots_beyond_plain.discard(slot)
         else:
             self._slots_beyond_plain.add(slot)
-
-    def _layers(self) -> list[AdaptedLayer]:
-        return [*self._network.linears(), *self._network.tables()]
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""

@@ -28,7 +28,7 @@ class Arena:
         num_bytes = padded(count * np.dtype(dtype).itemsize)
         if self._used + num_bytes > len(self._piece):
             self._piece, self._used = _map(max(num_bytes, self._piece_bytes)), 0
-        array = np.frombuffer(self._piece, dtype, count, self._used).reshape(shape)
+        array: np.ndarray = np.frombuffer(self._piece, dtype, count, self._used).reshape(shape)
         self._used += num_bytes
         return array
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mindgen.dtypes import STORAGE
 from mindgen.kernels.library import DType, KernelLibrary
 
 _CALL = np.dtype(  # mg_scale_transpose_call
@@ -11,6 +12,7 @@ _CALL = np.dtype(  # mg_scale_transpose_call
     ],
     align=True,
 )  # fmt: skip
+_DTYPES = {name: int(DType[name.upper()]) for name in STORAGE}
 
 
 class Transposes:
@@ -32,7 +34,7 @@ class Transposes:
         self._calls.append(
             (
                 address(x), address(y), _row_step(x), _row_step(y), *x.shape,
-                DType[x_dtype.upper()], DType[y_dtype.upper()], scale,
+                _DTYPES[x_dtype], _DTYPES[y_dtype], scale,
             )
         )  # fmt: skip
 

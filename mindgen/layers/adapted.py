@@ -87,12 +87,14 @@ class AdaptedLayer(nn.Cell):
 
     def own_pairs(self, pairs: dict[str, LoraPair]) -> list[LoraPair | None]:
         """This process's part of an adapter's pair for each of the layer's parts."""
+        if self.shard.num_ranks == 1:
+            return [pairs.get(name) for name in self.parts]
         layouts = self.layouts()
         return [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
 
     def packed_bytes(self, own: list[LoraPair | None]) -> int:
         """What pack_adapter takes of an arena."""
-        return sum(level.block_bytes() for level in self.lora if level.has_block(own))
+        return sum(level.block_bytes for level in self.lora if level.has_block(own))
 
     def pack_adapter(
         self, own: list[LoraPair | None], outputs: dict[str, OutputChange], arena: Arena, transposes: Transposes

@@ -30,6 +30,9 @@ class LoraLevel(nn.Cell):
     A packed linear has P parts, each with a pair of its own. The weights of all slots are stacked: A (E, in, P*r) for
     all parts, B (E, r, out) for each, with zeros where an adapter has fewer ranks or no such part. B holds the
     adapter's scaling.
+
+    Attributes:
+        block_bytes: what a block takes of an arena.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class LoraLevel(nn.Cell):
         self.first_rank, self.rank = level.first_rank, level.rank
         self.num_slots = level.num_slots
         self.num_parts = num_parts = len(parts)
+        halves, item_bytes = (num_parts * self.in_features, *self.part_sizes), dtypes.STORAGE[dtype]().itemsize
+        self.block_bytes = sum(padded(size * level.rank * item_bytes) for size in halves)
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
@@ -65,11 +70,6 @@ class LoraLevel(nn.Cell):
     def has_block(self, pairs: list[LoraPair | None]) -> bool:
         """Whether an adapter has any of this level's ranks."""
         return any(pair is not None and len(pair.a) > self.first_rank for pair in pairs)
-
-    def block_bytes(self) -> int:
-        """What a block takes of an arena."""
-        halves = (self.num_parts * self.in_features, *self.part_sizes)
-        return sum(padded(size * self.rank * dtypes.STORAGE[self.dtype]().itemsize) for size in halves)
 
     def pack(self, pairs: list[LoraPair | None], arena: Arena, transposes: Transposes) -> LoraBlock | None:
         """Room for an adapter's pair of each part, None where it has none, and how to fill it; None for nothing."""

@@ -197,7 +197,7 @@ class Shard:
 
     def cut(self, whole: np.ndarray, layout: TensorLayout) -> np.ndarray:
         """This process's part of a tensor: a view where there is nothing to pad."""
-        return whole if self.rank is None or self.num_ranks == 1 else layout.cut(whole, self.rank)
+        return whole if self.rank is None else layout.cut(whole, self.rank)
 
 
 WHOLE = Shard()
