@@ -183,7 +183,8 @@ def main() -> None:
     if arguments.registered:
         print(
             f"{'ranks':>6}{'registered':>12}{'popularity':>12}"
-            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'limit':>7}{'first ms':>10}{'steps':>7}{'loads':>7}{'each ms':>9}",
+            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'limit':>7}{'first ms':>10}"
+            f"{'steps':>7}{'loads':>7}{'each ms':>9}"
         )
         rows = [summary(case) for ranks in arguments.ranks for case in measure(arguments, ranks)]
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """What linears, embedding and head have in common: adapters change their outputs, row by row."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -9,9 +8,8 @@ from mindspore import Tensor, nn, ops
 from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.kernels.arena import Arena
-from mindgen.kernels.copies import Copies
-from mindgen.kernels.transpose import Transposes
-from mindgen.layers.lora import LoraBlock, LoraLevel
+from mindgen.layers.lora import LoraLevel
+from mindgen.layers.packed_form import LoraBlock, PackedForm, SlotCopies
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
@@ -23,13 +21,11 @@ from mindgen.slot_layout import SlotLevel
 AdapterRows: TypeAlias = tuple[tuple[Tensor, ...], Tensor | None]
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptedOutputs:
-    """An adapter's weights for one layer, as a slot has them; scale and shift (out,) as in OutputChange."""
+class OutputVectors(NamedTuple):
+    """What an adapter does to a layer's outputs besides LoRA, in this process; (out,) as in OutputChange."""
 
-    blocks: list[LoraBlock | None]
-    scale: np.ndarray | None
-    shift: np.ndarray | None
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
 
 class AdaptedLayer(nn.Cell):
@@ -85,49 +81,44 @@ class AdaptedLayer(nn.Cell):
         """Of the weights as (out, in), by Hugging Face module name."""
         return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
 
-    def own_pairs(self, pairs: dict[str, LoraPair]) -> list[LoraPair | None]:
-        """This process's part of an adapter's pair for each of the layer's parts."""
+    def own_pairs(self, pairs: dict[str, LoraPair]) -> dict[str, LoraPair]:
+        """This process's part of what an adapter has for this layer."""
+        found = {name: pairs[name] for name in self.parts if name in pairs}
         if self.shard.num_ranks == 1:
-            return [pairs.get(name) for name in self.parts]
+            return found
         layouts = self.layouts()
-        return [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
+        return {name: slice_pair(pair, layouts[name], self.shard) for name, pair in found.items()}
 
-    def packed_bytes(self, own: list[LoraPair | None]) -> int:
-        """What pack_adapter takes of an arena."""
-        return sum(level.block_bytes for level in self.lora if level.has_block(own))
+    def plan(self, own: dict[str, LoraPair], form: PackedForm) -> list[LoraBlock | None]:
+        """Room in a form for what an adapter has for this layer, a block for each level."""
+        pairs = [(name, own.get(name)) for name in self.parts]
+        return [level.plan(pairs, form) for level in self.lora]
 
-    def pack_adapter(
-        self, own: list[LoraPair | None], outputs: dict[str, OutputChange], arena: Arena, transposes: Transposes
-    ) -> AdaptedOutputs:
-        """What an adapter has for this layer in the form of a slot, a block for each level; filled by `transposes`."""
-        changes = [outputs.get(name) for name in self.parts]
-        return AdaptedOutputs(
-            [level.pack(own, arena, transposes) for level in self.lora],
-            self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
-            self._side_by_side([None if change is None else change.shift for change in changes], 0.0),
+    def own_vectors(self, outputs: dict[str, OutputChange]) -> OutputVectors:
+        changes = [outputs[name] if name in outputs else OutputChange(None, None) for name in self.parts]
+        return OutputVectors(
+            self._side_by_side([change.scale for change in changes], 1.0),
+            self._side_by_side([change.shift for change in changes], 0.0),
         )
 
-    def write_adapter(self, slot: int, outputs: AdaptedOutputs, copies: Copies) -> bool:
-        """Puts what an adapter has for this layer into a slot, LoRA by `copies`.
-
-        Returns whether graphs with scales or shifts are too old now.
-        """
+    def write_vectors(self, slot: int, vectors: OutputVectors) -> bool:
+        """Puts an adapter's into a slot; whether graphs with scales or shifts are too old now."""
         had = (self.has_scale, self.has_shift)
-        self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
-        if outputs.scale is not None and not self.has_scale:
+        if vectors.scale is not None and not self.has_scale:
             self.scale, self.has_scale = self._vectors(1.0), True
             self._name_uniquely(self.scale, "scale")
-        if outputs.shift is not None and not self.has_shift:
+        if vectors.shift is not None and not self.has_shift:
             self.shift, self.has_shift = self._vectors(0.0), True
             self._name_uniquely(self.shift, "shift")
-        for vectors, values in ((self.scale, outputs.scale), (self.shift, outputs.shift)):
-            for each in vectors:
-                each.write_slot(slot, values)
-        if self.has_lora:
-            self._write_blocks(slot, outputs.blocks, copies)
+        for cells, values in ((self.scale, vectors.scale), (self.shift, vectors.shift)):
+            for cell in cells:
+                cell.write_slot(slot, values)
         return had != (self.has_scale, self.has_shift)
 
-    def _write_blocks(self, slot: int, blocks: list[LoraBlock | None], copies: Copies) -> None:
+    def write_blocks(self, slot: int, blocks: list[LoraBlock | None], copies: SlotCopies) -> None:
+        """Has what adapters of a form have for this layer put into a slot."""
+        if not self.has_lora:
+            return
         for level, block in zip(self.lora, blocks, strict=True):
             if slot < level.num_slots:
                 level.write_slot(slot, block, copies)

@@ -1,27 +1,15 @@
 """S-LoRA (arXiv:2311.03285): every row of a batch gets its own adapter's low-rank update, in grouped matmuls."""
 
-from dataclasses import dataclass
-
-import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.kernels.arena import Arena, padded
-from mindgen.kernels.copies import Copies
-from mindgen.kernels.transpose import Transposes
+from mindgen.kernels.arena import Arena
+from mindgen.layers.packed_form import LoraBlock, PackedForm, SlotCopies
 from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
-
-
-@dataclass(frozen=True, slots=True)
-class LoraBlock:
-    """An adapter's weights for one level of one linear, as a slot has them: a (in, P*r), b of each part (r, out)."""
-
-    a: np.ndarray
-    b: list[np.ndarray]
 
 
 class LoraLevel(nn.Cell):
@@ -30,9 +18,6 @@ class LoraLevel(nn.Cell):
     A packed linear has P parts, each with a pair of its own. The weights of all slots are stacked: A (E, in, P*r) for
     all parts, B (E, r, out) for each, with zeros where an adapter has fewer ranks or no such part. B holds the
     adapter's scaling.
-
-    Attributes:
-        block_bytes: what a block takes of an arena.
     """
 
     def __init__(
@@ -45,8 +30,6 @@ class LoraLevel(nn.Cell):
         self.first_rank, self.rank = level.first_rank, level.rank
         self.num_slots = level.num_slots
         self.num_parts = num_parts = len(parts)
-        halves, item_bytes = (num_parts * self.in_features, *self.part_sizes), dtypes.STORAGE[dtype]().itemsize
-        self.block_bytes = sum(padded(size * level.rank * item_bytes) for size in halves)
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
@@ -67,36 +50,32 @@ class LoraLevel(nn.Cell):
         b = {parameter.name: layout for parameter, layout in zip(self.lora_b, self.b_layouts, strict=True)}
         return {self.lora_a.name: self.a_layout} | b
 
-    def has_block(self, pairs: list[LoraPair | None]) -> bool:
-        """Whether an adapter has any of this level's ranks."""
-        return any(pair is not None and len(pair.a) > self.first_rank for pair in pairs)
-
-    def pack(self, pairs: list[LoraPair | None], arena: Arena, transposes: Transposes) -> LoraBlock | None:
-        """Room for an adapter's pair of each part, None where it has none, and how to fill it; None for nothing."""
-        if not self.has_block(pairs):
+    def plan(self, pairs: list[tuple[str, LoraPair | None]], form: PackedForm) -> LoraBlock | None:
+        """Room in a form for the pair of each part, by its module's name; None if there is nothing for this level."""
+        ranks = [
+            range(self.first_rank, min(self.first_rank + self.rank, pair.rank if pair else 0)) for _, pair in pairs
+        ]
+        if not any(ranks):
             return None
-        end, storage = self.first_rank + self.rank, dtypes.STORAGE[self.dtype]
+        a_step = self.num_parts * self.rank
         block = LoraBlock(
-            arena.zeros((self.in_features, self.num_parts * self.rank), storage),
-            [arena.zeros((self.rank, size), storage) for size in self.part_sizes],
+            form.reserve(self.in_features, a_step), [form.reserve(self.rank, size) for size in self.part_sizes]
         )
-        for part, pair in enumerate(pairs):
-            if pair is None or len(pair.a) <= self.first_rank:
-                continue
-            a, b = pair.a[self.first_rank : end], pair.b[:, self.first_rank : end]  # (r, in), (out, r)
-            first = part * self.rank
-            transposes.add(a, pair.dtype, block.a[:, first : first + len(a)], self.dtype)
-            transposes.add(b, pair.dtype, block.b[part][: len(a)], self.dtype, pair.scaling)
+        item_bytes = dtypes.STORAGE[self.dtype]().itemsize
+        for part, (module, pair) in enumerate(pairs):
+            if pair is not None and ranks[part]:
+                a = block.a + part * self.rank * item_bytes
+                form.turn(module, pair, ranks[part], a, a_step, block.b[part])
         return block
 
-    def write_slot(self, slot: int, block: LoraBlock | None, copies: Copies) -> None:
+    def write_slot(self, slot: int, block: LoraBlock | None, copies: SlotCopies) -> None:
         """Has a block put into a slot; None clears it."""
         if block is None:
             copies.add(None, self.a_memory[slot])  # whatever b holds, it is multiplied by zeros
             return
         copies.add(block.a, self.a_memory[slot])
-        for memory, values in zip(self.b_memory, block.b, strict=True):
-            copies.add(values, memory[slot])
+        for memory, place in zip(self.b_memory, block.b, strict=True):
+            copies.add(place, memory[slot])
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
