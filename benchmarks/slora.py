@@ -4,10 +4,10 @@
     python benchmarks/slora.py --registered --baselines [enabled eight] --new_tokens 32
     python benchmarks/slora.py --quick
 
-Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. Every turn
-runs the base model alone, then each case, so that what the machine does to one it does to the others. "limit" is the
-share that is possible if reading is all that costs: the bytes of the model over those of the model and of the batch's
-adapters, once for each step. --baselines compares with an engine without adapters: LoRA that nobody uses, eight
+Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. The base
+model runs alone before and after each few cases, so that what the machine does to one it does to the others. "limit" is
+the share that is possible if reading is all that costs: the bytes of the model over those of the model and of the
+batch's adapters, once for each step. --baselines compares with an engine without adapters: LoRA that nobody uses, eight
 adapters, one for each request with slots for all (distinct) or for half of them (crowded); merging adapters into the
 weights one group after another (merge; timed on copies of the weights, the group then runs at the base model's rate),
 and PEFT's mixed batch against PEFT without adapters (peft). slora_plot.py joins the JSON files of several runs.
@@ -16,7 +16,6 @@ and PEFT's mixed batch against PEFT without adapters (peft). slora_plot.py joins
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -26,13 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from random_model import make_adapter, make_model
+from random_model import make_model
+from slora_adapters import RANKS, register
 from slora_baselines import PeftBatch, merge_seconds
 from slora_baselines import is_available as has_baselines
 from workloads import read_costs
 
 from mindgen.adapters.loader import read_claim
-from mindgen.adapters.registry import AdapterRegistry
 from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
@@ -41,8 +40,6 @@ from mindgen.model_config import read_model_config
 from mindgen.sampling_params import SamplingParams
 
 REQUESTS, PROMPT_LEN = 32, 32
-CONTENTS = 8  # files on disk of each rank; scalings of their own make them different adapters
-RANKS = {"8": [8], "mixed": [8, 16, 32, 64]}
 # Which of n registered adapters each of the requests names.
 POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
     "identical": lambda generator, n: [0] * REQUESTS,
@@ -52,6 +49,7 @@ POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
 }
 
 
+CASES_BETWEEN = 3  # runs of the base model
 MEANS = ("enabled", "eight", "distinct", "crowded", "merge", "peft")
 
 
@@ -93,27 +91,6 @@ class Case:
     def uses_one(self) -> bool:
         """Such cases are all the same."""
         return self.registered == 1 or self.popularity == "identical"
-
-
-def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
-    """So many adapters, each with a configuration of its own beside one of the contents."""
-    folders = {}
-    for number in range(count):
-        rank = RANKS[ranks][number % len(RANKS[ranks])]
-        content = folder / "contents" / f"rank-{rank}-{number % CONTENTS}"
-        make_adapter(content, folder, rank, seed=number % CONTENTS)
-        path = folder / "registered" / f"{ranks}-{number}"
-        if not (path / "adapter_config.json").is_file():
-            path.mkdir(parents=True, exist_ok=True)
-            weights = path / "adapter_model.safetensors"
-            if not weights.exists():
-                os.link(content / weights.name, weights)
-            config = json.loads((content / "adapter_config.json").read_text())
-            (path / "adapter_config.json").write_text(
-                json.dumps({**config, "lora_alpha": config["lora_alpha"] * (1 + number * 1e-6)})
-            )
-        folders[f"{ranks}-{number}"] = path
-    return AdapterRegistry(folders)
 
 
 class Bench:
@@ -206,16 +183,22 @@ def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
     bench.run([names[index % len(names)] for index in range(REQUESTS)], 2)  # compiles
     for turn in range(arguments.turns):
         base = bench.run(nobody).rate
-        for case in cases:
-            generator = np.random.default_rng([turn, case.registered])
-            chosen = [names[index] for index in POPULARITIES[case.popularity](generator, case.registered)]
-            run = bench.run(chosen)
+        for first in range(0, len(cases), CASES_BETWEEN):
+            runs = [(case, *run_case(bench, case, turn)) for case in cases[first : first + CASES_BETWEEN]]
             after = bench.run(nobody).rate
-            case.add(run, 2 * run.rate / (base + after), bench.limit(chosen))
+            for case, run, limit in runs:
+                case.add(run, 2 * run.rate / (base + after), limit)
+                if turn == arguments.turns - 1:
+                    report(case)
             base = after
-            if turn == arguments.turns - 1:
-                report(case)
     return cases
+
+
+def run_case(bench: Bench, case: Case, turn: int) -> tuple[Run, float]:
+    """The run, and the limit of its ratio."""
+    names, generator = bench.names.names(), np.random.default_rng([turn, case.registered])
+    chosen = [names[index] for index in POPULARITIES[case.popularity](generator, case.registered)]
+    return bench.run(chosen), bench.limit(chosen)
 
 
 def compare(arguments: argparse.Namespace, chosen: list[str]) -> None:

@@ -78,7 +78,7 @@ class PackedForm:
         return place
 
     def turn(self, module: str, pair: LoraPair, ranks: range, a: int, a_step: int, b: int) -> None:
-        """Has these ranks of a module's pair put in: A (r, in) as (in, r), rows a_step apart, B (out, r) as (r, out)."""
+        """Has ranks of a module's pair put in: A (r, in) as (in, r), its rows a_step apart, B (out, r) as (r, out)."""
         count, half = len(ranks), 2 * self._modules[module]
         for x, offset, y, y_step, rows, columns in (
             (pair.a, ranks.start * pair.a.strides[0], a, a_step, count, pair.a.shape[1]),
