@@ -1,7 +1,10 @@
 """Adapters in the slots of a network: packed for them, and copied into them."""
 
+import weakref
+from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +20,7 @@ _PIECE_BYTES = 64 << 20  # of memory for slots
 _MAX_KNOWN_FORMS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class PackedAdapter:
     """An adapter as slots have it.
 
@@ -27,7 +30,7 @@ class PackedAdapter:
         is_plain: whether it is LoRA on linears only.
     """
 
-    form: "_Form"
+    form: PackedForm
     memory: np.ndarray
     vectors: list[OutputVectors]
     is_plain: bool
@@ -36,18 +39,6 @@ class PackedAdapter:
     def num_bytes(self) -> int:
         vectors = [vector for layer in self.vectors for vector in layer if vector is not None]
         return self.memory.nbytes + sum(vector.nbytes for vector in vectors)
-
-
-@dataclass(slots=True)
-class _Form:
-    """As a PackedForm.
-
-    Attributes:
-        copies: into each slot, while so many layers have LoRA.
-    """
-
-    packed: PackedForm
-    copies: dict[tuple[int, int], SlotCopies] = field(default_factory=dict)
 
 
 class NetworkSlots:
@@ -66,7 +57,8 @@ class NetworkSlots:
         self._dtype = dtype
         self._kernels = kernels
         self._beyond_plain: set[int] = set()
-        self._forms: dict[Hashable, _Form] = {}
+        self._forms: dict[Hashable, PackedForm] = {}
+        self._spares: deque[tuple[PackedForm, np.ndarray]] = deque(maxlen=1)
         self.modules = {
             name: (layer.inputs.size, axis.size) for layer in self._layers for name, axis in layer.parts.items()
         }
@@ -78,6 +70,7 @@ class NetworkSlots:
             layer.enable_lora(layout.levels(), arena)
         self._beyond_plain.clear()
         self._forms.clear()
+        self._spares.clear()
 
     def are_plain(self, slots: list[int]) -> bool:
         return self._beyond_plain.isdisjoint(slots)
@@ -86,9 +79,15 @@ class NetworkSlots:
         """May be called from any thread."""
         pairs = {name: in_rows(pair) for layer in self._layers for name, pair in layer.own_pairs(adapter.pairs).items()}
         form = self._form(form_key(pairs), pairs)
+        memory = self._spare(form)
+        if memory is None:
+            memory = form.memory()
+        form.fill(memory, pairs, self._kernels)
         vectors = [layer.own_vectors(adapter.outputs) for layer in self._layers] if adapter.outputs else []
         is_plain = not adapter.outputs and self._table_names.isdisjoint(adapter.pairs)
-        return PackedAdapter(form, form.packed.pack(pairs, self._kernels), vectors, is_plain)
+        packed = PackedAdapter(form, memory, vectors, is_plain)
+        weakref.finalize(packed, self._spares.append, (form, memory)).atexit = False
+        return packed
 
     def write(self, slot: int, adapter: PackedAdapter) -> bool:
         """Puts an adapter into a slot; whether graphs with scales or shifts are too old now."""
@@ -101,23 +100,30 @@ class NetworkSlots:
             self._beyond_plain.add(slot)
         return any(is_new)
 
-    def _form(self, key: Hashable, pairs: dict[str, LoraPair]) -> _Form:
+    def _spare(self, form: PackedForm) -> np.ndarray | None:
+        """Memory of an adapter of the same form that nobody has any more: fresh memory takes as long as filling it."""
+        with suppress(IndexError):
+            last, memory = self._spares.pop()
+            return memory if last is form else None
+        return None
+
+    def _form(self, key: Hashable, pairs: dict[str, LoraPair]) -> PackedForm:
         form = self._forms.get(key)
         if form is None:
             if len(self._forms) == _MAX_KNOWN_FORMS:
                 self._forms.clear()
-            form = self._forms[key] = _Form(PackedForm(pairs, self._dtype))
-            form.packed.blocks += [layer.plan(pairs, form.packed) for layer in self._layers]
+            form = PackedForm(pairs, self._dtype)
+            form.blocks += [layer.plan(pairs, form) for layer in self._layers]
+            self._forms[key] = form
         return form
 
-    def _copies(self, slot: int, form: _Form) -> SlotCopies:
-        layers = list(zip(self._layers, form.packed.blocks, strict=True))
+    def _copies(self, slot: int, form: PackedForm) -> SlotCopies:
+        layers = list(zip(self._layers, form.blocks, strict=True))
         for layer, blocks in layers:
             layer.has_lora = layer.has_lora or any(blocks)
         key = slot, sum(layer.has_lora for layer in self._layers)
         copies = form.copies.get(key)
         if copies is None:
-            copies = form.copies[key] = SlotCopies()
-            for layer, blocks in layers:
-                layer.write_blocks(slot, blocks, copies)
+            every = [copy for layer, blocks in layers for copy in layer.slot_copies(slot, blocks)]
+            copies = form.copies[key] = SlotCopies(every)
         return copies

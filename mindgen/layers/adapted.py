@@ -9,7 +9,7 @@ from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.kernels.arena import Arena
 from mindgen.layers.lora import LoraLevel
-from mindgen.layers.packed_form import LoraBlock, PackedForm, SlotCopies
+from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
@@ -115,15 +115,14 @@ class AdaptedLayer(nn.Cell):
                 cell.write_slot(slot, values)
         return had != (self.has_scale, self.has_shift)
 
-    def write_blocks(self, slot: int, blocks: list[LoraBlock | None], copies: SlotCopies) -> None:
-        """Has what adapters of a form have for this layer put into a slot."""
+    def slot_copies(self, slot: int, blocks: list[LoraBlock | None]) -> list[tuple[int | None, np.ndarray]]:
+        """What puts the blocks of a form into a slot, as SlotCopies takes it."""
         if not self.has_lora:
-            return
-        for level, block in zip(self.lora, blocks, strict=True):
-            if slot < level.num_slots:
-                level.write_slot(slot, block, copies)
-            else:
-                assert block is None, "the adapter's rank is above the slot's"
+            return []
+        num_levels = sum(slot < level.num_slots for level in self.lora)
+        assert not any(blocks[num_levels:]), "the adapter's rank is above the slot's"
+        levels = zip(self.lora, blocks[:num_levels], strict=False)
+        return [copy for level, block in levels for copy in level.slot_copies(slot, block)]
 
     def add_lora(self, x: Tensor, y: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
         """x (T, in) or what the levels take, y (T, out)."""

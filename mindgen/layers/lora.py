@@ -1,12 +1,13 @@
 """S-LoRA (arXiv:2311.03285): every row of a batch gets its own adapter's low-rank update, in grouped matmuls."""
 
+import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.kernels.arena import Arena
-from mindgen.layers.packed_form import LoraBlock, PackedForm, SlotCopies
+from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import share, zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
@@ -68,14 +69,12 @@ class LoraLevel(nn.Cell):
                 form.turn(module, pair, ranks[part], a, a_step, block.b[part])
         return block
 
-    def write_slot(self, slot: int, block: LoraBlock | None, copies: SlotCopies) -> None:
-        """Has a block put into a slot; None clears it."""
+    def slot_copies(self, slot: int, block: LoraBlock | None) -> list[tuple[int | None, np.ndarray]]:
+        """What puts a block into a slot, as SlotCopies takes it; None clears the slot."""
         if block is None:
-            copies.add(None, self.a_memory[slot])  # whatever b holds, it is multiplied by zeros
-            return
-        copies.add(block.a, self.a_memory[slot])
-        for memory, place in zip(self.b_memory, block.b, strict=True):
-            copies.add(place, memory[slot])
+            return [(None, self.a_memory[slot])]  # whatever b holds, it is multiplied by zeros
+        b = [(place, memory[slot]) for place, memory in zip(block.b, self.b_memory, strict=True)]
+        return [(block.a, self.a_memory[slot]), *b]
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""

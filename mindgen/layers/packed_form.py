@@ -31,23 +31,22 @@ class LoraBlock:
 
 
 class SlotCopies:
-    """What goes where when adapters of a form come into a slot."""
+    """What goes where when adapters of a form come into a slot.
 
-    def __init__(self) -> None:
-        self._copies: list[tuple[int, int, int]] = []
-        self._is_clearing: list[bool] = []
+    Args:
+        copies: from a place in an adapter's memory, or zeros, into an array in one piece that lives like the slot.
+    """
 
-    def add(self, place: int | None, target: np.ndarray) -> None:
-        """What lies at the place, or zeros, into an array in one piece that lives as long as the network."""
-        assert target.flags.c_contiguous
-        self._copies.append((place or 0, address(target), target.nbytes))
-        self._is_clearing.append(place is None)
+    def __init__(self, copies: list[tuple[int | None, np.ndarray]]) -> None:
+        assert all(target.flags.c_contiguous for _, target in copies)
+        self._copies = np.array([(place or 0, address(target), target.nbytes) for place, target in copies], _COPY)
+        self._is_clearing = np.array([place is None for place, _ in copies], bool)
 
     def run(self, memory: np.ndarray, kernels: KernelLibrary) -> None:
         """With the memory of one adapter."""
-        copies = np.array(self._copies, _COPY)
+        copies = self._copies.copy()
         copies["x"] += np.uintp(address(memory))
-        copies["x"][np.array(self._is_clearing, bool)] = 0
+        copies["x"][self._is_clearing] = 0
         kernels.call("copy_all", copies, len(copies))
 
 
@@ -61,11 +60,13 @@ class PackedForm:
     Attributes:
         num_bytes: of a packed adapter.
         blocks: of each layer and level; None where there is nothing.
+        copies: into each slot, while so many layers have LoRA.
     """
 
     def __init__(self, pairs: Mapping[str, LoraPair], dtype: str) -> None:
         self.num_bytes = 0
         self.blocks: list[list[LoraBlock | None]] = []
+        self.copies: dict[tuple[int, int], SlotCopies] = {}
         self._modules = {module: index for index, module in enumerate(pairs)}
         self._dtype = dtype
         self._turns: list[tuple[int, ...]] = []
@@ -93,16 +94,22 @@ class PackedForm:
     def _records(self) -> np.ndarray:
         return np.array(self._turns, _TURN)
 
-    def pack(self, pairs: Mapping[str, LoraPair], kernels: KernelLibrary) -> np.ndarray:
-        """The memory of an adapter of this form, B with its scaling; the interpreter is free for other threads."""
-        memory = Arena(self.num_bytes).zeros((self.num_bytes,), np.uint8)
+    def memory(self) -> np.ndarray:
+        """For an adapter of this form."""
+        return Arena(self.num_bytes).zeros((self.num_bytes,), np.uint8)
+
+    def fill(self, memory: np.ndarray, pairs: Mapping[str, LoraPair], kernels: KernelLibrary) -> None:
+        """With an adapter of this form, B with its scaling; the interpreter is free for other threads.
+
+        Args:
+            memory: zeros, or what another adapter of this form was in: the same places stay zero.
+        """
         halves = [(address(half), scale) for p in pairs.values() for half, scale in ((p.a, 1.0), (p.b, p.scaling))]
         turns = self._records.copy()
         turns["x"] += np.array([start for start, _ in halves], np.uintp)[self._halves]
         turns["y"] += np.uintp(address(memory))
         turns["scale"] = np.array([scale for _, scale in halves], np.float32)[self._halves]
         kernels.call("scale_transpose_all", turns, len(turns))
-        return memory
 
 
 def form_key(pairs: Mapping[str, LoraPair]) -> Hashable:
