@@ -66,7 +66,7 @@ class _Replica:
     def _handle(self, llm: "LLM", call: int | None, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open":
             number, *requests = arguments
-            self._streams[number] = llm.open_stream(*requests)
+            self._streams[number] = llm.stream(*requests)
         elif name == "cancel":
             stream = self._streams.pop(arguments[0], None)
             if stream is not None:
