@@ -37,7 +37,7 @@ def test_many_in_one_call(library):
     generator = np.random.default_rng(0)
     pairs = [
         (x := generator.standard_normal((rows, 40), np.float32), np.zeros(x.shape[::-1], np.float32))
-        for rows in range(30)
+        for rows in range(1, 30)
     ]
     scale_transpose(library, *(record(x, "float32", y, "float32") for x, y in pairs))
     for x, y in pairs:
