@@ -17,7 +17,8 @@ from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import parse_size
-from mindgen.engine.runner import PackedAdapter, RankReport, Runner
+from mindgen.engine.network_slots import PackedAdapter
+from mindgen.engine.runner import RankReport, Runner
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError

@@ -13,11 +13,11 @@ from mindgen.dtypes import STORAGE
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
 from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.network_slots import NetworkSlots, PackedAdapter
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
-from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import MINDSPORE_DTYPES, WeightSource
 from mindgen.model_config import ModelConfig
@@ -31,14 +31,6 @@ from mindgen.slot_layout import SlotLayout
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
 _FEWEST_TOKENS = 4  # for a thread of its own
-
-
-@dataclass(frozen=True, slots=True)
-class PackedAdapter:
-    """An adapter in the form of a slot: what it has for each layer; whether that is LoRA on linears only."""
-
-    layers: list[AdaptedOutputs]
-    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +101,10 @@ class Runner:
         unknown = self._network.load(source)
         if self._stage == ONLY_STAGE:
             refuse_unknown(config.architecture, unknown)
+        tables = [table for table in self._network.tables() if table is not None]
+        self._slots = NetworkSlots(self._network.linears(), tables, dtype, self._kernels)
         cache_bytes = sum(cache.nbytes for cache in self._network.caches())
-        self.report = RankReport(self._modules(), source.taken, unknown, cache_bytes)
+        self.report = RankReport(self._slots.modules, source.taken, unknown, cache_bytes)
         self._weight_bytes = sum(source.taken.values())
         self._network.set_train(False)
         self._vocabulary = self._network.vocabulary()
@@ -121,44 +115,25 @@ class Runner:
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())
-        self._slots_beyond_plain: set[int] = set()
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
         return self.report.modules
 
-    def _modules(self) -> dict[str, tuple[int, int]]:
-        return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
-
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
-        for layer in self._layers():
-            layer.enable_lora(layout.levels())
+        self._slots.enable(layout)
         self._layout = layout
-        self._slots_beyond_plain.clear()
         self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
-        layers = [layer.pack_adapter(adapter.pairs, adapter.outputs) for layer in self._layers()]
-        tables = {name for table in self._tables() for name in table.parts}
-        is_plain = not adapter.outputs and tables.isdisjoint(adapter.pairs)
-        return PackedAdapter(layers, is_plain), sum(layer.num_bytes for layer in layers)
+        packed = self._slots.pack(adapter)
+        return packed, packed.num_bytes
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
-        layers = zip(self._layers(), packed.layers, strict=True)
-        if any([layer.write_adapter(slot, outputs) for layer, outputs in layers]):
+        if self._slots.write(slot, packed):
             self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
-        if packed.is_plain:
-            self._slots_beyond_plain.discard(slot)
-        else:
-            self._slots_beyond_plain.add(slot)
-
-    def _layers(self) -> list[AdaptedLayer]:
-        return [*self._network.linears(), *self._tables()]
-
-    def _tables(self) -> list[AdaptedLayer]:
-        return [table for table in self._network.tables() if table is not None]
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
@@ -220,7 +195,7 @@ class Runner:
     def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
         """Only batches that need more than LoRA on linears pay for it."""
         num_levels = len(batch.segment_ends)
-        if self._slots_beyond_plain.isdisjoint(batch.slots):
+        if self._slots.are_plain(batch.slots):
             return AdapterInputs(num_levels)
         table_levels, head_levels = (
             num_levels if table is not None and table.has_lora else 0 for table in self._network.tables()

@@ -27,7 +27,7 @@ from mindgen.slot_layout import SlotLayout
 if TYPE_CHECKING:
     from mindgen.engine.batch import Batch
     from mindgen.engine.block_manager import BlockCopy
-    from mindgen.engine.runner import PackedAdapter
+    from mindgen.engine.network_slots import PackedAdapter
     from mindgen.parallel.rank_place import RankPlace
 
 _CONNECT_SECONDS = 60.0

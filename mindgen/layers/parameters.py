@@ -13,6 +13,7 @@ from mindspore.nn.utils import no_init_parameters
 from mindgen import dtypes
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
+from mindgen.kernels.arena import Arena
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 
 MINDSPORE_DTYPES = {
@@ -57,12 +58,17 @@ def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
 
 
 def zeros_parameter(
-    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE
+    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE, arena: Arena | None = None
 ) -> tuple[Parameter, np.ndarray]:
-    """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card."""
+    """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card.
+
+    Args:
+        arena: where the array is to lie; None is a place of its own.
+    """
     if shard.sliced_by_compiler:
         return _whole_parameter(shape, dtype, name), np.empty(0)
-    array: np.ndarray = np.zeros(shape, dtypes.STORAGE[dtype])
+    storage = dtypes.STORAGE[dtype]
+    array: np.ndarray = np.zeros(shape, storage) if arena is None else arena.zeros(shape, storage)
     parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
     return parameter, array
