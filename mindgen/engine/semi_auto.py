@@ -19,8 +19,9 @@ from mindgen.engine.adapter_rows import AdapterInputs
 from mindgen.engine.step_graph import StepGraph
 from mindgen.errors import ModelError
 from mindgen.layers.attention import CacheShape
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import NotedLayouts, WeightSource
 from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import refuse_unknown
 from mindgen.models.registry import build_network
 from mindgen.parallel.layout import Shard, TensorLayout
 from mindgen.slot_layout import SlotLayout
@@ -67,7 +68,7 @@ class SemiAutoNetwork:
         init()
         num_ranks = get_group_size()
         self._compiler, self._own = Shard(num_ranks, None), Shard(num_ranks, get_rank())
-        self._dtype = dtype
+        self._architecture, self._dtype = config.architecture, dtype
         self._dynamic = dynamic
         self._strategy_file = strategy_file
         self._network = build_network(config, cache, num_positions, dtype, self._compiler)
@@ -107,7 +108,7 @@ class SemiAutoNetwork:
     def load(self, folder: Path) -> None:
         """Takes this rank's slices of a Hugging Face folder's weights; after `compile`, which needs whole shapes."""
         tensors = self._network.translate(map_weights(folder))
-        self._network.load(WeightSource(tensors, self._dtype, self._own))
+        refuse_unknown(self._architecture, self._network.load(WeightSource(tensors, self._dtype, self._own)))
 
     def run(self, arrays: list[np.ndarray], whole_prompts: bool, with_adapters: bool) -> np.ndarray:
         """The float32 logits (R, padded vocabulary).
@@ -153,21 +154,12 @@ def check_layouts(declared: Mapping[str, TensorLayout], compiled: Mapping[str, C
         raise ModelError(f"MindSpore slices {len(wrong)} parameters otherwise than declared: {'; '.join(wrong[:3])}")
 
 
-class _NamesAndLayouts(WeightSource):
-    """Loads nothing: gives the parameters their Hugging Face names, and notes how they are declared."""
-
-    def __init__(self, dtype: str, shard: Shard) -> None:
-        super().__init__({}, dtype, shard)
-        self.layouts: dict[str, TensorLayout] = {}
+class _NamesAndLayouts(NotedLayouts):
+    """Gives the parameters their Hugging Face names as well; there is one for each, for none are packed."""
 
     def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
         parameter.name = name
-        self.layouts[name] = layout
-        return np.empty(0)
-
-    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
-        ((name, layout),) = layouts.items()  # the compiler slices no packed weights
-        self.fill(parameter, name, layout)
+        return super().fill(parameter, name, layout)
 
 
 def _reason(error: Exception) -> str:
