@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
-from mindgen.commands.launched import own_share, parallel_limits, serve_rank_0
+from mindgen.commands.launched import closing, own_share, parallel_limits, serve_rank_0
 from mindgen.commands.prediction_output import open_output, parse_target
 from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     served = serve_rank_0()
     if served is not None:
         return served
+    if flags.served_node_0(settings):
+        return 0
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     share = own_share(len(prompts))
@@ -77,14 +79,16 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
     report.imported = time.perf_counter()
     llm = flags.load_llm(settings)
-    report.begin(llm.memory_plan)
-    params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
-    num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
-    with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
-        for chunk in _stream(llm, prompts, params, adapter_ids):
-            report.add(chunk)
-            output.write(chunk)
-    report.print()
+    with closing(llm):
+        report.begin(llm.memory_plan)
+        params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+        num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
+        with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
+            for chunk in _stream(llm, prompts, params, adapter_ids):
+                report.add(chunk)
+                output.write(chunk)
+        report.print()
+    llm.close(report.exit_code)
     return report.exit_code
 
 

@@ -2,12 +2,19 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mindgen.engine import worker
 from mindgen.engine.config import EngineConfig
 from mindgen.environment import launched_rank
 from mindgen.errors import ConfigError, UsageError
+from mindgen.node import verdict
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM
 
 _LOOK_SECONDS = 0.05
 
@@ -32,6 +39,16 @@ def parallel_limits(config: EngineConfig, use_parallel: bool) -> EngineConfig:
     if use_parallel and launched is None and config.tensor_parallel_size == config.data_parallel_size == 1:
         raise ConfigError("use_parallel: start the command with `mindgen launch`, or say --tp or --dp as well")
     return config
+
+
+@contextmanager
+def closing(llm: "LLM") -> Iterator[None]:
+    """Ends what works for it when an error comes, and has other machines told."""
+    try:
+        yield
+    except BaseException as error:
+        llm.close(*verdict(error))
+        raise
 
 
 def own_share(num_prompts: int) -> range:

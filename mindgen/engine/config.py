@@ -33,6 +33,11 @@ class EngineConfig:
         num_threads: of the CPU kernels, of all ranks together; None is one for each core.
         tensor_parallel_size: processes that share the network, each with its part of every layer.
         data_parallel_size: replicas of the model, each with its share of the prompts.
+        nnodes: machines that share the ranks of all replicas evenly, each with the same command but for node_rank.
+        node_rank: which of them this is; 0 has the prompts, and the limits of all.
+        master_addr: the address of machine 0.
+        master_port: where machine 0 listens.
+        node_timeout: seconds that machines wait for each other at the start.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -59,12 +64,17 @@ class EngineConfig:
     num_threads: int | None = None
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
+    nnodes: int = 1
+    node_rank: int = 0
+    master_addr: str | None = None
+    master_port: int = 29500
+    node_timeout: float = 25.0
 
     def __post_init__(self) -> None:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
             "max_loras", "max_lora_rank", "num_threads", "tensor_parallel_size",
-            "data_parallel_size",
+            "data_parallel_size", "nnodes",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -76,6 +86,18 @@ class EngineConfig:
             )
         if not 0 <= self.swap_space < float("inf"):
             raise ConfigError(f"engine: swap_space must be 0 or more GiB, not {self.swap_space}")
+        if not 0 <= self.node_rank < self.nnodes:
+            raise ConfigError(
+                f"engine: node_rank must be 0 to {self.nnodes - 1}, of {self.nnodes}, not {self.node_rank}"
+            )
+        if not 0 < self.master_port < 2**16:
+            raise ConfigError(f"engine: master_port must be 1 to 65535, not {self.master_port}")
+        if not 0 < self.node_timeout < float("inf"):
+            raise ConfigError(f"engine: node_timeout must be more than 0 seconds, not {self.node_timeout}")
+        if self.nnodes > 1 and not self.master_addr:
+            raise ConfigError(
+                f"engine: {self.nnodes} nodes must know where node 0 is: give master_addr, the same on all"
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"engine: max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

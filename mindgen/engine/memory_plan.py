@@ -61,7 +61,7 @@ def plan_memory(
     token_bytes = 2 * model.num_layers * shard.num_ranks * keys.slice_size * item_size  # keys and values
     block_bytes = token_bytes * config.block_size
     num_blocks = config.num_blocks
-    free = free_memory()
+    free = free_memory() * config.nnodes  # which are taken to be alike
     if num_blocks is None:
         limit = _affordable(config.memory_utilization, free, weights + adapters)
         wanted = -(-max_model_len // config.block_size) * config.max_num_seqs

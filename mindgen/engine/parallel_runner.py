@@ -15,6 +15,7 @@ from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.local_ranks import prepare_ranks, threads_per_rank
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.runner import PackedAdapter, Runner
 from mindgen.engine.swap_space import BlockStore
@@ -23,7 +24,8 @@ from mindgen.errors import ConfigError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.parallel.group import NodeLinks, ProcessGroup, shared_memory
+from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.workers import Workers, wait_for
 from mindgen.slot_layout import SlotLayout
 
@@ -40,11 +42,12 @@ class SlicedAdapter(NamedTuple):
 
 
 class ParallelRunner:
-    """As a Runner, on `size` ranks of this machine.
+    """As a Runner, on `size` ranks.
 
     Args:
-        arguments: of Runner, what all ranks have in common.
-        host_adapter_bytes: of adapters that have been read and wait, on each rank.
+        nodes: the other machines that have some of them; None if all are here.
+        num_threads: of this machine's ranks together; None is one for each core.
+        setup: what the ranks have in common.
 
     Raises:
         WorkerError: a rank has ended.
@@ -52,37 +55,38 @@ class ParallelRunner:
 
     def __init__(
         self,
-        size: int,
         weights: WeightFiles,
-        model_config: ModelConfig,
-        host_adapter_bytes: int,
-        arguments: dict[str, Any],
+        cache: CacheShape,
+        num_threads: int | None,
+        setup: WorkerSetup,
+        nodes: Nodes | None = None,
     ) -> None:
-        kernels = plugin.load()
-        launched = environment.launched_rank()
-        if launched is None or launched.world_size == 1:
-            self._workers = Workers.start("rank", "mindgen.engine.worker", size)
-        elif launched.rank == 0 and launched.world_size == size:
-            self._workers = Workers.await_launched(size, launched.rendezvous)
-        else:
-            raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
-                f"and tensor_parallel_size is {size}"
-            )
-        memory = shared_memory(kernels, size)
-        self._group = ProcessGroup(kernels, memory, 0, size)
+        kernels, size = plugin.load(), setup.size
+        local = range(size) if nodes is None else nodes.plan.workers(0)
+        num_nodes = size // len(local)
+        self._workers = _start_workers(size, local, nodes)
+        memory = shared_memory(kernels, len(local))
+        sockets = () if nodes is None else nodes.sockets
+        links = NodeLinks(0, num_nodes, sockets) if nodes is not None else None
+        self._group = ProcessGroup(kernels, memory, 0, size, links)
         try:
-            self._workers.send_file(memory)
+            threads = threads_per_rank(num_threads, len(local))
+            prepare_ranks(self._workers, local, memory, (), weights, {}, threads, 0, num_nodes)
             os.close(memory)
+            if nodes is not None:
+                nodes.close_sockets()
             self._workers.watch(self._group.abort)
-            num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
-            arguments = {**arguments, "num_threads": num_threads}
-            setups = [
-                WorkerSetup(size, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
-                for rank in range(1, size)
-            ]
-            ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = Runner(weights, model_config, **arguments, group=self._group)
+            ready = self._workers.call("set_up", setup)
+            self._own = Runner(
+                weights,
+                setup.model_config,
+                cache,
+                setup.num_positions,
+                setup.dtype,
+                setup.executor,
+                threads,
+                self._group,
+            )
             wait_for(ready)
         except BaseException as error:
             cause = self._workers.error
@@ -150,19 +154,30 @@ def build_runner(
     num_positions: int,
     dtype: str,
     config: EngineConfig,
+    nodes: Nodes | None = None,
 ) -> Runner | ParallelRunner:
-    """Here, or on as many ranks as the configuration says."""
-    arguments: dict[str, Any] = {
-        "cache": cache,
-        "num_positions": num_positions,
-        "dtype": dtype,
-        "executor": config.executor,
-        "num_threads": config.num_threads,
-    }
+    """Here, or on as many ranks as the configuration says, some of them on other machines."""
     if config.tensor_parallel_size == 1:
-        return Runner(weights, model_config, **arguments)
-    host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(config.tensor_parallel_size, weights, model_config, host_bytes, arguments)
+        return Runner(weights, model_config, cache, num_positions, dtype, config.executor, config.num_threads)
+    setup = WorkerSetup(
+        config.tensor_parallel_size, model_config, cache.num_blocks, cache.block_size, num_positions, dtype,
+        config.executor, parse_size(config.host_adapter_memory),
+    )  # fmt: skip
+    return ParallelRunner(weights, cache, config.num_threads, setup, nodes)
+
+
+def _start_workers(size: int, local: range, nodes: Nodes | None) -> Workers:
+    """The other ranks: started here, by a launcher, or by other machines."""
+    launched = environment.launched_rank()
+    if launched is None or launched.world_size == 1:
+        elsewhere = None if nodes is None else nodes.lines
+        return Workers.start("rank", "mindgen.engine.worker", local[1:], elsewhere)
+    if launched.rank == 0 and launched.world_size == size:
+        return Workers.await_launched(size, launched.rendezvous)
+    raise ConfigError(
+        f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
+        f"and tensor_parallel_size is {size}"
+    )
 
 
 class _SharedBlockStore:
@@ -182,10 +197,3 @@ class _SharedBlockStore:
 
     def drop(self, key: int) -> None:
         self._on_all_ranks("drop_blocks", (key,), lambda: self._own.drop(key))
-
-
-def _cores(rank: int, num_threads: int) -> list[int] | None:
-    """Of their own where a rank has several threads, which the kernels pin to cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    own = cores[rank * num_threads : (rank + 1) * num_threads]
-    return own if num_threads > 1 and len(own) == num_threads else None

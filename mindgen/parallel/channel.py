@@ -37,14 +37,15 @@ class Channel:
         """Raises OSError when the other end is gone, MessageError if the message is too large."""
         self.send_bytes(encode(message))
 
-    def receive(self, kind: Any) -> Any:
+    def receive(self, kind: Any, seconds: float | None = None) -> Any:
         """The next message, which must be of that type.
 
         Raises:
             EOFError: the other end is gone.
+            TimeoutError: it is not there within so many seconds.
             MessageError: it is too large, or of no such type.
         """
-        return decode(self.receive_bytes(), kind)
+        return decode(self.receive_bytes(seconds), kind)
 
     def send_bytes(self, data: bytes) -> None:
         """Of a message that is encoded already."""
@@ -53,11 +54,13 @@ class Channel:
         with self._sending:
             self._connection.sendall(_LENGTH.pack(len(data)) + data)
 
-    def receive_bytes(self) -> bytes:
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+    def receive_bytes(self, seconds: float | None = None) -> bytes:
+        """As `receive`, of a message that is not decoded."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
         if length > self.max_bytes:
             raise MessageError(f"a message claims {length} bytes: {self.max_bytes} is the limit")
-        return self._read(length)
+        return self._read(length, deadline)
 
     def send_files(self, descriptors: Sequence[int]) -> None:
         """Over a Unix socket alone."""
@@ -77,18 +80,21 @@ class Channel:
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
-    def _read(self, size: int) -> bytes:
+    def _read(self, size: int, deadline: float | None) -> bytes:
         """Memory is taken as the bytes come, whatever was claimed."""
         data = bytearray()
         while len(data) < size:
+            self._connection.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
             try:
                 piece = self._connection.recv(min(size - len(data), _PIECE_BYTES))
             except TimeoutError:
-                raise
+                if deadline is not None:
+                    raise TimeoutError("it has said nothing, or not enough") from None
+                raise EOFError("it has fallen silent") from None
             except OSError as error:
                 raise EOFError(os.strerror(error.errno) if error.errno else str(error)) from error
             if not piece:
-                raise EOFError("it was closed")
+                raise EOFError("the other side has closed it")
             data += piece
         return bytes(data)
 

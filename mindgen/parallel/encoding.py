@@ -1,17 +1,16 @@
 """Messages as bytes: data of declared types alone, so that whatever a stranger sends is a value or an error."""
 
+from collections.abc import Callable
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
 
 from mindgen import errors
 from mindgen.errors import MessageError, MindgenError
-
-Value = TypeVar("Value")
 
 _DTYPES = frozenset(np.dtype(name).str for name in ("bool", "u1", "u2", "i4", "i8", "f2", "f4", "f8"))
 
@@ -20,8 +19,14 @@ def encode(value: Any) -> bytes:
     """Of dataclasses, tuples, lists, dictionaries, numbers, texts, bytes, and of arrays, paths, and mindgen's errors.
 
     A class may say what it is made of by `as_record()`, and make itself of that by `from_record()`.
+
+    Raises:
+        MessageError: it holds something else.
     """
-    return msgspec.msgpack.encode(value, enc_hook=_taken_apart)
+    try:
+        return msgspec.msgpack.encode(value, enc_hook=_taken_apart)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise MessageError(f"no message can hold this: {error}") from error
 
 
 def decode(data: bytes | msgspec.Raw, kind: Any) -> Any:
@@ -52,13 +57,13 @@ def _taken_apart(value: Any) -> Any:
         return type(value).__name__, str(value), value.exit_code
     if hasattr(value, "as_record"):
         return value.as_record()
-    raise TypeError(f"no message can hold a {type(value).__name__}")
+    raise TypeError(f"it is a {type(value).__name__}")
 
 
-def _put_together(kind: type[Value], record: Any) -> Value:
-    makers = {np.ndarray: _array, Path: _path, MindgenError: _error}
-    maker = makers.get(kind) or getattr(kind, "from_record", _refuse)
-    return maker(record)  # type: ignore[no-any-return,operator]
+def _put_together(kind: type, record: Any) -> Any:
+    makers: dict[type, Callable[[Any], Any]] = {np.ndarray: _array, Path: _path, MindgenError: _error}
+    maker = makers[kind] if kind in makers else getattr(kind, "from_record", _refuse)
+    return maker(record)
 
 
 def _array(record: Any) -> np.ndarray:

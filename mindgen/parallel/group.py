@@ -22,8 +22,8 @@ class NodeLinks:
     """This machine as a node of several that share a group's ranks evenly, in their order.
 
     Attributes:
-        sockets: file descriptors of the connections with the other nodes, by node, -1 for this one; for the node's first
-            rank alone, and they may be closed afterwards.
+        sockets: file descriptors of the connections with the other nodes, by node, -1 for this one; for the first
+            rank of the node alone, and they may be closed afterwards.
     """
 
     node: int

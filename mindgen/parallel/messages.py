@@ -63,3 +63,41 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
 
 
 NodeMessage = Parcel | Failure | Farewell
+
+
+class Greeting(msgspec.Struct, frozen=True, tag=True):
+    """A node introduces itself to node 0.
+
+    Attributes:
+        adapters: digests by name.
+        port: where it listens, at the address that it comes from, for links with nodes of higher numbers.
+    """
+
+    protocol: int
+    num_nodes: int
+    node: int
+    sizes: dict[str, int]
+    model: str
+    model_digest: str
+    adapters: dict[str, str]
+    port: int
+
+
+class LinkGreeting(msgspec.Struct, frozen=True, tag=True):
+    """The first message of a connection for the ranks' data; the token is the Welcome's."""
+
+    token: str
+    node: int
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=True):
+    """Node 0 does not want this node, or has waited in vain for another."""
+
+    reason: str
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True):
+    """All nodes have come; their addresses, by node."""
+
+    token: str
+    addresses: list[tuple[str, int]]
