@@ -139,7 +139,7 @@ class _Node:
                 pass
 
     def _say(self, text: str) -> None:
-        print(f"mindgen: {self._plan.name}: {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"mindgen: {self._plan.name}: {text}\n")
 
 
 def _plan(config: EngineConfig) -> NodePlan:

@@ -276,4 +276,4 @@ def _shown(sizes: Mapping[str, int]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"mindgen: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"mindgen: {text}\n")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 
 from mindgen.errors import LaunchError
@@ -52,8 +53,6 @@ def prepare(connection: socket.socket) -> None:
 def is_closed(connection: socket.socket) -> bool:
     """Whether the other end has ended it, as far as is known."""
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(select.select([connection], [], [], 0)[0]) and connection.recv(1, socket.MSG_PEEK) == b""
     except OSError:
         return True
