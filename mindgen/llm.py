@@ -75,9 +75,7 @@ class LLM:
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
-        config = config or read_limits(
-            limits, ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
-        )
+        config = config or read_limits(limits, _OWN_ARGUMENTS)
         files = ModelFiles.of(model, adapters, checkpoint)
         self._nodes: Nodes | None = None
         if config.nnodes > 1:
