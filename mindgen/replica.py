@@ -110,7 +110,7 @@ class _Replica:
         arguments = call.read(*_CALLS[call.name])
         if call.name == "open":
             number, *requests = arguments
-            self._streams[number] = llm.open_stream(*requests)
+            self._streams[number] = llm.stream(*requests)
         elif call.name == "cancel":
             stream = self._streams.pop(arguments[0], None)
             if stream is not None:

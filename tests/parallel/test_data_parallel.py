@@ -44,7 +44,7 @@ def test_chunks_joined_are_the_texts(llm):
 
 def test_streams_that_are_closed_leave_the_replicas(llm):
     stream = llm.stream(PROMPTS[:4], SamplingParams(temperature=0, max_tokens=400, ignore_eos=True))
-    next(stream)
+    stream.advance()
     stream.close()
     assert llm.generate(PROMPTS[:3], GREEDY, ADAPTERS[:3])[2].outputs[0].text == ANSWERS[2]["answer"]
 
