@@ -252,11 +252,11 @@ class LLM:
         Args:
             exit_code, reason: how it has ended, which other machines tell as well.
         """
-        if self._nodes is not None:
-            self._nodes.close(exit_code, reason)
         self._engine.close()
         if self._replicas is not None:
             self._replicas.close()
+        if self._nodes is not None:
+            self._nodes.close(exit_code, reason)
 
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""

@@ -34,7 +34,8 @@ class NodeLine:
         self._arrived.put(data)
 
     def close(self) -> None:
-        """The link stays for the node's other workers, and for the farewell."""
+        """Whoever receives has an EOFError now; the link stays, for the farewell."""
+        self.put(None)
 
     @property
     def reason(self) -> str:

@@ -109,9 +109,11 @@ class Workers:
         self._start_threads(lambda worker: worker.relay(on_message, note_end))
 
     def forward(self, number: int, message: bytes) -> None:
-        """A message of somebody else."""
+        """A message of somebody else, to a worker of this machine."""
+        worker = next((each for each in self._workers if each.number == number), None)
         with suppress(OSError):  # that it is gone is noticed elsewhere
-            self._of(number).channel.send_bytes(message)
+            if worker is not None:
+                worker.channel.send_bytes(message)
 
     def send_files(self, number: int, descriptors: Sequence[int]) -> None:
         worker = self._of(number)
@@ -211,8 +213,8 @@ def _end(workers: list[Worker], folder: Path | None, state: _State, threads: lis
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for worker, thread in zip(workers, threads, strict=False):
-        if thread is not threading.current_thread() and not isinstance(worker.line, NodeLine):
+    for thread in threads:
+        if thread is not threading.current_thread():
             thread.join(_END_SECONDS)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 MASTER = "127.0.0.2"
 SECONDS = 30  # in which all must be over
+MINDGEN = ("-m", "mindgen")
 
 
 def free_port() -> int:
@@ -17,13 +18,13 @@ def free_port() -> int:
 
 
 class NodeCommand:
-    """A command in a session and a temporary folder of its own."""
+    """Python in a session and a temporary folder of its own."""
 
     def __init__(self, folder: Path, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "mindgen", *map(str, arguments)],
+            [*prefix, sys.executable, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from node_commands import MASTER, SECONDS, NodeCommand, free_port, node_flags
+from node_commands import MASTER, MINDGEN, SECONDS, NodeCommand, free_port, node_flags
 from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import make_model
 from tiny_tokenizers import make_tokenizer
@@ -33,7 +33,7 @@ def commands(folder, *both):
     try:
         for node, arguments in enumerate(both):
             name, *rest = arguments
-            started.append(NodeCommand(folder / str(node), name, *node_flags(node, port), *rest))
+            started.append(NodeCommand(folder / str(node), *MINDGEN, name, *node_flags(node, port), *rest))
         yield started
     finally:
         for each in started:
@@ -63,12 +63,23 @@ def ask(llm):
     return [output.token_ids for output in found], np.array(logprobs)
 
 
+PROGRAM = """
+import sys
+from mindgen import LLM
+model, adapters, address, port = sys.argv[1:]
+LLM(model, adapters, tensor_parallel_size=4, nnodes=2, node_rank=1, master_addr=address, master_port=int(port))
+print("is never reached")
+"""
+
+
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_ranks_on_two_nodes_say_what_one_rank_says(num_ranks, model, tmp_path):
+    """Node 1 is a command, or a program."""
     folder, adapters, (tokens, logprobs) = model
     port = free_port()
     flags = node_flags(1, port, "--tp", num_ranks, "--model", folder, "--adapter_path", adapters)
-    other = NodeCommand(tmp_path / "1", "generate", *flags)
+    command = [*MINDGEN, "generate", *flags] if num_ranks == 2 else ["-c", PROGRAM, folder, adapters, MASTER, port]
+    other = NodeCommand(tmp_path / "1", *command)
     try:
         sizes = {"tensor_parallel_size": num_ranks, "nnodes": 2, "master_addr": MASTER, "master_port": port}
         with closing(LLM(folder, adapters, **sizes)) as llm:
@@ -76,8 +87,8 @@ def test_ranks_on_two_nodes_say_what_one_rank_says(num_ranks, model, tmp_path):
             assert len(other.workers("mindgen.engine.worker")) == num_ranks // 2
         assert found_tokens == tokens
         np.testing.assert_allclose(found, logprobs, atol=2e-5 * np.abs(logprobs).max())
-        _, errors = other.end(0)
-        assert "mindgen: node 1 of 2: node 0 is done" in errors
+        output, errors = other.end(0)
+        assert "mindgen: node 1 of 2: node 0 is done" in errors and not output
     finally:
         other.kill()
 
@@ -159,7 +170,9 @@ def test_a_cut_network_ends_both(tmp_path):
     assert holder.stdout.readline()
     flags = ["--tp", 2]
     nodes = [
-        NodeCommand(tmp_path / str(node), "generate", *node_flags(node, 29500, *flags, *ENDLESS), prefix=inside)
+        NodeCommand(
+            tmp_path / str(node), *MINDGEN, "generate", *node_flags(node, 29500, *flags, *ENDLESS), prefix=inside
+        )
         for node in range(2)
     ]
     try:
