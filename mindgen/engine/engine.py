@@ -71,12 +71,7 @@ class Engine:
         self._config = config
         self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config,
-            dtype,
-            config,
-            self.max_model_len,
-            weights.num_bytes(),
-            self._slots_size(),
+            model_config, dtype, config, self.max_model_len, weights.num_bytes(), self._slots_size()
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
