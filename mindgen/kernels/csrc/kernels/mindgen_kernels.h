@@ -217,12 +217,12 @@ int mg_group_link(mg_group* group, int node, int num_nodes, const int* sockets);
 // Ends all calls of this machine's ranks, those under way and those to come, with this error; the first reason stays.
 void mg_group_abort(mg_group* group, const char* reason);
 
-// y (count) = the sum of the ranks' x (count), taken in float32, machine by machine, and the same on all of them; float32,
-// bfloat16, float16. y may be x.
+// y (count) = the sum of the ranks' x (count), taken in float32, machine by machine, and the same on all of them;
+// float32, bfloat16, float16. y may be x.
 int mg_all_reduce(mg_group* group, const void* x, void* y, int64_t count, mg_dtype dtype);
 
-// y (rows, y_width bytes) on the first rank = the ranks' x (rows, width bytes) side by side, cut off at y_width; y is not
-// looked at on the others.
+// y (rows, y_width bytes) on the first rank = the ranks' x (rows, width bytes) side by side, cut off at y_width; y is
+// not looked at on the others.
 int mg_gather_columns(mg_group* group, const void* x, void* y, int64_t rows, int64_t width, int64_t y_width);
 
 // Graphs and ops that this thread runs from now on sum over this group; threads that were told of none, over the one

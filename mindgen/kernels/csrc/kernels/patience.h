@@ -7,8 +7,8 @@
 
 namespace mindgen {
 
-// Ranks come within microseconds of each other where each has its core. Where they share one, whoever waits leaves it to
-// the others; and sleeps where they take long.
+// Ranks come within microseconds of each other where each has its core. Where they share one, whoever waits leaves it
+// to the others; and sleeps where they take long.
 class Patience {
  public:
   // Whether to look again at once, after a moment; else it is time to sleep.
