@@ -21,7 +21,7 @@ from mindgen import LLM, SamplingParams
 from mindgen.demo import model_folder
 
 ROOT = Path(__file__).parents[2]
-ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::8]
+ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::64]
 ENDLESS = ["--prompt", "An increasing sequence: one,", "--max_new_tokens", "400", "--ignore_eos", "True"]
 
 
@@ -95,12 +95,14 @@ def test_ranks_on_two_nodes_say_what_one_rank_says(num_ranks, model, tmp_path):
 
 def test_replicas_on_two_nodes_answer_in_order(tmp_path):
     """Each of two nodes has a replica; the answers are those of the demo, in the order of the prompts."""
-    asked = ["--prompt", *(each["prompt"] for each in ANSWERS[:5])]
-    asked += ["--adapter_id", *(each["adapter_id"] or "base" for each in ANSWERS[:5]), "--max_new_tokens", "80"]
+    asked = ["--prompt", *(each["prompt"] for each in ANSWERS)]
+    asked += ["--adapter_id", *(each["adapter_id"] or "base" for each in ANSWERS), "--max_new_tokens", "80"]
     with commands(tmp_path, ["generate", "--dp", 2, *asked, "--output", "jsonl"], ["generate", "--dp", 2]) as nodes:
         output, _ = nodes[0].end(0)
         _, errors = nodes[1].end(0)
-    assert [json.loads(line)["text"] for line in output.splitlines()] == [each["answer"] for each in ANSWERS[:5]]
+    found = [json.loads(line) for line in output.splitlines()]
+    assert [each["index"] for each in found] == [*range(len(ANSWERS))]
+    assert [each["text"] for each in found] == [each["answer"] for each in ANSWERS]
     assert "node 1 of 2: serves node 0 at 127.0.0.2 with replica 1" in errors
 
 
