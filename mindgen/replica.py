@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import MessageError, MindgenError, WorkerError
-from mindgen.parallel.channel import SOCKET, Channel, connect
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.sampling_params import SamplingParams
 
@@ -57,6 +57,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "add_adapter": (str, Path),
     "remove_adapter": (str,),
     "reset_prefix_cache": (),
+    SIGN_OF_LIFE: (),
 }
 
 
@@ -115,6 +116,8 @@ class _Replica:
             stream = self._streams.pop(arguments[0], None)
             if stream is not None:
                 stream.close()
+        elif call.name == SIGN_OF_LIFE:
+            self._channel.send(Answer.of(call.number, None))
         else:
             try:
                 getattr(llm, call.name)(*arguments)
@@ -134,7 +137,7 @@ class _Replica:
 def serve(rendezvous: Path, number: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     channel = connect(rendezvous / SOCKET, _CONNECT_SECONDS)
-    channel.send(Arrival(number))
+    channel.send(Arrival(number, os.getpid()))
     return _Replica(channel).run()
 
 

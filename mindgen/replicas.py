@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from mindgen.engine.config import EngineConfig
+from mindgen.kernels import backend
 from mindgen.local_replicas import start_replicas
 from mindgen.model_files import ModelFiles
 from mindgen.outputs import TextChunk
@@ -38,7 +39,10 @@ class Replicas:
         self._numbers = count()
         self._open: dict[int, queue.SimpleQueue[_Message]] = {}
         self._workers = start_replicas(local[1:], len(local), files, setup.config.num_threads, elsewhere)
-        self._workers.watch(lambda reason: None, partial(_receive, self._open), tuple[int, list[TextChunk], bool])
+        messages = tuple[int, list[TextChunk], bool]
+        timeout = setup.config.worker_timeout
+        self._workers.watch(lambda reason: None, timeout, partial(_receive, self._open), messages)
+        backend.available(setup.config.executor)  # compiled by one, before the others would have to wait for it
         self._ready = self._workers.call("set_up", setup)
 
     def wait_until_ready(self) -> None:

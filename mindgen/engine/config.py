@@ -38,6 +38,7 @@ class EngineConfig:
         master_addr: the address of machine 0.
         master_port: where machine 0 listens.
         node_timeout: seconds that machines wait for each other at the start.
+        worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -69,6 +70,7 @@ class EngineConfig:
     master_addr: str | None = None
     master_port: int = 29500
     node_timeout: float = 25.0
+    worker_timeout: float = 60.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -98,6 +100,8 @@ class EngineConfig:
             raise ConfigError(
                 f"engine: {self.nnodes} nodes must know where node 0 is: give master_addr, the same on all"
             )
+        if not 0 <= self.worker_timeout < float("inf"):
+            raise ConfigError(f"engine: worker_timeout must be 0 or more seconds, not {self.worker_timeout}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"engine: max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

@@ -21,7 +21,7 @@ from mindgen.engine.runner import PackedAdapter, Runner
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
-from mindgen.kernels import plugin
+from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.group import NodeLinks, ProcessGroup, shared_memory
@@ -48,6 +48,7 @@ class ParallelRunner:
         nodes: the other machines that have some of them; None if all are here.
         num_threads: of this machine's ranks together; None is one for each core.
         setup: what the ranks have in common.
+        worker_timeout: as in EngineConfig.
 
     Raises:
         WorkerError: a rank has ended.
@@ -59,6 +60,7 @@ class ParallelRunner:
         cache: CacheShape,
         num_threads: int | None,
         setup: WorkerSetup,
+        worker_timeout: float,
         nodes: Nodes | None = None,
     ) -> None:
         kernels, size = plugin.load(), setup.size
@@ -75,7 +77,8 @@ class ParallelRunner:
             os.close(memory)
             if nodes is not None:
                 nodes.close_sockets()
-            self._workers.watch(self._group.abort)
+            self._workers.watch(self._group.abort, worker_timeout)
+            backend.available(setup.executor)  # compiled by one, before the others would have to wait for it
             ready = self._workers.call("set_up", setup)
             self._own = Runner(
                 weights,
@@ -163,7 +166,7 @@ def build_runner(
         config.tensor_parallel_size, model_config, cache.num_blocks, cache.block_size, num_positions, dtype,
         config.executor, parse_size(config.host_adapter_memory),
     )  # fmt: skip
-    return ParallelRunner(weights, cache, config.num_threads, setup, nodes)
+    return ParallelRunner(weights, cache, config.num_threads, setup, config.worker_timeout, nodes)
 
 
 def _start_workers(size: int, local: range, nodes: Nodes | None) -> Workers:

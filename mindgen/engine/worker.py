@@ -22,7 +22,7 @@ from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.errors import AdapterError, MessageError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.channel import SOCKET, Channel, connect
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.slot_layout import SlotLayout
 
@@ -82,18 +82,19 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "restore_blocks": (int, list[int]),
     "drop_blocks": (int,),
     "run": (Batch,),
+    SIGN_OF_LIFE: (),
 }
 
 
 def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS) -> int:
     """Serves rank 0, which listens in the folder, to its end; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     try:
         channel = connect(rendezvous / SOCKET, connect_seconds)
     except TimeoutError as error:
         print(f"mindgen: rank {rank}: {error}: rank 0 has not come", file=sys.stderr)
         return 1
-    channel.send(Arrival(rank))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
+    channel.send(Arrival(rank, os.getpid()))
     return _Worker(channel, rank).run()
 
 
@@ -130,6 +131,8 @@ class _Worker:
         elif call.name == "set_up":
             assert self._host is not None
             self._shard = _Shard(files, self._rank, self._host, *arguments)
+            self._reply(call.number, None)
+        elif call.name == SIGN_OF_LIFE:
             self._reply(call.number, None)
         elif call.name == "read_adapter":
             assert self._shard is not None

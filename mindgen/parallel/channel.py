@@ -15,6 +15,7 @@ from mindgen.parallel.encoding import decode, encode
 
 SOCKET = "rank_0.sock"  # where rank 0 listens, in the folder where ranks meet
 MAX_MESSAGE_BYTES = 1 << 30
+SIGN_OF_LIFE = "sign_of_life"  # the call that wants nothing but an answer
 _LENGTH = struct.Struct("<Q")
 _PIECE_BYTES = 1 << 20
 _RETRY_SECONDS = 0.05

@@ -12,6 +12,7 @@ class Arrival(msgspec.Struct, frozen=True):
     """The first message of a worker."""
 
     worker: int
+    process_id: int
 
 
 class Call(msgspec.Struct, frozen=True):

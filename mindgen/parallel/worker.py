@@ -4,13 +4,15 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from mindgen.errors import MessageError, WorkerError
-from mindgen.parallel.channel import Channel
+from mindgen.parallel.channel import SIGN_OF_LIFE, Channel
 from mindgen.parallel.encoding import decode
+from mindgen.parallel.liveness import how_ended
 from mindgen.parallel.messages import Answer, Call
 from mindgen.parallel.node_link import NodeLine
 
@@ -37,9 +39,12 @@ class Worker:
         self.kind = kind
         self.number = number
         self.process = process
+        self.process_id = 0
         self.line: Channel | NodeLine | None = line
         self.error: WorkerError | None = None
         self._log = log
+        self._is_set_up = False
+        self._why_given_up: str | None = None
         self._calls: dict[int, tuple[Future[Any], Any]] = {}  # and the type of the result
         self._numbers = count()
         self._lock = threading.Lock()  # of the calls and the error
@@ -94,18 +99,30 @@ class Worker:
         except (EOFError, MessageError) as error:
             self._end(self.ended() if isinstance(error, EOFError) else self._misspoken(error), on_end)
 
+    def is_busy(self) -> bool:
+        """Whether it owes an answer; what it is told without one shows by a call that comes after that."""
+        with self._lock:
+            if self._calls or self.error is not None or not self._is_set_up:
+                return bool(self._calls)
+        with suppress(WorkerError):  # which its thread has noticed as well
+            self.call(SIGN_OF_LIFE)
+        return True
+
+    def give_up(self, why: str) -> None:
+        """It ends with this reason."""
+        self._why_given_up = why
+        if self.process is not None:
+            self.process.kill()
+        assert self.line is not None
+        self.line.close()
+
     def ended(self) -> WorkerError:
         """Why it is gone: how its process ended, and the last lines that it wrote."""
         if isinstance(self.line, NodeLine):
             return WorkerError(self.line.reason)
-        how = "has ended"
+        how = self._why_given_up or "has ended"
         if self.process is not None:
-            try:
-                code = self.process.wait(_END_SECONDS)
-                how = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
-            except subprocess.TimeoutExpired:
-                how = "has closed its connection"
-            how = f"(process {self.process.pid}) {how}"
+            how = f"(process {self.process.pid}) {self._why_given_up or how_ended(self.process, _END_SECONDS)}"
         lines = self._log.read_text(errors="replace").splitlines() if self._log and self._log.is_file() else []
         written = "".join(f"\n  {line}" for line in lines[-_LOG_LINES:])
         return WorkerError(f"{self.name} {how}" + (f"; it wrote last:{written}" if written else ""))
@@ -127,3 +144,4 @@ class Worker:
             self.line.send(Call.of(number, name, arguments))
         except OSError as error:
             raise self.error or self.ended() from error
+        self._is_set_up = self._is_set_up or name == "set_up"

@@ -18,6 +18,7 @@ from typing import Any
 from mindgen import environment
 from mindgen.errors import MessageError, WorkerError
 from mindgen.parallel.channel import SOCKET, Channel, listen
+from mindgen.parallel.liveness import give_up_the_still
 from mindgen.parallel.messages import Arrival
 from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.worker import Worker
@@ -93,15 +94,23 @@ class Workers:
     def error(self) -> WorkerError | None:
         return self._state.error
 
-    def watch(self, on_end: Callable[[str], None], on_message: Callable[[Any], None] = print, kind: Any = None) -> None:
+    def watch(
+        self, on_end: Callable[[str], None], timeout: float, on_message: Callable[[Any], None] = print, kind: Any = None
+    ) -> None:
         """From now on answers are heard, and messages, and who ends before its time is noticed.
 
         Args:
             on_end: is told why.
+            timeout: seconds in which a worker here that owes an answer must use some processor time; 0 is any time.
             kind: the type of the messages.
         """
         note_end = _noting(self._state, on_end)
         self._start_threads(lambda worker: worker.receive(on_message, kind, note_end))
+        if timeout > 0:
+            here = [worker for worker in self._workers if not isinstance(worker.line, NodeLine)]
+            thread = threading.Thread(target=give_up_the_still, args=(here, self._state.closing, timeout), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def relay(self, on_message: Callable[[int, bytes], None], on_end: Callable[[str], None]) -> None:
         """As `watch`, where all that they say is for somebody else."""
@@ -159,7 +168,9 @@ class Workers:
                 continue
             channel = Channel(connection)
             with suppress(EOFError, MessageError, KeyError):  # that it is gone shows in the next turn
-                missing.pop(channel.receive(Arrival).worker).line = channel
+                arrival = channel.receive(Arrival)
+                worker = missing.pop(arrival.worker)
+                worker.line, worker.process_id = channel, arrival.process_id
 
     def _check_missing(self, missing: list[Worker], deadline: float) -> None:
         gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)
@@ -178,7 +189,7 @@ class _State:
 
     def __init__(self) -> None:
         self.error: WorkerError | None = None
-        self.is_closing = False
+        self.closing = threading.Event()
 
 
 def wait_for(futures: "list[Future[Any]]") -> list[Any]:
@@ -191,7 +202,7 @@ def wait_for(futures: "list[Future[Any]]") -> list[Any]:
 
 def _noting(state: _State, on_end: Callable[[str], None]) -> Callable[[WorkerError], None]:
     def note_end(error: WorkerError) -> None:
-        if not state.is_closing:
+        if not state.closing.is_set():
             state.error = state.error or error
             on_end(str(error))
 
@@ -199,7 +210,7 @@ def _noting(state: _State, on_end: Callable[[str], None]) -> Callable[[WorkerErr
 
 
 def _end(workers: list[Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
-    state.is_closing = True
+    state.closing.set()
     for worker in workers:
         if worker.line is not None:
             worker.line.close()
