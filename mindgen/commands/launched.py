@@ -84,7 +84,7 @@ def hand_over(results: Any) -> None:
 
 
 def handed_over(kind: Any) -> Iterator[Any]:
-    """What the others hand over to this first replica, of this type, in their order; the launcher ends all if one fails."""
+    """What the others hand over, of this type, in their order; the launcher ends all if one fails."""
     launched = launched_rank()
     if launched is None:
         return
