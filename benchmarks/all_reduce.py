@@ -1,4 +1,4 @@
-"""AllReduce between processes on this machine: mindgen's shared memory against MindSpore's own, in turns.
+"""AllReduce between processes: mindgen's in shared memory and over TCP (loopback) against MindSpore's own, in turns.
 
     python benchmarks/all_reduce.py [--ranks 2] [--turns 3] [--rows 1 512] [--mindgen-only]
 
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ _CALLS = {1: 500, 512: 50}
 class Contender:
     """Processes of one implementation, a rank each; each answers a number of rows with its microseconds."""
 
-    def __init__(self, name: str, commands: list[list[str]], environments: list[dict[str, str]], memory: int) -> None:
+    def __init__(self, name: str, commands: list[list[str]], environments: list[dict[str, str]], files: list[int]):
         self.name = name
         self._processes = [
             subprocess.Popen(
                 command, env={**_ENVIRONMENT, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                pass_fds=[memory],
+                pass_fds=files,
             )
             for command, environment in zip(commands, environments, strict=True)
         ]  # fmt: skip
@@ -66,9 +67,10 @@ def main() -> None:
     parser.add_argument("--scheduler", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--links", type=int, nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker == "mindgen":
-        serve(mindgen_call(arguments.memory, arguments.rank, arguments.ranks))
+        serve(mindgen_call(arguments.memory, arguments.rank, arguments.ranks, arguments.links))
     elif arguments.worker == "mindspore":
         serve(mindspore_call(arguments.scheduler))
     else:
@@ -81,15 +83,24 @@ def compare(ranks: int, turns: int, rows: list[int], mindgen_only: bool) -> None
     from mindgen.parallel.group import shared_memory
 
     script = [sys.executable, str(Path(__file__).resolve()), "--ranks", str(ranks)]
-    memory = shared_memory(KernelLibrary(plugin.library_path()), ranks)
+    kernels = KernelLibrary(plugin.library_path())
+    memory = shared_memory(kernels, ranks)
     own = [[*script, "--worker", "mindgen", "--rank", str(rank), "--memory", str(memory)] for rank in range(ranks)]
+    nodes = [shared_memory(kernels, 1) for _ in range(ranks)]
+    links = connect_nodes(ranks)
+    over_tcp = [
+        [*script, "--worker", "mindgen", "--rank", str(rank), "--memory", str(nodes[rank]), "--links", *map(str, each)]
+        for rank, each in enumerate(links)
+    ]
+    files = [*nodes, *(each for node in links for each in node if each >= 0)]
     with ExitStack() as stack:
-        contenders = [stack.enter_context(Contender("mindgen", own, [{}] * ranks, memory))]
+        contenders = [stack.enter_context(Contender("mindgen", own, [{}] * ranks, [memory]))]
+        contenders.append(stack.enter_context(Contender("mindgen over TCP", over_tcp, [{}] * ranks, files)))
         if not mindgen_only:
             commands = [[*script, "--worker", "mindspore"]] * ranks
             commands.append([*script, "--worker", "mindspore", "--scheduler"])
             environments = mindspore_environments(ranks)
-            contenders.append(stack.enter_context(Contender("mindspore", commands, environments, memory)))
+            contenders.append(stack.enter_context(Contender("mindspore", commands, environments, [])))
         for each in rows:
             times = {contender.name: [] for contender in contenders}
             for _ in range(turns):
@@ -113,14 +124,27 @@ def serve(all_reduce: Callable[[np.ndarray], np.ndarray]) -> None:
         print(statistics.median(times) * 1e6, flush=True)
 
 
-def mindgen_call(memory: int, rank: int, ranks: int) -> Callable[[np.ndarray], np.ndarray]:
+def connect_nodes(count: int) -> list[list[int]]:
+    """Descriptors of TCP connections between each two nodes, of each node by node, -1 for itself."""
+    links = [[-1] * count for _ in range(count)]
+    for first, second in combinations(range(count), 2):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ends = socket.create_connection(listener.getsockname()), listener.accept()[0]
+        for end in ends:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        links[first][second], links[second][first] = (end.detach() for end in ends)
+    return links
+
+
+def mindgen_call(memory: int, rank: int, ranks: int, links: list[int] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """In one shared memory, or as a node of its own."""
     from mindgen.kernels import plugin
     from mindgen.kernels.library import DType, KernelLibrary
-    from mindgen.parallel.group import ProcessGroup
+    from mindgen.parallel.group import NodeLinks, ProcessGroup
 
     kernels = KernelLibrary(plugin.library_path())
     kernels.num_threads = 1
-    group = ProcessGroup(kernels, memory, rank, ranks)
+    group = ProcessGroup(kernels, memory, rank, ranks, links and NodeLinks(rank, ranks, tuple(links)))
     outputs: dict[int, np.ndarray] = {}
 
     def call(x: np.ndarray) -> np.ndarray:

@@ -61,5 +61,9 @@ class WorkerError(MindgenError):
     """A process that works for this one has ended, or failed."""
 
 
+class MessageError(MindgenError):
+    """What came over a connection is no message, or none that is expected there."""
+
+
 class QueueFullError(RequestError):
     """As many requests wait as may; to be sent again when some have been answered."""

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.pool import AdapterStatus
-from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.chat_template import ChatTemplates, load_chat_templates
-from mindgen.checkpoint.hf import model_folder
-from mindgen.checkpoint.weight_files import WeightFiles, find_weights
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
@@ -21,8 +20,12 @@ from mindgen.errors import AdapterError, ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
+from mindgen.model_files import ModelFiles
+from mindgen.node import meet_nodes, serve_node, verdict
 from mindgen.outputs import RequestOutput
+from mindgen.parallel.nodes import Nodes
 from mindgen.profiling import Profile
+from mindgen.replica import ReplicaSetup
 from mindgen.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.sampling_params import SamplingParams
 from mindgen.stream import ChunkStream, Requests, Stream
@@ -47,6 +50,9 @@ class LLM:
         checkpoint: the folder of the weights, or of a rank_N for each rank, where the model's folder has only the rest.
         limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
+    With nnodes above 1 every machine runs the same program. Where node_rank is above 0 this serves the machine whose
+    node_rank is 0 to its end, which is `close()` or the end of the program there, and then ends the program.
+
     Raises:
         MindgenError: the model or the adapter list cannot be served; the message says why.
     """
@@ -67,28 +73,42 @@ class LLM:
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
-        config = config or read_limits(
-            limits, ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
-        )
+        config = config or read_limits(limits, _OWN_ARGUMENTS)
+        files = ModelFiles.of(model, adapters, checkpoint)
+        self._nodes: Nodes | None = None
+        if config.nnodes > 1:
+            if config.node_rank > 0:
+                serve_node(files, config)
+                raise SystemExit(0)
+            self._nodes = meet_nodes(files, config)
+        try:
+            self._load(files, ReplicaSetup(dtype, config, on_missing_adapter))
+        except BaseException as error:
+            if self._nodes is not None:
+                self._nodes.close(*verdict(error))
+            raise
+        self._templates: ChatTemplates | None = None
+
+    def _load(self, files: ModelFiles, setup: ReplicaSetup) -> None:
+        config, nodes = setup.config, self._nodes
         self._replicas: Replicas | None = None
         if config.data_parallel_size > 1:
-            size, config = config.data_parallel_size, replica_config(config)
-            arguments = {"model": model, "adapters": adapters, "dtype": dtype, "config": config}
-            arguments |= {"on_missing_adapter": on_missing_adapter, "checkpoint": checkpoint}
-            self._replicas = Replicas(size, arguments)
-        self._folder = demo.find_model(str(model)) or model_folder(Path(model))
+            local = range(config.data_parallel_size) if nodes is None else nodes.plan.workers(0)
+            config = replica_config(config, len(local))
+            self._replicas = Replicas(local, nodes, files, replace(setup, config=config))
+            nodes = None
+        self._folder = files.folder
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
-        registry = _registry(self._folder, adapters)
-        weights = find_weights(self._folder, checkpoint, config.ranks_per_replica)
-        dtype = _checkpoint_dtype(weights) if dtype == "auto" else dtype
-        self._engine = Engine(weights, model_config, registry, dtype, config)
-        self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)
-        self._registry = registry
-        self._dtype = dtype
+        self._registry = files.registry()
+        weights = files.weights(config.ranks_per_replica)
+        self._dtype = _checkpoint_dtype(weights) if setup.dtype == "auto" else setup.dtype
+        self._engine = Engine(weights, model_config, self._registry, self._dtype, config, nodes)
+        self._client = EngineClient(
+            self._engine, self.tokenizer, model_config, self._registry, setup.on_missing_adapter
+        )
         if self._replicas is not None:
             self._replicas.wait_until_ready()
-        self._templates: ChatTemplates | None = None
 
     @property
     def memory_plan(self) -> MemoryPlan:
@@ -226,25 +246,23 @@ class LLM:
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens)
 
-    def close(self) -> None:
-        """Ends the processes that work for this one; nothing can be asked for afterwards."""
+    def close(self, exit_code: int = 0, reason: str = "") -> None:
+        """Ends the processes that work for this one; nothing can be asked for afterwards.
+
+        Args:
+            exit_code, reason: how it has ended, which other machines tell as well.
+        """
         self._engine.close()
         if self._replicas is not None:
             self._replicas.close()
+        if self._nodes is not None:
+            self._nodes.close(exit_code, reason)
 
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""
         self._client.reset_prefix_cache()
         if self._replicas is not None:
             self._replicas.call("reset_prefix_cache")
-
-
-def _registry(folder: Path, adapters: str | Path | None) -> AdapterRegistry:
-    if adapters is not None:
-        return AdapterRegistry.read(Path(adapters))
-    if folder == demo.model_folder():
-        return AdapterRegistry.read(demo.adapter_folder())
-    return AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
 
 
 def _checkpoint_dtype(weights: WeightFiles) -> str:

@@ -1,7 +1,9 @@
 """What a request gives back."""
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from mindgen.errors import MindgenError
 
@@ -20,7 +22,14 @@ class Logprob(float):
         return made
 
     def __getnewargs__(self) -> tuple[float, int, str | None]:  # type: ignore[override]
+        return self.as_record()
+
+    def as_record(self) -> tuple[float, int, str | None]:
         return float(self), self.rank, self.decoded_token
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Logprob":
+        return cls(*msgspec.convert(record, tuple[float, int, str | None]))
 
     @property
     def logprob(self) -> float:

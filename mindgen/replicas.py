@@ -2,6 +2,7 @@
 
 import os
 import queue
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -9,8 +10,12 @@ from typing import Any
 
 from mindgen.engine.config import EngineConfig
 from mindgen.kernels import backend
+from mindgen.local_replicas import start_replicas
+from mindgen.model_files import ModelFiles
 from mindgen.outputs import TextChunk
-from mindgen.parallel.workers import Workers, wait_for
+from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.workers import wait_for
+from mindgen.replica import ReplicaSetup
 from mindgen.stream import ChunkStream, Requests, Stream
 
 _LOOK_SECONDS = 0.05
@@ -21,27 +26,24 @@ class Replicas:
     """The replicas in other processes.
 
     Args:
-        arguments: of LLM, for each of them.
+        local: the numbers of those on this machine, this process's own first.
+        nodes: the machines that have more; None if there are no others.
 
     Raises:
         WorkerError: one has ended.
     """
 
-    def __init__(self, size: int, arguments: dict[str, Any]) -> None:
-        self.size = size
+    def __init__(self, local: range, nodes: Nodes | None, files: ModelFiles, setup: ReplicaSetup) -> None:
+        elsewhere = None if nodes is None else nodes.lines
+        self.size = len(local) + len(elsewhere or {})
         self._numbers = count()
         self._open: dict[int, queue.SimpleQueue[_Message]] = {}
-        self._workers = Workers.start("replica", "mindgen.replica", size)
-        timeout = arguments["config"].worker_timeout
-        self._workers.watch(lambda reason: None, timeout, partial(_receive, self._open))
-        cores = sorted(os.sched_getaffinity(0))
-        share = len(cores) // size
-        setups = [
-            (cores[number * share : (number + 1) * share] if share > 1 else None, arguments)
-            for number in range(1, size)
-        ]
-        backend.available(arguments["config"].executor)  # compiled by one, before the others would have to wait for it
-        self._ready = self._workers.call_each("set_up", setups)
+        self._workers = start_replicas(local[1:], len(local), files, setup.config.num_threads, elsewhere)
+        messages = tuple[int, list[TextChunk], bool]
+        timeout = setup.config.worker_timeout
+        self._workers.watch(lambda reason: None, timeout, partial(_receive, self._open), messages)
+        backend.available(setup.config.executor)  # compiled by one, before the others would have to wait for it
+        self._ready = self._workers.call("set_up", setup)
 
     def wait_until_ready(self) -> None:
         try:
@@ -58,7 +60,8 @@ class Replicas:
         """The number of a call that the replica serves from now on."""
         number = next(self._numbers)
         self._open[number] = queue.SimpleQueue()
-        self._workers.tell_one(replica, "open", number, *requests, is_streamed)
+        plain = requests._replace(prompts=[_plain(prompt) for prompt in requests.prompts])
+        self._workers.tell_one(replica, "open", number, *plain, is_streamed)
         return number
 
     def read(self, call: int, seconds: float) -> tuple[list[TextChunk], bool]:
@@ -77,6 +80,16 @@ class Replicas:
 
     def close(self) -> None:
         self._workers.close()
+
+
+def _plain(prompt: Any) -> Any:
+    """As messages hold it: token ids may come as numpy's or torch's."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Mapping):
+        token_ids = prompt.get("prompt_token_ids")
+        return {"prompt": prompt.get("prompt"), "prompt_token_ids": None if token_ids is None else _plain(token_ids)}
+    return [int(token_id) for token_id in prompt]
 
 
 def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[int, list[TextChunk], bool]) -> None:
@@ -121,14 +134,15 @@ class ReplicatedStream(ChunkStream):
         self._calls = {}
 
 
-def replica_config(config: EngineConfig) -> EngineConfig:
-    """The limits of each replica: they share the threads and, where it is a share, the free memory."""
-    size = config.data_parallel_size
+def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
+    """The limits of each replica: those of a machine share its threads and, where it is a share, the free memory."""
     threads = config.num_threads or len(os.sched_getaffinity(0))
     memory = config.memory_utilization
     return replace(
         config,
         data_parallel_size=1,
-        num_threads=max(1, threads // size),
-        memory_utilization=memory if isinstance(memory, str) else memory / size,
+        nnodes=1,
+        node_rank=0,
+        num_threads=max(1, threads // num_local),
+        memory_utilization=memory if isinstance(memory, str) else memory / num_local,
     )

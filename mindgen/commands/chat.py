@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
 from mindgen.commands.chat_session import ChatSession
+from mindgen.commands.launched import closing
 from mindgen.config import load_settings
 from mindgen.errors import UsageError
 
@@ -34,17 +35,22 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     """
     settings = load_settings(arguments.config, flags.overrides(arguments))
     params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
+    if flags.served_node_0(settings):
+        return 0
     llm = flags.load_llm(settings)
-    adapter = settings.adapter_id or BASE_NAME
-    if adapter != BASE_NAME and adapter not in llm.adapter_ids:
-        raise UsageError(f"unknown adapter_id {adapter!r}; known adapters: {', '.join([BASE_NAME, *llm.adapter_ids])}")
-    print(llm.memory_plan, file=sys.stderr)
-    session = ChatSession(
-        llm, params, None if adapter == BASE_NAME else str(adapter), arguments.system, sys.stdout, sys.stderr
-    )
-    for line in _lines(session):
-        if not session.handle(line):
-            break
+    with closing(llm):
+        adapter = settings.adapter_id or BASE_NAME
+        if adapter != BASE_NAME and adapter not in llm.adapter_ids:
+            known = ", ".join([BASE_NAME, *llm.adapter_ids])
+            raise UsageError(f"unknown adapter_id {adapter!r}; known adapters: {known}")
+        print(llm.memory_plan, file=sys.stderr)
+        session = ChatSession(
+            llm, params, None if adapter == BASE_NAME else str(adapter), arguments.system, sys.stdout, sys.stderr
+        )
+        for line in _lines(session):
+            if not session.handle(line):
+                break
+    llm.close()
     return 0
 
 

@@ -13,6 +13,8 @@ from mindgen.documented_fields import DocumentedField, documented_fields
 from mindgen.engine.config import EngineConfig
 from mindgen.engine_limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
+from mindgen.model_files import ModelFiles
+from mindgen.node import serve_node
 from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options
 
 if TYPE_CHECKING:
@@ -84,14 +86,20 @@ def load_llm(settings: Settings) -> "LLM":
     """The model that the settings ask for, with its checkpoint transformed if they say so."""
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
-    return LLM(
-        model=settings.model.path,
-        adapters=settings.model.pet_config.adapter_path,
-        dtype=settings.model.dtype,
-        config=settings.engine,
-        on_missing_adapter=settings.on_missing_adapter,
-        checkpoint=_checkpoint(settings),
-    )
+    model, adapters, checkpoint = _model_files(settings)
+    return LLM(model, adapters, settings.model.dtype, settings.engine, settings.on_missing_adapter, checkpoint)
+
+
+def served_node_0(settings: Settings) -> bool:
+    """Whether this machine is another one than node 0, which it then has served to its end."""
+    if settings.engine.node_rank == 0:
+        return False
+    serve_node(_model_files(settings), settings.engine)
+    return True
+
+
+def _model_files(settings: Settings) -> ModelFiles:
+    return ModelFiles.of(settings.model.path, settings.model.pet_config.adapter_path, _checkpoint(settings))
 
 
 def _checkpoint(settings: Settings) -> str | Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
 from mindgen.commands.launched import (
+    closing,
     hand_over,
     handed_over,
     is_first_replica,
@@ -74,6 +75,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     served = serve_rank_0()
     if served is not None:
         return served
+    if flags.served_node_0(settings):
+        return 0
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     share = own_share(len(prompts))
@@ -84,18 +87,20 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
     report.imported = time.perf_counter()
     llm = flags.load_llm(settings)
-    report.begin(llm.memory_plan)
-    params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
-    chunks = _stream(llm, prompts, params, adapter_ids, share)
-    if not is_first_replica():
-        hand_over(list(chunks))
-        return 0
-    num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
-    with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
-        for chunk in chain(chunks, chain.from_iterable(handed_over())):
-            report.add(chunk)
-            output.write(chunk)
-    report.print()
+    with closing(llm):
+        report.begin(llm.memory_plan)
+        params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+        chunks = _stream(llm, prompts, params, adapter_ids, share)
+        if not is_first_replica():
+            hand_over(list(chunks))
+            return 0
+        num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
+        with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
+            for chunk in chain(chunks, chain.from_iterable(handed_over(list[TextChunk]))):
+                report.add(chunk)
+                output.write(chunk)
+        report.print()
+    llm.close(report.exit_code)
     return report.exit_code
 
 

@@ -9,16 +9,21 @@ from mindgen import demo, environment
 from mindgen.checkpoint.hf import model_folder
 from mindgen.commands import flags
 from mindgen.commands.generate import read_prompts
-from mindgen.commands.launched import hand_over, handed_over, is_first_replica, own_share, serve_rank_0
+from mindgen.commands.launched import closing, hand_over, handed_over, is_first_replica, own_share, serve_rank_0
 from mindgen.commands.option_values import parse_value
 from mindgen.config import Settings, load_settings
+from mindgen.documented_fields import documented_fields
+from mindgen.engine.config import EngineConfig
 from mindgen.environment import launched_rank
 from mindgen.errors import UsageError
+from mindgen.model_files import ModelFiles
+from mindgen.node import serve_node
 from mindgen.sampling_aliases import sampling_options
 from mindgen.sampling_params import SamplingParams
 
 _DEFAULT_NEW_TOKENS = 128
 _SAMPLING = ("max_new_tokens", "do_sample", "top_k", "top_p", "temperature", "repetition_penalty", "seed")
+_NODES = ("nnodes", "node_rank", "master_addr", "master_port", "node_timeout")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--use_past", default="True", metavar="True|False", help="makes no difference: keys and values are kept")
     add("--input_data", metavar="TEXT|FILE", help="a prompt, or a file with one per line (default: $INPUT_DATA)")
     add("--debug", action="store_true", help="show the traceback of an error")
+    limits = documented_fields(EngineConfig)
+    for name in _NODES:
+        flags.add_option(parser, name, f"engine.{name}", limits[name])
     options = sampling_options()
     for name in _SAMPLING:
         flags.add_option(parser, name, f"generation.{name}", options[name])
@@ -51,18 +59,21 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     served = serve_rank_0()
     if served is not None:
         return served
-    prompts = read_prompts(_input_data(arguments.input_data))
-    _check_sizes(arguments, len(prompts))
     parse_value("--use_past", bool, [arguments.use_past])
     limits: dict[str, Any] = {} if arguments.seq_length is None else {"engine.max_model_len": arguments.seq_length}
     limits |= {f"engine.{name}": size for name, size in _parallel_sizes(arguments).items()}
     settings = load_settings(None, flags.overrides(arguments) | limits)
     params = settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)
     model, checkpoint = _find_model(arguments.model_type, arguments.checkpoint_path)
+    if settings.engine.node_rank > 0:
+        serve_node(ModelFiles.of(model, None, checkpoint), settings.engine)
+        return 0
+    prompts = read_prompts(_input_data(arguments.input_data))
+    _check_sizes(arguments, len(prompts))
     share = own_share(len(prompts))
     texts = _continue(model, checkpoint, settings, [prompts[index] for index in share], params)
     if is_first_replica():
-        print([*texts, *chain.from_iterable(handed_over())])
+        print([*texts, *chain.from_iterable(handed_over(list[str]))])
     else:
         hand_over(texts)
     return 0
@@ -74,13 +85,12 @@ def _continue(
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
     llm = LLM(model, config=settings.engine, checkpoint=checkpoint)
-    try:
+    with closing(llm):
         outputs = llm.generate(prompts, params)
-    finally:
-        llm.close()
-    for output in outputs:
-        if output.exception is not None:
-            raise output.exception
+        for output in outputs:
+            if output.exception is not None:
+                raise output.exception
+    llm.close()
     return [prompt + output.outputs[0].text for prompt, output in zip(prompts, outputs, strict=True)]
 
 

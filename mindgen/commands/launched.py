@@ -1,16 +1,21 @@
 """What a command does as one of the processes that a launcher has started: rank 0 of a replica speaks, others serve."""
 
-import pickle
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindgen.engine import worker
 from mindgen.engine.config import EngineConfig
 from mindgen.environment import LaunchedRank, launched_rank
 from mindgen.errors import ConfigError, UsageError
+from mindgen.node import verdict
+from mindgen.parallel.encoding import decode, encode
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM
 
 _LOOK_SECONDS = 0.05
 
@@ -35,6 +40,16 @@ def parallel_limits(config: EngineConfig, use_parallel: bool) -> EngineConfig:
     if use_parallel and launched is None and config.ranks_per_replica * config.data_parallel_size == 1:
         raise ConfigError("use_parallel: start the command with `mindgen launch`, or say --tp, --pp or --dp as well")
     return config
+
+
+@contextmanager
+def closing(llm: "LLM") -> Iterator[None]:
+    """Ends what works for it when an error comes, and has other machines told."""
+    try:
+        yield
+    except BaseException as error:
+        llm.close(*verdict(error))
+        raise
 
 
 def own_share(num_prompts: int) -> range:
@@ -64,12 +79,12 @@ def hand_over(results: Any) -> None:
     assert launched is not None
     path = _results_path(launched, launched.replica)
     unfinished = path.with_suffix(".partial")
-    unfinished.write_bytes(pickle.dumps(results))
+    unfinished.write_bytes(encode(results))
     unfinished.rename(path)
 
 
-def handed_over() -> Iterator[Any]:
-    """What the others hand over to this first replica, in their order; the launcher ends all if one of them fails."""
+def handed_over(kind: Any) -> Iterator[Any]:
+    """What the others hand over, of this type, in their order; the launcher ends all if one fails."""
     launched = launched_rank()
     if launched is None:
         return
@@ -77,7 +92,7 @@ def handed_over() -> Iterator[Any]:
         path = _results_path(launched, replica)
         while not path.is_file():
             time.sleep(_LOOK_SECONDS)
-        yield pickle.loads(path.read_bytes())
+        yield decode(path.read_bytes(), kind)
 
 
 def _replicas_here(launched: LaunchedRank) -> list[int]:
@@ -86,4 +101,4 @@ def _replicas_here(launched: LaunchedRank) -> list[int]:
 
 
 def _results_path(launched: LaunchedRank, replica: int) -> Path:
-    return launched.rendezvous.parent / f"results_{replica}.pickle"
+    return launched.rendezvous.parent / f"results_{replica}.message"

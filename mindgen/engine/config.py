@@ -34,6 +34,11 @@ class EngineConfig:
         tensor_parallel_size: processes that share the network, each with its part of every layer.
         pipeline_parallel_size: stages of the network, one behind the other, each with its part of the layers.
         data_parallel_size: replicas of the model, each with its share of the prompts.
+        nnodes: machines that share the ranks of all replicas evenly, each with the same command but for node_rank.
+        node_rank: which of them this is; 0 has the prompts, and the limits of all.
+        master_addr: the address of machine 0.
+        master_port: where machine 0 listens.
+        node_timeout: seconds that machines wait for each other at the start.
         worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
     Raises:
@@ -62,6 +67,11 @@ class EngineConfig:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
+    nnodes: int = 1
+    node_rank: int = 0
+    master_addr: str | None = None
+    master_port: int = 29500
+    node_timeout: float = 25.0
     worker_timeout: float = 60.0
 
     @property
@@ -72,7 +82,7 @@ class EngineConfig:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
             "max_loras", "max_lora_rank", "num_threads", "tensor_parallel_size",
-            "pipeline_parallel_size", "data_parallel_size",
+            "pipeline_parallel_size", "data_parallel_size", "nnodes",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -84,6 +94,18 @@ class EngineConfig:
             )
         if not 0 <= self.swap_space < float("inf"):
             raise ConfigError(f"engine: swap_space must be 0 or more GiB, not {self.swap_space}")
+        if not 0 <= self.node_rank < self.nnodes:
+            raise ConfigError(
+                f"engine: node_rank must be 0 to {self.nnodes - 1}, of {self.nnodes}, not {self.node_rank}"
+            )
+        if not 0 < self.master_port < 2**16:
+            raise ConfigError(f"engine: master_port must be 1 to 65535, not {self.master_port}")
+        if not 0 < self.node_timeout < float("inf"):
+            raise ConfigError(f"engine: node_timeout must be more than 0 seconds, not {self.node_timeout}")
+        if self.nnodes > 1 and not self.master_addr:
+            raise ConfigError(
+                f"engine: {self.nnodes} nodes must know where node 0 is: give master_addr, the same on all"
+            )
         if not 0 <= self.worker_timeout < float("inf"):
             raise ConfigError(f"engine: worker_timeout must be 0 or more seconds, not {self.worker_timeout}")
         if self.max_num_batched_tokens < self.max_num_seqs:

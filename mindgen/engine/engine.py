@@ -32,6 +32,7 @@ from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.outputs import RequestMetrics
+from mindgen.parallel.nodes import Nodes
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.slot_layout import SlotLayout, plan_slots
@@ -42,6 +43,9 @@ MAX_LORA_RANK = 64  # unless the configuration says more
 
 class Engine:
     """Continuous batching over one network: requests join and leave at every step.
+
+    Args:
+        nodes: the other machines that the network lies on as well, if it does.
 
     Attributes:
         memory_plan: where the memory goes.
@@ -54,6 +58,7 @@ class Engine:
         adapters: AdapterRegistry,
         dtype: str,
         config: EngineConfig,
+        nodes: Nodes | None = None,
     ) -> None:
         self.max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position)
         if not config.enable_chunked_prefill and config.max_num_batched_tokens < self.max_model_len:
@@ -66,17 +71,13 @@ class Engine:
         self._config = config
         self._dtype = dtype
         self.memory_plan = plan_memory(
-            model_config,
-            dtype,
-            config,
-            self.max_model_len,
-            weight_bytes(weights, model_config, config),
+            model_config, dtype, config, self.max_model_len, weight_bytes(weights, model_config, config),
             self._slots_size(),
-        )
+        )  # fmt: skip
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)
-        self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config)
+        self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config, nodes)
         self._tensor_names = TensorNames()
         self._pool = AdapterPool(
             self._enable_lora,

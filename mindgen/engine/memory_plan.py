@@ -109,7 +109,7 @@ def plan_memory(
     )
     block_bytes, loaded = sum(stage.block_bytes for stage in stages), sum([*weights, *adapters])
     num_blocks = config.num_blocks
-    free = free_memory()
+    free = free_memory() * config.nnodes  # which are taken to be alike
     if num_blocks is None:
         limit = _affordable(config.memory_utilization, free, loaded)
         wanted = -(-max_model_len // config.block_size) * config.max_num_seqs

@@ -1,6 +1,5 @@
 """The network on several ranks: rank 0's part here, the others in worker processes that make the same steps."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -16,16 +15,19 @@ from mindgen.dtypes import STORAGE
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.local_ranks import prepare_ranks, threads_per_rank
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.network_slots import PackedAdapter
 from mindgen.engine.runner import RankReport, Runner
 from mindgen.engine.swap_space import BlockStore
-from mindgen.engine.worker import WorkerSetup
+from mindgen.engine.worker import RankHost, WorkerSetup
 from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import refuse_unknown
+from mindgen.parallel.group import NodeLinks
+from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
@@ -44,12 +46,12 @@ class SlicedAdapter(NamedTuple):
 
 
 class ParallelRunner:
-    """As a Runner, on several ranks of this machine.
+    """As a Runner, on several ranks.
 
     Args:
-        shape: of the ranks.
-        arguments: of Runner, what all ranks have in common.
-        host_adapter_bytes: of adapters that have been read and wait, on each rank.
+        nodes: the other machines that have some of them; None if all are here.
+        num_threads: of this machine's ranks together; None is one for each core.
+        setup: what the ranks have in common.
         worker_timeout: as in EngineConfig.
 
     Attributes:
@@ -61,32 +63,36 @@ class ParallelRunner:
 
     def __init__(
         self,
-        shape: PipelineShape,
         weights: WeightFiles,
-        model_config: ModelConfig,
-        host_adapter_bytes: int,
+        cache: CacheShape,
+        num_threads: int | None,
+        setup: WorkerSetup,
         worker_timeout: float,
-        arguments: dict[str, Any],
+        nodes: Nodes | None = None,
     ) -> None:
-        kernels, size = plugin.load(), shape.num_ranks
-        self._workers = _start_workers(shape)
-        self._files = PlaceFiles(kernels, shape)
-        self._place = open_place(kernels, shape, 0, self._files.of_rank(0))
+        kernels, size = plugin.load(), setup.shape.num_ranks
+        local = range(size) if nodes is None else nodes.plan.workers(0)
+        links = None if nodes is None else NodeLinks(0, nodes.plan.num_nodes, nodes.sockets)
+        self._workers = _start_workers(setup.shape, local, nodes)
+        self._files = PlaceFiles(kernels, setup.shape)
+        self._place = open_place(kernels, setup.shape, 0, self._files.of_rank(0), links)
         try:
-            for rank in range(1, size):
-                self._workers.send_files(rank, self._files.of_rank(rank))
-            self._workers.watch(self._place.abort, worker_timeout)
-            backend.available(arguments["executor"])  # compiled by one, before the others would have to wait for it
             # Stages work one after the other: each has all threads.
-            total = arguments["num_threads"] or len(os.sched_getaffinity(0))
-            num_threads = max(1, total // shape.ranks_per_stage)
-            arguments = {**arguments, "num_threads": num_threads}
-            common = (shape, weights, model_config, arguments, host_adapter_bytes)
-            setups = [WorkerSetup(*common, _cores(shape, rank, num_threads)) for rank in range(1, size)]
-            ready: list[Future[RankReport]] = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = Runner(weights, model_config, **arguments, place=self._place)
+            sharing = min(len(local), setup.shape.ranks_per_stage)
+            threads = threads_per_rank(num_threads, sharing)
+            host = RankHost(weights, {}, None, threads, 0, size // len(local))
+            prepare_ranks(self._workers, local[1:], self._files.of_rank, host, sharing)
+            if nodes is not None:
+                nodes.close_sockets()
+            self._workers.watch(self._place.abort, worker_timeout)
+            backend.available(setup.executor)  # compiled by one, before the others would have to wait for it
+            ready: list[Future[RankReport]] = self._workers.call("set_up", setup, result=RankReport)
+            self._own = Runner(
+                weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.executor, threads,
+                self._place,
+            )  # fmt: skip
             self.reports = [self._own.report, *wait_for(ready)]
-            self._modules = self._join(self.reports, model_config.architecture)
+            self._modules = self._join(self.reports, setup.model_config.architecture)
         except BaseException as error:
             cause = self._workers.error
             self.close()
@@ -162,15 +168,9 @@ def build_runner(
     num_positions: int,
     dtype: str,
     config: EngineConfig,
+    nodes: Nodes | None = None,
 ) -> Runner | ParallelRunner:
-    """Here, or on as many ranks as the configuration says."""
-    arguments: dict[str, Any] = {
-        "cache": cache,
-        "num_positions": num_positions,
-        "dtype": dtype,
-        "executor": config.executor,
-        "num_threads": config.num_threads,
-    }
+    """Here, or on as many ranks as the configuration says, some of them on other machines."""
     shape = PipelineShape(
         config.pipeline_parallel_size,
         config.tensor_parallel_size,
@@ -179,16 +179,20 @@ def build_runner(
         dtype,
     )
     if shape.num_ranks == 1:
-        return Runner(weights, model_config, **arguments)
-    host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(shape, weights, model_config, host_bytes, config.worker_timeout, arguments)
+        return Runner(weights, model_config, cache, num_positions, dtype, config.executor, config.num_threads)
+    setup = WorkerSetup(
+        shape, model_config, cache.num_blocks, cache.block_size, num_positions, dtype, config.executor,
+        parse_size(config.host_adapter_memory),
+    )  # fmt: skip
+    return ParallelRunner(weights, cache, config.num_threads, setup, config.worker_timeout, nodes)
 
 
-def _start_workers(shape: PipelineShape) -> Workers:
-    """The other ranks: started here, or by a launcher."""
+def _start_workers(shape: PipelineShape, local: range, nodes: Nodes | None) -> Workers:
+    """The other ranks: started here, by a launcher, or by other machines."""
     launched = environment.launched_rank()
     if launched is None or launched.world_size == 1:
-        return Workers.start("rank", "mindgen.engine.worker", shape.num_ranks)
+        elsewhere = None if nodes is None else nodes.lines
+        return Workers.start("rank", "mindgen.engine.worker", local[1:], elsewhere)
     if launched.rank == 0 and launched.world_size == shape.num_ranks:
         return Workers.await_launched(shape.num_ranks, launched.rendezvous)
     raise ConfigError(
@@ -214,11 +218,3 @@ class _SharedBlockStore:
 
     def drop(self, key: int) -> None:
         self._on_all_ranks("drop_blocks", (key,), lambda: self._own.drop(key))
-
-
-def _cores(shape: PipelineShape, rank: int, num_threads: int) -> list[int] | None:
-    """Of their own, in their stage, where ranks have several threads, which the kernels pin to cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    _, place = shape.place_of(rank)
-    own = cores[place * num_threads : (place + 1) * num_threads]
-    return own if num_threads > 1 and len(own) == num_threads else None

@@ -18,37 +18,74 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen.checkpoint.weight_files import WeightFiles
-from mindgen.errors import AdapterError, MindgenError, WorkerError
+from mindgen.engine.batch import Batch
+from mindgen.engine.block_manager import BlockCopy
+from mindgen.errors import AdapterError, MessageError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
+from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.parallel.stage import PipelineShape
 from mindgen.slot_layout import SlotLayout
 
 if TYPE_CHECKING:
-    from mindgen.engine.batch import Batch
-    from mindgen.engine.block_manager import BlockCopy
+    from mindgen.adapters.loader import AdapterWeights
     from mindgen.engine.network_slots import PackedAdapter
-    from mindgen.parallel.rank_place import RankPlace
 
 _CONNECT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class RankHost:
+    """What the machine of a rank has for it.
+
+    Attributes:
+        adapters: the folders of those that this machine knows by another path than rank 0's.
+        cores: that the worker runs on; None is any.
+        node: of num_nodes, this machine.
+    """
+
+    weights: WeightFiles
+    adapters: dict[str, Path]
+    cores: list[int] | None
+    num_threads: int
+    node: int = 0
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a rank must know to build its shard; `runner` are the arguments of Runner that all ranks have in common.
+    """What all ranks have in common; but for these, the arguments of Runner.
 
     Attributes:
         shape: of all ranks.
         host_adapter_bytes: of adapters that have been read, at most.
-        cores: that the worker runs on; None is any.
     """
 
     shape: PipelineShape
-    weights: WeightFiles
     model_config: ModelConfig
-    runner: dict[str, Any]
+    num_blocks: int
+    block_size: int
+    num_positions: int
+    dtype: str
+    executor: str
     host_adapter_bytes: int
-    cores: list[int] | None
+
+
+# What rank 0 may ask for, and the types of the arguments.
+_CALLS: dict[str, tuple[Any, ...]] = {
+    "prepare": (RankHost,),
+    "set_up": (WorkerSetup,),
+    "read_adapter": (str, Path, str),
+    "write_adapter": (int, str, Path, str),
+    "enable_lora": (SlotLayout,),
+    "copy_blocks": (list[BlockCopy],),
+    "keep_blocks": (int, list[int]),
+    "restore_blocks": (int, list[int]),
+    "drop_blocks": (int,),
+    "set_modules": (dict[str, tuple[int, int]],),
+    "run": (Batch,),
+    SIGN_OF_LIFE: (),
+}
 
 
 def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS) -> int:
@@ -59,7 +96,7 @@ def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS
         print(f"mindgen: rank {rank}: {error}: rank 0 has not come", file=sys.stderr)
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
-    channel.send((rank, os.getpid()))
+    channel.send(Arrival(rank, os.getpid()))
     return _Worker(channel, rank).run()
 
 
@@ -67,42 +104,53 @@ class _Worker:
     def __init__(self, channel: Channel, rank: int) -> None:
         self._channel = channel
         self._rank = rank
-        self._messages: queue.SimpleQueue[tuple[int | None, str, tuple[Any, ...]]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._reader = ThreadPoolExecutor(1, "adapters")
-        self._place: RankPlace | None = None
+        self._host: RankHost | None = None
+        self._shard: _Shard | None = None
 
     def run(self) -> int:
         files = self._channel.receive_files()
         threading.Thread(target=self._receive, daemon=True).start()
-        shard: _Shard | None = None
         while True:
-            call, name, arguments = self._messages.get()
+            call = self._calls.get()
             try:
-                if name == "set_up":
-                    shard = _Shard(files, self._rank, *arguments)
-                    self._place = shard.place
-                    self._reply(call, None, shard.report)
-                elif name == SIGN_OF_LIFE:
-                    self._reply(call, None)
-                elif name == "read_adapter":
-                    assert shard is not None
-                    self._reader.submit(self._answer, call, shard.read_adapter, arguments)
-                else:
-                    getattr(shard, name)(*arguments)
+                self._handle(call, files)
             except Exception as error:
                 traceback.print_exc()
-                if self._place is not None:
-                    self._place.abort(f"rank {self._rank}: {error}")
-                if call is not None:
-                    self._reply(call, error)
+                if self._shard is not None:
+                    self._shard.place.abort(f"rank {self._rank}: {error}")
+                if call.number is not None:
+                    self._reply(call.number, error)
                 return 1
+
+    def _handle(self, call: Call, files: list[int]) -> None:
+        if call.name not in _CALLS:
+            raise MessageError(f"a rank knows no {call.name!r}")
+        arguments = call.read(*_CALLS[call.name])
+        if call.name == "prepare":
+            (self._host,) = arguments
+        elif call.name == "set_up":
+            assert self._host is not None
+            self._shard = _Shard(files, self._rank, self._host, *arguments)
+            self._reply(call.number, None, self._shard.report)
+        elif call.name == SIGN_OF_LIFE:
+            self._reply(call.number, None)
+        elif call.name == "read_adapter":
+            assert self._shard is not None
+            self._reader.submit(self._answer, call.number, self._shard.read_adapter, arguments)
+        else:
+            getattr(self._shard, call.name)(*arguments)
 
     def _receive(self) -> None:
         try:
             while True:
-                self._messages.put(self._channel.receive())
+                self._calls.put(self._channel.receive(Call))
         except EOFError:
             os._exit(0)  # in whatever the main thread waits
+        except MessageError:
+            traceback.print_exc()
+            os._exit(1)
 
     def _answer(self, call: int | None, function: Any, arguments: tuple[Any, ...]) -> None:
         try:
@@ -115,7 +163,7 @@ class _Worker:
         """Errors as rank 0 raises them."""
         if error is not None and not isinstance(error, MindgenError):
             error = WorkerError(f"{type(error).__name__}: {error}")
-        self._channel.send((call, result, error))
+        self._channel.send(Answer.of(call, result, error))
 
 
 class _Shard:
@@ -125,19 +173,32 @@ class _Shard:
         modules: of the whole network, by name, as adapters are checked against them.
     """
 
-    def __init__(self, files: list[int], rank: int, setup: WorkerSetup) -> None:
-        if setup.cores is not None:
-            os.sched_setaffinity(0, setup.cores)
+    def __init__(self, files: list[int], rank: int, host: RankHost, setup: WorkerSetup) -> None:
+        if host.cores is not None:
+            os.sched_setaffinity(0, host.cores)
         from mindgen.engine.runner import Runner  # starts MindSpore, which rank 0's end need not wait for
         from mindgen.kernels import plugin
+        from mindgen.layers.attention import CacheShape
+        from mindgen.parallel.group import NodeLinks
         from mindgen.parallel.rank_place import open_place
 
-        self.place = open_place(plugin.load(), setup.shape, rank, files)
+        links = None
+        if host.num_nodes > 1:
+            sockets = files[1:]
+            if sockets:
+                sockets.insert(host.node, -1)
+            links = NodeLinks(host.node, host.num_nodes, tuple(sockets))
+        self.place = open_place(plugin.load(), setup.shape, rank, files, links)
         for descriptor in files:
             os.close(descriptor)
-        self._runner: Runner = Runner(setup.weights, setup.model_config, **setup.runner, place=self.place)
+        cache = CacheShape(setup.num_blocks, setup.block_size)
+        self._runner: Runner = Runner(
+            host.weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.executor,
+            host.num_threads, self.place,
+        )  # fmt: skip
         self.report = self._runner.report
         self.modules = self.report.modules
+        self._host, self._rank = host, rank
         self._host_adapter_bytes = setup.host_adapter_bytes
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
         self._adapters_lock = threading.Lock()
@@ -145,10 +206,10 @@ class _Shard:
     def set_modules(self, modules: dict[str, tuple[int, int]]) -> None:
         self.modules = modules
 
-    def run(self, batch: "Batch") -> None:
+    def run(self, batch: Batch) -> None:
         self._runner.run(batch)
 
-    def copy_blocks(self, copies: list["BlockCopy"]) -> None:
+    def copy_blocks(self, copies: list[BlockCopy]) -> None:
         self._runner.copy_blocks(copies)
 
     def keep_blocks(self, key: int, blocks: list[int]) -> None:
@@ -169,15 +230,11 @@ class _Shard:
         Raises:
             AdapterError: it is not what rank 0 has read.
         """
-        from mindgen.adapters.loader import load_adapter
-
         with self._adapters_lock:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest][0]
-        adapter = load_adapter(adapter_id, folder, self.modules, self._runner.base_model)
-        if adapter.digest != digest:
-            raise AdapterError(f"adapter {adapter_id} has changed on disk while it was read: add it again")
+        adapter = self._load_adapter(adapter_id, folder, digest)
         packed, num_bytes = self._runner.pack_adapter(adapter)
         with self._adapters_lock:
             self._adapters[digest] = packed, num_bytes
@@ -185,6 +242,19 @@ class _Shard:
             while len(self._adapters) > 1 and total > self._host_adapter_bytes:
                 total -= self._adapters.popitem(last=False)[1][1]
         return packed
+
+    def _load_adapter(self, adapter_id: str, folder: Path, digest: str) -> "AdapterWeights":
+        """From where this machine has it, or from rank 0's folder: a name may have been given to another one."""
+        from mindgen.adapters.loader import load_adapter
+
+        for place in dict.fromkeys([self._host.adapters.get(adapter_id, folder), folder]):
+            adapter = load_adapter(adapter_id, place, self.modules, self._runner.base_model)
+            if adapter.digest == digest:
+                return adapter
+        raise AdapterError(
+            f"adapter {adapter_id} is {digest} to rank 0, and {adapter.digest} to rank {self._rank} ({place}): it has "
+            "changed on disk while it was read, or another machine has another; make them the same and add it again"
+        )
 
     def write_adapter(self, slot: int, adapter_id: str, folder: Path, digest: str) -> None:
         self._runner.write_adapter(slot, self.read_adapter(adapter_id, folder, digest))

@@ -116,6 +116,7 @@ class KernelCallRecord(ctypes.Structure):
 _OTHER_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "group_bytes": (c_int64, [c_int]),
     "group_join": (c_void_p, [c_int, c_int, c_int]),
+    "group_link": (c_int, [c_void_p, c_int, c_int, POINTER(c_int)]),
     "group_leave": (None, [c_void_p]),
     "group_abort": (None, [c_void_p, c_char_p]),
     "use_group": (None, [c_void_p]),

@@ -1,6 +1,8 @@
-"""The ranks of a tensor-parallel group on one machine, which meet in shared memory."""
+"""The ranks of a group that shares a network: on one machine they meet in shared memory, several speak over TCP."""
 
 import os
+from ctypes import c_int
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,19 +17,40 @@ def shared_memory(kernels: KernelLibrary, size: int) -> int:
     return descriptor
 
 
+@dataclass(frozen=True, slots=True)
+class NodeLinks:
+    """This machine as a node of several that share a group's ranks evenly, in their order.
+
+    Attributes:
+        sockets: file descriptors of the connections with the other nodes, by node, -1 for this one; for the first
+            rank of the node alone, and they may be closed afterwards.
+    """
+
+    node: int
+    num_nodes: int
+    sockets: tuple[int, ...] = ()
+
+
 class ProcessGroup:
     """This process as a rank of a group.
 
     Args:
-        memory: a file descriptor, of `shared_memory`; it may be closed afterwards.
+        memory: a file descriptor, of `shared_memory` for this machine's ranks; it may be closed afterwards.
+        links: None where all ranks are on this machine.
     """
 
-    def __init__(self, kernels: KernelLibrary, memory: int, rank: int, size: int) -> None:
+    def __init__(
+        self, kernels: KernelLibrary, memory: int, rank: int, size: int, links: NodeLinks | None = None
+    ) -> None:
         self.rank, self.size = rank, size
         self._kernels = kernels
-        self._handle = kernels.function("group_join")(memory, rank, size)
+        local_size = size if links is None else size // links.num_nodes
+        self._handle = kernels.function("group_join")(memory, rank % local_size, local_size)
         if self._handle is None:
             raise KernelError(kernels.last_error)
+        if links is not None:
+            sockets = (c_int * links.num_nodes)(*links.sockets) if links.sockets else None
+            kernels.call("group_link", self._handle, links.node, links.num_nodes, sockets)
         self._reason: str | None = None
 
     def use(self) -> None:
@@ -35,7 +58,7 @@ class ProcessGroup:
         self._kernels.function("use_group")(self._handle)
 
     def abort(self, reason: str) -> None:
-        """Ends what all ranks do together, now and from now on, with this error."""
+        """Ends what this machine's ranks do together, now and from now on, with this error."""
         self._reason = reason
         self._kernels.function("group_abort")(self._handle, reason.encode())
 

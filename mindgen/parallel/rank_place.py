@@ -13,7 +13,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.kernels.library import KernelLibrary
 from mindgen.parallel.array_pipe import ArrayReader, ArrayWriter, open_pipe
-from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.parallel.group import NodeLinks, ProcessGroup, shared_memory
 from mindgen.parallel.stage import PipelineShape, Stage
 
 
@@ -87,10 +87,16 @@ class PlaceFiles:
             os.close(descriptor)
 
 
-def open_place(kernels: KernelLibrary, shape: PipelineShape, rank: int, files: list[int]) -> RankPlace:
-    """The place of a rank; the descriptors may be closed afterwards."""
+def open_place(
+    kernels: KernelLibrary, shape: PipelineShape, rank: int, files: list[int], links: NodeLinks | None = None
+) -> RankPlace:
+    """The place of a rank; the descriptors may be closed afterwards.
+
+    Args:
+        links: where a stage, which then is the only one, lies on several machines.
+    """
     stage, own = shape.place_of(rank)
-    group = ProcessGroup(kernels, files[0], own, shape.ranks_per_stage)
+    group = ProcessGroup(kernels, files[0], own, shape.ranks_per_stage, links)
     if shape.num_stages == 1:
         return RankPlace(group, stage, None)
     pairs = iter(zip(files[1::2], files[2::2], strict=True))

@@ -2,24 +2,50 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import numpy as np
 import pytest
 from buffers import DTYPES, EPSILON, from_buffer, random_buffer
 
 from mindgen.errors import KernelError
-from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.parallel.group import NodeLinks, ProcessGroup, shared_memory
 
 
-def on_all_ranks(library, size, body):
+def connect_nodes(num_nodes):
+    """A TCP connection between each two nodes: the sockets of each node by node, None for its own."""
+    sockets = [[None] * num_nodes for _ in range(num_nodes)]
+    for first, second in combinations(range(num_nodes), 2):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sockets[first][second] = socket.create_connection(listener.getsockname())
+            sockets[second][first] = listener.accept()[0]
+    return sockets
+
+
+def make_groups(library, size, num_nodes=1):
+    """The ranks of a group, each as on its node; and the sockets between the nodes, which the groups have too."""
+    sockets = connect_nodes(num_nodes)
+    groups, local_size = [], size // num_nodes
+    for node in range(num_nodes):
+        memory = shared_memory(library, local_size)
+        descriptors = tuple(-1 if each is None else each.fileno() for each in sockets[node])
+        for local_rank in range(local_size):
+            links = NodeLinks(node, num_nodes, () if local_rank else descriptors) if num_nodes > 1 else None
+            groups.append(ProcessGroup(library, memory, node * local_size + local_rank, size, links))
+        os.close(memory)
+    return groups, [each for node in sockets for each in node if each is not None]
+
+
+def on_all_ranks(library, size, body, num_nodes=1):
     """What body(group) returns on each rank; each is a thread."""
-    memory = shared_memory(library, size)
-    groups = [ProcessGroup(library, memory, rank, size) for rank in range(size)]
-    os.close(memory)
+    groups, sockets = make_groups(library, size, num_nodes)
+    for each in sockets:
+        each.close()
     with ThreadPoolExecutor(size) as threads:
         results = list(threads.map(body, groups))
     for group in groups:
@@ -28,8 +54,8 @@ def on_all_ranks(library, size, body):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 2, 3, 5])  # more ranks than cores as well
-def test_sums_are_those_of_float64_and_alike_everywhere(library, dtype, size):
+@pytest.mark.parametrize(("size", "num_nodes"), [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (3, 3)])
+def test_sums_are_those_of_float64_and_alike_everywhere(library, dtype, size, num_nodes):
     counts = [1, 15, 16, 17, 2048, 65_536, 131_072, 131_073, 300_001]  # several pieces, and odd ends
     rng = np.random.default_rng(size)
     inputs = [[random_buffer(rng, count, dtype) for count in counts] for _ in range(size)]
@@ -42,7 +68,7 @@ def test_sums_are_those_of_float64_and_alike_everywhere(library, dtype, size):
         group.all_reduce(in_place, in_place, DTYPES[dtype])
         return [*outputs, in_place]
 
-    results = on_all_ranks(library, size, body)
+    results = on_all_ranks(library, size, body, num_nodes)
     for place, count in enumerate([*counts, counts[-1]]):
         parts = [from_buffer(inputs[rank][min(place, len(counts) - 1)], dtype) for rank in range(size)]
         expected, largest = np.sum(parts, axis=0), np.sum(np.abs(parts), axis=0)
@@ -53,8 +79,11 @@ def test_sums_are_those_of_float64_and_alike_everywhere(library, dtype, size):
         assert (error <= EPSILON[dtype] / 2 * np.abs(expected) + size * EPSILON["float32"] * largest).all()
 
 
-@pytest.mark.parametrize(("rows", "columns", "width"), [(1, 7, 4), (33, 9, 3), (5, 100_001, 50_001), (700, 323, 108)])
-def test_columns_are_gathered_and_cut(library, rows, columns, width):
+@pytest.mark.parametrize(
+    ("rows", "columns", "width", "num_nodes"),
+    [(1, 7, 4, 1), (33, 9, 3, 1), (5, 100_001, 50_001, 1), (700, 323, 108, 1), (5, 200_001, 50_001, 2), (33, 9, 3, 3)],
+)
+def test_columns_are_gathered_and_cut(library, rows, columns, width, num_nodes):
     size = -(-columns // width)
     whole = np.arange(rows * size * width, dtype=np.float32).reshape(rows, size * width)
 
@@ -62,7 +91,7 @@ def test_columns_are_gathered_and_cut(library, rows, columns, width):
         own = np.ascontiguousarray(whole[:, group.rank * width : (group.rank + 1) * width])
         return group.gather_columns(own, columns)
 
-    np.testing.assert_array_equal(on_all_ranks(library, size, body)[0], whole[:, :columns])
+    np.testing.assert_array_equal(on_all_ranks(library, size, body, num_nodes)[0], whole[:, :columns])
 
 
 def test_an_abort_ends_whoever_waits(library):
@@ -79,6 +108,19 @@ def test_an_abort_ends_whoever_waits(library):
         return None
 
     on_all_ranks(library, 2, body)
+
+
+def test_a_node_that_is_gone_is_an_error(library):
+    groups, sockets = make_groups(library, 2, 2)
+    x = np.ones(8, np.float32)
+    sockets[0].shutdown(socket.SHUT_RDWR)
+    with pytest.raises(KernelError, match="the connection with node 1 has ended"):
+        groups[0].all_reduce(x, x, DTYPES["float32"])
+    groups[1].abort("node 0 is gone")  # the reason that whoever watches the nodes gives
+    with pytest.raises(KernelError, match="node 0 is gone"):
+        groups[1].gather_columns(x.reshape(1, 8), 8)
+    for group in groups:
+        group.leave()
 
 
 PROCESS = """

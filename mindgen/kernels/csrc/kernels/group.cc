@@ -1,11 +1,12 @@
-// Groups of processes that meet in shared memory.
+// Groups of processes that meet in shared memory, and where they are on several machines over TCP.
 //
 // Each rank has two buffers, which it fills in turn, and a count of how often it has. Once all ranks have filled theirs
 // as often, everybody reads; as nobody fills a buffer again before all have filled the other, that is one meeting for
 // each piece of data, and no more.
+//
+// On several machines (nodes) the ranks of each meet so, and its first rank speaks with the first ranks of the others.
 #include <errno.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,10 +16,12 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
+#include <memory>
 #include <vector>
 
 #include "dispatch.h"
+#include "node_links.h"
+#include "patience.h"
 
 using namespace mindgen;
 
@@ -28,10 +31,6 @@ constexpr int64_t kBufferBytes = 256 << 10;  // of all ranks together still in t
 constexpr size_t kReasonBytes = 1024;
 constexpr int kMaxSize = 1024;
 
-// The ranks come within microseconds of each other where each has its core. Where they share one, whoever waits leaves
-// it to the others; and sleeps where they take long.
-constexpr auto kKeepCore = std::chrono::microseconds(20);
-constexpr auto kStayAwake = std::chrono::microseconds(300);
 constexpr timespec kLookAgain = {0, 20'000'000};  // for an abort, of which nobody is woken
 
 struct alignas(64) Count {
@@ -46,18 +45,14 @@ struct alignas(64) Head {
 
 static_assert(std::atomic<uint32_t>::is_always_lock_free, "to be shared by processes");
 
-void relax() {
-#ifdef MG_X86
-  __builtin_ia32_pause();
-#endif
-}
-
 }  // namespace
 
 struct mg_group {
   char* memory;
-  const int rank, size;
+  const int rank, size;  // of this node
   uint32_t filled = 0;
+  int node = 0, num_nodes = 1;
+  std::unique_ptr<NodeLinks> links = nullptr;  // of the node's first rank
 
   Head& head() { return *reinterpret_cast<Head*>(memory); }
   Count& count(int of) { return reinterpret_cast<Count*>(memory + sizeof(Head))[of]; }
@@ -66,32 +61,34 @@ struct mg_group {
   }
   bool is_aborted() { return head().abort.load(std::memory_order_acquire) == 2; }
 
-  // To be called once the own buffer is filled; MG_OK when all ranks have filled theirs.
+  int fail_aborted() { return fail("%s", head().reason); }
+
+  // To be called once the own buffer is filled; MG_OK when all ranks of this node have filled theirs.
   int meet() {
     Count& own = count(rank);
     own.filled.store(filled);
     if (own.sleepers.load() > 0) syscall(SYS_futex, &own.filled, FUTEX_WAKE, size, nullptr, nullptr, 0);
     for (int peer = 0; peer < size; peer++) {
-      if (!wait_for(count(peer))) return fail("%s", head().reason);
+      if (!wait_for(count(peer))) return fail_aborted();
     }
     return MG_OK;
+  }
+
+  int move(std::vector<Transfer> transfers) {
+    const auto is_over = [this] { return is_aborted(); };
+    if (links->move(std::move(transfers), is_over) == MG_OK) return MG_OK;
+    return is_aborted() ? fail_aborted() : MG_ERROR;
   }
 
  private:
   bool wait_for(Count& peer) {
     const auto has_come = [&] { return static_cast<int32_t>(peer.filled.load() - filled) >= 0; };
     if (is_aborted()) return false;
-    const auto start = std::chrono::steady_clock::now();
+    Patience patience;
     while (!has_come()) {
-      const auto waited = std::chrono::steady_clock::now() - start;
-      if (waited < kKeepCore) {
-        relax();
-      } else if (waited < kStayAwake) {
-        sched_yield();
-      } else {
-        if (is_aborted()) return false;
-        sleep_until_filled(peer);
-      }
+      if (patience.stay_awake()) continue;
+      if (is_aborted()) return false;
+      sleep_until_filled(peer);
     }
     return true;
   }
@@ -125,6 +122,77 @@ void copy_columns(const char* x, char* y, int64_t first, int64_t end, int64_t wi
   }
 }
 
+// y (count) = the sum of what this node's ranks have in their buffers, in float32.
+int sum_widened(mg_group* group, float* y, int64_t count, mg_dtype dtype) {
+  std::vector<float> widened(group->size * count);
+  std::vector<const void*> parts(group->size);
+  for (int rank = 0; rank < group->size; rank++) {
+    parts[rank] = widened.data() + rank * count;
+    if (mg_cast(group->buffer(rank), dtype, widened.data() + rank * count, MG_FLOAT32, count) != MG_OK) return MG_ERROR;
+  }
+  return mg_sum(parts.data(), group->size, y, count, MG_FLOAT32);
+}
+
+// The first rank's buffer = the sum, over all nodes, of what ranks have in their buffers. A node of one rank sends that
+// as it is, others send the float32 sum, which nobody has rounded; all add up in the order of the nodes.
+int sum_over_nodes(mg_group* group, int64_t count, mg_dtype dtype) {
+  const bool is_widened = dtype != MG_FLOAT32 && group->size > 1;
+  const int64_t bytes = count * (dtype == MG_FLOAT32 || is_widened ? 4 : 2);
+  std::vector<char> memory(group->num_nodes * bytes);
+  std::vector<const void*> parts(group->num_nodes);
+  for (int node = 0; node < group->num_nodes; node++) parts[node] = memory.data() + node * bytes;
+  char* const own = memory.data() + group->node * bytes;
+  if (is_widened) {
+    if (sum_widened(group, reinterpret_cast<float*>(own), count, dtype) != MG_OK) return MG_ERROR;
+  } else {
+    std::vector<const void*> buffers(group->size);
+    for (int rank = 0; rank < group->size; rank++) buffers[rank] = group->buffer(rank);
+    if (mg_sum(buffers.data(), group->size, own, count, dtype) != MG_OK) return MG_ERROR;
+  }
+  std::vector<Transfer> transfers;
+  for (int node = 0; node < group->num_nodes; node++) {
+    if (node == group->node) continue;
+    transfers.push_back({node, true, own, bytes});
+    transfers.push_back({node, false, memory.data() + node * bytes, bytes});
+  }
+  if (group->move(std::move(transfers)) != MG_OK) return MG_ERROR;
+  group->filled++;
+  if (!is_widened) return mg_sum(parts.data(), group->num_nodes, group->buffer(0), count, dtype);
+  if (mg_sum(parts.data(), group->num_nodes, own, count, MG_FLOAT32) != MG_OK) return MG_ERROR;
+  return mg_cast(own, MG_FLOAT32, group->buffer(0), dtype, count);
+}
+
+// y (count) = the sum of what the ranks of all nodes have in their buffers.
+int sum_buffers(mg_group* group, void* y, int64_t count, mg_dtype dtype) {
+  if (group->meet() != MG_OK) return MG_ERROR;
+  if (group->num_nodes == 1) {
+    std::vector<const void*> parts(group->size);
+    for (int rank = 0; rank < group->size; rank++) parts[rank] = group->buffer(rank);
+    return mg_sum(parts.data(), group->size, y, count, dtype);
+  }
+  if (group->rank > 0) {
+    group->filled++;
+  } else if (sum_over_nodes(group, count, dtype) != MG_OK) {
+    return MG_ERROR;
+  }
+  if (group->meet() != MG_OK) return MG_ERROR;
+  memcpy(y, group->buffer(0), count * (dtype == MG_FLOAT32 ? 4 : 2));
+  return MG_OK;
+}
+
+// What a rank of this node has brought of bytes first..end; the first rank fills no buffer for itself.
+char* gathered(mg_group* group, int rank, const char* own, int64_t first) {
+  return rank == 0 ? const_cast<char*>(own) + first : group->buffer(rank);
+}
+
+// This node's parts of a piece, to the first node.
+int send_parts(mg_group* group, const char* own, int64_t first, int64_t end) {
+  for (int rank = 0; rank < group->size; rank++) {
+    if (group->move({{0, true, gathered(group, rank, own, first), end - first}}) != MG_OK) return MG_ERROR;
+  }
+  return MG_OK;
+}
+
 }  // namespace
 
 extern "C" {
@@ -147,6 +215,17 @@ mg_group* mg_group_join(int memory, int rank, int size) {
     return nullptr;
   }
   return new mg_group{static_cast<char*>(mapped), rank, size};
+}
+
+int mg_group_link(mg_group* group, int node, int num_nodes, const int* sockets) {
+  if (num_nodes < 1 || num_nodes > kMaxSize || node < 0 || node >= num_nodes) {
+    return fail("group_link: node %d of %d", node, num_nodes);
+  }
+  if (group->rank == 0 && num_nodes > 1 && !sockets) return fail("group_link: sockets is NULL");
+  group->node = node;
+  group->num_nodes = num_nodes;
+  if (group->rank == 0 && num_nodes > 1) group->links = std::make_unique<NodeLinks>(sockets, num_nodes, node);
+  return MG_OK;
 }
 
 void mg_group_leave(mg_group* group) {
@@ -172,14 +251,11 @@ int mg_all_reduce(mg_group* group, const void* x, void* y, int64_t count, mg_dty
     return fail("all_reduce: %lld elements, or a buffer is NULL", (long long)count);
   }
   const int64_t item = dtype == MG_FLOAT32 ? 4 : 2;
-  std::vector<const void*> parts(group->size);
   for (int64_t first = 0; first < count * item; first += kBufferBytes) {
     const int64_t bytes = smaller(kBufferBytes, count * item - first);
     group->filled++;
     memcpy(group->buffer(group->rank), static_cast<const char*>(x) + first, bytes);
-    if (group->meet() != MG_OK) return MG_ERROR;
-    for (int rank = 0; rank < group->size; rank++) parts[rank] = group->buffer(rank);
-    if (mg_sum(parts.data(), group->size, static_cast<char*>(y) + first, bytes / item, dtype) != MG_OK) return MG_ERROR;
+    if (sum_buffers(group, static_cast<char*>(y) + first, bytes / item, dtype) != MG_OK) return MG_ERROR;
   }
   return MG_OK;
 }
@@ -190,15 +266,20 @@ int mg_gather_columns(mg_group* group, const void* x, void* y, int64_t rows, int
     return fail("gather_columns: %lld rows of %lld and %lld bytes", (long long)rows, (long long)width,
                 (long long)y_width);
   }
-  if (rows > 0 && (!x || (!y && group->rank == 0))) return fail("gather_columns: x or y is NULL");
+  const bool is_root = group->rank == 0 && group->node == 0;
+  if (rows > 0 && (!x || (!y && is_root))) return fail("gather_columns: x or y is NULL");
   const char* const own = static_cast<const char*>(x);
+  std::vector<char> received(is_root && group->num_nodes > 1 ? smaller(kBufferBytes, rows * width) : 0);
   for (int64_t first = 0; first < rows * width; first += kBufferBytes) {
     const int64_t end = smaller(first + kBufferBytes, rows * width);
     group->filled++;
     if (group->rank > 0) memcpy(group->buffer(group->rank), own + first, end - first);
     if (group->meet() != MG_OK) return MG_ERROR;
-    for (int rank = 0; group->rank == 0 && rank < group->size; rank++) {
-      const char* const part = rank == 0 ? own + first : group->buffer(rank);
+    if (group->links && !is_root && send_parts(group, own, first, end) != MG_OK) return MG_ERROR;
+    for (int rank = 0; is_root && rank < group->size * group->num_nodes; rank++) {
+      const int node = rank / group->size;
+      if (node > 0 && group->move({{node, false, received.data(), end - first}}) != MG_OK) return MG_ERROR;
+      const char* const part = node > 0 ? received.data() : gathered(group, rank, own, first);
       copy_columns(part, static_cast<char*>(y), first, end, width, y_width, rank * width);
     }
   }

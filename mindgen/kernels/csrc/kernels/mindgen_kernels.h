@@ -222,23 +222,27 @@ typedef struct {
 
 int mg_copy_all(const mg_copy_call* calls, int64_t count);
 
-// A group of processes on one machine, or threads: its ranks make the same calls in the same order, and wait for each
-// other in each. They meet in shared memory, a file of mg_group_bytes(size) zeros that each has open as `memory`.
+// A group of processes, or threads: its ranks make the same calls in the same order, and wait for each other in each.
+// Those of one machine meet in shared memory, a file of mg_group_bytes(size) zeros that each has open as `memory`.
 typedef struct mg_group mg_group;
 
 int64_t mg_group_bytes(int size);
 mg_group* mg_group_join(int memory, int rank, int size);  // NULL is an error
 void mg_group_leave(mg_group* group);
 
-// Ends all calls of all ranks, those under way and those to come, with this error; the first reason stays.
+// Makes the ranks on this machine part `node` of a group on num_nodes machines, each with as many, before all other
+// calls. The first rank of each machine gives its connections with the other first ones, by node; others give NULL.
+int mg_group_link(mg_group* group, int node, int num_nodes, const int* sockets);
+
+// Ends all calls of this machine's ranks, those under way and those to come, with this error; the first reason stays.
 void mg_group_abort(mg_group* group, const char* reason);
 
-// y (count) = the sum of the ranks' x (count), taken in float32 and the same on all of them; float32, bfloat16, float16.
-// y may be x.
+// y (count) = the sum of the ranks' x (count), taken in float32, machine by machine, and the same on all of them;
+// float32, bfloat16, float16. y may be x.
 int mg_all_reduce(mg_group* group, const void* x, void* y, int64_t count, mg_dtype dtype);
 
-// y (rows, y_width bytes) on rank 0 = the ranks' x (rows, width bytes) side by side, cut off at y_width; y is not
-// looked at on the others.
+// y (rows, y_width bytes) on the first rank = the ranks' x (rows, width bytes) side by side, cut off at y_width; y is
+// not looked at on the others.
 int mg_gather_columns(mg_group* group, const void* x, void* y, int64_t rows, int64_t width, int64_t y_width);
 
 // Graphs and ops that this thread runs from now on sum over this group; threads that were told of none, over the one
