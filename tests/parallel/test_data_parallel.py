@@ -93,7 +93,7 @@ def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path, monkeypatch)
         assert is_first_replica() == (replica == 2)
         if replica == 3:
             hand_over(["three"])
-    assert list(handed_over()) == [["three"]]
+    assert list(handed_over(list[str])) == [["three"]]
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
