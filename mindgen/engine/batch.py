@@ -77,6 +77,11 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
     )
 
 
+def has_whole_prompts_only(batch: Batch) -> bool:
+    """Whether nothing in the batch goes on from what an earlier step has computed."""
+    return bool((batch.context_lens == batch.q_seq_lens).all())
+
+
 def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
     """The batch cut between its sequences into parts of about the same number of tokens, or whole if it cannot be."""
     ends, output_rows = batch.q_seq_ends.tolist(), batch.output_rows.tolist()

@@ -15,8 +15,10 @@ from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import parse_size
-from mindgen.engine.runner import PackedAdapter, Runner
+from mindgen.engine.open_runner import AnyRunner, open_runner
+from mindgen.engine.runner import PackedAdapter
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
@@ -43,7 +45,7 @@ class ParallelRunner:
     """As a Runner, on `size` ranks of this machine.
 
     Args:
-        arguments: of Runner, what all ranks have in common.
+        arguments: of open_runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
 
     Raises:
@@ -82,7 +84,7 @@ class ParallelRunner:
                 for rank in range(1, size)
             ]
             ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = Runner(weights, model_config, **arguments, group=self._group)
+            self._own = open_runner(weights, model_config, **arguments, group=self._group)
             wait_for(ready)
         except BaseException as error:
             cause = self._workers.error
@@ -150,17 +152,18 @@ def build_runner(
     num_positions: int,
     dtype: str,
     config: EngineConfig,
-) -> Runner | ParallelRunner:
+) -> AnyRunner | ParallelRunner:
     """Here, or on as many ranks as the configuration says."""
     arguments: dict[str, Any] = {
         "cache": cache,
         "num_positions": num_positions,
         "dtype": dtype,
+        "device": choose_device(config.device_target),
         "executor": config.executor,
         "num_threads": config.num_threads,
     }
     if config.tensor_parallel_size == 1:
-        return Runner(weights, model_config, **arguments)
+        return open_runner(weights, model_config, **arguments)
     host_bytes = parse_size(config.host_adapter_memory)
     return ParallelRunner(config.tensor_parallel_size, weights, model_config, host_bytes, arguments)
 

@@ -34,7 +34,7 @@ _CONNECT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a rank must know to build its shard; `runner` are the arguments of Runner that all ranks have in common.
+    """What a rank must know to build its shard; `runner` are the arguments of open_runner that all ranks have in common.
 
     Attributes:
         host_adapter_bytes: of adapters that have been read, at most.
@@ -120,13 +120,13 @@ class _Shard:
     def __init__(self, memory: int, rank: int, setup: WorkerSetup) -> None:
         if setup.cores is not None:
             os.sched_setaffinity(0, setup.cores)
-        from mindgen.engine.runner import Runner  # starts MindSpore, which rank 0's end need not wait for
+        from mindgen.engine.open_runner import open_runner  # starts MindSpore, which rank 0's end need not wait for
         from mindgen.kernels import plugin
         from mindgen.parallel.group import ProcessGroup
 
         self.group = ProcessGroup(plugin.load(), memory, rank, setup.size)
         os.close(memory)
-        self._runner: Runner = Runner(setup.weights, setup.model_config, **setup.runner, group=self.group)
+        self._runner = open_runner(setup.weights, setup.model_config, **setup.runner, group=self.group)
         self._host_adapter_bytes = setup.host_adapter_bytes
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
         self._adapters_lock = threading.Lock()

@@ -10,6 +10,7 @@ from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import MINDSPORE_DTYPES
+from mindgen.row_memory import RowMemory
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
@@ -65,9 +66,12 @@ class AdaptedLayer(nn.Cell):
         self.num_slots = 0
         self.cuts_in = shard.cuts(inputs)
         self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
-        self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
-        self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
-        self.mul = ops.Mul()
+        # Only logits are cast; every rank gets all from MindSpore's compiler.
+        self.outputs = Axis(sum(self.sizes)) if self.casts or len(parts) > 1 else next(iter(parts.values()))
+        by_outputs = (1, shard.cuts(self.outputs))
+        self.cast = ops.Cast().shard(((1, 1),))
+        self.add = ops.Add().shard((by_outputs, by_outputs))
+        self.mul = ops.Mul().shard((by_outputs, by_outputs))
 
     def enable_lora(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
@@ -83,11 +87,24 @@ class AdaptedLayer(nn.Cell):
         """Of the weights as (out, in), by Hugging Face module name."""
         return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
 
+    def state_layouts(self) -> dict[str, TensorLayout]:
+        """Of what adapters have here, by the names of MindSpore's parameters."""
+        layouts: dict[str, TensorLayout] = {}
+        for part in (*self.lora, *self.scale, *self.shift):
+            layouts |= part.layouts()
+        return layouts
+
+    def memories(self) -> list[RowMemory]:
+        """Where adapters are written to."""
+        vectors = [vectors.memory for vectors in (*self.scale, *self.shift)]
+        return [memory for level in self.lora for memory in (level.a_memory, *level.b_memory)] + vectors
+
     def pack_adapter(self, pairs: dict[str, LoraPair], outputs: dict[str, OutputChange]) -> AdaptedOutputs:
         """What an adapter has for this layer, by module name, in the form of a slot: a block for each level."""
         changes = [outputs.get(name) for name in self.parts]
         layouts = self.layouts()
-        own = [slice_pair(pairs[name], layouts[name], self.shard) if name in pairs else None for name in self.parts]
+        shard = self.shard.sliced
+        own = [slice_pair(pairs[name], layouts[name], shard) if name in pairs else None for name in self.parts]
         return AdaptedOutputs(
             [level.pack(own) for level in self.lora],
             self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
@@ -138,16 +155,17 @@ class AdaptedLayer(nn.Cell):
     def _side_by_side(self, values: list[np.ndarray | None], default: float) -> np.ndarray | None:
         if all(part is None for part in values):
             return None
+        if self.casts and self.shard.sliced_by_compiler:
+            return np.pad(values[0], (0, self.outputs.size - len(values[0])))
+        shard = self.shard.sliced
         filled = [
-            np.full(self.shard.size(axis), default, np.float32)
-            if part is None
-            else self.shard.cut(part, self.shard.layout(axis))
+            np.full(shard.size(axis), default, np.float32) if part is None else shard.cut(part, shard.layout(axis))
             for part, axis in zip(values, self.parts.values(), strict=True)
         ]
         return np.concatenate(filled)
 
     def _vectors(self, default: float) -> nn.CellList:
-        return nn.CellList([SlotVectors(self.num_slots, sum(self.sizes), default, self.output_dtype)])
+        return nn.CellList([SlotVectors(self.num_slots, self.outputs, default, self.output_dtype, self.shard)])
 
     def _name_uniquely(self, cells: nn.CellList, kind: str) -> None:
         """As MindSpore wants the names of parameters, once the cells are an attribute."""

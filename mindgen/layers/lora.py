@@ -10,7 +10,8 @@ from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.kernels import plugin
 from mindgen.kernels.transpose import scale_transpose
-from mindgen.layers.parameters import share, zeros_parameter
+from mindgen.layers.parameters import share
+from mindgen.layers.device_rows import zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 
@@ -38,19 +39,16 @@ class LoraLevel(nn.Cell):
     def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
         super().__init__()
         self.dtype = dtype
-        self.in_features = shard.size(inputs)
-        self.part_sizes = tuple(shard.size(axis) for axis in parts)
+        self.in_features = shard.sliced.size(inputs)
+        self.part_sizes = tuple(shard.sliced.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
         self.num_slots = level.num_slots
         self.num_parts = num_parts = len(parts)
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
-        self.lora_a, self.a_memory = zeros_parameter(shard.shape(self.a_layout), dtype, "lora_a", shard)
-        made = [
-            zeros_parameter(shard.shape(layout), dtype, f"lora_b.{part}", shard)
-            for part, layout in enumerate(self.b_layouts)
-        ]
+        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard)
+        made = [zeros_parameter(layout, dtype, f"lora_b.{part}", shard) for part, layout in enumerate(self.b_layouts)]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
         self.multiply_a = GroupedMatmul(shard.cuts(inputs), 1)
@@ -121,6 +119,7 @@ class TableLevel(LoraLevel):
 
     def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
         super().__init__(inputs, parts, level, dtype, shard)
+        assert isinstance(self.a_memory, np.ndarray)
         share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
         self.gather = ops.Gather()
 

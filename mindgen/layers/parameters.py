@@ -40,12 +40,13 @@ def split_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard) -
     """A parameter whose memory is given later; for MindSpore's compiler to slice, it has the whole shape till then."""
     if not shard.sliced_by_compiler:
         return empty_parameter(dtype, name)
-    parameter = _whole_parameter(shard.shape(layout), dtype, name)
+    parameter = whole_parameter(shard.shape(layout), dtype, name)
     parameter.requires_grad = True  # MindSpore's strategy files list no others
     return parameter
 
 
-def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
+def whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
+    """A parameter for MindSpore's compiler to slice, which has no memory yet."""
     with no_init_parameters():
         return Parameter(initializer("zeros", shape, MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
 
@@ -53,18 +54,6 @@ def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter
 def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
     """Puts the parameter on the array's memory, without a copy; its shape becomes the array's."""
     parameter.set_data(as_tensor(array, dtype), slice_shape=True)
-
-
-def zeros_parameter(
-    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE
-) -> tuple[Parameter, np.ndarray]:
-    """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card."""
-    if shard.sliced_by_compiler:
-        return _whole_parameter(shape, dtype, name), np.empty(0)
-    array: np.ndarray = np.zeros(shape, dtypes.STORAGE[dtype])
-    parameter = empty_parameter(dtype, name)
-    share(parameter, array, dtype)
-    return parameter, array
 
 
 class WeightSource:

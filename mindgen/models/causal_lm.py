@@ -1,6 +1,5 @@
 """What all networks have around their layers: the head, and the rows whose logits are asked for."""
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -8,6 +7,7 @@ from mindgen.errors import ModelError
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
+from mindgen.row_memory import RowMemory
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 
@@ -64,12 +64,11 @@ class CausalLm(nn.Cell):
         layouts: dict[str, TensorLayout] = {}
         for layer in self.model.layers:
             layouts |= layer.self_attn.cache_layouts()
-        for linear in self.linears():
-            for level in linear.lora:
-                layouts |= level.layouts()
+        for linear in [*self.linears(), self.lm_head]:
+            layouts |= linear.state_layouts()
         return layouts
 
-    def caches(self) -> list[np.ndarray]:
+    def caches(self) -> list[RowMemory]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
 

@@ -6,6 +6,7 @@ from mindgen.checkpoint.gpt2_weights import linear_weights
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
+from mindgen.layers.causal_mask import NoMask, PagedMask
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
@@ -69,6 +70,7 @@ class GPT2Model(nn.Cell):
         self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
         self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
         self.gather = ops.Gather().shard(((1, 1), (1,)))
+        self.mask = PagedMask(config.max_position, dtype) if shard.sliced_by_compiler else NoMask()
         self.layers = nn.CellList(
             [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
         )
@@ -95,7 +97,7 @@ class GPT2Model(nn.Cell):
         table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
-        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
         x = self.add(
             self.embed_tokens(input_ids, adapter_rows, table_rows), self.gather(self.positions, positions, 0)
         )  # (T, H)
