@@ -26,7 +26,7 @@ from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.models.registry import build_network
 from mindgen.parallel.group import ProcessGroup
-from mindgen.parallel.layout import Shard
+from mindgen.parallel.layout import Shard, TensorLayout
 from mindgen.row_memory import RowMemory
 from mindgen.slot_layout import SlotLayout
 
@@ -82,7 +82,7 @@ class DeviceRunner:
         self._slots = NetworkSlots(self._network)
         self._layout = SlotLayout(())
         self._steps: dict[StepKind, Callable[..., Tensor]] = {}
-        self._weight_layouts = {}
+        self._weight_layouts: dict[str, TensorLayout] = {}
         if size > 1:
             names = NamesAndLayouts(dtype, self._shard)
             self._network.load(names)
@@ -118,8 +118,8 @@ class DeviceRunner:
         refused = sorted(embedding.parts.keys() & adapter.pairs.keys())
         if refused:
             raise AdapterError(
-                f"adapter {adapter.adapter_id}: LoRA on {refused[0]} is not served on {self._device}: merge it into the "
-                f"model with `mindgen adapters merge`, or use device_target CPU"
+                f"adapter {adapter.adapter_id}: LoRA on {refused[0]} is not served on {self._device}: merge it with "
+                f"`mindgen adapters merge`, or set device_target to CPU"
             )
         return self._slots.pack(adapter)
 
@@ -139,16 +139,24 @@ class DeviceRunner:
         Raises:
             KernelError: MindSpore's runtime, or an op, refused what the graph gave it.
         """
-        kind = StepKind(has_whole_prompts_only(batch), self._slots.inputs(batch))
-        arrays = self._arrays(batch, kind.adapters)
+        step, arrays = self.compile(batch)
         self._kernels.clear_last_error()
-        step = self._step(kind, arrays)
         try:
             logits = step(*map(Tensor.from_numpy, arrays)).asnumpy()
         except RuntimeError as error:
             self._steps.clear()  # MindSpore never runs a graph again that has failed once
             raise KernelError(self._kernels.last_error or str(error).split("\n\n")[0].strip()) from error
         return logits[:, : self._vocab_size]  # the compiler's slices may be padded
+
+    def compile(self, batch: Batch) -> tuple[Callable[..., Tensor], list[np.ndarray]]:
+        """The graph that serves the batch, compiled unless it has been, and what it is given.
+
+        Raises:
+            ModelError: MindSpore does not slice the network as its layers declare.
+        """
+        kind = StepKind(has_whole_prompts_only(batch), self._slots.inputs(batch))
+        arrays = self._arrays(batch, kind.adapters)
+        return self._step(kind, arrays), arrays
 
     def _arrays(self, batch: Batch, inputs: AdapterInputs) -> list[np.ndarray]:
         of_adapters = adapter_arrays(batch, self._layout, inputs, self._network.vocabulary())

@@ -15,6 +15,7 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
@@ -72,6 +73,7 @@ class Engine:
             self.max_model_len,
             weights.num_bytes(),
             self._slots_size(),
+            is_in_host_memory=choose_device(config.device_target) == "CPU",
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1

@@ -17,8 +17,8 @@ from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import parse_size
+from mindgen.engine.network_slots import PackedAdapter
 from mindgen.engine.open_runner import AnyRunner, open_runner
-from mindgen.engine.runner import PackedAdapter
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError

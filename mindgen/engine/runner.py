@@ -1,7 +1,5 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
-from dataclasses import dataclass
-
 import mindspore
 import numpy as np
 
@@ -11,11 +9,11 @@ from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
 from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.network_slots import NetworkSlots, PackedAdapter
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
-from mindgen.layers.adapted import AdaptedLayer, AdaptedOutputs
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
@@ -27,14 +25,6 @@ from mindgen.slot_layout import SlotLayout
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
 _FEWEST_TOKENS = 4  # for a thread of its own
-
-
-@dataclass(frozen=True, slots=True)
-class PackedAdapter:
-    """An adapter in the form of a slot: what it has for each layer; whether that is LoRA on linears only."""
-
-    layers: list[AdaptedOutputs]
-    is_plain: bool
 
 
 class Runner:
@@ -88,38 +78,25 @@ class Runner:
         self.block_store = BlockStore(self._network.caches())
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
         self._layout = SlotLayout(())
-        self._slots_beyond_plain: set[int] = set()
+        self._slots = NetworkSlots(self._network)
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
-        return {name: (layer.inputs.size, axis.size) for layer in self._layers() for name, axis in layer.parts.items()}
+        return self._slots.modules()
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
-        for layer in self._layers():
-            layer.enable_lora(layout.levels())
+        self._slots.enable(layout.levels())
         self._layout = layout
-        self._slots_beyond_plain.clear()
         self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[PackedAdapter, int]:
         """The adapter in the form of a slot, and the bytes that this takes; may be called from any thread."""
-        layers = [layer.pack_adapter(adapter.pairs, adapter.outputs) for layer in self._layers()]
-        tables = {name for table in self._network.tables() for name in table.parts}
-        is_plain = not adapter.outputs and tables.isdisjoint(adapter.pairs)
-        return PackedAdapter(layers, is_plain), sum(layer.num_bytes for layer in layers)
+        return self._slots.pack(adapter)
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
-        layers = zip(self._layers(), packed.layers, strict=True)
-        if any([layer.write_adapter(slot, outputs) for layer, outputs in layers]):
+        if self._slots.write(slot, packed):
             self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
-        if packed.is_plain:
-            self._slots_beyond_plain.discard(slot)
-        else:
-            self._slots_beyond_plain.add(slot)
-
-    def _layers(self) -> list[AdaptedLayer]:
-        return [*self._network.linears(), *self._network.tables()]
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         """Copies blocks of all caches."""
@@ -135,7 +112,7 @@ class Runner:
         Raises:
             KernelError: a CPU op refused what the graph gave it.
         """
-        inputs = self._adapter_inputs(batch)
+        inputs = self._slots.inputs(batch)
         graph = self._graph(inputs)
         num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
         parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
@@ -149,14 +126,6 @@ class Runner:
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
         return logits if self._group is None else self._group.gather_columns(logits, self._vocab_size)
-
-    def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
-        """Only batches that need more than LoRA on linears pay for it."""
-        num_levels = len(batch.segment_ends)
-        if self._slots_beyond_plain.isdisjoint(batch.slots):
-            return AdapterInputs(num_levels)
-        table_levels, head_levels = (num_levels if table.has_lora else 0 for table in self._network.tables())
-        return AdapterInputs(num_levels, True, table_levels, head_levels)
 
     def _num_parts(self, num_tokens: int) -> int:
         """A small network costs its threads less when each computes whole rows than when they share each product."""

@@ -26,7 +26,7 @@ from mindgen.slot_layout import SlotLayout
 if TYPE_CHECKING:
     from mindgen.engine.batch import Batch
     from mindgen.engine.block_manager import BlockCopy
-    from mindgen.engine.runner import PackedAdapter
+    from mindgen.engine.network_slots import PackedAdapter
     from mindgen.parallel.group import ProcessGroup
 
 _CONNECT_SECONDS = 60.0
@@ -34,7 +34,7 @@ _CONNECT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a rank must know to build its shard; `runner` are the arguments of open_runner that all ranks have in common.
+    """What a rank must know to build its shard; `runner` are open_runner's arguments that all ranks have in common.
 
     Attributes:
         host_adapter_bytes: of adapters that have been read, at most.

@@ -10,9 +10,9 @@ from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.layers.lora import LoraBlock, LoraLevel
 from mindgen.layers.parameters import MINDSPORE_DTYPES
-from mindgen.row_memory import RowMemory
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.row_memory import RowMemory
 from mindgen.slot_layout import SlotLevel
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
@@ -156,7 +156,9 @@ class AdaptedLayer(nn.Cell):
         if all(part is None for part in values):
             return None
         if self.casts and self.shard.sliced_by_compiler:
-            return np.pad(values[0], (0, self.outputs.size - len(values[0])))
+            (whole,) = values
+            assert whole is not None
+            return np.pad(whole, (0, self.outputs.size - len(whole)))
         shard = self.shard.sliced
         filled = [
             np.full(shard.size(axis), default, np.float32) if part is None else shard.cut(part, shard.layout(axis))

@@ -8,14 +8,14 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.causal_mask import prompt_mask
+from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
-from mindgen.layers.device_rows import zeros_parameter
-from mindgen.row_memory import RowMemory
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.row_memory import RowMemory
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:

@@ -46,7 +46,8 @@ class DeviceRows:
             self._waiting.append((rows, values))
             return
         shape = self._shape[1:] if isinstance(rows, int) else (len(rows), *self._shape[1:])
-        written = np.ascontiguousarray(np.broadcast_to(np.asarray(values, dtypes.STORAGE[self._dtype]), shape))
+        written: np.ndarray = np.empty(shape, dtypes.STORAGE[self._dtype])
+        written[...] = values
         self._parameter[rows if isinstance(rows, int) else _indices(rows)] = as_tensor(written, self._dtype)
 
     def copy(self, sources: list[int], targets: list[int]) -> None:

@@ -10,8 +10,8 @@ from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.kernels import plugin
 from mindgen.kernels.transpose import scale_transpose
-from mindgen.layers.parameters import share
 from mindgen.layers.device_rows import zeros_parameter
+from mindgen.layers.parameters import share
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.slot_layout import SlotLevel
 

@@ -7,9 +7,9 @@ from mindgen.errors import ModelError
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
-from mindgen.row_memory import RowMemory
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
+from mindgen.row_memory import RowMemory
 
 
 class CausalLm(nn.Cell):
