@@ -14,6 +14,7 @@ from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.hf import model_folder
 from mindgen.checkpoint.weight_files import WeightFiles, find_weights
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import check_launched
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
@@ -72,6 +73,7 @@ class LLM:
         config = config or read_limits(
             limits, ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
         )
+        check_launched(config)
         self._replicas: Replicas | None = None
         if config.data_parallel_size > 1:
             size, config = config.data_parallel_size, replica_config(config)

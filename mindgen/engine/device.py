@@ -5,6 +5,7 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindspore.device_context import ascend
 
 from mindgen import environment
+from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 
 
@@ -24,15 +25,34 @@ def choose_device(device_target: str) -> str:
     return "CPU"
 
 
+def check_launched(config: EngineConfig) -> None:
+    """Several NPUs are several processes of a launcher's, with a communication group of MindSpore's.
+
+    Raises:
+        ConfigError: they are wanted, and no launcher has started this process.
+    """
+    num_ranks = config.tensor_parallel_size * config.data_parallel_size
+    if num_ranks == 1 or choose_device(config.device_target) == "CPU":
+        return
+    launched = environment.launched_rank()
+    if launched is None or launched.world_size == 1:
+        replicas = f" --data_parallel {config.data_parallel_size}" if config.data_parallel_size > 1 else ""
+        raise ConfigError(
+            f"engine: on Ascend, `mindgen launch --ranks {num_ranks}{replicas} -- COMMAND` starts the {num_ranks} ranks"
+        )
+
+
 def open_device(device: str, rank: int, num_ranks: int) -> None:
     """Makes the device this process's, and with several ranks joins their communication group.
 
     Raises:
         ConfigError: MindSpore's group is another one.
     """
-    if mindspore.get_context("device_target") != device:  # MindSpore refuses to be told once it has run anything
-        launched = environment.launched_rank()
-        mindspore.set_device(device, None if device == "CPU" or launched is None else launched.device_id)
+    launched = environment.launched_rank()
+    if device != "CPU":
+        mindspore.set_device(device, None if launched is None else launched.device_id)
+    elif mindspore.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has run anything
+        mindspore.set_device("CPU")
     if num_ranks == 1:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         return
