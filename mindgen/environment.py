@@ -126,6 +126,12 @@ def is_dry_run() -> bool:
     return os.environ.get(_DRY_RUN, "") != ""
 
 
+def hide_other_ranks() -> None:
+    """Takes from MindSpore what it would meet the other ranks by: in its dry run there are none, nor devices."""
+    for name in (_RANK_TABLE, *_CLUSTER):
+        os.environ.pop(name, None)
+
+
 def is_mindspore_imported() -> bool:
     return "mindspore" in sys.modules
 

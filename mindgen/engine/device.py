@@ -57,6 +57,8 @@ def open_device(device: str, rank: int, num_ranks: int) -> None:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         return
     mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": "O0"})
+    if environment.is_dry_run():
+        environment.hide_other_ranks()
     init()
     if (get_rank(), get_group_size()) != (rank, num_ranks):
         raise ConfigError(
