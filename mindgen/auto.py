@@ -106,7 +106,7 @@ class Model:
             params = [translate_options(options, len(prompt)) for prompt in prompts]
             if streamer is not None and (params[0].n > 1 or params[0].use_beam_search):
                 raise RequestError("a streamer goes with one output per row and no beam search")
-            with closing(self.llm.stream_steps(prompts, params, adapter_ids)) as steps:
+            with closing(self.llm.stream(prompts, params, adapter_ids).steps()) as steps:
                 outputs = _collect(steps, prompts, streamer)
         sequences = [
             np.array(output.prompt_token_ids + completion.token_ids, np.int32)

@@ -21,14 +21,13 @@ from mindgen.kernels.compiler import find_compiler
 from mindgen.kernels.library import KernelLibrary
 from mindgen.parallel.machine import (
     LOOPBACK,
-    ascend_addresses,
     ascend_devices,
     free_ports,
     host_address,
-    is_own_address,
 )
 from mindgen.parallel.plan import own_server
 from mindgen.parallel.rank_table import read_rank_table
+from mindgen.parallel.table_check import check_server
 
 Verdict = Literal["ok", "warning", "fails"]
 
@@ -213,18 +212,11 @@ def check_rank_table(path: Path, server_id: str | None) -> Finding:
     server = own_server(table, path, server_id)
     text = f"{table.num_ranks} ranks on {len(table.servers)} servers, {len(server.devices)} of them here"
     again = "make it again with tools/hccl_tools.py if that is wrong"
-    there = ascend_devices()
-    missing = [str(device.device_id) for device in server.devices if device.device_id not in there]
-    if there and missing:
-        return Finding("rank table", "warning", f"{text}; there is no /dev/davinci{missing[0]}", again)
-    if there:
-        now = ascend_addresses([device.device_id for device in server.devices])
-        for device in server.devices:
-            if device.device_ip != now[device.device_id]:
-                changed = f"device {device.device_id} has the address {now[device.device_id]}, not {device.device_ip}"
-                return Finding("rank table", "fails", f"{text}; {changed}", "make it again with tools/hccl_tools.py")
-    if not is_own_address(server.server_id):
-        return Finding("rank table", "warning", f"{text}; {server.server_id} is not this machine's address", again)
+    check = check_server(server, ascend_devices())
+    if check.wrong:
+        return Finding("rank table", "fails", f"{text}; {check.wrong}", "make it again with tools/hccl_tools.py")
+    if check.doubtful:
+        return Finding("rank table", "warning", f"{text}; {check.doubtful}", again)
     return Finding("rank table", "ok", text)
 
 

@@ -1,8 +1,6 @@
 """The offline API: prompts in, texts out."""
 
-import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +22,7 @@ from mindgen.errors import AdapterError, ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import read_model_config
-from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.outputs import RequestOutput
 from mindgen.profiling import Profile
 from mindgen.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.sampling_params import SamplingParams
@@ -150,8 +148,8 @@ class LLM:
         Raises:
             MindgenError: no request at all could be served.
         """
-        stream = self.open_stream(prompts, sampling_params, adapter_ids, is_streamed=False)
-        finished = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
+        stream = self.stream(prompts, sampling_params, adapter_ids, is_streamed=False)
+        finished = {chunk.index: chunk.output for chunk in stream if chunk.output is not None}
         outputs = [output for _, output in sorted(finished.items())]
         exceptions = [output.exception for output in outputs if output.exception is not None]
         if exceptions and len(exceptions) == len(outputs):
@@ -163,49 +161,21 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         adapter_ids: str | Sequence[str | None] | None = None,
-    ) -> Iterator[TextChunk]:
-        """As `generate`, but yields text as it comes: of each prompt and output the chunks joined are its text.
+        is_streamed: bool = True,
+    ) -> ChunkStream:
+        """As `generate`, but gives text as it comes: of each prompt and output the chunks joined are its text.
 
         A request that fails has a last chunk like all others, whose output says why.
+
+        Args:
+            is_streamed: whether somebody waits for the text; else a request's chunks come at its end.
         """
-        return self.open_stream(prompts, sampling_params, adapter_ids).read()
-
-    def stream_steps(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        adapter_ids: str | Sequence[str | None] | None = None,
-    ) -> Generator[list[TextChunk], None, None]:
-        """As `stream`, but yields what a step brings to all prompts at once."""
-        return self.open_stream(prompts, sampling_params, adapter_ids).steps()
-
-    def open_stream(
-        self, prompts: Any, sampling_params: Any = None, adapter_ids: Any = None, is_streamed: bool = True
-    ) -> ChunkStream:
-        """What the methods above read, for who advances it step by step; to be closed, or read to its end."""
         requests = Requests.read(prompts, sampling_params, adapter_ids)
         if self._replicas is None:
             return Stream(self._client, requests, is_streamed)
         own, *others = requests.share_out(self._replicas.size)
         stream = Stream(self._client, own, is_streamed)
         return ReplicatedStream(self._replicas, stream, len(own.prompts), others, is_streamed)
-
-    async def stream_async(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        adapter_ids: str | Sequence[str | None] | None = None,
-    ) -> AsyncIterator[TextChunk]:
-        """As `stream`, for coroutines; several at once share their steps."""
-        stream = self.open_stream(prompts, sampling_params, adapter_ids)
-        loop = asyncio.get_running_loop()
-        try:
-            with ThreadPoolExecutor(1) as worker:  # whose step has ended when it is left
-                while stream.is_open:
-                    for chunk in await loop.run_in_executor(worker, stream.advance):
-                        yield chunk
-        finally:
-            stream.close()
 
     def chat(
         self,
@@ -229,8 +199,8 @@ class LLM:
         sampling_params: SamplingParams | None = None,
         adapter_id: str | None = None,
         **template_variables: Any,
-    ) -> Iterator[TextChunk]:
-        """As `chat` of one conversation, but yields text as it comes; closing the iterator stops the answer."""
+    ) -> ChunkStream:
+        """As `chat` of one conversation, but gives text as it comes; closing the stream stops the answer."""
         return self.stream(self.chat_prompt(messages, **template_variables), sampling_params, adapter_id)
 
     def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen.errors import MindgenError, WorkerError
-from mindgen.parallel.channel import SOCKET, Channel, connect
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -66,11 +66,13 @@ class _Replica:
     def _handle(self, llm: "LLM", call: int | None, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open":
             number, *requests = arguments
-            self._streams[number] = llm.open_stream(*requests)
+            self._streams[number] = llm.stream(*requests)
         elif name == "cancel":
             stream = self._streams.pop(arguments[0], None)
             if stream is not None:
                 stream.close()
+        elif name == SIGN_OF_LIFE:
+            self._channel.send((call, None, None))
         else:
             try:
                 self._channel.send((call, getattr(llm, name)(*arguments), None))

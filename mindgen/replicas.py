@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from mindgen.engine.config import EngineConfig
+from mindgen.kernels import backend
 from mindgen.outputs import TextChunk
 from mindgen.parallel.workers import Workers, wait_for
 from mindgen.stream import ChunkStream, Requests, Stream
@@ -31,13 +32,15 @@ class Replicas:
         self._numbers = count()
         self._open: dict[int, queue.SimpleQueue[_Message]] = {}
         self._workers = Workers.start("replica", "mindgen.replica", size)
-        self._workers.watch(lambda reason: None, partial(_receive, self._open))
+        timeout = arguments["config"].worker_timeout
+        self._workers.watch(lambda reason: None, timeout, partial(_receive, self._open))
         cores = sorted(os.sched_getaffinity(0))
         share = len(cores) // size
         setups = [
             (cores[number * share : (number + 1) * share] if share > 1 else None, arguments)
             for number in range(1, size)
         ]
+        backend.available(arguments["config"].executor)  # compiled by one, before the others would have to wait for it
         self._ready = self._workers.call_each("set_up", setups)
 
     def wait_until_ready(self) -> None:

@@ -1,8 +1,10 @@
 """The requests of one call, from their prompts to the last chunk of text."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -40,7 +42,10 @@ class Requests(NamedTuple):
 
 
 class ChunkStream(ABC):
-    """Chunks of text, step by step, until all requests have ended or the caller stops listening."""
+    """Chunks of text, for `for` and `async for`; a loop that is left calls off what has not ended.
+
+    Streams that are read at the same time, in threads or coroutines, share their steps.
+    """
 
     @property
     @abstractmethod
@@ -54,10 +59,24 @@ class ChunkStream(ABC):
     def close(self) -> None:
         """Calls off what has not ended."""
 
-    def read(self) -> Iterator[TextChunk]:
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
+
+    def __iter__(self) -> Iterator[TextChunk]:
         with closing(self.steps()) as steps:
             for chunks in steps:
                 yield from chunks
+
+    async def __aiter__(self) -> AsyncIterator[TextChunk]:
+        loop = asyncio.get_running_loop()
+        try:
+            with ThreadPoolExecutor(1) as worker:  # whose step has ended when it is left
+                while self.is_open:
+                    for chunk in await loop.run_in_executor(worker, self.advance):
+                        yield chunk
+        finally:
+            self.close()
 
     def steps(self) -> Generator[list[TextChunk], None, None]:
         """The chunks of each step together."""

@@ -206,7 +206,7 @@ def test_logits_that_are_no_numbers_fail_alone(llm, monkeypatch):
     """Of one request whose forks would also have got tokens of the same step."""
     expected = llm.generate([PROMPT] * 2, [BABBLE, replace(BABBLE, n=3)])
     llm.reset_prefix_cache()
-    stream = llm.open_stream([PROMPT] * 3, [BABBLE, replace(BABBLE, n=3, max_tokens=2), replace(BABBLE, n=3)], None)
+    stream = llm.stream([PROMPT] * 3, [BABBLE, replace(BABBLE, n=3, max_tokens=2), replace(BABBLE, n=3)], None)
     chunks = stream.advance()
     run = llm._engine._runner.run
     failing = stream._open[1].request.sequences[1]
@@ -226,7 +226,7 @@ def test_logits_that_are_no_numbers_fail_alone(llm, monkeypatch):
 
 
 def test_a_grammar_that_gives_up_fails_alone(llm, monkeypatch):
-    stream = llm.open_stream([PROMPT] * 2, [SamplingParams(guided_regex="[a-z ]{9,30}", n=2, seed=1), BABBLE], None)
+    stream = llm.stream([PROMPT] * 2, [SamplingParams(guided_regex="[a-z ]{9,30}", n=2, seed=1), BABBLE], None)
     stream._send()
     matcher = stream._open[0].request.sequences[1].matcher
 
@@ -234,7 +234,7 @@ def test_a_grammar_that_gives_up_fails_alone(llm, monkeypatch):
         raise RequestError("the guided output cannot go on: too complex")
 
     monkeypatch.setattr(matcher, "accept", give_up)
-    outputs = {chunk.index: chunk.output for chunk in stream.read() if chunk.output is not None}
+    outputs = {chunk.index: chunk.output for chunk in stream if chunk.output is not None}
     assert "cannot go on" in outputs[0].error
     assert outputs[1].outputs[0].text == complete(llm, BABBLE).text
 

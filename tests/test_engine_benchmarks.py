@@ -6,6 +6,7 @@ import sys
 import engine_overhead
 import prompt_gains
 import pytest
+import tensor_parallel
 from step_breakdown import outside_kernels
 from step_times import PARTS
 
@@ -35,6 +36,16 @@ def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     report = run(monkeypatch, prompt_gains, tmp_path / "gains.json", *arguments)
     assert report["prefix"]["gain"] > 0
     assert all(gap["longest gap ms"] > 0 for gap in report["gaps"])
+
+
+@pytest.mark.slow
+def test_ranks_against_threads(monkeypatch, tmp_path):
+    arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
+    rows = run(monkeypatch, tensor_parallel, tmp_path / "ranks.json", *arguments)["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        assert min(row["ms"].values()) > 0 and all(len(ratios) == 1 for ratios in row["ratios"].values())
+        assert row["same_first_tokens"] > 0.9
 
 
 def test_time_outside_kernels_adds_up():

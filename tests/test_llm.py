@@ -130,7 +130,7 @@ def test_a_stream_that_nobody_reads_on_frees_its_blocks(llm):
     for _ in llm.stream(PROMPTS[:4], SamplingParams(temperature=0, max_tokens=1), ADAPTERS[:4]):
         break  # all four are finished, one is read
     stream = llm.stream(PROMPTS[:4], GREEDY, ADAPTERS[:4])
-    next(stream)
+    stream.advance()
     stream.close()
     assert not llm._engine.has_unfinished()
     llm._engine.check_integrity()

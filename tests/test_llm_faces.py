@@ -61,7 +61,7 @@ def test_chat_and_stream_chat_continue_the_template(llm):
     both = llm.chat([messages, messages], GREEDY, ["A1", None])
     assert [each.adapter_id for each in both] == ["A1", None]
     stream = llm.stream_chat(messages, GREEDY)
-    next(stream)
+    stream.advance()
     stream.close()
     assert not llm._engine.has_unfinished()
 
@@ -98,7 +98,7 @@ def test_a_failing_request_fails_alone(llm):
 
 
 async def _text(llm: LLM, prompt: str, adapter_id: str | None) -> str:
-    stream = llm.stream_async(prompt, GREEDY, adapter_id)
+    stream = llm.stream(prompt, GREEDY, adapter_id)
     return "".join([chunk.text async for chunk in stream])
 
 
@@ -115,12 +115,12 @@ def test_a_coroutine_that_stops_listening_frees_its_blocks(llm):
     llm.reset_prefix_cache()
 
     async def listen_a_little() -> None:
-        async with aclosing(llm.stream_async(CHOSEN[0]["prompt"], endless, "A1")) as stream:
+        async with aclosing(llm.stream(CHOSEN[0]["prompt"], endless, "A1")) as stream:
             async for _ in stream:
                 break
 
     async def cancelled() -> None:
-        async for _ in llm.stream_async(CHOSEN[1]["prompt"], endless):
+        async for _ in llm.stream(CHOSEN[1]["prompt"], endless):
             pass
 
     async def talk() -> list[str]:
@@ -140,7 +140,7 @@ def test_a_coroutine_that_stops_listening_frees_its_blocks(llm):
 
 def test_a_coroutine_may_be_cancelled_at_any_moment(llm):
     async def listen() -> None:
-        async with aclosing(llm.stream_async([CHOSEN[0]["prompt"]] * 9, GREEDY)) as stream:
+        async with aclosing(llm.stream([CHOSEN[0]["prompt"]] * 9, GREEDY)) as stream:
             async for _ in stream:
                 pass
 
@@ -163,7 +163,7 @@ import asyncio
 from mindgen import LLM, SamplingParams
 async def answer(llm, adapter_id):
     params = SamplingParams(temperature=0, max_tokens=80)
-    return "".join([c.text async for c in llm.stream_async("An increasing sequence: one,", params, adapter_id)])
+    return "".join([c.text async for c in llm.stream("An increasing sequence: one,", params, adapter_id)])
 async def talk(llm):
     return await asyncio.gather(answer(llm, None), answer(llm, "A1"))
 print(*asyncio.run(talk(LLM("demo"))), sep="\\n")

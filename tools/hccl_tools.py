@@ -36,9 +36,9 @@ def main() -> int:
         made = make_rank_table(devices, visible, arguments.server_ip, arguments.device_target, arguments.hccn_conf)
         path = arguments.output_dir / made.file_name
         write_rank_table(made.table, path)
-    except (MindgenError, OSError) as error:
+    except MindgenError as error:
         print(f"hccl_tools: error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, MindgenError) else 1
+        return error.exit_code
     if made.note:
         print(f"hccl_tools: {made.note}", file=sys.stderr)
     print(path)

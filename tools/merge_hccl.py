@@ -21,9 +21,9 @@ def main() -> int:
         merged = merge_rank_tables([read_rank_table(path) for path in arguments.file_list])
         path = arguments.output_dir / merged_name(merged)
         write_rank_table(merged, path)
-    except (MindgenError, OSError) as error:
+    except MindgenError as error:
         print(f"merge_hccl: error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, MindgenError) else 1
+        return error.exit_code
     print(path)
     return 0
 

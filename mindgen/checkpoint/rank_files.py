@@ -10,6 +10,7 @@ from mindgen.errors import CheckpointError
 
 # In the metadata of a rank's file: the shapes of the whole tensors, which a padded slice does not tell.
 SHAPES_KEY = "mindgen.shapes"
+STRATEGY_FILE = "strategy.ckpt"  # beside the ranks' folders, where there are several
 _SUFFIXES = (".ckpt", ".safetensors")
 _PART = re.compile(r"(.*-)\d+-of-\d+\.safetensors")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.checkpoint.hf import INDEX_FILE, map_weights
-from mindgen.checkpoint.rank_files import find_rank_folders, map_rank_folder, rank_files
+from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
 
@@ -57,6 +57,8 @@ def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> 
     if not checkpoint.exists():
         raise ModelError(f"no such checkpoint: {checkpoint}")
     folders = find_rank_folders(checkpoint)
+    if len(folders) == 1 and (checkpoint / STRATEGY_FILE).is_file():
+        raise ModelError(f"{checkpoint} is sharded by its {STRATEGY_FILE}, and has only rank_0: others are missing")
     if len(folders) < 2:
         return WeightFiles(model, tuple(folders) or (checkpoint,))
     if len(folders) % num_ranks:

@@ -11,7 +11,7 @@ from mindgen.adapters.convert import MINDFORMERS_HALVES, convert_adapter
 from mindgen.adapters.loader import unservable
 from mindgen.adapters.merge import merge_adapter
 from mindgen.adapters.merge_plan import try_merge
-from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+from mindgen.adapters.registry import AdapterRegistry
 from mindgen.checkpoint.hf import map_weights, model_folder
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.peft import Adapter, lora_pair, read_adapter
@@ -24,6 +24,8 @@ from mindgen.commands.adapter_tables import (
 from mindgen.dtypes import STORAGE
 from mindgen.errors import AdapterError, ModelError
 
+_PATHS = "a lora_adapter.json, a YAML configuration, or a folder (default: the demo's)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their flags."""
@@ -33,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         for adapter in adapters:
-            command.add_argument(adapter, metavar="ADAPTER", help="its folder, or its name in --adapter_path")
+            command.add_argument(adapter, metavar="ADAPTER", help="its folder, or its name")
         if adapters:
-            command.add_argument("--adapter_path", type=Path, metavar="PATH", help="a lora_adapter.json or its folder")
+            command.add_argument("--adapter_path", type=Path, metavar="PATH", help=f"where names are: {_PATHS}")
         return command.add_argument
 
     option = add("list", "the adapters of a lora_adapter.json, or of a folder")
-    option("path", type=Path, nargs="?", help="a lora_adapter.json, a YAML configuration, or a folder (default: demo)")
+    option("path", type=Path, nargs="?", help=_PATHS)
     add("inspect", "what an adapter changes, and with what", "adapter")
     option = add("verify", "whether an adapter fits a model and is served", "adapter")
     option("--model", type=_model_path, required=True, metavar="DIR", help="a Hugging Face folder, or demo")
@@ -67,7 +69,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    folders = _adapter_folders(arguments.path)
+    registry = _registry(arguments.path)
+    folders = {version.adapter_id: version.folder for version in registry.versions()}
     adapters: dict[str, Adapter | AdapterError] = {}
     for name, folder in folders.items():
         try:
@@ -80,8 +83,8 @@ def _list(arguments: argparse.Namespace) -> None:
         raise AdapterError(f"{len(unread)} of {len(adapters)} adapters cannot be read: {', '.join(unread[:8])}")
 
 
-def _adapter_folders(path: Path | None) -> dict[str, Path]:
-    """Names and folders of a list, of the configuration that names one, or of all adapters right in a folder."""
+def _registry(path: Path | None) -> AdapterRegistry:
+    """Of a list, of the configuration that names one, or of all adapters right in a folder; the demo's by default."""
     if path is None:
         path = demo.adapter_folder()
     if path.suffix in (".yaml", ".yml"):
@@ -90,13 +93,7 @@ def _adapter_folders(path: Path | None) -> dict[str, Path]:
         settings = load_settings(path, {}).model
         default = demo.adapter_folder() if settings.path == demo.NAME else Path(settings.path)
         path = default if settings.pet_config.adapter_path is None else Path(settings.pet_config.adapter_path)
-    if path.is_dir() and not (path / LIST_FILE).is_file():
-        found = sorted(config.parent for config in path.glob("*/adapter_config.json"))
-        if not found:
-            raise AdapterError(f"{path} has neither a {LIST_FILE} nor folders with an adapter_config.json")
-        return {folder.name: folder for folder in found}
-    registry = AdapterRegistry.read(path)
-    return {name: registry.get(name).folder for name in registry.names()}
+    return AdapterRegistry.read(path)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -148,6 +145,10 @@ def _model_path(text: str) -> Path:
 
 
 def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:
-    if arguments.adapter_path is not None:
-        return read_adapter(AdapterRegistry.read(arguments.adapter_path).get(adapter).folder)
-    return read_adapter(Path(adapter))
+    """The adapter in that folder, or of that name."""
+    if arguments.adapter_path is None and Path(adapter).is_dir():
+        return read_adapter(Path(adapter))
+    registry = _registry(arguments.adapter_path)
+    if arguments.adapter_path is None and adapter not in registry.names():
+        raise AdapterError(f"no such folder: {adapter} (a name goes with --adapter_path, its lora_adapter.json)")
+    return read_adapter(registry.get(adapter).folder)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TextIO
 
 from mindgen.adapters.registry import BASE_NAME
@@ -26,8 +26,8 @@ class ChatModel(Protocol):
 
     def stream_chat(
         self, messages: Sequence[Message], sampling_params: SamplingParams, adapter_id: str | None
-    ) -> Iterator[TextChunk]:
-        """The next answer as it comes; closing the iterator stops it."""
+    ) -> Iterable[TextChunk]:
+        """The next answer as it comes; closing what it gives stops it."""
 
 
 class ChatSession:

@@ -5,12 +5,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
-from mindgen.commands.launched import own_share, parallel_limits, serve_rank_0
+from mindgen.commands.launched import (
+    hand_over,
+    handed_over,
+    is_first_replica,
+    own_share,
+    parallel_limits,
+    serve_rank_0,
+)
 from mindgen.commands.prediction_output import open_output, parse_target
 from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
@@ -69,7 +77,6 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     share = own_share(len(prompts))
-    prompts, adapter_ids = [prompts[index] for index in share], [adapter_ids[index] for index in share]
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     target = parse_target(arguments.output)
     report = RunReport(started, arguments.debug)
@@ -79,9 +86,13 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     llm = flags.load_llm(settings)
     report.begin(llm.memory_plan)
     params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+    chunks = _stream(llm, prompts, params, adapter_ids, share)
+    if not is_first_replica():
+        hand_over(list(chunks))
+        return 0
     num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
     with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
-        for chunk in _stream(llm, prompts, params, adapter_ids):
+        for chunk in chain(chunks, chain.from_iterable(handed_over())):
             report.add(chunk)
             output.write(chunk)
     report.print()
@@ -101,10 +112,12 @@ def _stream(
     prompts: Sequence[str],
     params: Sequence[SamplingParams | RequestError],
     adapter_ids: Sequence[str | None],
+    share: range,
 ) -> Iterator[TextChunk]:
-    """What `llm.stream` yields, and failures where there are no parameters."""
+    """What `llm.stream` yields of this share of the prompts, and failures where there are no parameters."""
     served = []
-    for index, each in enumerate(params):
+    for index in share:
+        each = params[index]
         if isinstance(each, RequestError):
             yield TextChunk(index, "", RequestOutput.failed(index, prompts[index], adapter_ids[index], each))
         else:

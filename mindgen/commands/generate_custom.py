@@ -1,6 +1,7 @@
 """scripts/generate_custom.py: prompts in, the list of their continuations out, with MindFormers' flags."""
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from mindgen import demo, environment
 from mindgen.checkpoint.hf import model_folder
 from mindgen.commands import flags
 from mindgen.commands.generate import read_prompts
-from mindgen.commands.launched import gather_texts, own_share, serve_rank_0
+from mindgen.commands.launched import hand_over, handed_over, is_first_replica, own_share, serve_rank_0
 from mindgen.commands.option_values import parse_value
 from mindgen.config import Settings, load_settings
 from mindgen.environment import launched_rank
@@ -59,8 +60,11 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     params = settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)
     model, checkpoint = _find_model(arguments.model_type, arguments.checkpoint_path)
     share = own_share(len(prompts))
-    texts = gather_texts(_continue(model, checkpoint, settings, [prompts[index] for index in share], params))
-    print(texts)
+    texts = _continue(model, checkpoint, settings, [prompts[index] for index in share], params)
+    if is_first_replica():
+        print([*texts, *chain.from_iterable(handed_over())])
+    else:
+        hand_over(texts)
     return 0
 
 

@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device_target", choices=DEVICE_TARGETS, default="auto")
     add("--log_dir", type=Path, default=Path("output", "log"), metavar="DIR", help="default: output/log")
     add("--grace_seconds", type=float, default=10.0, metavar="S", help="from telling ranks to end to killing them")
+    add(
+        "--stopped_seconds", type=float, default=60.0, metavar="S",
+        help="after which a rank that a signal has stopped has failed",
+    )  # fmt: skip
     add("--server_ip", metavar="IP", help="which server of the rank table this machine is")
     add("--nnodes", type=int, default=1, metavar="N", help="how many machines, where there is no rank table")
     add("--node_rank", type=int, default=0, metavar="N", help="which of them this is")
@@ -53,8 +57,10 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     """
     command = find_command(arguments.words, arguments.script_folder)
     devices = None if arguments.devices is None else launch_range(arguments.devices)
-    if not 0 <= arguments.master_port < 2**16 or arguments.nnodes < 1 or arguments.grace_seconds < 0:
-        raise UsageError("--master_port must be a port, --nnodes at least 1, and --grace_seconds not negative")
+    if not 0 <= arguments.master_port < 2**16 or arguments.nnodes < 1:
+        raise UsageError("--master_port must be a port, and --nnodes at least 1")
+    if arguments.grace_seconds < 0 or arguments.stopped_seconds < 0:
+        raise UsageError("--grace_seconds and --stopped_seconds must not be negative")
     options = LaunchOptions(
         num_ranks=_num_ranks(arguments, devices),
         rank_table=arguments.rank_table,
@@ -67,7 +73,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         master_address=arguments.master_addr,
         master_port=arguments.master_port,
     )
-    launch(command, options, Supervision(arguments.log_dir, arguments.grace_seconds))
+    launch(command, options, Supervision(arguments.log_dir, arguments.grace_seconds, arguments.stopped_seconds))
     return 0
 
 

@@ -1,12 +1,15 @@
 """What a command does as one of the processes that a launcher has started: rank 0 of a replica speaks, others serve."""
 
-import json
+import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from mindgen.engine import worker
 from mindgen.engine.config import EngineConfig
-from mindgen.environment import launched_rank
+from mindgen.environment import LaunchedRank, launched_rank
 from mindgen.errors import ConfigError, UsageError
 
 _LOOK_SECONDS = 0.05
@@ -49,24 +52,38 @@ def own_share(num_prompts: int) -> range:
     return range(launched.replica * share, (launched.replica + 1) * share)
 
 
-def gather_texts(texts: list[str]) -> list[str]:
-    """On the first replica the texts of all that were launched, in their order; on the others their own.
-
-    They meet in the launcher's folder, which ends them all if one ends before its time.
-    """
+def is_first_replica() -> bool:
+    """Whether this replica is to print what all of this machine have generated; the only one is."""
     launched = launched_rank()
-    if launched is None or launched.num_replicas == 1:
-        return texts
-    meeting = launched.rendezvous.parent
-    if launched.replica > 0:
-        unfinished = meeting / f"texts_{launched.replica}.partial"
-        unfinished.write_text(json.dumps(texts), encoding="utf-8")
-        unfinished.rename(meeting / f"texts_{launched.replica}.json")
-        return texts
-    gathered = list(texts)
-    for replica in range(1, launched.num_replicas):
-        path = meeting / f"texts_{replica}.json"
+    return launched is None or launched.replica == _replicas_here(launched)[0]
+
+
+def hand_over(results: Any) -> None:
+    """To the first replica, in the launcher's folder, which only this user may enter."""
+    launched = launched_rank()
+    assert launched is not None
+    path = _results_path(launched, launched.replica)
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_bytes(pickle.dumps(results))
+    unfinished.rename(path)
+
+
+def handed_over() -> Iterator[Any]:
+    """What the others hand over to this first replica, in their order; the launcher ends all if one of them fails."""
+    launched = launched_rank()
+    if launched is None:
+        return
+    for replica in _replicas_here(launched)[1:]:
+        path = _results_path(launched, replica)
         while not path.is_file():
             time.sleep(_LOOK_SECONDS)
-        gathered += json.loads(path.read_text(encoding="utf-8"))
-    return gathered
+        yield pickle.loads(path.read_bytes())
+
+
+def _replicas_here(launched: LaunchedRank) -> list[int]:
+    """Those of this machine, for which the launcher has made folders."""
+    return sorted(int(each.name) for each in launched.rendezvous.parent.iterdir() if each.name.isdecimal())
+
+
+def _results_path(launched: LaunchedRank, replica: int) -> Path:
+    return launched.rendezvous.parent / f"results_{replica}.pickle"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mindgen import demo
 from mindgen.checkpoint.hf import model_folder
-from mindgen.checkpoint.rank_files import find_rank_folders
+from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders
 from mindgen.errors import CheckpointError, UsageError
 from mindgen.parallel.placement import Placement, declared_placement, strategy_placement, whole_placement
-from mindgen.parallel.reshard import STRATEGY_FILE, ShardedCheckpoint, Target, open_source, transform
-from mindgen.parallel.strategy_file import read_strategy, write_strategy
+from mindgen.parallel.reshard import ShardedCheckpoint, Target, open_source, transform
+from mindgen.parallel.strategy_file import Strategy, read_strategy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     else:
         placement = whole_placement(checkpoint.shapes)
     target = Target(arguments.output, arguments.prefix, f".{arguments.format}")
-    done = transform(source, placement, target, arguments.processes)
-    if placement.num_ranks > 1:
-        _write_strategy(arguments.output / STRATEGY_FILE, placement)
+    done = transform(source, placement, target, arguments.processes, _strategy(placement))
     print(
         f"{target.folder}: {done.num_ranks} rank(s), {done.num_tensors} tensors, {done.num_bytes / 2**20:.1f} MiB, "
         f"read back; digest {done.digest[:12]}"
@@ -61,11 +59,14 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     return 0
 
 
-def _write_strategy(path: Path, placement: Placement) -> None:
+def _strategy(placement: Placement) -> Strategy | None:
+    if placement.num_ranks == 1:
+        return None
     try:
-        write_strategy(path, placement.strategy())
+        return placement.strategy()
     except CheckpointError as error:  # the ranks can be loaded, only not be joined again
-        print(f"mindgen: warning: there is no {path.name}: {error}", file=sys.stderr)
+        print(f"mindgen: warning: there is no {STRATEGY_FILE}: {error}", file=sys.stderr)
+        return None
 
 
 def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int) -> Placement:

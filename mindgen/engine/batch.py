@@ -20,7 +20,7 @@ class Batch:
     any gathering.
 
     Attributes:
-        entries: the B scheduled sequences in the batch's order.
+        entries: the B scheduled sequences in the order of the logits, which is the batch's until it runs in parts.
         input_ids, positions, slot_mapping: (T,) int32.
         block_tables: (B, n) int32, -1 where a sequence has fewer blocks.
         context_lens, q_seq_lens, q_seq_ends: (B,) int32.
@@ -83,9 +83,11 @@ def has_whole_prompts_only(batch: Batch) -> bool:
 
 
 def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
-    """The batch cut between its sequences into parts of about the same number of tokens, or whole if it cannot be."""
+    """The batch's sequences in parts of about the same number of tokens, each sorted, or whole if it cannot be."""
+    num_tokens = len(batch.input_ids)
+    if num_tokens == len(batch.entries) == len(batch.output_rows):
+        return [_dealt_part(batch, first, num_parts) for first in range(num_parts)]
     ends, output_rows = batch.q_seq_ends.tolist(), batch.output_rows.tolist()
-    num_tokens = ends[-1]
     shares = (num_tokens * i // num_parts for i in range(1, num_parts))
     sequences = [0, *(bisect_left(ends, share) + 1 for share in shares), len(ends)]
     tokens = [0, *(ends[place - 1] for place in sequences[1:])]
@@ -95,6 +97,25 @@ def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
     rows = [bisect_left(output_rows, token) for token in tokens]
     bounds = [*zip(pairwise(sequences), pairwise(tokens), pairwise(rows), strict=True)]
     return [_part(batch, *(slice(*pair) for pair in part)) for part in bounds]
+
+
+def _dealt_part(batch: Batch, first: int, num_parts: int) -> Batch:
+    """Of decoding sequences, a token and an output row each, every num_parts-th: each adapter's rows are shared out."""
+    dealt = slice(first, None, num_parts)
+    entries = batch.entries[dealt]
+    return Batch(
+        entries=entries,
+        input_ids=np.ascontiguousarray(batch.input_ids[dealt]),
+        positions=np.ascontiguousarray(batch.positions[dealt]),
+        slot_mapping=np.ascontiguousarray(batch.slot_mapping[dealt]),
+        block_tables=np.ascontiguousarray(batch.block_tables[dealt]),
+        context_lens=np.ascontiguousarray(batch.context_lens[dealt]),
+        q_seq_lens=batch.q_seq_lens[: len(entries)],
+        q_seq_ends=batch.q_seq_ends[: len(entries)],
+        output_rows=batch.output_rows[: len(entries)],
+        slots=batch.slots[dealt],
+        segment_ends=[(ends + (num_parts - 1 - first)) // num_parts for ends in batch.segment_ends],
+    )
 
 
 def _part(batch: Batch, sequences: slice, tokens: slice, rows: slice) -> Batch:

@@ -34,6 +34,7 @@ class EngineConfig:
         num_threads: of the CPU kernels, of all ranks together; None is one for each core.
         tensor_parallel_size: processes that share the network, each with its part of every layer.
         data_parallel_size: replicas of the model, each with its share of the prompts.
+        worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -61,6 +62,7 @@ class EngineConfig:
     num_threads: int | None = None
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
+    worker_timeout: float = 60.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -78,6 +80,8 @@ class EngineConfig:
             )
         if not 0 <= self.swap_space < float("inf"):
             raise ConfigError(f"engine: swap_space must be 0 or more GiB, not {self.swap_space}")
+        if not 0 <= self.worker_timeout < float("inf"):
+            raise ConfigError(f"engine: worker_timeout must be 0 or more seconds, not {self.worker_timeout}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"engine: max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "

@@ -53,11 +53,12 @@ class OutputProcessor:
         asked = _Asked()
         end = 0
         for entry in entries:
-            sequence, end = entry.sequence, end + entry.num_logits
-            sequence.num_computed_tokens += entry.num_tokens - len(entry.draft_token_ids)
-            if sequence.request.prompt_logprobs is not None and entry.num_logits > 0:
-                self._score_prompt(entry, logits[end - entry.num_logits : end])
-            if len(sequence.token_ids) > sequence.num_computed_tokens or entry.num_logits == 0:
+            sequence, num_tokens, num_logits, draft = entry
+            end += num_logits
+            sequence.num_computed_tokens += num_tokens - len(draft)
+            if sequence.request.prompt_logprobs is not None and num_logits > 0:
+                self._score_prompt(entry, logits[end - num_logits : end])
+            if len(sequence.token_ids) > sequence.num_computed_tokens or num_logits == 0:
                 continue  # a chunk of a prompt
             try:
                 self._ask(entry, end, asked)
@@ -113,7 +114,8 @@ class OutputProcessor:
             asked.sampling_rows.append(each.sampling_row)
             if draft:
                 asked.sampling_rows += each.sampling_row.ahead(draft)
-            asked.logits_rows += range(end - 1 - len(draft), end)
+                asked.logits_rows += range(end - 1 - len(draft), end - 1)
+            asked.logits_rows.append(end - 1)
 
     def _sample(self, asked: _Asked, logits: np.ndarray) -> None:
         if not asked.sampling_rows:
@@ -126,7 +128,8 @@ class OutputProcessor:
             first, end = end, end + 1 + len(draft)
             if sequence.finish_reason is not None:  # another output of its request has just failed
                 continue
-            self._note_first_token(sequence.request, now)
+            if sequence.request.metrics.first_token_time is None:
+                self._note_first_token(sequence.request, now)
             self._append(sequence, sampled[first])
             for place, guessed in enumerate(draft, start=first):
                 if sequence.finish_reason is not None or sampled[place].token_id != guessed:
@@ -172,7 +175,8 @@ class OutputProcessor:
         if isinstance(found, str):
             self.fail(request, RequestError(found))
             return
-        self._note_first_token(request, time.perf_counter())
+        if request.metrics.first_token_time is None:
+            self._note_first_token(request, time.perf_counter())
         request.continuations[beam] = found
         if len(request.continuations) < len(request.sequences):
             return
@@ -189,10 +193,9 @@ class OutputProcessor:
         self._scheduler.replace(beams, children)
 
     def _note_first_token(self, request: Request, now: float) -> None:
-        if request.metrics.first_token_time is None:
-            request.metrics.first_token_time = now
-            self.counters.prompt_tokens += len(request.prompt_token_ids)
-            self.counters.cached_prompt_tokens += request.num_cached_tokens
+        request.metrics.first_token_time = now
+        self.counters.prompt_tokens += len(request.prompt_token_ids)
+        self.counters.cached_prompt_tokens += request.num_cached_tokens
 
     def _score_prompt(self, entry: ScheduledSequence, logits: np.ndarray) -> None:
         """Adds the log-probabilities of the prompt tokens that follow the entry's positions."""

@@ -22,7 +22,7 @@ from mindgen.engine.open_runner import AnyRunner, open_runner
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
-from mindgen.kernels import plugin
+from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.group import ProcessGroup, shared_memory
@@ -47,6 +47,7 @@ class ParallelRunner:
     Args:
         arguments: of open_runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
+        worker_timeout: as in EngineConfig.
 
     Raises:
         WorkerError: a rank has ended.
@@ -58,6 +59,7 @@ class ParallelRunner:
         weights: WeightFiles,
         model_config: ModelConfig,
         host_adapter_bytes: int,
+        worker_timeout: float,
         arguments: dict[str, Any],
     ) -> None:
         kernels = plugin.load()
@@ -76,7 +78,8 @@ class ParallelRunner:
         try:
             self._workers.send_file(memory)
             os.close(memory)
-            self._workers.watch(self._group.abort)
+            self._workers.watch(self._group.abort, worker_timeout)
+            backend.available(arguments["executor"])  # compiled by one, before the others would have to wait for it
             num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
             arguments = {**arguments, "num_threads": num_threads}
             setups = [
@@ -165,7 +168,9 @@ def build_runner(
     if config.tensor_parallel_size == 1:
         return open_runner(weights, model_config, **arguments)
     host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(config.tensor_parallel_size, weights, model_config, host_bytes, arguments)
+    return ParallelRunner(
+        config.tensor_parallel_size, weights, model_config, host_bytes, config.worker_timeout, arguments
+    )
 
 
 class _SharedBlockStore:

@@ -105,9 +105,8 @@ class Runner:
             cache[targets] = cache[sources]
 
     def run(self, batch: Batch) -> np.ndarray:
-        """The float32 logits (R, V) of the rows that the batch asks for; good until the next run.
-
-        Of a group, rank 0 gets them; the others their part.
+        """The float32 logits (R, V) of the rows that the batch asks for, in the order of its entries from now on; good
+        until the next run. Of a group, rank 0 gets them; the others their part.
 
         Raises:
             KernelError: a CPU op refused what the graph gave it.
@@ -116,6 +115,8 @@ class Runner:
         graph = self._graph(inputs)
         num_parts = self._num_parts(len(batch.input_ids)) if graph.takes_parts else 1
         parts = split_batch(batch, num_parts) if num_parts > 1 else [batch]
+        if len(parts) > 1:
+            batch.entries = [entry for part in parts for entry in part.entries]
         self._kernels.clear_last_error()
         if self._group is not None:
             self._group.use()

@@ -139,11 +139,11 @@ class Scheduler:
         order = sorted(self._running, key=attrgetter("is_prompt"))
         running = set(order)
         for sequence in order:
-            num_tokens = self._num_next(sequence, budget)
+            num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
+            num_tokens = 1 if num_known - num_computed == 1 and budget > 0 else self._num_next(sequence, budget)
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
-            num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
             if num_known - num_computed == 1 and num_known > sequence.prompt_len:
                 draft = self._draft(sequence, max(0, budget - len(running)))
             while (copies := self._blocks.grow(sequence, num_computed + num_tokens + len(draft))) is None:

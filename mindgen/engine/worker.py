@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.errors import AdapterError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.channel import SOCKET, Channel, connect
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.slot_layout import SlotLayout
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class WorkerSetup:
 
 def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS) -> int:
     """Serves rank 0, which listens in the folder, to its end; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     try:
         channel = connect(rendezvous / SOCKET, connect_seconds)
     except TimeoutError as error:
         print(f"mindgen: rank {rank}: {error}: rank 0 has not come", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     channel.send((rank, os.getpid()))
     return _Worker(channel, rank).run()
 
@@ -79,6 +79,8 @@ class _Worker:
                 if name == "set_up":
                     shard = _Shard(memory, self._rank, *arguments)
                     self._group = shard.group
+                    self._reply(call, None)
+                elif name == SIGN_OF_LIFE:
                     self._reply(call, None)
                 elif name == "read_adapter":
                     assert shard is not None

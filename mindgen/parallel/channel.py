@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "rank_0.sock"  # where rank 0 listens, in the folder where ranks meet
+SIGN_OF_LIFE = "sign_of_life"  # the call that wants nothing but an answer
 _LENGTH = struct.Struct("<Q")
 _RETRY_SECONDS = 0.05
 

@@ -33,10 +33,12 @@ class Supervision:
     Attributes:
         log_folder: gets rank_N/mindgen.log.
         grace_seconds: from telling ranks to end to killing them.
+        stopped_seconds: after which a rank that a signal has stopped has failed.
     """
 
     log_folder: Path
     grace_seconds: float = 10.0
+    stopped_seconds: float = 60.0
 
 
 def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervision) -> None:
@@ -50,13 +52,15 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
     """
     with _rendezvous() as folder, ExitStack() as sockets:
         plan = plan_launch(options, folder)
+        if plan.warning:
+            print(f"mindgen: warning: {plan.warning}; is it of another machine?", file=sys.stderr)
         tasks = _rank_tasks(command, plan, supervision.log_folder)
         for cluster in plan.clusters:
             demand = sockets.enter_context(_listening(cluster))
             tasks.append(_scheduler_task(command, cluster, demand, supervision.log_folder))
         with _Shown(tasks[0]) as shown:
-            outcome = run_tasks(tasks, folder, supervision.grace_seconds, shown)
-    _report(outcome)
+            outcome = run_tasks(tasks, folder, supervision.grace_seconds, supervision.stopped_seconds, shown)
+    _report(outcome, supervision)
 
 
 def find_command(words: Sequence[str], script_folders: Sequence[Path]) -> list[str]:
@@ -170,7 +174,7 @@ def _shares_of_cores(num_replicas: int) -> list[frozenset[int] | None]:
     return [frozenset(cores[first : first + share]) for first in range(0, num_replicas * share, share)]
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: Outcome, supervision: Supervision) -> None:
     if outcome.received is not None:
         raise LaunchError(f"ended by {outcome.received.name}, and all ranks with it", 128 + outcome.received)
     if outcome.failed is None:
@@ -180,6 +184,9 @@ def _report(outcome: Outcome) -> None:
         print(f"[{task.name}] {line}", file=sys.stderr)
     if outcome.code > 0:
         raise LaunchError(f"{task.name} ended with exit code {outcome.code} (log: {task.log})", outcome.code)
+    if outcome.code == -signal.SIGSTOP:
+        seconds = f"{supervision.stopped_seconds:g} seconds"
+        raise LaunchError(f"{task.name} was stopped by a signal, and not continued for {seconds} (log: {task.log})")
     known = {int(number): number.name for number in signal.Signals}
     name = known.get(-outcome.code, f"signal {-outcome.code}")
     hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""

@@ -1,5 +1,6 @@
 """Which ranks a launch has, with which devices and in which replicas: decided and checked before any of them starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mindgen.parallel.rank_table import (
     split_rank_table,
     write_rank_table,
 )
+from mindgen.parallel.table_check import check_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ class LaunchPlan:
 
     Attributes:
         clusters: those whose scheduler is this machine's to start.
+        warning: of a rank table that may be of another machine, or "".
     """
 
     ranks: list[tuple[LaunchedRank, Cluster | None]]
     clusters: list[Cluster]
     is_cpu: bool
+    warning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,11 @@ class _Members:
     device_ids: list[int]
     here: list[int]
     table: RankTable | None
+    warning: str = ""
 
 
 def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
-    """The ranks, each replica with a folder of its own below this one, its rank table in it.
+    """The ranks, each replica of this machine with a folder of its own below this one, its rank table in it.
 
     Raises:
         UsageError: numbers that do not fit each other.
@@ -76,11 +81,12 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
     if options.num_ranks % options.data_parallel:
         raise UsageError(f"{options.num_ranks} ranks do not divide into data_parallel={options.data_parallel} replicas")
     is_cpu = options.device_target == "CPU" or (options.device_target == "auto" and not ascend_devices())
-    members = _from_devices(options) if options.rank_table is None else _from_table(options, options.rank_table)
+    members = _from_table(options, options.rank_table, is_cpu) if options.rank_table else _from_devices(options)
     world_size = options.num_ranks // options.data_parallel
-    if is_cpu and len({rank // world_size for rank in members.here}) * world_size != len(members.here):
+    replicas = sorted({rank // world_size for rank in members.here})
+    if is_cpu and len(replicas) * world_size != len(members.here):
         raise UsageError("on a CPU all ranks of a replica must be on one machine: raise data_parallel")
-    paths = _replica_folders(options, members.table, folder)
+    paths = dict(zip(replicas, _replica_folders(options, members.table, folder, replicas), strict=True))
     clusters = _clusters(options, world_size, is_cpu)
     uses_cluster = is_cpu or members.table is None
     ranks = []
@@ -91,10 +97,10 @@ def plan_launch(options: LaunchOptions, folder: Path) -> LaunchPlan:
         )
         ranks.append((launched, clusters[replica] if uses_cluster else None))
     if is_cpu:
-        clusters = [clusters[replica] for replica in sorted({rank.replica for rank, _ in ranks})]
+        clusters = [clusters[replica] for replica in replicas]
     elif not uses_cluster or 0 not in members.here:  # the first machine has the schedulers
         clusters = []
-    return LaunchPlan(ranks, clusters, is_cpu)
+    return LaunchPlan(ranks, clusters, is_cpu, members.warning)
 
 
 def own_server(table: RankTable, path: Path, server_id: str | None) -> Server:
@@ -134,7 +140,7 @@ def _from_devices(options: LaunchOptions) -> _Members:
     return _Members([*devices] * options.num_nodes, [*range(first, first + local)], None)
 
 
-def _from_table(options: LaunchOptions, path: Path) -> _Members:
+def _from_table(options: LaunchOptions, path: Path, is_cpu: bool) -> _Members:
     table = read_rank_table(path)
     server = own_server(table, path, options.server_id)
     if options.devices is not None:
@@ -152,14 +158,21 @@ def _from_table(options: LaunchOptions, path: Path) -> _Members:
             )
     if table.num_ranks != options.num_ranks:
         raise RankTableError(f"rank table {path} has {table.num_ranks} ranks, and {options.num_ranks} are to start")
+    check = check_server(server, [] if is_cpu else ascend_devices())
+    if check.wrong:
+        raise RankTableError(f"rank table {path}: {check.wrong}: make it again with tools/hccl_tools.py")
     by_rank = sorted((each for server in table.servers for each in server.devices), key=lambda each: each.rank_id)
     here = sorted(device.rank_id for device in server.devices)
-    return _Members([device.device_id for device in by_rank], here, table)
+    is_told = server.server_id == options.server_id
+    warning = f"rank table {path}: {check.doubtful}" if check.doubtful and not is_told else ""
+    return _Members([device.device_id for device in by_rank], here, table, warning)
 
 
-def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Path) -> list[tuple[Path, Path | None]]:
-    """A folder for each replica, and its rank table: the one that was given where that is it already."""
-    folders = [folder / str(replica) for replica in range(options.data_parallel)]
+def _replica_folders(
+    options: LaunchOptions, table: RankTable | None, folder: Path, replicas: Sequence[int]
+) -> list[tuple[Path, Path | None]]:
+    """A folder for each of these replicas, and its rank table: the one that was given where that is it already."""
+    folders = [folder / str(replica) for replica in replicas]
     for each in folders:
         each.mkdir(mode=0o700)
     if table is None or options.rank_table is None:
@@ -167,8 +180,9 @@ def _replica_folders(options: LaunchOptions, table: RankTable | None, folder: Pa
     if options.data_parallel == 1 and table == read_rank_table(options.rank_table):
         return [(folders[0], options.rank_table.absolute())]
     paths = [each / "rank_table.json" for each in folders]
-    for path, part in zip(paths, split_rank_table(table, options.data_parallel), strict=True):
-        write_rank_table(part, path)
+    parts = split_rank_table(table, options.data_parallel)
+    for path, replica in zip(paths, replicas, strict=True):
+        write_rank_table(parts[replica], path)
     return list(zip(folders, paths, strict=True))
 
 

@@ -100,17 +100,24 @@ def read_rank_table(path: Path) -> RankTable:
 
 
 def write_rank_table(table: RankTable, path: Path) -> None:
-    """Writes the file as a whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            json.dump(table.as_json(), file, indent=4)
-            file.write("\n")
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Writes the file as a whole or not at all.
+
+    Raises:
+        RankTableError: it cannot be written.
+    """
+    text = json.dumps(table.as_json(), indent=4) + "\n"
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise RankTableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def merge_rank_tables(tables: Sequence[RankTable]) -> RankTable:
@@ -171,6 +178,11 @@ def _of_ranks(table: RankTable, ranks: Collection[int]) -> RankTable:
 
 
 def _parse_table(raw: dict[str, Any]) -> RankTable:
+    if "group_list" in raw:
+        raise RankTableError(
+            f"it is of the older form, whose group_list tells no ranks: make one of version {_VERSION} with "
+            "tools/hccl_tools.py"
+        )
     if raw.get("version") != _VERSION:
         came = repr(raw["version"]) if "version" in raw else "none"
         raise RankTableError(f'expected "version": "{_VERSION}", not {came} (tools/hccl_tools.py writes such tables)')

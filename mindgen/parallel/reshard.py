@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -19,15 +20,22 @@ import numpy as np
 from mindgen.checkpoint.hf import map_weights
 from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
 from mindgen.checkpoint.network_names import network_weights
-from mindgen.checkpoint.rank_files import SHAPES_KEY, find_rank_folders, map_rank_folder, rank_folder, whole_shapes
+from mindgen.checkpoint.rank_files import (
+    SHAPES_KEY,
+    STRATEGY_FILE,
+    find_rank_folders,
+    map_rank_folder,
+    rank_folder,
+    whole_shapes,
+)
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.checkpoint.safetensors_write import stream_safetensors
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Slice
 from mindgen.parallel.placement import Placement, Shapes, strategy_placement, whole_placement
-from mindgen.parallel.strategy_file import Strategy, read_strategy
+from mindgen.parallel.strategy_file import Strategy, read_strategy, write_strategy
 
-STRATEGY_FILE = "strategy.ckpt"  # beside the ranks
+_COMPARED = 1024  # numbers of each tensor
 
 
 class ShardedCheckpoint:
@@ -132,7 +140,7 @@ def open_ranks(folder: Path, strategy: Strategy | None) -> ShardedCheckpoint:
     if not folders:
         raise CheckpointError(f"{folder} has no rank_0: expected a folder rank_N for each rank")
     if strategy is None:
-        return open_whole(map_rank_folder(folders[0]))
+        return open_whole(_same_on_all_ranks(folders))
     if len(folders) != strategy.num_ranks:
         raise CheckpointError(f"{folder} has {len(folders)} ranks, its strategy {strategy.num_ranks}")
     ranks = [map_rank_folder(each) for each in folders]
@@ -166,12 +174,17 @@ def open_source(folder: Path, strategy: Path | None) -> Callable[[], ShardedChec
 
 
 def transform(
-    source: Callable[[], ShardedCheckpoint], placement: Placement, target: Target, num_processes: int = 1
+    source: Callable[[], ShardedCheckpoint],
+    placement: Placement,
+    target: Target,
+    num_processes: int = 1,
+    strategy: Strategy | None = None,
 ) -> Transformed:
     """Writes a checkpoint in another placement.
 
     Args:
         source: opens it; every process does.
+        strategy: to be kept beside the ranks.
 
     Raises:
         CheckpointError: the folder is there already, or what was written is not what was read.
@@ -196,7 +209,11 @@ def transform(
                 tasks = [pool.submit(write_rank, source, placement, target, unfinished, rank) for rank in ranks]
                 sizes = [task.result() for task in tasks]
         digest = _verify(source(), placement, unfinished)
+        if strategy is not None:
+            write_strategy(unfinished / STRATEGY_FILE, strategy)
         unfinished.rename(target.folder)
+    except BrokenProcessPool as error:
+        raise CheckpointError("a process that wrote a rank was killed, as the system does without memory") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Transformed(placement.num_ranks, len(placement.shapes), sum(sizes), digest)
@@ -235,6 +252,23 @@ def _verify(source: ShardedCheckpoint, placement: Placement, folder: Path) -> st
             raise CheckpointError(f"{name!r} as written is not what was read: is the disk in order?")
         total.update(f"{name} {digest}\n".encode())
     return total.hexdigest()
+
+
+def _same_on_all_ranks(folders: list[Path]) -> dict[str, MappedTensor]:
+    """The tensors of replicas; slices begin with other numbers on each rank, but for a few."""
+    first, *others = [map_rank_folder(folder) for folder in folders]
+    for folder, tensors in zip(folders[1:], others, strict=True):
+        for name, tensor in first.items():
+            if name not in tensors or _beginning(tensor) != _beginning(tensors[name]):
+                raise CheckpointError(
+                    f"{folders[0]} and {folder} differ in {name!r}, and there is no {STRATEGY_FILE} that says how they "
+                    "are sharded: name it"
+                )
+    return first
+
+
+def _beginning(tensor: MappedTensor) -> bytes:
+    return tensor.data.reshape(-1)[:_COMPARED].tobytes()
 
 
 def _check_rank(folder: Path, tensors: dict[str, MappedTensor], placement: Placement, rank: int) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Outcome:
 
     Attributes:
         failed: the task that ended first, and not well.
-        code: its exit code, or minus the number of the signal that ended it.
+        code: its exit code, or minus the number of the signal that ended it, or SIGSTOP's if that stopped it for good.
         received: the signal that this process was told to end with.
     """
 
@@ -60,13 +60,17 @@ class _Running:
     task: Task
     process: "subprocess.Popen[bytes]"
     code: int | None = None
+    stopped_at: float | None = None
 
 
-def run_tasks(tasks: Sequence[Task], folder: Path, grace_seconds: float, at_work: Callable[[], None]) -> Outcome:
+def run_tasks(
+    tasks: Sequence[Task], folder: Path, grace_seconds: float, stopped_seconds: float, at_work: Callable[[], None]
+) -> Outcome:
     """Runs the tasks to the end; if one fails, or a signal comes, all get to know and have the grace to end.
 
     Args:
         folder: removed if this process dies; below it is the rendezvous that each task's environment names.
+        stopped_seconds: after which one that a signal has stopped has failed.
         at_work: called again and again while processes run.
 
     Raises:
@@ -86,7 +90,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, grace_seconds: float, at_work
             for task in tasks:
                 if not task.demand:
                     started.append(_start(task, announce))
-            outcome = _watch(started, signals, work)
+            outcome = _watch(started, signals, stopped_seconds, work)
             told = outcome.received or (signal.SIGTERM if outcome.failed else None)
             if told:
                 _tell(started, told)
@@ -131,8 +135,10 @@ def _start(task: Task, announce: int) -> _Running:
     return _Running(task, process)
 
 
-def _watch(started: Sequence[_Running], signals: Sequence[int], at_work: Callable[[], None]) -> Outcome:
-    """Until all but services have ended well, one has ended otherwise, or a signal has come."""
+def _watch(
+    started: Sequence[_Running], signals: Sequence[int], stopped_seconds: float, at_work: Callable[[], None]
+) -> Outcome:
+    """Until all but services have ended well, one has ended otherwise or been stopped, or a signal has come."""
     while True:
         at_work()
         if signals:
@@ -142,6 +148,9 @@ def _watch(started: Sequence[_Running], signals: Sequence[int], at_work: Callabl
         for running in sorted(ended, key=lambda running: (running.code or 0) >= 0):
             if running.code:
                 return Outcome(running.task, running.code)
+        for running in started:
+            if _stopped_seconds(running) > stopped_seconds:
+                return Outcome(running.task, -signal.SIGSTOP)
         if all(running.code == 0 for running in started if not running.task.demand):
             return Outcome()
         time.sleep(_POLL_SECONDS)
@@ -158,9 +167,24 @@ def _has_just_ended(running: _Running) -> bool:
     return True
 
 
+def _stopped_seconds(running: _Running) -> float:
+    """For how long it has been stopped; no terminal does that, for it has none."""
+    is_stopped = False
+    if running.code is None:
+        with suppress(ChildProcessError):  # it is ending
+            flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            is_stopped = os.waitid(os.P_PID, running.process.pid, flags) is not None
+    if not is_stopped:
+        running.stopped_at = None
+        return 0
+    running.stopped_at = running.stopped_at or time.monotonic()
+    return time.monotonic() - running.stopped_at
+
+
 def _tell(started: Sequence[_Running], number: signal.Signals) -> None:
     for running in started:
         os.killpg(running.process.pid, number)
+        os.killpg(running.process.pid, signal.SIGCONT)  # who is stopped would not hear
 
 
 def _wait_for_ends(

@@ -18,7 +18,8 @@ from typing import Any
 
 from mindgen import environment
 from mindgen.errors import WorkerError
-from mindgen.parallel.channel import SOCKET, Channel, listen
+from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, listen
+from mindgen.parallel.liveness import give_up_the_still, how_ended
 
 _CONNECT_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -27,7 +28,7 @@ _LOG_LINES = 8
 
 
 class _Worker:
-    """One worker, and whoever waits for an answer of it."""
+    """One worker, and whoever waits for an answer of it; process is set if it is a child of this one."""
 
     def __init__(
         self, kind: str, rank: int, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
@@ -35,9 +36,12 @@ class _Worker:
         self.kind = kind
         self.rank = rank
         self.process = process
+        self.process_id = 0
         self.channel: Channel | None = None
         self.error: WorkerError | None = None
         self._log = log
+        self._is_set_up = False
+        self._why_given_up: str | None = None
         self._calls: dict[int, Future[Any]] = {}
         self._numbers = count()
         self._lock = threading.Lock()  # of the calls and the error
@@ -79,16 +83,27 @@ class _Worker:
             for future in calls.values():
                 future.set_exception(error)
 
+    def is_busy(self) -> bool:
+        """Whether it owes an answer; what it is told without one shows by a call that comes after that."""
+        with self._lock:
+            if self._calls or self.error is not None or not self._is_set_up:
+                return bool(self._calls)
+        with suppress(WorkerError):  # which its thread has noticed as well
+            self.call(SIGN_OF_LIFE)
+        return True
+
+    def give_up(self, why: str) -> None:
+        self._why_given_up = why
+        if self.process is not None:
+            self.process.kill()
+        assert self.channel is not None
+        self.channel.close()
+
     def ended(self) -> WorkerError:
         """Why it is gone: how its process ended, and the last lines that it wrote."""
-        how = "has ended"
+        how = self._why_given_up or "has ended"
         if self.process is not None:
-            try:
-                code = self.process.wait(_END_SECONDS)
-                how = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
-            except subprocess.TimeoutExpired:
-                how = "has closed its connection"
-            how = f"(process {self.process.pid}) {how}"
+            how = f"(process {self.process.pid}) {self._why_given_up or how_ended(self.process, _END_SECONDS)}"
         lines = self._log.read_text(errors="replace").splitlines() if self._log and self._log.is_file() else []
         written = "".join(f"\n  {line}" for line in lines[-_LOG_LINES:])
         return WorkerError(f"{self.kind} {self.rank} {how}" + (f"; it wrote last:{written}" if written else ""))
@@ -99,6 +114,7 @@ class _Worker:
             self.channel.send((number, name, arguments))
         except OSError as error:
             raise self.error or self.ended() from error
+        self._is_set_up = True
 
 
 class Workers:
@@ -163,12 +179,19 @@ class Workers:
     def error(self) -> WorkerError | None:
         return self._state.error
 
-    def watch(self, on_end: Callable[[str], None], on_message: Callable[[Any], None] = print) -> None:
-        """From now on answers are heard, and who ends before its time is noticed, and `on_end` told why."""
+    def watch(self, on_end: Callable[[str], None], timeout: float, on_message: Callable[[Any], None] = print) -> None:
+        """From now on answers are heard, and who ends before its time is noticed, and `on_end` told why.
+
+        Args:
+            timeout: seconds in which a worker that owes an answer must use some processor time; 0 is any time.
+        """
         for worker in self._workers:
             name, arguments = f"{worker.kind} {worker.rank}", (worker, self._state, on_message, on_end)
-            thread = threading.Thread(target=_watch, args=arguments, name=name, daemon=True)
-            self._threads.append(thread)
+            self._threads.append(threading.Thread(target=_watch, args=arguments, name=name, daemon=True))
+        if timeout > 0:
+            watched = (self._workers, self._state.closing, timeout)
+            self._threads.append(threading.Thread(target=give_up_the_still, args=watched, daemon=True))
+        for thread in self._threads:
             thread.start()
 
     def send_file(self, descriptor: int) -> None:
@@ -212,8 +235,9 @@ class Workers:
             connection.settimeout(None)
             channel = Channel(connection)
             with suppress(EOFError):  # that it is gone shows in the next turn
-                rank, _ = channel.receive()
-                missing.pop(rank).channel = channel
+                rank, process_id = channel.receive()
+                worker = missing.pop(rank)
+                worker.channel, worker.process_id = channel, process_id
 
     def _check_missing(self, missing: list[_Worker], deadline: float) -> None:
         gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)
@@ -233,7 +257,7 @@ class _State:
 
     def __init__(self) -> None:
         self.error: WorkerError | None = None
-        self.is_closing = False
+        self.closing = threading.Event()
 
 
 def wait_for(futures: "list[Future[Any]]") -> list[Any]:
@@ -246,7 +270,7 @@ def wait_for(futures: "list[Future[Any]]") -> list[Any]:
 
 def _watch(worker: _Worker, state: _State, on_message: Callable[[Any], None], on_end: Callable[[str], None]) -> None:
     def note_end(error: WorkerError) -> None:
-        if not state.is_closing:
+        if not state.closing.is_set():
             state.error = state.error or error
             on_end(str(error))
 
@@ -254,7 +278,7 @@ def _watch(worker: _Worker, state: _State, on_message: Callable[[Any], None], on
 
 
 def _end(workers: list[_Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
-    state.is_closing = True
+    state.closing.set()
     for worker in workers:
         if worker.channel is not None:
             worker.channel.close()

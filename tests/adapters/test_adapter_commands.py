@@ -63,6 +63,7 @@ def test_inspect(folder, capsys):
     assert code == 0 and re.search(r"DoRA *│ yes", output) and "model.layers.*.mlp.down_proj" in output
     assert read_adapter(folder / "dora").digest in output
     assert run(capsys, "inspect", "law", "--adapter_path", folder)[0] == 0
+    assert "gate_proj" in run(capsys, "inspect", "A1")[1]  # the demo's, as they are listed
 
 
 def test_verify(folder, capsys):
@@ -95,9 +96,9 @@ def test_merge(folder, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["inspect", "nowhere"], 1, "no such folder: nowhere"),
+        (["inspect", "nowhere"], 1, "no such folder: nowhere (a name goes with --adapter_path"),
         (["inspect", "lw", "--adapter_path", "{folder}"], 2, r"unknown adapter_id 'lw' (did you mean law?)"),
-        (["list", "{folder}/model"], 1, "neither a lora_adapter.json nor folders with an adapter_config.json"),
+        (["list", "{folder}/model"], 1, "neither lora_adapter.json nor folders with adapter_config.json"),
         (["list", "{folder}/nothing.json"], 1, "cannot read"),
         (["verify", "{folder}/dora", "--model", "{folder}/nothing"], 1, "no such model folder"),
         (["merge", "{folder}/dora", "--model", "{folder}/dora", "--output", "{folder}/x"], 1, "has no config.json"),

@@ -55,19 +55,40 @@ def test_parts_of_a_batch_are_batches_of_their_own():
     whole = build_batch(entries, 4, layout)
     for num_parts in (2, 3):
         parts = split_batch(whole, num_parts)
-        assert len(parts) == num_parts
-        for part in parts:
-            alone = build_batch(part.entries, 4, layout)
-            for name in ("input_ids", "positions", "slot_mapping", "block_tables", "context_lens", "q_seq_lens"):
-                np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
-            np.testing.assert_array_equal(part.q_seq_ends, alone.q_seq_ends)
-            assert part.output_rows.tolist() == [row for row, wanted in _last_rows(alone) if wanted]
-            if alone.segment_ends:  # a part of the base model's rows has segments without rows
-                for ends, expected in zip(part.segment_ends, alone.segment_ends, strict=True):
-                    np.testing.assert_array_equal(ends, expected)
-            else:
-                assert not any(ends.any() for ends in part.segment_ends)
+        _check_parts(parts, num_parts, layout)
         assert [entry for part in parts for entry in part.entries] == whole.entries
+
+
+def test_decodes_are_dealt_out_to_parts():
+    layout = SlotLayout((16, 8))
+    entries = []
+    for i in range(11):
+        sequence = make_sequence(i, list(range(10 * i, 10 * i + 6)), 5, slot=(None, 0, 1)[i % 3])
+        sequence.block_table, sequence.num_computed_tokens = [i, 20 + i], 5
+        entries.append(ScheduledSequence(sequence, 1, 1))
+    for some in (entries, entries[::3]):
+        whole = build_batch(some, 4, layout)
+        for num_parts in (2, 3):
+            parts = split_batch(whole, num_parts)
+            _check_parts(parts, num_parts, layout)
+            assert sorted(part.slots.count(0) for part in parts)[-1] <= -(-whole.slots.count(0) // num_parts)
+            assert {id(entry) for part in parts for entry in part.entries} == {id(entry) for entry in some}
+
+
+def _check_parts(parts, num_parts, layout):
+    assert len(parts) == num_parts
+    for part in parts:
+        alone = build_batch(part.entries, 4, layout)
+        for name in ("input_ids", "positions", "slot_mapping", "block_tables", "context_lens", "q_seq_lens"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
+        np.testing.assert_array_equal(part.q_seq_ends, alone.q_seq_ends)
+        assert part.slots == alone.slots
+        assert part.output_rows.tolist() == [row for row, wanted in _last_rows(alone) if wanted]
+        if alone.segment_ends:  # a part of the base model's rows has segments without rows
+            for ends, expected in zip(part.segment_ends, alone.segment_ends, strict=True):
+                np.testing.assert_array_equal(ends, expected)
+        else:
+            assert not any(ends.any() for ends in part.segment_ends)
 
 
 def _last_rows(batch):

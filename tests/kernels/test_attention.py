@@ -100,7 +100,7 @@ def test_head_sizes(kernels, head_size, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (14, 2), (3, 3), (8, 1), (9, 1), (71, 1)])
+@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (14, 2), (3, 3), (40, 40), (42, 14), (8, 1), (9, 1), (71, 1)])
 def test_query_heads_per_kv_head(kernels, heads, dtype):
     check_both(kernels, Batch(MIXED, heads, 24, dtype=dtype))
 

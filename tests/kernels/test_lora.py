@@ -97,6 +97,18 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, dtype, rows):
     assert np.array_equal(results[0], results[2])
 
 
+@dtypes
+def test_slot_of_zeros_adds_nothing(kernels, dtype):
+    rng = np.random.default_rng(0)
+    x, y = random_buffer(rng, (10, 40), dtype), random_buffer(rng, (10, 70), dtype)
+    a, b = random_adapters(rng, dtype, 3, [30, 40], 40, 8)
+    a[1] = 0
+    before = y.copy()
+    add_lora(kernels, dtype, x, 40, a, b, np.array([2, 7, 10], np.int64), y, 40, 8)
+    assert np.array_equal(y[2:7], before[2:7])
+    assert not np.array_equal(y[:2], before[:2]) and not np.array_equal(y[7:], before[7:])
+
+
 def test_nothing_to_do(kernels):
     rng = np.random.default_rng(0)
     y = random_buffer(rng, (3, 4), "float32")

@@ -61,13 +61,13 @@ def test_numbers_of_columns(kernels, dtype, M, N):
 
 @dtypes
 @pytest.mark.parametrize("K", [0, 1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1023])
-@pytest.mark.parametrize("M", [1, 6, 20, 60])
+@pytest.mark.parametrize("M", [1, 6, 12, 20, 60])
 def test_depths(kernels, dtype, M, K):
     check(kernels, dtype, M, 19, K)
 
 
 @dtypes
-@pytest.mark.parametrize("M", [1, 3, 33, 70])
+@pytest.mark.parametrize("M", [1, 3, 16, 33, 70])
 def test_large_depth(kernels, dtype, M):
     check(kernels, dtype, M, 24, 4999)
     check(kernels, dtype, M, 24, 4864)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams
-from mindgen.commands.launched import own_share
+from mindgen.commands.launched import hand_over, handed_over, is_first_replica, own_share
 from mindgen.environment import LaunchedRank
 from mindgen.errors import ConfigError, UnknownAdapterError, UsageError
 
@@ -44,7 +44,7 @@ def test_chunks_joined_are_the_texts(llm):
 
 def test_streams_that_are_closed_leave_the_replicas(llm):
     stream = llm.stream(PROMPTS[:4], SamplingParams(temperature=0, max_tokens=400, ignore_eos=True))
-    next(stream)
+    stream.advance()
     stream.close()
     assert llm.generate(PROMPTS[:3], GREEDY, ADAPTERS[:3])[2].outputs[0].text == ANSWERS[2]["answer"]
 
@@ -60,17 +60,20 @@ def test_failures_come_back_and_adapters_go_everywhere(llm):
         llm.generate(["one,"] * 2, GREEDY, "nobody")
 
 
-def test_ranks_of_a_launcher_serve_the_first_of_their_replica(tmp_path):
+def test_the_first_of_all_launched_ranks_prints_what_all_replicas_say(llm, tmp_path):
+    expected = llm.generate(PROMPTS[:2], GREEDY, ADAPTERS[:2])
     command = [sys.executable, "-m", "mindgen", "launch", "--ranks", "4", "--data_parallel", "2", "--"]
     command += [sys.executable, "-m", "mindgen", "generate", "--use_parallel", "True", "--prompt", *PROMPTS[:2]]
-    command += ["--adapter_id", *(adapter or "base" for adapter in ADAPTERS[:2])]
+    command += ["--adapter_id", *(adapter or "base" for adapter in ADAPTERS[:2]), "--output", "jsonl"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr.decode()
-    for rank, answer in ((0, ANSWERS[0]), (2, ANSWERS[1])):
-        log = (tmp_path / f"output/log/rank_{rank}/mindgen.log").read_text(encoding="utf-8")
-        assert answer["answer"] in log
-        assert sum(each["answer"] in log for each in ANSWERS[:2]) == 1
-    assert ANSWERS[0]["answer"] in result.stdout.decode()
+    shown = [line.removeprefix("[rank 0] ") for line in result.stdout.decode().splitlines()]
+    records = [json.loads(line) for line in shown if line.startswith("{")]
+    assert [(each["index"], each["prompt"], each["adapter_id"], each["text"]) for each in records] == [
+        (index, answer["prompt"], answer["adapter_id"], answer["answer"]) for index, answer in enumerate(ANSWERS[:2])
+    ]
+    assert [each["adapter_digest"] for each in records] == [output.adapter_digest for output in expected]
+    assert sum("2 prompt(s)" in line for line in shown) == 1
 
 
 def test_prompts_must_divide_among_launched_replicas(tmp_path, monkeypatch):
@@ -79,6 +82,18 @@ def test_prompts_must_divide_among_launched_replicas(tmp_path, monkeypatch):
     assert own_share(6) == range(3, 6)
     with pytest.raises(UsageError, match="3 prompts do not divide among 2 replicas"):
         own_share(3)
+
+
+def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path, monkeypatch):
+    for replica in (3, 2):
+        (tmp_path / str(replica)).mkdir()
+    for replica in (3, 2):
+        for name, value in LaunchedRank(0, 1, 0, replica, 4, tmp_path / str(replica)).as_environment().items():
+            monkeypatch.setenv(name, value)
+        assert is_first_replica() == (replica == 2)
+        if replica == 3:
+            hand_over(["three"])
+    assert list(handed_over()) == [["three"]]
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from tables import loopback_json, table_json
 from mindgen import doctor
 from mindgen.cli import main
 from mindgen.kernels import plugin
+from mindgen.parallel import table_check
 
 
 def test_this_machine_is_well(tmp_path, capsys):
@@ -119,6 +120,6 @@ def test_a_stale_rank_table(monkeypatch, tmp_path):
     assert "203.0.113.9 is not this machine's address" in check_table(tmp_path, loopback_json(2, "203.0.113.9")).text
     monkeypatch.setattr(doctor, "ascend_devices", lambda: [0])
     assert "there is no /dev/davinci1" in check_table(tmp_path, loopback_json(2)).text
-    monkeypatch.setattr(doctor, "ascend_addresses", lambda ids: {device_id: "10.0.0.1" for device_id in ids})
+    monkeypatch.setattr(table_check, "ascend_addresses", lambda ids: {device_id: "10.0.0.1" for device_id in ids})
     found = check_table(tmp_path, table_json(("127.0.0.1", [(0, "10.0.0.2", 0)])))
     assert found.verdict == "fails" and "device 0 has the address 10.0.0.1, not 10.0.0.2" in found.text

@@ -77,13 +77,54 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_replica_ends_the_command(tmp_path):
-    job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
+@pytest.mark.parametrize("moment", ["load", "decode"])
+def test_a_stopped_rank_ends_the_command(moment, tmp_path):
+    job = Job(tmp_path, "--tp", "2", "--worker_timeout", "2")
+    if moment == "decode":
+        assert job.process.stdout.read(5)
+    pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
+    os.kill(pid, signal.SIGSTOP)
+    errors = job.end(time.monotonic())
+    assert f"mindgen: error: rank 1 (process {pid}) is stopped or stuck: it has done nothing for 2 seconds" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_replica_ends_the_command(tmp_path):
+    job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", "--prompt", *["one,", "two,"] * 100)
     assert job.process.stdout.read(2)
     pid = job.await_worker("mindgen.replica")
+    os.kill(pid, signal.SIGSTOP)
+    assert f"mindgen: error: replica 1 (process {pid}) is stopped or stuck" in job.end(time.monotonic())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["load", "decode"])
+def test_a_killed_replica_ends_the_command(moment, tmp_path):
+    job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
+    if moment == "decode":
+        assert job.process.stdout.read(2)
+    pid = job.await_worker("mindgen.replica", "libmindspore_core" if moment == "load" else None)
     os.kill(pid, signal.SIGKILL)
     assert f"mindgen: error: replica 1 (process {pid}) was killed by signal 9" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
+    launcher = subprocess.Popen(
+        [*COMMAND[:3], "launch", "--ranks", "2", "--", *COMMAND, "--worker_timeout", "2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    shown = launcher.stdout.readline()
+    while "increasing" not in shown:  # it decodes
+        shown += launcher.stdout.read(10)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    (pid,) = (int(each) for each in children if b"MINDGEN_RANK=1\0" in Path(f"/proc/{each}/environ").read_bytes())
+    os.kill(pid, signal.SIGSTOP)
+    _, errors = launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 1 and "rank 0 ended with exit code 1" in errors
+    assert "rank 1 is stopped or stuck: it has done nothing for 2 seconds" in errors
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_workers_end_with_whom_they_work_for(tmp_path):

@@ -98,6 +98,20 @@ def test_deaf_ranks_are_killed_after_the_grace(tmp_path):
     assert code == 128 + 9 and "rank 0 was ended by SIGKILL" in said
 
 
+def test_a_stopped_rank_ends_all_unless_it_is_continued(tmp_path):
+    launch = Launch(tmp_path, "", "--stopped_seconds", "0.6", "--grace_seconds", "25")
+    os.kill(launch.pids[1][0], signal.SIGSTOP)
+    time.sleep(0.2)
+    os.kill(launch.pids[1][0], signal.SIGCONT)
+    time.sleep(0.8)
+    assert launch.launcher.poll() is None
+    os.kill(launch.pids[2][0], signal.SIGSTOP)
+    code, said = launch.end(5)
+    assert (
+        code == 1 and "mindgen: error: rank 2 was stopped by a signal, and not continued for 0.6 seconds (log" in said
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_passed_on(tmp_path, number):
     script = f"signal.signal({int(number)}, lambda *_: (open('heard.' + rank, 'w').close(), sys.exit(0)))"

@@ -125,6 +125,23 @@ def test_what_does_not_fit(tmp_path, raw, num_ranks, options, error, message):
     assert message in str(caught.value)
 
 
+def test_a_table_of_another_machine_or_another_day(tmp_path, monkeypatch):
+    path = write(tmp_path, table_json(("203.0.113.9", [(0, "10.0.0.1", 0), (1, "10.0.0.2", 1)])))
+    assert plan(tmp_path, 2, rank_table=path).warning == f"rank table {path}: 203.0.113.9 is not this machine's address"
+    named = LaunchOptions(2, path, server_id="203.0.113.9", device_target="CPU")
+    (tmp_path / "named").mkdir()
+    assert plan_launch(named, tmp_path / "named").warning == ""
+    on_ascend = LaunchOptions(2, path, device_target="Ascend")
+    monkeypatch.setattr("mindgen.parallel.plan.ascend_devices", lambda: [0])
+    (tmp_path / "fewer").mkdir()
+    assert "there is no /dev/davinci1" in plan_launch(on_ascend, tmp_path / "fewer").warning
+    monkeypatch.setattr("mindgen.parallel.plan.ascend_devices", lambda: [0, 1])
+    now = {0: "10.0.0.1", 1: "10.0.0.7"}
+    monkeypatch.setattr("mindgen.parallel.table_check.ascend_addresses", lambda ids: now)
+    with pytest.raises(RankTableError, match=r"device 1 has the address 10\.0\.0\.7, not 10\.0\.0\.2: make it again"):
+        plan_launch(on_ascend, tmp_path)
+
+
 def test_what_a_process_is_told_is_what_it_reads(monkeypatch, tmp_path):
     for table in (tmp_path / "table.json", None):
         told = LaunchedRank(1, 4, 5, 2, 3, tmp_path, table)

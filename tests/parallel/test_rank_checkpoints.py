@@ -63,6 +63,10 @@ def test_the_wrong_number_of_ranks_is_refused(tmp_path, model, sharded):
         LLM(model, checkpoint=sharded)
     with pytest.raises(ModelError, match="no such checkpoint"):
         LLM(model, checkpoint=tmp_path / "none")
+    shutil.copytree(sharded / "rank_0", tmp_path / "first/rank_0")
+    shutil.copy(sharded / "strategy.ckpt", tmp_path / "first")
+    with pytest.raises(ModelError, match=r"sharded by its strategy\.ckpt, and has only rank_0"):
+        LLM(model, checkpoint=tmp_path / "first", tensor_parallel_size=2)
     shutil.copytree(sharded / "rank_0", tmp_path / "half/rank_1")
     with pytest.raises(CheckpointError, match="no rank_0"):
         LLM(model, checkpoint=tmp_path / "half")

@@ -87,6 +87,7 @@ def with_device(**changes: object) -> dict[str, object]:
         ('{"version": "1.0", "version": "1.0"}', "version stands there more than once"),
         (edited(version="0.1"), 'expected "version": "1.0", not \'0.1\''),
         (edited(version=None), 'expected "version": "1.0", not none'),
+        ({"status": "completed", "group_count": "1", "group_list": []}, "older form, whose group_list tells no ranks"),
         (edited(status="initializing"), 'expected "status": "completed", not \'initializing\''),
         (edited(status=None), "the table has no status"),
         (edited(server_list=None), "the table has no server_list"),

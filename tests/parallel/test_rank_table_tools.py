@@ -139,6 +139,8 @@ def test_merge(tmp_path):
     assert result.returncode == 1 and result.stderr == "merge_hccl: error: server 10.0.0.2 is there twice\n"
     result = run_tool("merge_hccl", names[0], "none.json", cwd=tmp_path)
     assert result.returncode == 1 and "cannot read none.json" in result.stderr
+    result = run_tool("merge_hccl", *names, "--output_dir", "none", cwd=tmp_path)
+    assert result.stderr == "merge_hccl: error: cannot write none/hccl_2s_16p.json: No such file or directory\n"
 
 
 def test_what_the_machine_has(tmp_path):

@@ -177,6 +177,10 @@ def test_mistakes_are_one_line_and_leave_nothing(four, capsys):
     write_strategy(one, Strategy(({"other": ParameterStrategy((2,), (0,))},)))
     assert "names none of the checkpoint's" in refusal(capsys, four, "--output", target, "--strategy", one)
     assert "4 ranks, its strategy 2" in refusal(capsys, four, "--output", target, "--source_strategy", one)
+    strategy = four / "strategy.ckpt"
+    strategy.rename(four.parent / "moved")
+    assert "differ in 'q.weight', and there is no strategy.ckpt" in refusal(capsys, four, "--output", target)
+    (four.parent / "moved").rename(strategy)
     file = four / "rank_2/checkpoint_2.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-9])
@@ -188,16 +192,26 @@ def test_mistakes_are_one_line_and_leave_nothing(four, capsys):
     assert sorted(each.name for each in four.parent.iterdir()) == ["four", "one.ckpt"]
 
 
-def test_a_full_disk_leaves_no_half_of_a_checkpoint(four):
-    """A limit on the size of files stands in for the disk."""
-    command = f"ulimit -f 1; '{sys.executable}' -m mindgen shard '{four}' --output '{four.parent}/out'"
-    big = {"w": MappedTensor("float32", np.ones((64, 64), np.float32))}
-    transform(lambda: open_whole(big), whole_placement({"w": (64, 64)}), Target(four.parent / "big"))
-    command = command.replace(str(four) + "'", str(four.parent / "big") + "'", 1)
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize(
+    ("shapes", "num_processes", "limit"),
+    [
+        ({"w": (64, 64)}, 1, 1),
+        ({"w": (64, 64)}, 2, 1),
+        ({f"w{i}": (2, *[1] * 7) for i in range(200)}, 1, 12),  # so many axes make a strategy larger than the ranks
+    ],
+)
+def test_a_full_disk_leaves_no_half_of_a_checkpoint(tmp_path, shapes, num_processes, limit):
+    """A limit on the size of files, in KiB, stands in for the disk."""
+    whole = {name: MappedTensor("float32", np.ones(shape, np.float32)) for name, shape in shapes.items()}
+    transform(lambda: open_whole(whole), whole_placement(shapes), Target(tmp_path / "big", suffix=".ckpt"))
+    stage = {name: ParameterStrategy((2,), (0, *[-1] * (len(shape) - 1))) for name, shape in shapes.items()}
+    write_strategy(tmp_path / "s.ckpt", Strategy((stage,)))
+    command = f"ulimit -f {limit}; '{sys.executable}' -m mindgen shard big --strategy s.ckpt --output out"
+    command += f" --format ckpt --processes {num_processes}"
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
     assert "File too large" in result.stderr
-    assert sorted(each.name for each in four.parent.iterdir()) == ["big", "four"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["big", "s.ckpt"]
 
 
 def test_memory_is_that_of_a_tensor(tmp_path):

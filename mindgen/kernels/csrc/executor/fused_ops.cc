@@ -73,6 +73,7 @@ int run_add_lora(Graph& graph, const Node& node) {
   const int num_parts = static_cast<int>(node.inputs.size() - first_part);
   std::vector<const void*> parts;
   std::vector<int64_t> sizes;
+  parts.reserve(num_parts), sizes.reserve(num_parts);
   for (size_t i = first_part; i < node.inputs.size(); i++) {
     parts.push_back(graph.tensor(node.inputs[i]).data);
     sizes.push_back(graph.tensor(node.inputs[i]).shape.last());

@@ -1,6 +1,7 @@
 // The attention functions of the C interface: the arguments are checked and the work is planned here.
 #include "attention.h"
 #include "dispatch.h"
+#include "parallel.h"
 
 #include <algorithm>
 #include <vector>
@@ -81,8 +82,8 @@ int run(AttentionCall& call, Plan& plan) {
   const int64_t min_parallel_work = 1 << 16;  // multiply-adds that outweigh waking the threads
   const int64_t work = plan.num_scores * call.num_query_heads * call.head_size;
   const int64_t num_tasks = plan.tiles.size() * (plan.max_queries > 1 ? call.num_kv_heads : 1);
-  call.num_threads = work < min_parallel_work ? 1 : mg_get_num_threads();
-  plan.sort_tiles();
+  call.num_threads = work < min_parallel_work ? 1 : usable_threads();
+  if (call.num_threads > 1) plan.sort_tiles();
   if (call.num_threads > 1 && plan.max_chunks > 1 && num_tasks < 8 * call.num_threads) plan.share_out_keys();
   call.tiles = plan.tiles.data();
   call.num_tiles = plan.tiles.size();

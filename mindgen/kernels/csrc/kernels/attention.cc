@@ -33,7 +33,7 @@ void run_whole(const AttentionCall& call, const AttentionTile& tile, int64_t kv_
   using Work = TileAttention<T, Block>;
   if (Work::kAllHeads && kv_head > 0) return;
   const Work work(call, tile, kv_head);
-  float *result = work.own_softmaxes(0), *addition = work.own_softmaxes(1);
+  float *result = work.own_softmax(0), *addition = work.own_softmax(1);
   work.attend(0, result);
   for (int64_t chunk = 1; chunk < tile.num_chunks; chunk++) {
     work.attend(chunk, addition);

@@ -17,28 +17,6 @@ __attribute__((always_inline)) static inline void prefetch(const T* from, int64_
 }
 
 #if defined(__AVX512BF16__)
-// Eight keys' vectors of units become vectors of eight keys' pairs of units.
-__attribute__((always_inline)) static inline void transpose_unit_pairs(uintv* v) {
-  __m512i pairs[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    const __m512i a = bit_cast<__m512i>(v[i]), b = bit_cast<__m512i>(v[i + 1]);
-    pairs[i] = _mm512_unpacklo_epi64(a, b);
-    pairs[i + 1] = _mm512_unpackhi_epi64(a, b);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) {
-    const __m512i a = _mm512_shuffle_i64x2(pairs[i], pairs[i + 2], 0x44);
-    const __m512i b = _mm512_shuffle_i64x2(pairs[i], pairs[i + 2], 0xee);
-    const __m512i c = _mm512_shuffle_i64x2(pairs[i + 4], pairs[i + 6], 0x44);
-    const __m512i d = _mm512_shuffle_i64x2(pairs[i + 4], pairs[i + 6], 0xee);
-    v[i] = bit_cast<uintv>(_mm512_shuffle_i64x2(a, c, 0x88));
-    v[i + 2] = bit_cast<uintv>(_mm512_shuffle_i64x2(a, c, 0xdd));
-    v[i + 4] = bit_cast<uintv>(_mm512_shuffle_i64x2(b, d, 0x88));
-    v[i + 6] = bit_cast<uintv>(_mm512_shuffle_i64x2(b, d, 0xdd));
-  }
-}
-
 // As for any arithmetic, in FewRows. Two sums to a row and key: fewer shuffles, and enough sums to hide the latency.
 template <int ROWS>
 static void score_rows(PairKernel, const uint32_t* query, int64_t units, const bfloat16* key, const bfloat16* ahead,

@@ -6,13 +6,15 @@ namespace mindgen::MG_ISA {
 namespace {
 
 // Where neighbouring keys of a sequence are, as offsets into key and value.
+template <int64_t SIZE>
 struct KeyOffsets {
-  int64_t at[kTileKeys] = {};  // the rest are valid, too, for fetching ahead
+  int64_t at[SIZE];  // the rest are valid, too, for fetching ahead
   int64_t count;
 };
 
+template <int64_t SIZE>
 static void find_keys(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head, int64_t first_key,
-                      int64_t end_key, KeyOffsets& keys) {
+                      int64_t end_key, KeyOffsets<SIZE>& keys) {
   const int64_t width = call.num_kv_heads * call.head_size;
   keys.count = larger(0, end_key - first_key);
   for (int64_t i = 0; i < keys.count;) {
@@ -23,19 +25,22 @@ static void find_keys(const AttentionCall& call, const AttentionTile& tile, int6
     int64_t offset = row * width + kv_head * call.head_size;
     for (; i < end; offset += width) keys.at[i++] = offset;
   }
+  for (int64_t i = keys.count; i < SIZE; i++) keys.at[i] = 0;
 }
 
-template <class T>
-static inline void prefetch_keys(const T* from, const KeyOffsets& keys, int64_t first, int64_t count,
+template <class T, int64_t SIZE>
+static inline void prefetch_keys(const T* from, const KeyOffsets<SIZE>& keys, int64_t first, int64_t count,
                                  int64_t head_size) {
   for (int64_t i = first; i < smaller(first + count, keys.count); i++) prefetch(from + keys.at[i], head_size);
 }
 
 // One thread's work on a tile, whose rows are (query, query head of the group) pairs, for one key/value head or, to
-// read every block in one go, for all.
+// read every block in one go, for all: the rows of as many heads as a band holds, then, from the next multiple of
+// kBandRows on, those of the next heads.
 template <class T, class Block>
 class TileAttention {
   using Units = typename Block::Units;
+  using Keys = KeyOffsets<Block::kPacks ? kTileKeys : kFewRowsTileKeys>;
   static constexpr int64_t kRowStep = Block::kRows > kWidth ? Block::kRows : kWidth;
   static constexpr bool kPacks = Block::kPacks;
   static constexpr int64_t kStepKeys = kPacks ? kTileKeys : kFewRowsTileKeys;
@@ -46,13 +51,13 @@ class TileAttention {
   const AttentionCall& call_;
   const AttentionTile& tile_;
   const int64_t first_head_, num_heads_;  // of the keys and values
-  const int64_t group_, rows_, head_units_, query_units_, head_panels_;
-  uint32_t* query_;    // (num_heads, rows, query_units)
+  const int64_t group_, head_rows_, band_heads_, rows_, head_units_, query_units_, head_panels_;
+  uint32_t* query_;    // (rows, query_units)
   uint32_t* keys_;     // (kTileKeys / kWidth, query_units, kWidth)
   uint32_t* values_;   // (head_panels, kTileUnits, kWidth)
   uint32_t* weights_;  // (kBandRows, kTileUnits)
   float* scores_;      // (kTileKeys / kWidth, kBandRows, kWidth)
-  float* softmaxes_;   // two of each head
+  float* softmaxes_;   // two
 
  public:
   static constexpr bool kAllHeads = !kPacks;
@@ -61,9 +66,10 @@ class TileAttention {
   TileAttention(const AttentionCall& call, const AttentionTile& tile, int64_t kv_head)
       : call_(call), tile_(tile), first_head_(kAllHeads ? 0 : kv_head), num_heads_(kAllHeads ? call.num_kv_heads : 1),
         group_(call.num_query_heads / call.num_kv_heads),
-        rows_(tile.num_queries * group_), head_units_(ceil_divide(call.head_size, Units::kElements)),
+        head_rows_(tile.num_queries * group_), band_heads_(larger(1, kBandRows / head_rows_)),
+        rows_(first_row_of(num_heads_ - 1) + head_rows_), head_units_(ceil_divide(call.head_size, Units::kElements)),
         query_units_(round_up(head_units_, kWidth)), head_panels_(ceil_divide(call.head_size, kWidth)) {
-    const int64_t queries = num_heads_ * padded_rows(rows_) * query_units_;
+    const int64_t queries = padded_rows(rows_) * query_units_;
     const int64_t keys = kPacks ? kTileKeys * query_units_ : 0;
     const int64_t values = kPacks ? round_up(head_panels_, Units::kElements) * kPanelUnits : 0;
     const int64_t weights = kBandRows * kTileUnits;
@@ -79,109 +85,126 @@ class TileAttention {
     if (kPacks) memset(weights_, 0, weights * sizeof(uint32_t));  // those of rows that only fill up a block
   }
 
-  int64_t num_floats() const { return num_heads_ * head_floats(); }
-  float* own_softmaxes(int i) const { return softmaxes_ + i * num_floats(); }
+  int64_t num_floats() const { return Softmax::num_floats(padded_rows(rows_), head_panels_); }
+  float* own_softmax(int i) const { return softmaxes_ + i * num_floats(); }
 
-  // The softmaxes of every head, one after the other.
-  void attend(int64_t chunk, float* softmaxes) const {
+  void attend(int64_t chunk, float* memory) const {
+    const Softmax softmax = softmax_at(memory);
     const int64_t end_key = smaller((chunk + 1) * kChunkKeys, tile_.num_keys);
     const typename Block::Session session{};
     (void)session;
-    KeyOffsets offsets[2], *keys = offsets, *next_keys = offsets + 1;
+    Keys offsets[2], *keys = offsets, *next_keys = offsets + 1;
     int64_t first_key = chunk * kChunkKeys;
     find_keys(call_, tile_, first_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
     if (!kPacks) prefetch_keys((const T*)call_.key, *keys, 0, keys->count, call_.head_size);
-    for (int64_t head = 0; head < num_heads_; head++) softmax_of(head, softmaxes).clear();
+    softmax.clear();
     for (; keys->count > 0; std::swap(keys, next_keys), first_key += kStepKeys) {
       const int64_t next = first_key + kStepKeys;
       find_keys(call_, tile_, first_head_, next, smaller(next + kStepKeys, end_key), *next_keys);
       if constexpr (kPacks) {
-        attend_packed(first_key, *keys, *next_keys, softmax_of(0, softmaxes));
+        attend_packed(first_key, *keys, *next_keys, softmax);
       } else {
-        const Band band = make_band(0, first_key, keys->count);
-        for (int64_t head = 0; head < num_heads_; head++) {
-          attend_directly(head, band, *keys, *next_keys, softmax_of(head, softmaxes));
+        for (int64_t head = 0; head < num_heads_; head += band_heads_) {
+          attend_directly(head, smaller(band_heads_, num_heads_ - head), first_key, *keys, *next_keys, softmax);
         }
       }
     }
   }
 
   void merge_softmaxes(float* result, float* addition) const {
-    for (int64_t head = 0; head < num_heads_; head++) {
-      merge(softmax_of(head, result), softmax_of(head, addition), rows_);
-    }
+    merge(softmax_at(result), softmax_at(addition), rows_);
   }
 
-  void store_output(float* softmaxes) const {
+  void store_output(float* memory) const {
+    const Softmax softmax = softmax_at(memory);
+    for_each_row([&](int64_t row, int64_t offset) {
+      T* to = (T*)call_.y + offset;
+      for (int64_t panel = 0; panel < head_panels_; panel++) {
+        const int64_t d = panel * kWidth;
+        store_upto(to + d, load(softmax.sums_at(panel, row)) / softmax.denominators[row], call_.head_size - d);
+      }
+    });
+  }
+
+ private:
+  Softmax softmax_at(float* memory) const { return Softmax::at(memory, padded_rows(rows_), head_panels_); }
+
+  int64_t first_row_of(int64_t head) const {
+    return head / band_heads_ * kBandRows + head % band_heads_ * head_rows_;
+  }
+
+  // body(row, its offset into query and y)
+  template <class Body>
+  void for_each_row(const Body& body) const {
     for (int64_t head = 0; head < num_heads_; head++) {
-      const Softmax softmax = softmax_of(head, softmaxes);
-      for (int64_t row = 0; row < rows_; row++) {
-        T* to = (T*)call_.y + query_at(head, row);
-        for (int64_t panel = 0; panel < head_panels_; panel++) {
-          const int64_t d = panel * kWidth;
-          store_upto(to + d, load(softmax.sums_at(panel, row)) / softmax.denominators[row], call_.head_size - d);
-        }
+      const int64_t first_row = first_row_of(head), first_query_head = (first_head_ + head) * group_;
+      for (int64_t query = 0, i = 0; query < tile_.num_queries; query++) {
+        const int64_t query_row = (tile_.first_query + query) * call_.num_query_heads + first_query_head;
+        for (int64_t g = 0; g < group_; g++, i++) body(first_row + i, (query_row + g) * call_.head_size);
       }
     }
   }
 
- private:
-  int64_t head_floats() const { return Softmax::num_floats(padded_rows(rows_), head_panels_); }
-  Softmax softmax_of(int64_t head, float* softmaxes) const {
-    return Softmax::at(softmaxes + head * head_floats(), padded_rows(rows_), head_panels_);
-  }
-
-  // The offset of a row into query and y.
-  int64_t query_at(int64_t kv_head, int64_t row) const {
-    const int64_t head = (first_head_ + kv_head) * group_ + row % group_;
-    return ((tile_.first_query + row / group_) * call_.num_query_heads + head) * call_.head_size;
-  }
-
-  uint32_t* query_of(int64_t head) const { return query_ + head * padded_rows(rows_) * query_units_; }
-
   void pack_query() const {
-    for (int64_t i = 0; i < num_heads_ * padded_rows(rows_); i++) {
-      const int64_t head = i / padded_rows(rows_), row = i % padded_rows(rows_);
-      const T* from = (const T*)call_.query + (row < rows_ ? query_at(head, row) : 0);
+    for_each_row([&](int64_t row, int64_t offset) {
+      const T* from = (const T*)call_.query + offset;
       for (int64_t u = 0; u < query_units_; u += kWidth) {
         const int64_t d = u * Units::kElements;
-        const uintv units = row < rows_ ? Units::load_along_depth(from + d, call_.head_size - d) : uintv{};
-        store_units(query_of(head) + Block::packed_at(row, u, query_units_), units);
+        const uintv units = Units::load_along_depth(from + d, call_.head_size - d);
+        store_units(query_ + Block::packed_at(row, u, query_units_), units);
+      }
+    });
+    if (!kPacks) return;
+    for (int64_t row = rows_; row < padded_rows(rows_); row++) {
+      for (int64_t u = 0; u < query_units_; u += kWidth) {
+        store_units(query_ + Block::packed_at(row, u, query_units_), uintv{});
       }
     }
   }
 
   float factor() const { return call_.scale * 1.44269504f; }  // log2(e): scores are taken in powers of two
 
-  // Meanwhile fetches the values, and then the keys of the next head.
-  void attend_directly(int64_t head, const Band& band, const KeyOffsets& keys, const KeyOffsets& next_keys,
+  // The heads of a band, from `head` on. Meanwhile fetches what follows: the next head's keys, the values, and at the
+  // end the next keys.
+  void attend_directly(int64_t head, int64_t heads, int64_t first_key, const Keys& keys, const Keys& next_keys,
                        const Softmax& softmax) const {
+    const Band band = make_band(first_row_of(head), heads * head_rows_, first_key, keys.count);
+    if (band.end_key == 0) return;
     const int64_t at_head = head * call_.head_size;
     const T *key = (const T*)call_.key + at_head, *value = (const T*)call_.value + at_head;
-    if (band.end_key == 0) return;
-    for (int64_t first = 0; first < band.end_key; first += kWidth) {
-      Block::score(rows_, query_of(head), query_units_, key, value, keys.at + first, keys.count - first,
-                   call_.head_size, scores_ + first * kBandRows);
+    for (int64_t i = 0; i < heads; i++) {
+      const T *head_key = key + i * call_.head_size, *ahead = i + 1 < heads ? head_key + call_.head_size : value;
+      for (int64_t first = 0; first < band.end_key; first += kWidth) {
+        Block::score(head_rows_, query_ + (band.first_row + i * head_rows_) * query_units_, query_units_, head_key,
+                     ahead, keys.at + first, keys.count - first, call_.head_size,
+                     scores_ + first * kBandRows + i * head_rows_ * kWidth);
+      }
     }
     add_scores<Block>(softmax, band, factor(), scores_, weights_);
-    const bool is_last = head + 1 == num_heads_;
-    Block::add_values(rows_, weights_, kTileUnits, value, keys.at, is_last ? (const T*)call_.key : key + call_.head_size,
-                      is_last ? next_keys.at : keys.at, band.end_key, call_.head_size, softmax.sums,
-                      softmax.rows * kWidth);
+    const bool more_heads = head + heads < num_heads_;
+    const T* next_key = more_heads ? key + heads * call_.head_size : (const T*)call_.key;
+    for (int64_t i = 0; i < heads; i++) {
+      const T* head_value = value + i * call_.head_size;
+      const bool is_last = i + 1 == heads;
+      Block::add_values(head_rows_, weights_ + i * head_rows_ * kTileUnits, kTileUnits, head_value, keys.at,
+                        is_last ? next_key : head_value + call_.head_size,
+                        is_last && !more_heads ? next_keys.at : keys.at, band.end_key, call_.head_size,
+                        softmax.sums_at(0, band.first_row + i * head_rows_), softmax.rows * kWidth);
+    }
   }
 
-  void attend_packed(int64_t first_key, const KeyOffsets& keys, const KeyOffsets& next_keys,
+  void attend_packed(int64_t first_key, const Keys& keys, const Keys& next_keys,
                      const Softmax& softmax) const {
     pack_keys(keys, next_keys);
     for (int64_t row = 0; row < rows_; row += kBandRows) {
-      const Band band = make_band(row, first_key, keys.count);
+      const Band band = make_band(row, smaller(kBandRows, rows_ - row), first_key, keys.count);
       score(band, softmax);
       if (row == 0) pack_values(keys, next_keys);
       add_values(band, softmax);
     }
   }
 
-  void pack_keys(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
+  void pack_keys(const Keys& keys, const Keys& next_keys) const {
     const T* key = (const T*)call_.key;
     for (int64_t first = 0; first < keys.count; first += kWidth) {
       prefetch_keys(key, next_keys, first, kWidth, call_.head_size);
@@ -197,7 +220,7 @@ class TileAttention {
     }
   }
 
-  void pack_values(const KeyOffsets& keys, const KeyOffsets& next_keys) const {
+  void pack_values(const Keys& keys, const Keys& next_keys) const {
     const T* value = (const T*)call_.value;
     const int64_t head_size = call_.head_size;
     const int64_t units = ceil_divide(keys.count, Units::kElements);
@@ -234,13 +257,15 @@ class TileAttention {
     }
   }
 
-  // The rows from first_row on, and what they see of the packed keys.
-  Band make_band(int64_t first_row, int64_t first_key, int64_t count) const {
-    Band band{first_row, smaller(kBandRows, rows_ - first_row), {}, 0};
-    const int64_t first_visible = tile_.num_keys - tile_.num_queries + 1 - first_key;  // keys of the tile's first row
-    const bool all_visible = first_visible + first_row / group_ >= count;
+  // The rows from first_row on, and what they see of the keys at hand.
+  Band make_band(int64_t first_row, int64_t rows, int64_t first_key, int64_t count) const {
+    Band band;
+    band.first_row = first_row, band.rows = rows;
+    const int64_t first_visible = tile_.num_keys - tile_.num_queries + 1 - first_key;  // keys of a head's first row
+    const int64_t first = kAllHeads ? 0 : first_row;                                   // of its head's rows
+    const bool all_visible = first_visible + first / group_ >= count;
     for (int64_t i = 0; i < band.rows; i++) {
-      band.visible[i] = all_visible ? count : smaller(count, first_visible + (first_row + i) / group_);
+      band.visible[i] = all_visible ? count : smaller(count, first_visible + (first + i) % head_rows_ / group_);
     }
     band.end_key = larger(0, band.visible[band.rows - 1]);
     return band;

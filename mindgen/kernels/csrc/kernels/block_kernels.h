@@ -1,5 +1,6 @@
 // The innermost products: a few rows of weights times a few panels of inputs, the sums in registers.
 #pragma once
+#include "shuffle.h"
 #include "units.h"
 
 namespace mindgen::MG_ISA {
@@ -8,6 +9,7 @@ template <class Element>
 struct FloatKernel {
   using Units = FloatUnits<Element>;
   static constexpr bool kReadsWeightsDirectly = sizeof(Element) == 4;
+  static constexpr bool kHalvesPanels = false;
   static inline floatv multiply_add(uint32_t weight, floatv inputs, floatv sums) {
     return sums + bit_cast<float>(weight) * inputs;
   }
@@ -17,6 +19,21 @@ struct FloatKernel {
 struct PairKernel {
   using Units = PairUnits;
   static constexpr bool kReadsWeightsDirectly = true;
+  static constexpr bool kHalvesPanels = true;
+  // kWidth rows from element k on -> a panel as (pairs of units, halves, kWidth / 2 rows, 2 units).
+  template <class T>
+  static void pack_halves(const Matrix<T>& m, int64_t row, int64_t k, int64_t units, uint32_t* panel) {
+    uintv v[kWidth];
+    for (int64_t u = 0; u < units; u += kWidth) {
+      load_rows<Units>(m, row, k + u * Units::kElements, v);
+      transpose_unit_pairs(v);
+      transpose_unit_pairs(v + kWidth / 2);
+      for (int i = 0; i < kWidth; i++) store_units(panel + (u + i) * kWidth, v[i / 2 + i % 2 * (kWidth / 2)]);
+    }
+  }
+  static inline floatv multiply_add_pairs(uint64_t weights, floatv inputs, floatv sums) {
+    return _mm512_dpbf16_ps(sums, bit_cast<__m512bh>(_mm512_set1_epi64(weights)), bit_cast<__m512bh>(inputs));
+  }
   static inline floatv multiply_add(uint32_t weights, floatv inputs, floatv sums) {
     return _mm512_dpbf16_ps(sums, bit_cast<__m512bh>(_mm512_set1_epi32(weights)), bit_cast<__m512bh>(inputs));
   }
@@ -45,6 +62,7 @@ class VectorBlock {
   using Units = typename Arithmetic::Units;
   static constexpr bool kPacks = true;
   static constexpr bool kReadsWeightsDirectly = Arithmetic::kReadsWeightsDirectly;
+  static constexpr bool kHalvesPanels = Arithmetic::kHalvesPanels;
 #if defined(__AVX512BF16__) || defined(__aarch64__)
   static constexpr int kRows = 8;  // rows * panels sums and what they need fill 32 registers
 #else
@@ -75,7 +93,44 @@ class VectorBlock {
     }
   }
 
+  template <class T>
+  static void pack_halves(const Matrix<T>& m, int64_t row, int64_t k, int64_t units, uint32_t* panel) {
+    Arithmetic::pack_halves(m, row, k, units, panel);
+  }
+  // One panel, packed as halves, and an even number of units: a weight read serves two vectors, as it does with two
+  // panels.
+  static void multiply_halves(const Operands& o) {
+    for (int64_t row = 0; row < o.rows; row += kRows) multiply_rows_by_halves(o, row);
+  }
+
  private:
+  static void multiply_rows_by_halves(const Operands& o, int64_t row) {
+    constexpr int64_t kLineUnits = 64 / sizeof(uint32_t);
+    const uint32_t* weights = o.weights + row * o.weight_step;
+    const uint32_t* next = row + kRows < o.rows ? weights + kRows * o.weight_step : o.next_weights;
+    floatv total[kRows][2] = {};
+    for (int64_t u = 0; u < o.units; u += 2) {
+      if (o.next_weights && u % kLineUnits == 0) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; r++) __builtin_prefetch(next + r * o.weight_step + u);
+      }
+      const floatv low = load_bits<floatv>(o.panels + u * kWidth);
+      const floatv high = load_bits<floatv>(o.panels + (u + 1) * kWidth);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; r++) {
+        const uint64_t pair = load_bits<uint64_t>(weights + r * o.weight_step + u);
+        total[r][0] = Arithmetic::multiply_add_pairs(pair, low, total[r][0]);
+        total[r][1] = Arithmetic::multiply_add_pairs(pair, high, total[r][1]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; r++) {
+      float* to = o.sums + (row + r) * kWidth;
+      const floatv sums = fold<1>(total[r][0], total[r][1], std::plus<>(), Lanes());
+      store(to, o.accumulate ? sums + load(to) : sums);
+    }
+  }
+
   template <int PANELS>
   static void multiply_panels(const Operands& o) {
     constexpr int kManyRows = PANELS == 1 ? 2 * kRows : kRows;  // sums enough to hide the latency

@@ -16,6 +16,19 @@ struct Adapters {
   int64_t rank;
   T* y;  // (T, sum of sizes)
 
+  // Whether it has anything to add: others only fill a slot that adapters of other modules share.
+  bool has_update(int64_t e, int64_t depth) const {
+    constexpr int64_t kPiece = 256;
+    const uint8_t* from = (const uint8_t*)(a + e * depth * low_columns());
+    const int64_t bytes = depth * low_columns() * sizeof(T);
+    for (int64_t at = 0; at < bytes; at += kPiece) {
+      uint8_t any = 0;
+      for (int64_t i = at; i < smaller(at + kPiece, bytes); i++) any |= from[i];
+      if (any) return true;
+    }
+    return false;
+  }
+
   int64_t low_columns() const { return parts * rank; }
   int64_t y_columns() const {
     int64_t columns = 0;
@@ -46,7 +59,7 @@ struct Adapters {
   void run_whole_groups(const Matrix<T>& x, int threads) const {
     parallel_for(groups.count, threads, [&](int64_t e) {
       const int64_t columns = low_columns();
-      if (groups.rows(e) == 0) return;
+      if (groups.rows(e) == 0 || !has_update(e, x.depth)) return;
       float* low = (float*)scratch(kScratchLowRank, groups.rows(e) * columns * sizeof(float));
       multiply(groups.of(x, e), whole_matrix(a + e * x.depth * columns, columns, x.depth, true),
                Epilogue<T, float>{low, columns, columns}, 1);

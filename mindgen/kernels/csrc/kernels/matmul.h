@@ -34,7 +34,7 @@ constexpr int64_t kManyRows = sizeof(T) == 2 && BlockOf<T>::type::kReadsWeightsD
 // As many threads as a product is worth: starting one takes as long as some ten thousand multiplications.
 static inline int useful_threads(int64_t multiplications) {
   const int64_t worth = 1 + multiplications / 32768;
-  return (int)smaller(worth, mg_get_num_threads());
+  return (int)smaller(worth, usable_threads());
 }
 
 template <class T, class Y>

@@ -24,6 +24,7 @@ class PanelProduct {
   const Epilogue<T, Y> epilogue_;
   const int threads_;
   const int64_t all_panels_, units_;
+  const bool halves_;             // the only panel is packed as two halves
   int64_t slice_units_;           // K is cut into slices of so many units
   int64_t first_panel_, panels_;  // the chunk of panels at hand
   uint32_t* packed_;              // (slices, panels, units of a slice, kWidth)
@@ -31,7 +32,8 @@ class PanelProduct {
  public:
   PanelProduct(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads)
       : x_(x), w_(w), epilogue_(epilogue), threads_(threads), all_panels_(ceil_divide(x.rows, kWidth)),
-        units_(ceil_divide(x.depth, Units::kElements)) {
+        units_(ceil_divide(x.depth, Units::kElements)),
+        halves_(Block::kHalvesPanels && all_panels_ == 1 && units_ % 2 == 0 && !x.transposed) {
     const int64_t limit = all_panels_ <= Block::kPanels ? kLoneSliceUnits : Block::kSliceUnits;
     const int64_t slices = larger(1, ceil_divide(units_, limit));
     slice_units_ = larger(kWidth, round_up(ceil_divide(units_, slices), kWidth));
@@ -73,7 +75,14 @@ class PanelProduct {
   void pack(int64_t p) const {
     for (int64_t u = 0; u < units_; u += slice_units_) {
       const int64_t units = round_up(smaller(slice_units_, units_ - u), kWidth);
-      pack_panel<Units>(x_, (first_panel_ + p) * kWidth, u * Units::kElements, units, packed(u, p));
+      const int64_t row = (first_panel_ + p) * kWidth, k = u * Units::kElements;
+      if constexpr (Block::kHalvesPanels) {
+        if (halves_) {
+          Block::pack_halves(x_, row, k, units, packed(u, p));
+          continue;
+        }
+      }
+      pack_panel<Units>(x_, row, k, units, packed(u, p));
     }
   }
 
@@ -119,10 +128,17 @@ class PanelProduct {
     int64_t p = 0;
     for (int64_t groups = ceil_divide(panels, Block::kPanels); groups > 0; groups--) {
       const int64_t count = ceil_divide(panels - p, groups);  // 2 + 2 rather than 3 + 1
-      Block::multiply(count, {weights, weight_step, round_up(rows, Block::kRows), packed(u, first_panel + p),
+      const Operands operands{weights, weight_step, round_up(rows, Block::kRows), packed(u, first_panel + p),
                               slice_units_ * kWidth, units, sums + p * sum_step, sum_step, u > 0,
-                              p == 0 ? (const uint32_t*)next : nullptr});
+                              p == 0 ? (const uint32_t*)next : nullptr};
       p += count;
+      if constexpr (Block::kHalvesPanels) {
+        if (halves_) {
+          Block::multiply_halves(operands);
+          continue;
+        }
+      }
+      Block::multiply(count, operands);
     }
   }
 
@@ -130,14 +146,15 @@ class PanelProduct {
   void write_panel(const float* sums, int64_t part_step, int64_t n, int64_t rows, int64_t m) const {
     const int64_t inputs = smaller(kWidth, x_.rows - m);
     for (int64_t r = 0; r < rows; r += kWidth) {
-      uintv v[2][kWidth] = {};
+      uintv v[2][kWidth];
       for (int part = 0; part < epilogue_.parts(); part++) {
         const float* from = sums + part * part_step + r * kWidth;
         for (int i = 0; i < kWidth; i++) v[part][i] = load_bits<uintv>(from + i * kWidth);
         transpose(v[part]);
       }
       for (int64_t i = 0; i < inputs; i++) {
-        epilogue_.write(m + i, n + r, rows - r, bit_cast<floatv>(v[0][i]), bit_cast<floatv>(v[1][i]));
+        const floatv up = epilogue_.swiglu ? bit_cast<floatv>(v[1][i]) : floatv{};
+        epilogue_.write(m + i, n + r, rows - r, bit_cast<floatv>(v[0][i]), up);
       }
     }
   }

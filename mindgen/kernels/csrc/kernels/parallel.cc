@@ -1,5 +1,7 @@
 #include "parallel.h"
 
+#include "mindgen_kernels.h"
+
 #include <pthread.h>
 #include <sched.h>
 
@@ -155,6 +157,8 @@ class Pool {
 };
 
 }  // namespace
+
+int usable_threads() { return shares_job ? 1 : mg_get_num_threads(); }
 
 int available_cores() {
   const cpu_set_t allowed = allowed_cores();

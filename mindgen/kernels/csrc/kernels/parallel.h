@@ -8,6 +8,9 @@ namespace mindgen {
 // How many cores this process may run on.
 int available_cores();
 
+// How many threads a loop begun here may have: as many as are set, and one within a task.
+int usable_threads();
+
 // task(context, i) for every i from 0 to count - 1, by up to `threads` threads, this one among them. One call at a time
 // has help: those from other threads, or from within tasks, do their tasks alone.
 void run_tasks(int64_t count, int threads, void (*task)(const void* context, int64_t i), const void* context);

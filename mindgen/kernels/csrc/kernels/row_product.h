@@ -41,24 +41,27 @@ static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, 
   using Units = typename Kernel::Units;
   constexpr int kElements = Units::kElements;
   constexpr int kUnroll = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : 4;
+  const X* inputs = x.at(m, 0);
+  const T* columns = w.at(n, 0);
+  const int64_t x_step = x.step, w_step = w.step;
   floatv total[kUnroll][ROWS][VECTORS] = {};
   // Rows of many columns are streams of their own, narrow ones follow each other.
-  const int64_t ahead = (w.step > kSumColumns ? 512 : 4096) / sizeof(T);
+  const int64_t ahead = (w_step > kSumColumns ? 512 : 4096) / sizeof(T);
   const auto add = [&](int64_t k, int64_t depth, floatv(&sums)[ROWS][VECTORS]) __attribute__((always_inline)) {
     uintv weights[VECTORS + kElements - 1];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v += kElements) {
-      const T* from = w.at(n, k) + v * kWidth;
+      const T* from = columns + k * w_step + v * kWidth;
 #pragma GCC unroll 2
       for (int e = 0; e < kElements; e++) {
-        if (v * kWidth * sizeof(T) % 64 == 0) __builtin_prefetch(from + e * w.step + ahead);
+        if (v * kWidth * sizeof(T) % 64 == 0) __builtin_prefetch(from + e * w_step + ahead);
       }
-      const int64_t columns = v + kElements < VECTORS ? kElements * kWidth : count - v * kWidth;
-      Units::load_unit(from, columns, w.step, depth, weights + v);
+      const int64_t present = v + kElements < VECTORS ? kElements * kWidth : count - v * kWidth;
+      Units::load_unit(from, present, w_step, depth, weights + v);
     }
 #pragma GCC unroll 4
     for (int row = 0; row < ROWS; row++) {
-      const uint32_t input = load_input<Units>(x.at(m + row, k), depth);
+      const uint32_t input = load_input<Units>(inputs + row * x_step + k, depth);
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) {
         sums[row][v] = Kernel::multiply_add(input, bit_cast<floatv>(weights[v]), sums[row][v]);

@@ -50,12 +50,17 @@ static inline floatv bfloat16_to_float(shortv bits) {
   return bit_cast<floatv>(__builtin_convertvector(bits, uintv) << 16);
 }
 
+#if defined(__AVX512BF16__)
+// What is below 2^-126 becomes 0.
+static inline shortv float_to_bfloat16(floatv value) { return bit_cast<shortv>(_mm512_cvtneps_pbh(value)); }
+#else
 static inline shortv float_to_bfloat16(floatv value) {
   const uintv bits = bit_cast<uintv>(value);
   const uintv nearest_even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const uintv quiet_nan = (bits >> 16) | 0x40;
   return __builtin_convertvector(value != value ? quiet_nan : nearest_even, shortv);
 }
+#endif
 
 // ---- float16
 

@@ -8,7 +8,7 @@
 namespace mindgen {
 
 // Waking the threads costs as much as some ten thousand elements of arithmetic.
-static inline int threads_for_elements(int64_t elements) { return elements < 32768 ? 1 : mg_get_num_threads(); }
+static inline int threads_for_elements(int64_t elements) { return elements < 32768 ? 1 : usable_threads(); }
 
 // Elements of a task: many times what handing it out costs, and a multiple of every vector's width.
 constexpr int64_t kTaskElements = 8192;

@@ -10,6 +10,7 @@ class TileBlock {
   using Units = PairUnits;
   // Tiles load rows in one go: rows of weights 4 KB apart would fall into one set of the first cache.
   static constexpr bool kPacks = true;
+  static constexpr bool kHalvesPanels = false;
   static constexpr bool kReadsWeightsDirectly = false;
   static constexpr int kRows = 2 * kTileRows;
   static constexpr int kPanels = 2;
