@@ -66,14 +66,9 @@ class Engine:
         self._adapters = adapters
         self._config = config
         self._dtype = dtype
+        on_cpu = choose_device(config.device_target) == "CPU"
         self.memory_plan = plan_memory(
-            model_config,
-            dtype,
-            config,
-            self.max_model_len,
-            weights.num_bytes(),
-            self._slots_size(),
-            is_in_host_memory=choose_device(config.device_target) == "CPU",
+            model_config, dtype, config, self.max_model_len, weights.num_bytes(), self._slots_size(), on_cpu
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1

@@ -104,9 +104,9 @@ def make_batch(num_computed: int, slots: tuple[int | None, ...]) -> Batch:
 
 
 def answer(request: dict) -> dict:
-    """The request: `folder` of the model; `run` for logits (level 1); the `adapters` of the two slots, whose steps are
-    named after them, and those to be `refused`; where to put the rank's `weights`; `strategy_file`;
-    `dtype`; and `cuts`, a wrong number of slices in place of the right one."""
+    """The request: `folder` of the model; `run` for logits (level 1); folders of `adapters` for the two slots, and of
+    those that are `refused`; where to put the rank's `weights` and the `strategy_file`; `dtype`; and `cuts`, a wrong
+    number of slices in place of the right one."""
     folder, size, rank = Path(request["folder"]), int(os.environ["RANK_SIZE"]), int(os.environ["RANK_ID"])
     kernels = plugin.load()
     group = ProcessGroup(kernels, shared_memory(kernels, size), rank, size)
