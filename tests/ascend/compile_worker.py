@@ -26,7 +26,7 @@ from mindgen.engine import semi_auto
 from mindgen.engine.batch import Batch, build_batch
 from mindgen.engine.device_runner import DeviceRunner
 from mindgen.engine.schedule import ScheduledSequence
-from mindgen.engine.semi_auto import check_layouts
+from mindgen.engine.semi_auto import AutoParallel, check_layouts
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
@@ -84,12 +84,12 @@ def saving(strategy_file: str | None) -> AbstractContextManager:
     if strategy_file is None:
         return nullcontext()
 
-    class SavingParallel(semi_auto.AutoParallel):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            self.save_param_strategy_file(strategy_file)
+    def sliced(*arguments, **options):
+        made = AutoParallel(*arguments, **options)
+        made.save_param_strategy_file(strategy_file)
+        return made
 
-    return mock.patch.object(semi_auto, "AutoParallel", SavingParallel)
+    return mock.patch.object(semi_auto, "AutoParallel", sliced)
 
 
 def make_batch(num_computed: int, slots: tuple[int | None, ...]) -> Batch:
