@@ -32,7 +32,7 @@ _NUM_LATER = 4
 
 
 def make_engine(folder: Path, threads: int, **limits: object) -> Engine:
-    config = EngineConfig(max_model_len=2048, max_num_seqs=16, num_threads=threads, **limits)
+    config = EngineConfig(**{"max_model_len": 2048, "max_num_seqs": 16, "num_threads": threads, **limits})
     return Engine(find_weights(folder, None, 1), read_model_config(folder), AdapterRegistry({}), "bfloat16", config)
 
 

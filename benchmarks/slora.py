@@ -1,40 +1,45 @@
 """S-LoRA's curve: throughput as adapters multiply, against the base model alone in the same run.
 
     python benchmarks/slora.py [--registered 5 100 2000] [--popularity uniform] [--ranks 8 mixed] [--turns 3]
-    python benchmarks/slora.py --registered --baselines --new_tokens 32
+    python benchmarks/slora.py --registered --baselines [enabled eight] --new_tokens 32
     python benchmarks/slora.py --quick
 
-Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. Every turn
-runs the base model alone, then each case, so that what the machine does to one it does to the others. --baselines adds
-an engine without adapters, half the slots that the requests need, merging adapters into the weights one group after
-another (timed on copies of the weights; the group then runs at the base model's rate), and PEFT's mixed batch.
+Requests name registered adapters, whose contents all differ; slots hold as many as a batch has sequences. The base
+model runs alone before and after each few cases, so that what the machine does to one it does to the others. "limit" is
+the share that is possible if reading is all that costs: the bytes of the model over those of the model and of the
+batch's adapters, once for each step. --baselines compares with an engine without adapters: LoRA that nobody uses, eight
+adapters, one for each request with slots for all (distinct) or for half of them (crowded); merging adapters into the
+weights one group after another (merge; timed on copies of the weights, the group then runs at the base model's rate),
+and PEFT's mixed batch against PEFT without adapters (peft). slora_plot.py joins the JSON files of several runs.
 """
 
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from random_model import make_adapter, make_model
+from random_model import make_model
+from slora_adapters import RANKS, register
 from slora_baselines import PeftBatch, merge_seconds
 from slora_baselines import is_available as has_baselines
+from workloads import read_costs
 
-from mindgen.adapters.registry import AdapterRegistry
+from mindgen.adapters.loader import read_claim
 from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
+from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.model_config import read_model_config
 from mindgen.sampling_params import SamplingParams
 
-REQUESTS, PROMPT_LEN, PEFT_TOKENS = 32, 32, 8
-CONTENTS = 8  # files on disk of each rank; scalings of their own make them different adapters
-RANKS = {"8": [8], "mixed": [8, 16, 32, 64]}
+REQUESTS, PROMPT_LEN = 32, 32
 # Which of n registered adapters each of the requests names.
 POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
     "identical": lambda generator, n: [0] * REQUESTS,
@@ -44,6 +49,24 @@ POPULARITIES: dict[str, Callable[[np.random.Generator, int], list[int]]] = {
 }
 
 
+CASES_BETWEEN = 3  # runs of the base model
+MEANS = ("enabled", "eight", "distinct", "crowded", "merge", "peft")
+
+
+class Run(NamedTuple):
+    """Tokens per second, the median time to the first token, and what it took to bring adapters in.
+
+    Attributes:
+        load_ms: of each adapter, in the reading thread and for the copy into its slot.
+    """
+
+    rate: float
+    first_token_ms: float
+    steps: int = 0
+    loads: int = 0
+    load_ms: float = 0.0
+
+
 @dataclass
 class Case:
     registered: int
@@ -51,33 +74,23 @@ class Case:
     ranks: str
     rates: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
     first_token_ms: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    loads: list[int] = field(default_factory=list)
+    load_ms: list[float] = field(default_factory=list)
+
+    def add(self, run: Run, ratio: float, limit: float) -> None:
+        for values, value in (
+            (self.rates, run.rate), (self.ratios, ratio), (self.limits, limit), (self.steps, run.steps),
+            (self.first_token_ms, run.first_token_ms), (self.loads, run.loads), (self.load_ms, run.load_ms),
+        ):  # fmt: skip
+            values.append(value)
 
     @property
     def uses_one(self) -> bool:
         """Such cases are all the same."""
         return self.registered == 1 or self.popularity == "identical"
-
-
-def register(folder: Path, count: int, ranks: str) -> AdapterRegistry:
-    """So many adapters, each with a configuration of its own beside one of the contents."""
-    folders = {}
-    for number in range(count):
-        rank = RANKS[ranks][number % len(RANKS[ranks])]
-        content = folder / "contents" / f"rank-{rank}-{number % CONTENTS}"
-        make_adapter(content, folder, rank, seed=number % CONTENTS)
-        path = folder / "registered" / f"{ranks}-{number}"
-        if not (path / "adapter_config.json").is_file():
-            path.mkdir(parents=True, exist_ok=True)
-            weights = path / "adapter_model.safetensors"
-            if not weights.exists():
-                os.link(content / weights.name, weights)
-            config = json.loads((content / "adapter_config.json").read_text())
-            (path / "adapter_config.json").write_text(
-                json.dumps({**config, "lora_alpha": config["lora_alpha"] * (1 + number * 1e-6)})
-            )
-        folders[f"{ranks}-{number}"] = path
-    return AdapterRegistry(folders)
 
 
 class Bench:
@@ -89,15 +102,22 @@ class Bench:
             max_num_seqs=REQUESTS, max_loras=slots, max_model_len=512, enable_prefix_caching=False,
             adapter_memory="4GiB", host_adapter_memory="2GiB",
         )  # fmt: skip
-        self._engine = Engine(find_weights(folder, None, 1), read_model_config(folder), self.names, "bfloat16", config)
+        self._model_config, self._weight_bytes = read_model_config(folder), read_costs(folder).weight_bytes
+        self._engine = Engine(find_weights(folder, None, 1), self._model_config, self.names, "bfloat16", config)
         self._new_tokens = new_tokens
         self._turn = 0
 
-    def run(self, adapters: list[str | None]) -> tuple[float, float]:
-        """Tokens per second, and the median time to the first token in ms."""
+    def limit(self, adapters: list[str]) -> float:
+        """By the bytes of a step in which each of these requests has a token, as a share of those of the base model."""
+        rank_bytes = lora_rank_bytes(self._model_config, "bfloat16", has_tables=False)
+        claims = [read_claim(self.names.get(name).folder) for name in set(adapters)]
+        return self._weight_bytes / (self._weight_bytes + rank_bytes * sum(claim.rank for claim in claims))
+
+    def run(self, adapters: list[str | None], new_tokens: int | None = None) -> Run:
         self._turn += 1
-        prompts = make_prompts(self._turn, len(adapters))
-        params = SamplingParams(max_tokens=self._new_tokens, temperature=0, ignore_eos=True)
+        prompts, new_tokens = make_prompts(self._turn, len(adapters)), new_tokens or self._new_tokens
+        params = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
+        before, steps = self._engine.metrics().adapters, 0
         started = time.perf_counter()
         requests = [
             self._engine.add_request(prompt, params, adapter)
@@ -105,10 +125,14 @@ class Bench:
         ]  # fmt: skip
         while self._engine.has_unfinished():
             self._engine.step()
+            steps += 1
         seconds = time.perf_counter() - started
         assert all(request.error is None for request in requests)
         first = [request.metrics.first_token_time - started for request in requests]
-        return len(adapters) * self._new_tokens / seconds, statistics.median(first) * 1e3
+        after = self._engine.metrics().adapters
+        loads, load_seconds = after.loads - before.loads, after.load_seconds - before.load_seconds
+        rate = len(adapters) * new_tokens / seconds
+        return Run(rate, statistics.median(first) * 1e3, steps, loads, load_seconds / max(loads, 1) * 1e3)
 
 
 def make_prompts(seed: int, count: int) -> list[list[int]]:
@@ -125,7 +149,8 @@ def main() -> None:
     parser.add_argument("--new_tokens", type=int, default=128)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few cases, 32 tokens, one turn")
-    parser.add_argument("--baselines", action="store_true")
+    parser.add_argument("--baselines", nargs="*", choices=MEANS, help="all of them if none is named")
+    parser.add_argument("--peft_tokens", type=int, default=2, help="of each request to PEFT, which takes long (2)")
     parser.add_argument("--json", type=Path, default=Path("output/benchmarks/slora.json"))
     arguments = parser.parse_args()
     if arguments.quick:
@@ -135,13 +160,14 @@ def main() -> None:
     if arguments.registered:
         print(
             f"{'ranks':>6}{'registered':>12}{'popularity':>12}"
-            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'first ms':>10}",
+            f"{'tokens/s':>10}{'of base':>9}{'spread':>14}{'limit':>7}{'first ms':>10}"
+            f"{'steps':>7}{'loads':>7}{'each ms':>9}"
         )
         rows = [summary(case) for ranks in arguments.ranks for case in measure(arguments, ranks)]
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    if arguments.baselines:
-        compare(arguments)
+    if arguments.baselines is not None:
+        compare(arguments, arguments.baselines or list(MEANS))
 
 
 def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
@@ -152,82 +178,104 @@ def measure(arguments: argparse.Namespace, ranks: str) -> list[Case]:
         case = Case(count, popularity, ranks)
         if not case.uses_one or not any(each.uses_one for each in cases):
             cases.append(case)
-    bench.run([None] * REQUESTS)
-    bench.run([names[index % len(names)] for index in range(REQUESTS)])  # compiles
+    nobody: list[str | None] = [None] * REQUESTS
+    bench.run(nobody, 2)
+    bench.run([names[index % len(names)] for index in range(REQUESTS)], 2)  # compiles
     for turn in range(arguments.turns):
-        base, _ = bench.run([None] * REQUESTS)
-        for case in cases:
-            generator = np.random.default_rng([turn, case.registered])
-            chosen = POPULARITIES[case.popularity](generator, case.registered)
-            rate, first = bench.run([names[index] for index in chosen])
-            after, _ = bench.run([None] * REQUESTS)
-            case.rates.append(rate)
-            case.ratios.append(2 * rate / (base + after))
-            case.first_token_ms.append(first)
+        base = bench.run(nobody).rate
+        for first in range(0, len(cases), CASES_BETWEEN):
+            runs = [(case, *run_case(bench, case, turn)) for case in cases[first : first + CASES_BETWEEN]]
+            after = bench.run(nobody).rate
+            for case, run, limit in runs:
+                case.add(run, 2 * run.rate / (base + after), limit)
+                if turn == arguments.turns - 1:
+                    report(case)
             base = after
-            if turn == arguments.turns - 1:
-                report(case)
     return cases
 
 
-def compare(arguments: argparse.Namespace) -> None:
-    """Eight adapters of rank 8 in a batch, by every means, as shares of the base model alone."""
+def run_case(bench: Bench, case: Case, turn: int) -> tuple[Run, float]:
+    """The run, and the limit of its ratio."""
+    names, generator = bench.names.names(), np.random.default_rng([turn, case.registered])
+    chosen = [names[index] for index in POPULARITIES[case.popularity](generator, case.registered)]
+    return bench.run(chosen), bench.limit(chosen)
+
+
+def compare(arguments: argparse.Namespace, chosen: list[str]) -> None:
+    """Adapters of rank 8 in a batch, by every means, as shares of the base model alone."""
     folder, tokens = arguments.folder, arguments.new_tokens
-    plain = Bench(folder, "8", 0, tokens)
-    bench = Bench(folder, "8", REQUESTS, tokens)
-    crowded = Bench(folder, "8", REQUESTS, tokens, slots=REQUESTS // 2)
-    names = bench.names.names()
-    eight, distinct = [names[index % 8] for index in range(REQUESTS)], names
+    names = register(folder, REQUESTS, "8").names()
+    eight = [names[index % 8] for index in range(REQUESTS)]
     nobody: list[str | None] = [None] * REQUESTS
-    means: dict[str, Callable[[], tuple[float, float]]] = {
-        "LoRA enabled, base only": lambda: bench.run(nobody),
-        "8 adapters": lambda: bench.run(eight),
-        "32 adapters, 32 slots": lambda: bench.run(distinct),
-        "32 adapters, 16 slots": lambda: crowded.run(distinct),
+    # What it is called, the slots it needs, and the adapters of the requests.
+    engines = {
+        "enabled": ("LoRA enabled, base only", REQUESTS, nobody),
+        "eight": ("8 adapters", REQUESTS, eight),
+        "distinct": ("32 adapters, 32 slots", REQUESTS, names),
+        "crowded": ("32 adapters, 16 slots", REQUESTS // 2, names),
     }
-    if has_baselines():
-        means["merge and swap, 8 adapters"] = lambda: merge_and_swap(folder, plain, names, tokens)
     print(f"{'':>28}{'of base':>9}{'first ms':>10}")
-    for run in (lambda: plain.run(nobody), *list(means.values())[:4]):
-        run()  # compiles, and loads
-    for name, run in means.items():
-        ratios, first = [], []
-        for _ in range(arguments.turns):
-            before, _ = plain.run(nobody)
-            rate, milliseconds = run()
-            after, _ = plain.run(nobody)
-            ratios.append(2 * rate / (before + after))
-            first.append(milliseconds)
-        print(f"{name:>28}{statistics.median(ratios):9.2f}{statistics.median(first):10.0f}", flush=True)
-    if has_baselines():
-        paths = {name: bench.names.get(name).folder for name in names[:8]}
-        peft, prompts = PeftBatch(folder, paths), make_prompts(0, REQUESTS)
-        base, mixed = (peft.rate(prompts, each, PEFT_TOKENS) for each in (nobody, eight))
-        print(f"PEFT, {PEFT_TOKENS} tokens each: base {base:.1f} tokens/s, 8 adapters {mixed:.1f} ({mixed / base:.2f})")
+    plain = Bench(folder, "8", 0, tokens)
+    plain.run(nobody, 2)  # compiles
+    for name in chosen:
+        if name in engines:
+            title, slots, adapters = engines[name]
+            bench = Bench(folder, "8", REQUESTS, tokens, slots)
+            bench.run(nobody, 2)
+            bench.run(names, 2)  # compiles, and loads
+            report_means(title, plain, arguments.turns, partial(bench.run, adapters))
+        elif has_baselines() and name == "merge":
+            merge = partial(merge_and_swap, folder, plain, names, tokens)
+            report_means("merge and swap, 8 adapters", plain, arguments.turns, merge)
+        elif has_baselines() and name == "peft":
+            report_peft(folder, names[:8], eight, arguments.peft_tokens)
 
 
-def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) -> tuple[float, float]:
+def report_means(title: str, plain: Bench, turns: int, run: Callable[[], Run]) -> None:
+    ratios, first = [], []
+    for _ in range(turns):
+        before = plain.run([None] * REQUESTS).rate
+        rate, milliseconds, *_ = run()
+        after = plain.run([None] * REQUESTS).rate
+        ratios.append(2 * rate / (before + after))
+        first.append(milliseconds)
+    print(f"{title:>28}{statistics.median(ratios):9.2f}{statistics.median(first):10.0f}", flush=True)
+
+
+def report_peft(folder: Path, names: list[str], adapters: list[str], tokens: int) -> None:
+    peft = PeftBatch(folder, {name: folder / "registered" / name for name in names})
+    prompts = make_prompts(0, REQUESTS)
+    base, mixed = (peft.rate(prompts, each, tokens) for each in ([None] * REQUESTS, adapters))
+    print(
+        f"{'PEFT, 8 adapters':>28}{mixed / base:9.2f}  of PEFT's own base, {mixed:.1f} against {base:.1f} tokens/s; "
+        f"{tokens} tokens each"
+    )
+
+
+def merge_and_swap(folder: Path, plain: Bench, names: list[str], tokens: int) -> Run:
     """The rate, and when half of the requests have begun, of eight groups one after another."""
     seconds = first = 0.0
     for group in range(8):
         merging = merge_seconds(folder, folder / "registered" / names[group])
-        rate, milliseconds = plain.run([None] * (REQUESTS // 8))
+        rate, milliseconds, *_ = plain.run([None] * (REQUESTS // 8))
         if group == 4:
             first = (seconds + merging) * 1e3 + milliseconds
         seconds += merging + REQUESTS // 8 * tokens / rate
-    return REQUESTS * tokens / seconds, first
+    return Run(REQUESTS * tokens / seconds, first)
 
 
 def summary(case: Case) -> dict:
-    return {**vars(case), "rate": statistics.median(case.rates), "of_base": statistics.median(case.ratios)}
+    medians = {"rate": case.rates, "of_base": case.ratios, "limit": case.limits, "first_ms": case.first_token_ms}
+    return {**vars(case), **{name: statistics.median(values) for name, values in medians.items()}}
 
 
 def report(case: Case) -> None:
-    rate, ratio = statistics.median(case.rates), statistics.median(case.ratios)
+    medians = summary(case)
     spread = f"{min(case.ratios):.2f}..{max(case.ratios):.2f}"
-    first = statistics.median(case.first_token_ms)
     print(
-        f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{rate:10.1f}{ratio:9.2f}{spread:>14}{first:10.0f}",
+        f"{case.ranks:>6}{case.registered:12d}{case.popularity:>12}{medians['rate']:10.1f}{medians['of_base']:9.2f}"
+        f"{spread:>14}{medians['limit']:7.2f}{medians['first_ms']:10.0f}"
+        f"{statistics.median(case.steps):7.0f}{statistics.median(case.loads):7.0f}{statistics.median(case.load_ms):9.0f}",
         flush=True,
     )
 

@@ -3,10 +3,11 @@
 import numpy as np
 
 STORAGE: dict[str, type] = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
-_INFINITIES: dict[str, tuple[type, int]] = {
-    "float32": (np.uint32, 0x7F800000),
-    "bfloat16": (np.uint16, 0x7F80),
-    "float16": (np.uint16, 0x7C00),
+# The bits besides the sign, and infinity's.
+_MAGNITUDES: dict[str, tuple[np.unsignedinteger, int]] = {
+    "float32": (np.uint32(0x7FFFFFFF), 0x7F800000),
+    "bfloat16": (np.uint16(0x7FFF), 0x7F80),
+    "float16": (np.uint16(0x7FFF), 0x7C00),
 }
 
 
@@ -34,6 +35,5 @@ def are_finite(stored: np.ndarray, dtype: str) -> bool:
     if stored.size == 0:
         return True
     # Without their signs, values are ordered like their bits.
-    unsigned, infinity = _INFINITIES[dtype]
-    magnitudes = stored.view(unsigned) & np.iinfo(unsigned).max >> 1
-    return bool(np.maximum.reduce(magnitudes, axis=None) < infinity)
+    mask, infinity = _MAGNITUDES[dtype]
+    return bool(np.maximum.reduce(stored.view(mask.dtype) & mask, axis=None) < infinity)

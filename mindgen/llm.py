@@ -82,7 +82,7 @@ class LLM:
         model_config = read_model_config(self._folder)
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         registry = _registry(self._folder, adapters)
-        weights = find_weights(self._folder, checkpoint, config.tensor_parallel_size)
+        weights = find_weights(self._folder, checkpoint, config.ranks_per_replica)
         dtype = _checkpoint_dtype(weights) if dtype == "auto" else dtype
         self._engine = Engine(weights, model_config, registry, dtype, config)
         self._client = EngineClient(self._engine, self.tokenizer, model_config, registry, on_missing_adapter)

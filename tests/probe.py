@@ -32,12 +32,13 @@ class Probe:
         adapters: list[Path] | None = None,
         executor: str = "mindgen",
         num_ranks: int = 1,
+        num_stages: int = 1,
         open_runner: Callable[..., Any] = build_runner,
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         model_config = read_model_config(folder)
         self._vocab_size = model_config.vocab_size
-        limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks)
+        limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks, pipeline_parallel_size=num_stages)
         self.runner = open_runner(find_weights(folder, None, num_ranks), model_config, cache, 1025, dtype, limits)
         loaded = [
             load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []

@@ -4,6 +4,7 @@ import json
 import sys
 
 import engine_overhead
+import pipeline
 import prompt_gains
 import pytest
 import tensor_parallel
@@ -36,6 +37,13 @@ def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     report = run(monkeypatch, prompt_gains, tmp_path / "gains.json", *arguments)
     assert report["prefix"]["gain"] > 0
     assert all(gap["longest gap ms"] > 0 for gap in report["gaps"])
+
+
+@pytest.mark.slow
+def test_stages_and_one_process(monkeypatch, tmp_path):
+    arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
+    rows = run(monkeypatch, pipeline, tmp_path / "pipeline.json", *arguments)
+    assert len(rows) == 4 and all(row["ratio"] > 0 for row in rows)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """What adapters ask of the base model: DoRA's norms, the biases that theirs replace, what they repeat of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,20 @@ _BLOCK_ELEMENTS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A model's folder, its tensors by name, and the dtype that the network has them in."""
+    """A model's folder, its tensors by name, and the dtype that the network has them in.
+
+    Attributes:
+        modules: what this process has of the network; None is all of it.
+    """
 
     folder: Path | None
     tensors: Mapping[str, MappedTensor]
     dtype: str
     has_tied_head: bool
+    modules: Collection[str] | None = None
+
+    def has(self, module: str) -> bool:
+        return self.modules is None or module in self.modules
 
     def knows(self, added_tokens: dict[str, int]) -> bool:
         """Whether the tokenizer has all of these already."""

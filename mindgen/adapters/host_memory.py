@@ -10,13 +10,12 @@ from mindgen.adapters.registry import AdapterVersion
 
 
 class ReadAdapter(NamedTuple):
-    """An adapter in the form of a slot, and how long it took to get there."""
+    """An adapter in the form of a slot."""
 
     digest: str
     rank: int
     packed: Any
     num_bytes: int
-    seconds: float
 
 
 class HostMemory:

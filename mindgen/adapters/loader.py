@@ -18,7 +18,10 @@ _NO_MODEL = BaseModel(None, {}, "float32", False)
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """An adapter that fits the model: by module name its pairs and what else it changes; the digest identifies it."""
+    """An adapter that fits the model: by module name its pairs, and what else it changes of what this process has.
+
+    The digest identifies it.
+    """
 
     adapter_id: str
     folder: Path
@@ -81,7 +84,11 @@ def load_adapter(
         raise AdapterError(f"{where}: it trained biases of what is no linear of the model: {unknown}")
     pairs = {module: lora_pair(where, module, update) for module, update in updates.items()}
     changed = biases | {module for module, update in updates.items() if update.magnitude or update.bias}
-    outputs = {module: output_change(where, module, adapter, updates.get(module), base) for module in sorted(changed)}
+    outputs = {
+        module: output_change(where, module, adapter, updates.get(module), base)
+        for module in sorted(changed)
+        if base.has(module)
+    }
     return AdapterWeights(adapter_id, folder, adapter.digest, pairs, outputs)
 
 

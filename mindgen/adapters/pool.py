@@ -111,6 +111,7 @@ class AdapterPool:
         self._clock = 0
         self.layout = SlotLayout(())
         self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
+        self._read_seconds: dict[AdapterVersion, float] = {}  # of those read since they last came into a slot
 
     def pin(self, version: AdapterVersion) -> int | None:
         """The slot of an adapter, which stays its own until it is unpinned as often; None if it has to wait.
@@ -199,6 +200,7 @@ class AdapterPool:
             if place is None:
                 return None
             self._fill(place, read, counters)
+            counters.load_seconds += self._read_seconds.pop(version, 0.0)
         self._host.release(version)
         return place
 
@@ -237,10 +239,11 @@ class AdapterPool:
         slot.digest, slot.counters = read.digest, counters
         self._resident[read.digest] = place
         counters.loads += 1
-        counters.load_seconds += read.seconds + time.perf_counter() - started
+        counters.load_seconds += time.perf_counter() - started
 
     def _read_and_pack(self, version: AdapterVersion) -> ReadAdapter:
         started = time.perf_counter()
         adapter = self._read(version)
         packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= self.layout.max_rank else (None, 0)
-        return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes, time.perf_counter() - started)
+        self._read_seconds[version] = time.perf_counter() - started
+        return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes)

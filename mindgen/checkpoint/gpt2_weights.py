@@ -10,6 +10,7 @@ from mindgen.checkpoint.lora_names import EMBEDDING, FUSED
 from mindgen.checkpoint.safetensors_map import MappedTensor
 
 PREFIX = "transformer."
+POSITIONS = f"{PREFIX}wpe.weight"
 _MASK = re.compile(r".*\.attn\.(bias|masked_bias)")
 _CONV1D = re.compile(r".*\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _C_ATTN = re.compile(r"(.*\.attn)\.c_attn\.(weight|bias)")

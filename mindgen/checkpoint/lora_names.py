@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 OUTPUT_MODULES = ("embed_tokens", "lm_head")
@@ -108,11 +109,12 @@ def interleaved_module(module: str) -> bool:
     return module.endswith(_MINDFORMERS_FUSED)
 
 
-def aliases(module: str) -> list[str]:
+@lru_cache(_MAX_KNOWN_NAMES)
+def aliases(module: str) -> tuple[str, ...]:
     """What a target may call a module: its own name and those of fused modules, each with and without prefix."""
     parent, _, name = module.rpartition(".")
     own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    return [*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own)]
+    return (*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own))
 
 
 def mindformers_module(module: str) -> str:

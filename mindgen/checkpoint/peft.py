@@ -38,6 +38,10 @@ class LoraPair:
     scaling: float
     dtype: str
 
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
 
 @dataclass(frozen=True, slots=True)
 class OutputChange:

@@ -8,8 +8,9 @@ import json
 import math
 import mmap
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ _DTYPES = {
 }
 DTYPE_CODES = {dtype: code for code, (dtype, _) in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
+_KNOWN_HEADERS = 8  # adapters of a model that were made alike have the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +62,36 @@ class MappedTensor:
             whole.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)
 
 
+class _Entry(NamedTuple):
+    """A tensor as the header tells of it; `begin` counts from where the data begins."""
+
+    name: str
+    dtype: str
+    storage: np.dtype
+    shape: tuple[int, ...]
+    begin: int
+
+
 def map_safetensors(path: Path) -> dict[str, MappedTensor]:
     """All tensors of the file by name.
 
     Raises:
         CheckpointError: the file is missing, truncated, or its header does not fit its data.
     """
-    header, start, size = _read_header(path)
-    header.pop("__metadata__", None)
+    text, size = _read_header(path)
+    start = 8 + len(text)
+    _parse_header(path, text)
+    try:
+        entries = _check_entries(text, size - start)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     buffer: np.ndarray = np.zeros(0, np.uint8)  # numpy maps no empty range
     if size > start:
         buffer = np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=(size - start,)).view(np.ndarray)
-    return {name: _view(path, name, entry, buffer) for name, entry in header.items()}
+    return {
+        entry.name: MappedTensor(entry.dtype, np.ndarray(entry.shape, entry.storage, buffer, entry.begin))
+        for entry in entries
+    }
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -80,14 +100,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file is missing, or its header is damaged.
     """
-    metadata = _read_header(path)[0].get("__metadata__", {})
+    metadata = _parse_header(path, _read_header(path)[0]).get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: the metadata in its header are not texts")
     return metadata
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """The header, where the data begins, and the file's size."""
+def _read_header(path: Path) -> tuple[bytes, int]:
+    """The header's text, and the file's size."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -97,32 +117,49 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
                     f"{path} is truncated or no safetensors file: it has {size} bytes, "
                     f"its header claims {header_bytes}; copy or download it again"
                 )
-            header = json.loads(file.read(header_bytes), object_pairs_hook=with_unique_keys)
+            return file.read(header_bytes), size
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        header = _parse_json(text)
     except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
         raise CheckpointError(
             f"{path} is no safetensors file: its header is not JSON, or names a tensor twice"
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
-    return header, 8 + header_bytes, size
+    return header
 
 
-def _view(path: Path, name: str, entry: Any, buffer: np.ndarray) -> MappedTensor:
+@lru_cache(_KNOWN_HEADERS)
+def _parse_json(text: bytes) -> Any:
+    return json.loads(text, object_pairs_hook=with_unique_keys)
+
+
+@lru_cache(_KNOWN_HEADERS)
+def _check_entries(text: bytes, data_bytes: int) -> list[_Entry]:
+    """What a header that is a JSON object says, checked; raises ValueError if it is wrong."""
+    entries = _parse_json(text).items()
+    return [_check_entry(name, entry, data_bytes) for name, entry in entries if name != "__metadata__"]
+
+
+def _check_entry(name: str, entry: Any, data_bytes: int) -> _Entry:
     try:
         code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the header's entry for {name!r} is malformed") from error
+        raise ValueError(f"the header's entry for {name!r} is malformed") from error
     if not isinstance(code, str) or code not in _DTYPES:
-        raise CheckpointError(f"{path}: {name!r} has dtype {code!r}; served are {', '.join(_DTYPES)}")
+        raise ValueError(f"{name!r} has dtype {code!r}; served are {', '.join(_DTYPES)}")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise CheckpointError(f"{path}: the shape and offsets of {name!r} must be natural numbers: {entry!r}")
+        raise ValueError(f"the shape and offsets of {name!r} must be natural numbers: {entry!r}")
     dtype, storage = _DTYPES[code][0], np.dtype(_DTYPES[code][1])
     expected = math.prod(shape) * storage.itemsize
-    if end - begin != expected or end > buffer.size:
-        raise CheckpointError(
-            f"{path}: {name!r} of shape {shape} needs {expected} bytes, but its data lies at {begin}..{end} "
-            f"of {buffer.size}: the file is truncated or damaged; copy or download it again"
+    if end - begin != expected or end > data_bytes:
+        raise ValueError(
+            f"{name!r} of shape {shape} needs {expected} bytes, but its data lies at {begin}..{end} "
+            f"of {data_bytes}: the file is truncated or damaged; copy or download it again"
         )
-    return MappedTensor(dtype, buffer[begin:end].view(storage).reshape(shape))
+    return _Entry(name, dtype, storage, shape, begin)

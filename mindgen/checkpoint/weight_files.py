@@ -32,11 +32,11 @@ class WeightFiles:
         folder = self.folders[rank if self.is_sharded else 0]
         return map_weights(folder) if _is_model(folder, self.model) else map_rank_folder(folder)
 
-    def num_bytes(self) -> int:
-        """Of all ranks together."""
+    def num_bytes(self, ranks: slice = slice(None)) -> int:
+        """Of all ranks together, or of some for which there are folders."""
         files = [
             file
-            for folder in self.folders
+            for folder in self.folders[ranks]
             for file in (folder.glob("*.safetensors") if _is_model(folder, self.model) else rank_files(folder))
         ]
         return sum(file.stat().st_size for file in files)

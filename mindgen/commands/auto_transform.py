@@ -15,8 +15,8 @@ TRANSFORMED = Path("output", "transform_ckpt")
 _STAMP = "source.json"
 
 
-def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, num_ranks: int) -> Path:
-    """The checkpoint, sharded for so many ranks of the model, in output/transform_ckpt.
+def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> Path:
+    """The checkpoint, sharded for so many pipeline stages of so many ranks each, in output/transform_ckpt.
 
     What is there already is taken if it was made of the same files; of several processes one makes it.
 
@@ -26,7 +26,7 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
     if not checkpoint.is_dir():
         raise ModelError(f"no such checkpoint folder: {checkpoint}")
     source = open_source(checkpoint, strategy)
-    stamp = _stamp(checkpoint, strategy, num_ranks)
+    stamp = _stamp(checkpoint, strategy, num_ranks, num_stages)
     TRANSFORMED.parent.mkdir(parents=True, exist_ok=True)
     with TRANSFORMED.with_name(f".{TRANSFORMED.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,15 +36,15 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
         if TRANSFORMED.exists() and not written.is_file():
             raise CheckpointError(f"{TRANSFORMED} is there, and auto_trans_ckpt has not made it: remove or rename it")
         shutil.rmtree(TRANSFORMED, ignore_errors=True)
-        placement = declared_placement(source().shapes, declared_layouts(model, num_ranks), num_ranks)
+        placement = declared_placement(source().shapes, declared_layouts(model, num_ranks, num_stages), num_ranks)
         transform(source, placement, Target(TRANSFORMED))
         written.write_text(stamp, encoding="utf-8")
     return TRANSFORMED
 
 
-def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int) -> str:
+def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> str:
     folders = find_rank_folders(checkpoint)
     files = [file for folder in folders for file in rank_files(folder)] or sorted(checkpoint.glob("*.safetensors"))
     files += [] if strategy is None else [strategy]
     described = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return json.dumps({"num_ranks": num_ranks, "files": described})
+    return json.dumps({"num_ranks": num_ranks, "num_stages": num_stages, "files": described})

@@ -22,7 +22,7 @@ _FROM_FILES = ("guided_json", "guided_grammar")
 _OPTIONS = {f"generation.{name}": option for name, option in sampling_options().items()} | {
     f"engine.{name}": limit for name, limit in documented_fields(EngineConfig).items()
 }
-_SHORT_NAMES = {"tensor_parallel_size": ["--tp"], "data_parallel_size": ["--dp"]}
+_SHORT_NAMES = {"tensor_parallel_size": ["--tp"], "pipeline_parallel_size": ["--pp"], "data_parallel_size": ["--dp"]}
 _OPTIONS |= {name: DocumentedField(bool, "") for name in ("use_parallel", "auto_trans_ckpt")}
 
 
@@ -107,6 +107,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
         Path(settings.load_checkpoint),
         None if strategy is None else Path(strategy),
         settings.engine.tensor_parallel_size,
+        settings.engine.pipeline_parallel_size,
     )
 
 

@@ -24,16 +24,16 @@ def serve_rank_0() -> int | None:
 
 
 def parallel_limits(config: EngineConfig, use_parallel: bool) -> EngineConfig:
-    """The engine's limits, on as many ranks as were launched.
+    """The engine's limits, on as many ranks as were launched: those that are no pipeline stages share the layers.
 
     Raises:
         ConfigError: use_parallel says that there are several processes, and nothing else does.
     """
     launched = launched_rank()
     if launched is not None and launched.world_size > 1 and config.tensor_parallel_size == 1:
-        return replace(config, tensor_parallel_size=launched.world_size)
-    if use_parallel and launched is None and config.tensor_parallel_size == config.data_parallel_size == 1:
-        raise ConfigError("use_parallel: start the command with `mindgen launch`, or say --tp or --dp as well")
+        return replace(config, tensor_parallel_size=max(1, launched.world_size // config.pipeline_parallel_size))
+    if use_parallel and launched is None and config.ranks_per_replica * config.data_parallel_size == 1:
+        raise ConfigError("use_parallel: start the command with `mindgen launch`, or say --tp, --pp or --dp as well")
     return config
 
 

@@ -19,12 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="a Hugging Face folder, a folder with rank_N in it, demo or gpt2")
     add("--output", type=Path, required=True, metavar="DIR", help="a new folder, for rank_0, rank_1...")
     add("--tp", type=int, metavar="N", help="shard for so many ranks, as mindgen's layers lie on them")
+    add("--pp", type=int, metavar="N", help="and for so many pipeline stages, each of as many ranks (default: 1)")
     add("--strategy", type=Path, metavar="PATH", help="shard as MindSpore's strategy file (or folder of them) says")
     add(
         "--source_strategy", type=Path, metavar="PATH",
         help=f"how SOURCE is sharded (default: SOURCE/{STRATEGY_FILE}, if there is one)",
     )  # fmt: skip
-    add("--model", type=Path, metavar="DIR", help="the Hugging Face folder whose config.json --tp goes by")
+    add("--model", type=Path, metavar="DIR", help="the Hugging Face folder whose config.json --tp and --pp go by")
     add("--format", choices=["safetensors", "ckpt"], default="safetensors")
     add("--prefix", default="checkpoint_", help="of the file names, before the rank")
     add("--processes", type=int, default=1, metavar="N", help="write so many ranks at a time")
@@ -32,22 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, started: float) -> int:
-    """Without --tp and --strategy the result is whole, in rank_0.
+    """Without --tp, --pp and --strategy the result is whole, in rank_0.
 
     Raises:
         MindgenError: of whatever part refused.
     """
-    if arguments.tp is not None and arguments.strategy is not None:
-        raise UsageError("--tp and --strategy both say how to shard: leave one out")
-    if arguments.processes < 1 or (arguments.tp is not None and arguments.tp < 1):
-        raise UsageError("--tp and --processes must be at least 1")
+    is_declared = arguments.tp is not None or arguments.pp is not None
+    num_ranks, num_stages = (1 if given is None else given for given in (arguments.tp, arguments.pp))
+    if is_declared and arguments.strategy is not None:
+        raise UsageError("--strategy says how to shard, and so do --tp and --pp: leave one out")
+    if min(arguments.processes, num_ranks, num_stages) < 1:
+        raise UsageError("--tp, --pp and --processes must be at least 1")
     folder = demo.find_model(arguments.source) or Path(arguments.source)
     source = open_source(folder if find_rank_folders(folder) else model_folder(folder), arguments.source_strategy)
     checkpoint = source()
     if arguments.strategy is not None:
         placement = strategy_placement(checkpoint.shapes, read_strategy(arguments.strategy))
-    elif arguments.tp is not None:
-        placement = _declared(checkpoint, arguments.model or Path(arguments.source), arguments.tp)
+    elif is_declared:
+        placement = _declared(checkpoint, arguments.model or Path(arguments.source), num_ranks, num_stages)
     else:
         placement = whole_placement(checkpoint.shapes)
     target = Target(arguments.output, arguments.prefix, f".{arguments.format}")
@@ -69,8 +72,8 @@ def _strategy(placement: Placement) -> Strategy | None:
         return None
 
 
-def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int) -> Placement:
+def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int, num_stages: int) -> Placement:
     from mindgen.models.registry import declared_layouts  # starts MindSpore
 
     folder = demo.find_model(str(model)) or model_folder(model)
-    return declared_placement(checkpoint.shapes, declared_layouts(folder, num_ranks), num_ranks)
+    return declared_placement(checkpoint.shapes, declared_layouts(folder, num_ranks, num_stages), num_ranks)

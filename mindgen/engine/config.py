@@ -33,6 +33,7 @@ class EngineConfig:
         device_target: what the network runs on: "Ascend" (NPUs), "CPU", or "auto" for Ascend where MindSpore sees one.
         num_threads: of the CPU kernels, of all ranks together; None is one for each core.
         tensor_parallel_size: processes that share the network, each with its part of every layer.
+        pipeline_parallel_size: stages of the network, one behind the other, each with its part of the layers.
         data_parallel_size: replicas of the model, each with its share of the prompts.
         worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
@@ -61,14 +62,19 @@ class EngineConfig:
     device_target: Literal["auto", "CPU", "Ascend"] = "auto"
     num_threads: int | None = None
     tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
     worker_timeout: float = 60.0
+
+    @property
+    def ranks_per_replica(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
     def __post_init__(self) -> None:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",
             "max_loras", "max_lora_rank", "num_threads", "tensor_parallel_size",
-            "data_parallel_size",
+            "pipeline_parallel_size", "data_parallel_size",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -29,11 +29,13 @@ def check_launched(config: EngineConfig) -> None:
     """Several NPUs are several processes of a launcher's, with a communication group of MindSpore's.
 
     Raises:
-        ConfigError: they are wanted, and no launcher has started this process.
+        ConfigError: they are wanted, and no launcher has started this process; or several pipeline stages are.
     """
-    num_ranks = config.tensor_parallel_size * config.data_parallel_size
+    num_ranks = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
     if num_ranks == 1 or choose_device(config.device_target) == "CPU":
         return
+    if config.pipeline_parallel_size > 1:
+        raise ConfigError("engine: pipeline_parallel_size is served on the CPU only: on Ascend set it to 1")
     launched = environment.launched_rank()
     if launched is None or launched.world_size == 1:
         replicas = f" --data_parallel {config.data_parallel_size}" if config.data_parallel_size > 1 else ""

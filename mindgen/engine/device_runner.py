@@ -14,7 +14,8 @@ from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
 from mindgen.engine.batch import Batch, has_whole_prompts_only
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.device import open_device
-from mindgen.engine.network_slots import NetworkSlots, PackedAdapter
+from mindgen.engine.network_slots import DeviceSlots, PackedAdapter
+from mindgen.engine.runner import RankReport
 from mindgen.engine.semi_auto import NamesAndLayouts, compile_sliced
 from mindgen.engine.step_graph import StepGraph
 from mindgen.engine.swap_space import BlockStore
@@ -24,6 +25,7 @@ from mindgen.layers.attention import CacheShape
 from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
+from mindgen.models.causal_lm import refuse_unknown
 from mindgen.models.registry import build_network
 from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import Shard, TensorLayout
@@ -52,6 +54,7 @@ class DeviceRunner:
         group: the ranks that share the network, as MindSpore knows them too; None is this process alone.
 
     Attributes:
+        report: of what it has loaded.
         base_model: what adapters are checked against, besides the sizes of modules.
         block_store: for KV blocks that have to go.
     """
@@ -79,7 +82,7 @@ class DeviceRunner:
         self._shard = Shard(size, rank, sliced_by_compiler=True)
         self._network = build_network(config, cache, num_positions, dtype, self._shard)
         self._network.set_train(False)
-        self._slots = NetworkSlots(self._network)
+        self._slots = DeviceSlots(self._network.linears(), [*self._network.tables()], dtype, self._kernels)
         self._layout = SlotLayout(())
         self._steps: dict[StepKind, Callable[..., Tensor]] = {}
         self._weight_layouts: dict[str, TensorLayout] = {}
@@ -90,16 +93,19 @@ class DeviceRunner:
             self._step(StepKind(False, AdapterInputs()), _example(cache))  # slices the weights
         tensors = self._network.translate(weights.map(rank))
         check = None if group is None else group.check
-        self._network.load(WeightSource(tensors, dtype, self._shard.sliced, check, weights.is_sharded))
+        source = WeightSource(tensors, dtype, self._shard.sliced, check, weights.is_sharded)
+        refuse_unknown(config.architecture, self._network.load(source))
         self._caches = _on_device(self._network.caches())
         for cached in self._caches:
             cached.allocate()
-        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings)
+        cache_bytes = sum(cached.nbytes for cached in self._caches)
+        self.report = RankReport(self._slots.modules, source.taken, [], cache_bytes)
+        self.base_model = BaseModel(weights.model, tensors, dtype, config.tie_word_embeddings, self.report.modules)
         self.block_store = BlockStore([*self._caches])
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
-        return self._slots.modules()
+        return self.report.modules
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
@@ -121,7 +127,8 @@ class DeviceRunner:
                 f"adapter {adapter.adapter_id}: LoRA on {refused[0]} is not served on {self._device}: merge it with "
                 f"`mindgen adapters merge`, or set device_target to CPU"
             )
-        return self._slots.pack(adapter)
+        packed = self._slots.pack(adapter)
+        return packed, packed.num_bytes
 
     def write_adapter(self, slot: int, packed: PackedAdapter) -> None:
         if self._slots.write(slot, packed):
@@ -154,9 +161,17 @@ class DeviceRunner:
         Raises:
             ModelError: MindSpore does not slice the network as its layers declare.
         """
-        kind = StepKind(has_whole_prompts_only(batch), self._slots.inputs(batch))
+        kind = StepKind(has_whole_prompts_only(batch), self._adapter_inputs(batch))
         arrays = self._arrays(batch, kind.adapters)
         return self._step(kind, arrays), arrays
+
+    def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
+        """Only batches that need more than LoRA on linears pay for it."""
+        num_levels = len(batch.segment_ends)
+        if self._slots.are_plain(batch.slots):
+            return AdapterInputs(num_levels)
+        _, head = self._network.tables()
+        return AdapterInputs(num_levels, True, 0, num_levels if head.has_lora else 0)
 
     def _arrays(self, batch: Batch, inputs: AdapterInputs) -> list[np.ndarray]:
         of_adapters = adapter_arrays(batch, self._layout, inputs, self._network.vocabulary())

@@ -16,7 +16,7 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.device import choose_device
-from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory
+from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory, weight_bytes
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.parallel_runner import ParallelRunner, build_runner
@@ -68,7 +68,13 @@ class Engine:
         self._dtype = dtype
         on_cpu = choose_device(config.device_target) == "CPU"
         self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, weights.num_bytes(), self._slots_size(), on_cpu
+            model_config,
+            dtype,
+            config,
+            self.max_model_len,
+            weight_bytes(weights, model_config, config),
+            self._slots_size(),
+            on_cpu,
         )
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
@@ -270,20 +276,20 @@ class Engine:
             for index in range(1 if params.use_beam_search else params.num_sequences)
         ]
 
-    def _plan_slots(self) -> tuple[SlotLayout, int]:
-        """Slots for the adapters that exist now, and the bytes that a rank of them takes."""
+    def _plan_slots(self) -> tuple[SlotLayout, list[int]]:
+        """Slots for the adapters that exist now, and the bytes that a rank of them takes in each pipeline stage."""
         claims = [claim for version in self._adapters.versions() if (claim := read_claim(version.folder)) is not None]
         config, has_tables = self._config, any(claim.has_tables for claim in claims)
-        rank_bytes = lora_rank_bytes(self._model_config, self._dtype, has_tables, config.tensor_parallel_size)
+        rank_bytes = lora_rank_bytes(self._model_config, self._dtype, has_tables, config)
         ranks = [claim.rank for claim in claims]
         if config.max_lora_rank is not None:
             ranks.append(config.max_lora_rank)
         max_slots, max_rank = config.max_loras or config.max_num_seqs, config.max_lora_rank or MAX_LORA_RANK
-        return plan_slots(ranks, max_slots, max_rank, parse_size(config.adapter_memory) // rank_bytes), rank_bytes
+        return plan_slots(ranks, max_slots, max_rank, parse_size(config.adapter_memory) // sum(rank_bytes)), rank_bytes
 
-    def _slots_size(self) -> int:
+    def _slots_size(self) -> list[int]:
         layout, rank_bytes = self._plan_slots()
-        return layout.num_ranks() * rank_bytes
+        return [layout.num_ranks() * each for each in rank_bytes]
 
     def _enable_lora(self) -> SlotLayout:
         layout, _ = self._plan_slots()

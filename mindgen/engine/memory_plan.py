@@ -2,15 +2,42 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mindgen.checkpoint.gpt2_weights import POSITIONS
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.network_names import layer_of, network_weights
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.dtypes import STORAGE
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import Shard
+from mindgen.parallel.stage import pipeline_stages
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """What a pipeline stage takes, in bytes, on all its ranks together."""
+
+    layers: range
+    num_ranks: int
+    weights: int
+    adapters: int
+    block_bytes: int
+
+    def describe(self, num_blocks: int) -> str:
+        """What each of its ranks takes."""
+        sizes = (size // self.num_ranks for size in (self.weights, self.adapters, num_blocks * self.block_bytes))
+        weights, adapters, cache = map(_mib, sizes)
+        first, last = self.layers[0], self.layers[-1]
+        place = f"layer {first}" if first == last else f"layers {first} to {last}"
+        if self.num_ranks > 1:
+            place += f", each of {self.num_ranks} ranks"
+        return f"({place}): weights {weights}, adapters {adapters}, KV cache {cache}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +45,28 @@ class MemoryPlan:
     """Sizes in bytes.
 
     Attributes:
+        stages: the pipeline's; what they take adds up to the rest.
         adapters: what all adapter slots will take once the first adapter is used.
         num_swap_blocks: of host memory, beside the cache's own num_blocks.
     """
 
-    weights: int
-    adapters: int
+    stages: tuple[StageMemory, ...]
     num_blocks: int
     block_size: int
-    block_bytes: int
     num_swap_blocks: int
     max_model_len: int
+
+    @property
+    def weights(self) -> int:
+        return sum(stage.weights for stage in self.stages)
+
+    @property
+    def adapters(self) -> int:
+        return sum(stage.adapters for stage in self.stages)
+
+    @property
+    def block_bytes(self) -> int:
+        return sum(stage.block_bytes for stage in self.stages)
 
     @property
     def num_full_sequences(self) -> float:
@@ -37,11 +75,13 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         swap = f", {_mib(self.num_swap_blocks * self.block_bytes)} to swap" if self.num_swap_blocks else ""
+        stages = [f"\n  stage {index} {stage.describe(self.num_blocks)}" for index, stage in enumerate(self.stages)]
         return (
             f"memory: weights {_mib(self.weights)}, adapters {_mib(self.adapters)}, "
             f"KV cache {_mib(self.num_blocks * self.block_bytes)}{swap} "
             f"({self.num_blocks} blocks of {self.block_size} tokens: "
             f"{self.num_full_sequences:.1f} sequences of {self.max_model_len})"
+            f"{''.join(stages) if len(stages) > 1 else ''}"
         )
 
 
@@ -50,11 +90,11 @@ def plan_memory(
     dtype: str,
     config: EngineConfig,
     max_model_len: int,
-    weights: int,
-    adapters: int,
+    weights: Sequence[int],
+    adapters: Sequence[int],
     is_in_host_memory: bool = True,
 ) -> MemoryPlan:
-    """The plan for a model whose weights and adapter slots take so many bytes, on all ranks together.
+    """The plan for a model whose weights and adapter slots take so many bytes, on all ranks of each pipeline stage.
 
     Without num_blocks the cache takes what max_num_seqs full-length sequences need, up to memory_utilization.
 
@@ -70,15 +110,18 @@ def plan_memory(
             f"engine: on Ascend memory_utilization must be the size of the KV cache, like 20GiB, not the share "
             f"{config.memory_utilization}"
         )
-    item_size = STORAGE[dtype]().itemsize
     shard = Shard(config.tensor_parallel_size)
     _, keys = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
-    token_bytes = 2 * model.num_layers * shard.num_ranks * keys.slice_size * item_size  # keys and values
-    block_bytes = token_bytes * config.block_size
+    layer_bytes = 2 * shard.num_ranks * keys.slice_size * STORAGE[dtype]().itemsize * config.block_size
+    stages = tuple(
+        StageMemory(layers, shard.num_ranks, own_weights, own_adapters, len(layers) * layer_bytes)
+        for layers, own_weights, own_adapters in zip(_stage_layers(model, config), weights, adapters, strict=True)
+    )
+    block_bytes, loaded = sum(stage.block_bytes for stage in stages), sum([*weights, *adapters])
     num_blocks = config.num_blocks
     free = free_memory()
     if num_blocks is None:
-        limit = _affordable(config.memory_utilization, free, weights + adapters)
+        limit = _affordable(config.memory_utilization, free, loaded)
         wanted = -(-max_model_len // config.block_size) * config.max_num_seqs
         num_blocks = min(wanted, limit // block_bytes)
         if num_blocks < 1:
@@ -86,7 +129,7 @@ def plan_memory(
                 f"engine: memory_utilization ({config.memory_utilization}) leaves {_mib(limit)} for the KV cache, "
                 f"and a block takes {block_bytes} bytes: raise it"
             )
-    taken = num_blocks * block_bytes + weights + adapters
+    taken = num_blocks * block_bytes + loaded
     swap = int(config.swap_space * 2**30)
     if not is_in_host_memory and swap > free:
         raise ConfigError(f"engine: swap_space needs {_mib(swap)}, and {_mib(free)} are free: lower it")
@@ -95,22 +138,62 @@ def plan_memory(
             f"engine: weights, adapters, KV cache and swap_space need {_mib(taken + swap)}, and {_mib(free)} are free: "
             "lower num_blocks, memory_utilization or swap_space"
         )
-    return MemoryPlan(weights, adapters, num_blocks, config.block_size, block_bytes, swap // block_bytes, max_model_len)
+    return MemoryPlan(stages, num_blocks, config.block_size, swap // block_bytes, max_model_len)
 
 
-def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, num_processes: int = 1) -> int:
+def weight_bytes(weights: WeightFiles, model: ModelConfig, config: EngineConfig) -> list[int]:
+    """What the weights take, for each pipeline stage; the last has a copy of an embedding that is tied to the head.
+
+    Raises:
+        ModelError, CheckpointError: they are missing or damaged.
+    """
+    stages, num_ranks = _stage_layers(model, config), config.tensor_parallel_size
+    if len(stages) == 1:
+        return [weights.num_bytes()]
+    if weights.is_sharded:
+        return [
+            weights.num_bytes(slice(first, first + num_ranks)) for first in range(0, len(weights.folders), num_ranks)
+        ]
+    totals = [0] * len(stages)
+    for name, tensor in network_weights(weights.model, weights.map(0)).items():
+        for stage in _stages_of(name, stages, model.tie_word_embeddings):
+            totals[stage] += tensor.data.nbytes
+    return totals
+
+
+def _stages_of(name: str, stages: list[range], has_tied_head: bool) -> list[int]:
+    """The stages that have a tensor."""
+    layer, last = layer_of(name), len(stages) - 1
+    if layer is not None:
+        return [index for index, layers in enumerate(stages) if layer in layers]
+    if name == f"{EMBEDDING}.weight":
+        return [0, last] if has_tied_head else [0]
+    if name == f"{HEAD}.weight" and has_tied_head:
+        return []
+    return [0] if name == POSITIONS else [last]
+
+
+def _stage_layers(model: ModelConfig, config: EngineConfig) -> list[range]:
+    stages = pipeline_stages(config.pipeline_parallel_size, model.num_layers)
+    return [stage.layers(model.num_layers) for stage in stages]
+
+
+def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, config: EngineConfig) -> list[int]:
     """What one rank of an adapter of all linears takes, or of embedding and head too: a vector in and out for each.
 
-    Where several processes share the network, in all of them together.
+    For each pipeline stage, on all its ranks together.
     """
-    shard = Shard(num_processes)
+    shard = Shard(config.tensor_parallel_size)
     hidden, inner = model.hidden_size, shard.split(model.intermediate_size).slice_size
     heads = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
     queries, keys = (axis.slice_size for axis in heads)
     attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
     mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
-    tables = 2 * (hidden + shard.split(model.vocab_size).slice_size) if has_tables else 0
-    return num_processes * (model.num_layers * (attention + mlp) + tables) * STORAGE[dtype]().itemsize
+    table = hidden + shard.split(model.vocab_size).slice_size if has_tables else 0
+    elements = [len(layers) * (attention + mlp) for layers in _stage_layers(model, config)]
+    elements[0] += table
+    elements[-1] += table
+    return [shard.num_ranks * count * STORAGE[dtype]().itemsize for count in elements]
 
 
 def parse_size(text: str) -> int:

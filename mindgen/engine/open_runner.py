@@ -7,7 +7,7 @@ from mindgen.engine.device_runner import DeviceRunner
 from mindgen.engine.runner import Runner
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.group import ProcessGroup
+from mindgen.parallel.rank_place import RankPlace
 
 AnyRunner: TypeAlias = Runner | DeviceRunner
 
@@ -21,10 +21,10 @@ def open_runner(
     device: str,
     executor: str,
     num_threads: int | None,
-    group: ProcessGroup | None = None,
+    place: RankPlace | None = None,
 ) -> AnyRunner:
-    """This process's part of the network on its device: all of it, or a rank's of a group."""
+    """This process's part of the network on its device: all of it, or a rank's."""
     shared = (weights, model_config, cache, num_positions, dtype)
     if device == "CPU":
-        return Runner(*shared, executor, num_threads, group)
-    return DeviceRunner(*shared, device, num_threads, group)
+        return Runner(*shared, executor, num_threads, place)
+    return DeviceRunner(*shared, device, num_threads, None if place is None else place.group)

@@ -1,4 +1,4 @@
-"""The network on several ranks: rank 0's shard here, the others in worker processes that make the same steps."""
+"""The network on several ranks: rank 0's part here, the others in worker processes that make the same steps."""
 
 import os
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import numpy as np
 from mindgen import environment
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
+from mindgen.dtypes import STORAGE
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
@@ -19,13 +20,16 @@ from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.network_slots import PackedAdapter
 from mindgen.engine.open_runner import AnyRunner, open_runner
+from mindgen.engine.runner import RankReport
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import WorkerSetup
 from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import ModelConfig
-from mindgen.parallel.group import ProcessGroup, shared_memory
+from mindgen.models.causal_lm import refuse_unknown
+from mindgen.parallel.rank_place import PlaceFiles, open_place
+from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
 from mindgen.slot_layout import SlotLayout
 
@@ -42,12 +46,16 @@ class SlicedAdapter(NamedTuple):
 
 
 class ParallelRunner:
-    """As a Runner, on `size` ranks of this machine.
+    """As a Runner, on several ranks of this machine.
 
     Args:
+        shape: of the ranks.
         arguments: of open_runner, what all ranks have in common.
         host_adapter_bytes: of adapters that have been read and wait, on each rank.
         worker_timeout: as in EngineConfig.
+
+    Attributes:
+        reports: of what each rank has loaded.
 
     Raises:
         WorkerError: a rank has ended.
@@ -55,40 +63,32 @@ class ParallelRunner:
 
     def __init__(
         self,
-        size: int,
+        shape: PipelineShape,
         weights: WeightFiles,
         model_config: ModelConfig,
         host_adapter_bytes: int,
         worker_timeout: float,
         arguments: dict[str, Any],
     ) -> None:
-        kernels = plugin.load()
-        launched = environment.launched_rank()
-        if launched is None or launched.world_size == 1:
-            self._workers = Workers.start("rank", "mindgen.engine.worker", size)
-        elif launched.rank == 0 and launched.world_size == size:
-            self._workers = Workers.await_launched(size, launched.rendezvous)
-        else:
-            raise ConfigError(
-                f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, "
-                f"and tensor_parallel_size is {size}"
-            )
-        memory = shared_memory(kernels, size)
-        self._group = ProcessGroup(kernels, memory, 0, size)
+        kernels, size = plugin.load(), shape.num_ranks
+        self._workers = _start_workers(shape)
+        self._files = PlaceFiles(kernels, shape)
+        self._place = open_place(kernels, shape, 0, self._files.of_rank(0))
         try:
-            self._workers.send_file(memory)
-            os.close(memory)
-            self._workers.watch(self._group.abort, worker_timeout)
+            for rank in range(1, size):
+                self._workers.send_files(rank, self._files.of_rank(rank))
+            self._workers.watch(self._place.abort, worker_timeout)
             backend.available(arguments["executor"])  # compiled by one, before the others would have to wait for it
-            num_threads = max(1, (arguments["num_threads"] or len(os.sched_getaffinity(0))) // size)
+            # Stages work one after the other: each has all threads.
+            total = arguments["num_threads"] or len(os.sched_getaffinity(0))
+            num_threads = max(1, total // shape.ranks_per_stage)
             arguments = {**arguments, "num_threads": num_threads}
-            setups = [
-                WorkerSetup(size, weights, model_config, arguments, host_adapter_bytes, _cores(rank, num_threads))
-                for rank in range(1, size)
-            ]
-            ready = self._workers.call_each("set_up", [(setup,) for setup in setups])
-            self._own = open_runner(weights, model_config, **arguments, group=self._group)
-            wait_for(ready)
+            common = (shape, weights, model_config, arguments, host_adapter_bytes)
+            setups = [WorkerSetup(*common, _cores(shape, rank, num_threads)) for rank in range(1, size)]
+            ready: list[Future[RankReport]] = self._workers.call_each("set_up", [(setup,) for setup in setups])
+            self._own = open_runner(weights, model_config, **arguments, place=self._place)
+            self.reports = [self._own.report, *wait_for(ready)]
+            self._modules = self._join(self.reports, model_config.architecture)
         except BaseException as error:
             cause = self._workers.error
             self.close()
@@ -98,8 +98,16 @@ class ParallelRunner:
         self.base_model = self._own.base_model
         self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 
+    def _join(self, reports: list[RankReport], architecture: str) -> dict[str, tuple[int, int]]:
+        """The modules of the whole network, which the other ranks are told."""
+        taken = {name for report in reports for name in report.weights}
+        refuse_unknown(architecture, {name for report in reports for name in report.unknown} - taken)
+        modules = {name: sizes for report in reports for name, sizes in report.modules.items()}
+        self._workers.tell("set_modules", modules)
+        return modules
+
     def modules(self) -> dict[str, tuple[int, int]]:
-        return self._own.modules()
+        return self._modules
 
     def enable_lora(self, layout: SlotLayout) -> None:
         self._on_all_ranks("enable_lora", (layout,), lambda: self._own.enable_lora(layout))
@@ -130,7 +138,8 @@ class ParallelRunner:
     def close(self) -> None:
         """Ends the other ranks."""
         self._workers.close()
-        self._group.leave()
+        self._place.group.leave()
+        self._files.close()
 
     def _on_all_ranks(self, name: str, arguments: tuple[Any, ...], own: Callable[[], Result]) -> Result:
         """What `own` gives, while the other ranks do the same; Ctrl-C waits, lest some do it and others do not."""
@@ -139,7 +148,7 @@ class ParallelRunner:
                 self._workers.tell(name, *arguments)
                 result = own()
             except BaseException as error:
-                self._group.abort(f"rank 0: {error}")
+                self._place.abort(f"rank 0: {error}")
                 if self._workers.error is not None:
                     raise self._workers.error from error
                 raise
@@ -165,11 +174,29 @@ def build_runner(
         "executor": config.executor,
         "num_threads": config.num_threads,
     }
-    if config.tensor_parallel_size == 1:
+    shape = PipelineShape(
+        config.pipeline_parallel_size,
+        config.tensor_parallel_size,
+        config.max_num_batched_tokens * model_config.hidden_size * np.dtype(STORAGE[dtype]).itemsize,
+        config.max_num_batched_tokens * model_config.vocab_size * np.dtype(np.float32).itemsize,
+        dtype,
+    )
+    if shape.num_ranks == 1:
         return open_runner(weights, model_config, **arguments)
     host_bytes = parse_size(config.host_adapter_memory)
-    return ParallelRunner(
-        config.tensor_parallel_size, weights, model_config, host_bytes, config.worker_timeout, arguments
+    return ParallelRunner(shape, weights, model_config, host_bytes, config.worker_timeout, arguments)
+
+
+def _start_workers(shape: PipelineShape) -> Workers:
+    """The other ranks: started here, or by a launcher."""
+    launched = environment.launched_rank()
+    if launched is None or launched.world_size == 1:
+        return Workers.start("rank", "mindgen.engine.worker", shape.num_ranks)
+    if launched.rank == 0 and launched.world_size == shape.num_ranks:
+        return Workers.await_launched(shape.num_ranks, launched.rendezvous)
+    raise ConfigError(
+        f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, and tensor_parallel_size "
+        f"{shape.ranks_per_stage} x pipeline_parallel_size {shape.num_stages} needs {shape.num_ranks}"
     )
 
 
@@ -192,8 +219,9 @@ class _SharedBlockStore:
         self._on_all_ranks("drop_blocks", (key,), lambda: self._own.drop(key))
 
 
-def _cores(rank: int, num_threads: int) -> list[int] | None:
-    """Of their own where a rank has several threads, which the kernels pin to cores."""
+def _cores(shape: PipelineShape, rank: int, num_threads: int) -> list[int] | None:
+    """Of their own, in their stage, where ranks have several threads, which the kernels pin to cores."""
     cores = sorted(os.sched_getaffinity(0))
-    own = cores[rank * num_threads : (rank + 1) * num_threads]
+    _, place = shape.place_of(rank)
+    own = cores[place * num_threads : (place + 1) * num_threads]
     return own if num_threads > 1 and len(own) == num_threads else None

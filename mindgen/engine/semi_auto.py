@@ -14,7 +14,7 @@ from mindspore.parallel.auto_parallel import AutoParallel
 
 from mindgen.engine.step_graph import StepGraph
 from mindgen.errors import ModelError
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import NotedLayouts
 from mindgen.parallel.layout import Shard, TensorLayout
 
 
@@ -81,21 +81,12 @@ def check_layouts(declared: Mapping[str, TensorLayout], compiled: Mapping[str, C
         raise ModelError(f"MindSpore slices {len(wrong)} parameters otherwise than declared: {'; '.join(wrong[:3])}")
 
 
-class NamesAndLayouts(WeightSource):
-    """Loads nothing: gives the parameters their Hugging Face names, and notes how they are declared."""
-
-    def __init__(self, dtype: str, shard: Shard) -> None:
-        super().__init__({}, dtype, shard)
-        self.layouts: dict[str, TensorLayout] = {}
+class NamesAndLayouts(NotedLayouts):
+    """Gives the parameters their Hugging Face names as well; there is one for each, for none are packed."""
 
     def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
         parameter.name = name
-        self.layouts[name] = layout
-        return np.empty(0)
-
-    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
-        ((name, layout),) = layouts.items()  # the compiler slices no packed weights
-        self.fill(parameter, name, layout)
+        return super().fill(parameter, name, layout)
 
 
 def _reason(error: Exception) -> str:

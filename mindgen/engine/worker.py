@@ -1,4 +1,4 @@
-"""A rank above 0 of a tensor-parallel group: runs its shard of the network as rank 0 tells it to.
+"""A rank above 0 of those that share a network: runs its part of it as rank 0 tells it to.
 
     python -m mindgen.engine.worker RENDEZVOUS RANK
 
@@ -21,13 +21,14 @@ from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.errors import AdapterError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
+from mindgen.parallel.stage import PipelineShape
 from mindgen.slot_layout import SlotLayout
 
 if TYPE_CHECKING:
     from mindgen.engine.batch import Batch
     from mindgen.engine.block_manager import BlockCopy
     from mindgen.engine.network_slots import PackedAdapter
-    from mindgen.parallel.group import ProcessGroup
+    from mindgen.parallel.rank_place import RankPlace
 
 _CONNECT_SECONDS = 60.0
 
@@ -37,11 +38,12 @@ class WorkerSetup:
     """What a rank must know to build its shard; `runner` are open_runner's arguments that all ranks have in common.
 
     Attributes:
+        shape: of all ranks.
         host_adapter_bytes: of adapters that have been read, at most.
         cores: that the worker runs on; None is any.
     """
 
-    size: int
+    shape: PipelineShape
     weights: WeightFiles
     model_config: ModelConfig
     runner: dict[str, Any]
@@ -67,19 +69,19 @@ class _Worker:
         self._rank = rank
         self._messages: queue.SimpleQueue[tuple[int | None, str, tuple[Any, ...]]] = queue.SimpleQueue()
         self._reader = ThreadPoolExecutor(1, "adapters")
-        self._group: ProcessGroup | None = None
+        self._place: RankPlace | None = None
 
     def run(self) -> int:
-        memory = self._channel.receive_file()
+        files = self._channel.receive_files()
         threading.Thread(target=self._receive, daemon=True).start()
         shard: _Shard | None = None
         while True:
             call, name, arguments = self._messages.get()
             try:
                 if name == "set_up":
-                    shard = _Shard(memory, self._rank, *arguments)
-                    self._group = shard.group
-                    self._reply(call, None)
+                    shard = _Shard(files, self._rank, *arguments)
+                    self._place = shard.place
+                    self._reply(call, None, shard.report)
                 elif name == SIGN_OF_LIFE:
                     self._reply(call, None)
                 elif name == "read_adapter":
@@ -89,8 +91,8 @@ class _Worker:
                     getattr(shard, name)(*arguments)
             except Exception as error:
                 traceback.print_exc()
-                if self._group is not None:
-                    self._group.abort(f"rank {self._rank}: {error}")
+                if self._place is not None:
+                    self._place.abort(f"rank {self._rank}: {error}")
                 if call is not None:
                     self._reply(call, error)
                 return 1
@@ -109,29 +111,39 @@ class _Worker:
         except Exception as error:
             self._reply(call, error)
 
-    def _reply(self, call: int | None, error: Exception | None) -> None:
+    def _reply(self, call: int | None, error: Exception | None, result: Any = None) -> None:
         """Errors as rank 0 raises them."""
         if error is not None and not isinstance(error, MindgenError):
             error = WorkerError(f"{type(error).__name__}: {error}")
-        self._channel.send((call, None, error))
+        self._channel.send((call, result, error))
 
 
 class _Shard:
-    """This rank's part of the network."""
+    """This rank's part of the network.
 
-    def __init__(self, memory: int, rank: int, setup: WorkerSetup) -> None:
+    Attributes:
+        modules: of the whole network, by name, as adapters are checked against them.
+    """
+
+    def __init__(self, files: list[int], rank: int, setup: WorkerSetup) -> None:
         if setup.cores is not None:
             os.sched_setaffinity(0, setup.cores)
         from mindgen.engine.open_runner import open_runner  # starts MindSpore, which rank 0's end need not wait for
         from mindgen.kernels import plugin
-        from mindgen.parallel.group import ProcessGroup
+        from mindgen.parallel.rank_place import open_place
 
-        self.group = ProcessGroup(plugin.load(), memory, rank, setup.size)
-        os.close(memory)
-        self._runner = open_runner(setup.weights, setup.model_config, **setup.runner, group=self.group)
+        self.place = open_place(plugin.load(), setup.shape, rank, files)
+        for descriptor in files:
+            os.close(descriptor)
+        self._runner = open_runner(setup.weights, setup.model_config, **setup.runner, place=self.place)
+        self.report = self._runner.report
+        self.modules = self.report.modules
         self._host_adapter_bytes = setup.host_adapter_bytes
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
         self._adapters_lock = threading.Lock()
+
+    def set_modules(self, modules: dict[str, tuple[int, int]]) -> None:
+        self.modules = modules
 
     def run(self, batch: "Batch") -> None:
         self._runner.run(batch)
@@ -163,7 +175,7 @@ class _Shard:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest][0]
-        adapter = load_adapter(adapter_id, folder, self._runner.modules(), self._runner.base_model)
+        adapter = load_adapter(adapter_id, folder, self.modules, self._runner.base_model)
         if adapter.digest != digest:
             raise AdapterError(f"adapter {adapter_id} has changed on disk while it was read: add it again")
         packed, num_bytes = self._runner.pack_adapter(adapter)

@@ -1,14 +1,15 @@
 """What linears, embedding and head have in common: adapters change their outputs, row by row."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
-from mindgen.layers.lora import LoraBlock, LoraLevel
+from mindgen.kernels.arena import Arena
+from mindgen.layers.lora import LoraLevel
+from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
@@ -21,18 +22,11 @@ from mindgen.slot_layout import SlotLevel
 AdapterRows: TypeAlias = tuple[tuple[Tensor, ...], Tensor | None]
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptedOutputs:
-    """An adapter's weights for one layer, as a slot has them; scale and shift (out,) as in OutputChange."""
+class OutputVectors(NamedTuple):
+    """What an adapter does to a layer's outputs besides LoRA, in this process; (out,) as in OutputChange."""
 
-    blocks: list[LoraBlock | None]
-    scale: np.ndarray | None
-    shift: np.ndarray | None
-
-    @property
-    def num_bytes(self) -> int:
-        arrays = [array for array in (*self.blocks, self.scale, self.shift) if array is not None]
-        return sum(array.num_bytes if isinstance(array, LoraBlock) else array.nbytes for array in arrays)
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
 
 class AdaptedLayer(nn.Cell):
@@ -73,10 +67,14 @@ class AdaptedLayer(nn.Cell):
         self.add = ops.Add().shard((by_outputs, by_outputs))
         self.mul = ops.Mul().shard((by_outputs, by_outputs))
 
-    def enable_lora(self, levels: list[SlotLevel]) -> None:
-        """Makes room for adapters, in place of what room there was; to be called before the network is compiled."""
+    def enable_lora(self, levels: list[SlotLevel], arena: Arena | None = None) -> None:
+        """Makes room for adapters, in place of what room there was; to be called before the network is compiled.
+
+        Args:
+            arena: for the slots; None gives every weight a place of its own.
+        """
         axes = tuple(self.parts.values())
-        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard) for level in levels]
+        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard, arena) for level in levels]
         self.lora = nn.CellList(made)
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
@@ -99,41 +97,48 @@ class AdaptedLayer(nn.Cell):
         vectors = [vectors.memory for vectors in (*self.scale, *self.shift)]
         return [memory for level in self.lora for memory in (level.a_memory, *level.b_memory)] + vectors
 
-    def pack_adapter(self, pairs: dict[str, LoraPair], outputs: dict[str, OutputChange]) -> AdaptedOutputs:
-        """What an adapter has for this layer, by module name, in the form of a slot: a block for each level."""
-        changes = [outputs.get(name) for name in self.parts]
+    def own_pairs(self, pairs: dict[str, LoraPair]) -> dict[str, LoraPair]:
+        """This process's part of what an adapter has for this layer."""
+        found = {name: pairs[name] for name in self.parts if name in pairs}
+        if self.shard.num_ranks == 1:
+            return found
         layouts = self.layouts()
-        shard = self.shard.sliced
-        own = [slice_pair(pairs[name], layouts[name], shard) if name in pairs else None for name in self.parts]
-        return AdaptedOutputs(
-            [level.pack(own) for level in self.lora],
-            self._side_by_side([None if change is None else change.scale for change in changes], 1.0),
-            self._side_by_side([None if change is None else change.shift for change in changes], 0.0),
+        return {name: slice_pair(pair, layouts[name], self.shard.sliced) for name, pair in found.items()}
+
+    def plan(self, own: dict[str, LoraPair], form: PackedForm) -> list[LoraBlock | None]:
+        """Room in a form for what an adapter has for this layer, a block for each level."""
+        pairs = [(name, own.get(name)) for name in self.parts]
+        return [level.plan(pairs, form) for level in self.lora]
+
+    def own_vectors(self, outputs: dict[str, OutputChange]) -> OutputVectors:
+        changes = [outputs[name] if name in outputs else OutputChange(None, None) for name in self.parts]
+        return OutputVectors(
+            self._side_by_side([change.scale for change in changes], 1.0),
+            self._side_by_side([change.shift for change in changes], 0.0),
         )
 
-    def write_adapter(self, slot: int, outputs: AdaptedOutputs) -> bool:
-        """Puts what an adapter has for this layer into a slot; whether graphs with scales or shifts are too old now."""
+    def write_vectors(self, slot: int, vectors: OutputVectors) -> bool:
+        """Puts an adapter's into a slot; whether graphs with scales or shifts are too old now."""
         had = (self.has_scale, self.has_shift)
-        self.has_lora = self.has_lora or any(block is not None for block in outputs.blocks)
-        if outputs.scale is not None and not self.has_scale:
+        if vectors.scale is not None and not self.has_scale:
             self.scale, self.has_scale = self._vectors(1.0), True
             self._name_uniquely(self.scale, "scale")
-        if outputs.shift is not None and not self.has_shift:
+        if vectors.shift is not None and not self.has_shift:
             self.shift, self.has_shift = self._vectors(0.0), True
             self._name_uniquely(self.shift, "shift")
-        for vectors, values in ((self.scale, outputs.scale), (self.shift, outputs.shift)):
-            for each in vectors:
-                each.write_slot(slot, values)
-        if self.has_lora:
-            self._write_blocks(slot, outputs.blocks)
+        for cells, values in ((self.scale, vectors.scale), (self.shift, vectors.shift)):
+            for cell in cells:
+                cell.write_slot(slot, values)
         return had != (self.has_scale, self.has_shift)
 
-    def _write_blocks(self, slot: int, blocks: list[LoraBlock | None]) -> None:
-        for level, block in zip(self.lora, blocks, strict=True):
-            if slot < level.num_slots:
-                level.write_slot(slot, block)
-            else:
-                assert block is None, "the adapter's rank is above the slot's"
+    def slot_parts(self, slot: int, blocks: list[LoraBlock | None]) -> list[tuple[int | None, RowMemory]]:
+        """What fills a slot with the blocks of a form: the place of each part, as in LoraLevel, and its memory."""
+        if not self.has_lora:
+            return []
+        num_levels = sum(slot < level.num_slots for level in self.lora)
+        assert not any(blocks[num_levels:]), "the adapter's rank is above the slot's"
+        levels = zip(self.lora, blocks[:num_levels], strict=False)
+        return [part for level, block in levels for part in level.slot_parts(block)]
 
     def add_lora(self, x: Tensor, y: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
         """x (T, in) or what the levels take, y (T, out)."""

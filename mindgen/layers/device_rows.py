@@ -1,10 +1,13 @@
 """Parameters that the host reads and writes row by row: in its own memory, or in a device's."""
 
+import math
+
 import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from mindgen import dtypes
+from mindgen.kernels.arena import Arena
 from mindgen.layers.parameters import as_tensor, empty_parameter, share, whole_parameter
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.row_memory import RowMemory, Rows
@@ -18,6 +21,9 @@ class DeviceRows:
 
     Args:
         shape: of this rank's slice.
+
+    Attributes:
+        nbytes: of all rows.
     """
 
     def __init__(self, parameter: Parameter, shape: tuple[int, ...], dtype: str) -> None:
@@ -25,6 +31,7 @@ class DeviceRows:
         self._shape = shape
         self._dtype = dtype
         self._waiting: list[tuple[Rows, np.ndarray | int]] | None = []
+        self.nbytes = math.prod(shape) * dtypes.STORAGE[dtype]().itemsize
 
     def allocate(self) -> None:
         """Takes memory, of zeros, once; the network must have been sliced."""
@@ -50,17 +57,29 @@ class DeviceRows:
         written[...] = values
         self._parameter[rows if isinstance(rows, int) else _indices(rows)] = as_tensor(written, self._dtype)
 
+    def put(self, row: int, stored: np.ndarray) -> None:
+        """Writes a row from the beginning of these bytes, which others may have afterwards."""
+        num_bytes = self.nbytes // self._shape[0]
+        self[row] = stored[:num_bytes].copy().view(dtypes.STORAGE[self._dtype]).reshape(self._shape[1:])
+
     def copy(self, sources: list[int], targets: list[int]) -> None:
         """Copies rows without the host seeing them."""
         self._parameter[_indices(targets)] = ops.gather(self._parameter, _indices(sources), 0)
 
 
-def zeros_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard = WHOLE) -> tuple[Parameter, RowMemory]:
-    """A parameter of zeros and the memory it lives in, through which it can be written."""
+def zeros_parameter(
+    layout: TensorLayout, dtype: str, name: str, shard: Shard = WHOLE, arena: Arena | None = None
+) -> tuple[Parameter, RowMemory]:
+    """A parameter of zeros and the memory it lives in, through which it can be written.
+
+    Args:
+        arena: where it is to lie on the host; None is a place of its own.
+    """
     if shard.sliced_by_compiler:
         parameter = whole_parameter(shard.shape(layout), dtype, name)
         return parameter, DeviceRows(parameter, shard.sliced.shape(layout), dtype)
-    array: np.ndarray = np.zeros(shard.shape(layout), dtypes.STORAGE[dtype])
+    shape, storage = shard.shape(layout), dtypes.STORAGE[dtype]
+    array: np.ndarray = np.zeros(shape, storage) if arena is None else arena.zeros(shape, storage)
     parameter = empty_parameter(dtype, name)
     share(parameter, array, dtype)
     return parameter, array

@@ -1,31 +1,18 @@
 """S-LoRA (arXiv:2311.03285): every row of a batch gets its own adapter's low-rank update, in grouped matmuls."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
-from mindgen.kernels import plugin
-from mindgen.kernels.transpose import scale_transpose
+from mindgen.kernels.arena import Arena
 from mindgen.layers.device_rows import zeros_parameter
+from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import share
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.row_memory import RowMemory
 from mindgen.slot_layout import SlotLevel
-
-
-@dataclass(frozen=True, slots=True)
-class LoraBlock:
-    """An adapter's weights for one level of one linear, as a slot has them: a (in, P*r), b of each part (r, out)."""
-
-    a: np.ndarray
-    b: list[np.ndarray]
-
-    @property
-    def num_bytes(self) -> int:
-        return self.a.nbytes + sum(part.nbytes for part in self.b)
 
 
 class LoraLevel(nn.Cell):
@@ -36,7 +23,9 @@ class LoraLevel(nn.Cell):
     adapter's scaling.
     """
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
         super().__init__()
         self.dtype = dtype
         self.in_features = shard.sliced.size(inputs)
@@ -47,8 +36,10 @@ class LoraLevel(nn.Cell):
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
-        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard)
-        made = [zeros_parameter(layout, dtype, f"lora_b.{part}", shard) for part, layout in enumerate(self.b_layouts)]
+        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard, arena)
+        made = [
+            zeros_parameter(layout, dtype, f"lora_b.{part}", shard, arena) for part, layout in enumerate(self.b_layouts)
+        ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
         self.multiply_a = GroupedMatmul(shard.cuts(inputs), 1)
@@ -61,33 +52,29 @@ class LoraLevel(nn.Cell):
         b = {parameter.name: layout for parameter, layout in zip(self.lora_b, self.b_layouts, strict=True)}
         return {self.lora_a.name: self.a_layout} | b
 
-    def pack(self, pairs: list[LoraPair | None]) -> LoraBlock | None:
-        """An adapter's pair for each part, None where it has none, in the form of a slot; None if there is nothing."""
-        end = self.first_rank + self.rank
-        if not any(pair is not None and len(pair.a) > self.first_rank for pair in pairs):
+    def plan(self, pairs: list[tuple[str, LoraPair | None]], form: PackedForm) -> LoraBlock | None:
+        """Room in a form for the pair of each part, by its module's name; None if there is nothing for this level."""
+        ranks = [
+            range(self.first_rank, min(self.first_rank + self.rank, pair.rank if pair else 0)) for _, pair in pairs
+        ]
+        if not any(ranks):
             return None
-        storage, kernels = dtypes.STORAGE[self.dtype], plugin.load()
+        a_step = self.num_parts * self.rank
         block = LoraBlock(
-            np.zeros((self.in_features, self.num_parts * self.rank), storage),
-            [np.zeros((self.rank, size), storage) for size in self.part_sizes],
+            form.reserve(self.in_features, a_step), [form.reserve(self.rank, size) for size in self.part_sizes]
         )
-        for part, pair in enumerate(pairs):
-            if pair is None or len(pair.a) <= self.first_rank:
-                continue
-            a, b = pair.a[self.first_rank : end], pair.b[:, self.first_rank : end]  # (r, in), (out, r)
-            first = part * self.rank
-            scale_transpose(kernels, a, pair.dtype, block.a[:, first : first + len(a)], self.dtype)
-            scale_transpose(kernels, b, pair.dtype, block.b[part][: len(a)], self.dtype, pair.scaling)
+        item_bytes = dtypes.STORAGE[self.dtype]().itemsize
+        for part, (module, pair) in enumerate(pairs):
+            if pair is not None and ranks[part]:
+                a = block.a + part * self.rank * item_bytes
+                form.turn(module, pair, ranks[part], a, a_step, block.b[part])
         return block
 
-    def write_slot(self, slot: int, block: LoraBlock | None) -> None:
-        """Puts a block into a slot; None clears it."""
+    def slot_parts(self, block: LoraBlock | None) -> list[tuple[int | None, RowMemory]]:
+        """What fills a slot with a block: where in an adapter's memory a row lies, or None for zeros, and whose row."""
         if block is None:
-            self.a_memory[slot] = 0  # whatever b holds, it is multiplied by zeros
-            return
-        self.a_memory[slot] = block.a
-        for memory, values in zip(self.b_memory, block.b, strict=True):
-            memory[slot] = values
+            return [(None, self.a_memory)]  # whatever b holds, it is multiplied by zeros
+        return [(block.a, self.a_memory), *zip(block.b, self.b_memory, strict=True)]
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
@@ -117,8 +104,10 @@ class GroupedMatmul(nn.Cell):
 class TableLevel(LoraLevel):
     """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
-        super().__init__(inputs, parts, level, dtype, shard)
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
+        super().__init__(inputs, parts, level, dtype, shard, arena)
         assert isinstance(self.a_memory, np.ndarray)
         share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
         self.gather = ops.Gather()
@@ -131,8 +120,10 @@ class TableLevel(LoraLevel):
 class SplitTableLevel(TableLevel):
     """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
 
-    def __init__(self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard) -> None:
-        super().__init__(inputs, parts, level, dtype, shard)
+    def __init__(
+        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
+    ) -> None:
+        super().__init__(inputs, parts, level, dtype, shard, arena)
         self.lookup = ops.EmbeddingLookup()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:

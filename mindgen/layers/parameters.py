@@ -1,5 +1,6 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import mindspore
@@ -65,6 +66,7 @@ class WeightSource:
 
     Attributes:
         dtype: the dtype that weights are handed out in.
+        taken: the bytes of each that a layer has taken.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class WeightSource:
         self.dtype = dtype
         self._is_sharded = is_sharded
         self._tensors = dict(tensors)
+        self.taken: dict[str, int] = {}
         self._shard = shard
         self._check = check
 
@@ -90,12 +93,13 @@ class WeightSource:
         if self._check is not None:
             self._check()
         tensor = self._tensors.pop(name, None)
+        hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
         if tensor is None:
-            raise ModelError(f"the checkpoint has no tensor {name!r}")
+            raise ModelError(f"the checkpoint has no tensor {name!r}{hint}")
         shape = self._shard.shape(layout) if self._is_sharded else layout.shape
         if tensor.shape != shape:
-            hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
+        self.taken[name] = math.prod(self._shard.shape(layout)) * np.dtype(dtypes.STORAGE[self.dtype]).itemsize
         part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))
         weight = np.ascontiguousarray(part.as_dtype(self.dtype))
         if not np.may_share_memory(weight, tensor.data):
@@ -142,3 +146,19 @@ class WeightSource:
     def remaining(self) -> list[str]:
         """The names that no layer has taken."""
         return sorted(self._tensors)
+
+
+class NotedLayouts(WeightSource):
+    """Loads nothing: notes the layouts of what the layers ask for, by name."""
+
+    def __init__(self, dtype: str, shard: Shard) -> None:
+        super().__init__({}, dtype, shard)
+        self.layouts: dict[str, TensorLayout] = {}
+
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
+        self.layouts[name] = layout
+        return np.empty(0, dtypes.STORAGE[self.dtype])
+
+    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
+        for name, layout in layouts.items():
+            self.fill(parameter, name, layout)

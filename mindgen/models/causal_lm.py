@@ -1,7 +1,10 @@
 """What all networks have around their layers: the head, and the rows whose logits are asked for."""
 
+from collections.abc import Collection
+
 from mindspore import Tensor, nn, ops
 
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
@@ -9,17 +12,19 @@ from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
+from mindgen.parallel.stage import Stage
 from mindgen.row_memory import RowMemory
 
 
 class CausalLm(nn.Cell):
     """Token ids of a batch to float32 logits (R, V) of the rows that are asked for.
 
-    The ranks split the vocabulary: each gives the logits of its part, padded with zeros.
+    The ranks split the vocabulary: each gives the logits of its part, padded with zeros. Of several pipeline stages
+    all but the first take hidden states (T, H) for token ids, and all but the last give hidden states.
 
     Args:
-        model: gives the hidden states (T, H); has `embed_tokens`, `layers` with their `linears()` and `self_attn`, and
-            `load`.
+        model: gives the hidden states (T, H); has `embed_tokens` (None beyond the first stage), `layers` with their
+            `linears()` and `self_attn`, and `load`.
 
     Attributes:
         derived: ends of the names of tensors that some tools save and that follow from the others.
@@ -27,16 +32,16 @@ class CausalLm(nn.Cell):
 
     derived: tuple[str, ...] = ()
 
-    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str, shard: Shard) -> None:
+    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str, shard: Shard, stage: Stage) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
         self.model = model
         self.tied = config.tie_word_embeddings
-        head = {"lm_head": shard.split(config.vocab_size)}
-        self.lm_head = Linear(Axis(config.hidden_size), head, dtype, shard=shard, output_dtype="float32")
+        inputs, head = Axis(config.hidden_size), {HEAD: shard.split(config.vocab_size)}
+        self.lm_head = Linear(inputs, head, dtype, shard=shard, output_dtype="float32") if stage.is_last else None
         self.is_shared = self.tied and shard.sliced_by_compiler
-        if self.is_shared:  # or a card would hold it twice
+        if self.is_shared and self.lm_head is not None:  # or a card would hold it twice
             self.lm_head.weight = model.embed_tokens.weight
         self.gather = ops.Gather().shard(((1, 1), (1,)))
 
@@ -44,27 +49,21 @@ class CausalLm(nn.Cell):
         """Every linear of the layers."""
         return [linear for layer in self.model.layers for linear in layer.linears()]
 
-    def tables(self) -> tuple[AdaptedLayer, AdaptedLayer]:
-        """Embedding and head, which adapters can target as well as the linears."""
+    def tables(self) -> tuple[AdaptedLayer | None, AdaptedLayer | None]:
+        """Embedding and head, which adapters can target as well as the linears; None in other stages than theirs."""
         return self.model.embed_tokens, self.lm_head
 
     def vocabulary(self) -> Slice:
-        """The tokens of which this process has the embedding and the logits."""
-        return self.model.embed_tokens.vocabulary
-
-    def layouts(self) -> dict[str, TensorLayout]:
-        """How the weights that are split lie on the ranks, by the layers' names; the others are whole on each."""
-        layouts = {"model.embed_tokens.weight": self.model.embed_tokens.layout}
-        for linear in self.linears() if self.tied else [*self.linears(), self.lm_head]:
-            layouts |= linear.weight_layouts() | linear.bias_layouts()
-        return layouts
+        """The tokens of which this process has the embedding."""
+        return Slice(0, 0, 0) if self.model.embed_tokens is None else self.model.embed_tokens.vocabulary
 
     def state_layouts(self) -> dict[str, TensorLayout]:
         """Of the caches and the adapters' weights, by the names of MindSpore's parameters."""
         layouts: dict[str, TensorLayout] = {}
         for layer in self.model.layers:
             layouts |= layer.self_attn.cache_layouts()
-        for linear in [*self.linears(), self.lm_head]:
+        heads = [] if self.lm_head is None else [self.lm_head]
+        for linear in [*self.linears(), *heads]:
             layouts |= linear.state_layouts()
         return layouts
 
@@ -76,23 +75,29 @@ class CausalLm(nn.Cell):
         """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
         return tensors
 
-    def load(self, source: WeightSource) -> None:
-        """Takes the weights; a tensor that is missing or that nothing takes is a ModelError."""
+    def load(self, source: WeightSource) -> list[str]:
+        """Takes the weights; returns the names of those that it has no use for.
+
+        Raises:
+            ModelError: one is missing, or of another shape.
+        """
         self.model.load(source)
+        if self.lm_head is not None:
+            self._load_head(self.lm_head, source)
+        derived = (*self.derived, f"{HEAD}.weight") if self.tied else self.derived
+        return [name for name in source.remaining() if not name.endswith(derived)]
+
+    def _load_head(self, head: Linear, source: WeightSource) -> None:
         if not self.tied:
-            self.lm_head.load(source)
+            head.load(source)
+        elif self.model.embed_tokens is None:
+            source.fill(head.weight, f"{EMBEDDING}.weight", head.layouts()[HEAD])
         elif not self.is_shared:
-            self.lm_head.tie(self.model.embed_tokens.memory)
-        derived = (*self.derived, "lm_head.weight") if self.tied else self.derived
-        unknown = [name for name in source.remaining() if not name.endswith(derived)]
-        if unknown:
-            raise ModelError(
-                f"the checkpoint has {len(unknown)} tensors that {self.config.architecture} does not: {unknown[:4]}"
-            )
+            head.tie(self.model.embed_tokens.memory)
 
     def construct(
         self,
-        input_ids: Tensor,
+        inputs: Tensor,
         positions: Tensor,
         slot_mapping: Tensor,
         block_tables: Tensor,
@@ -105,9 +110,22 @@ class CausalLm(nn.Cell):
         table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
-        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
+        """inputs: token ids (T,), or what the stage before gives (T, H).
+
+        output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding.
+        """
         hidden = self.model(
-            input_ids, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
+            inputs, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
             table_rows, whole_prompts,
         )  # fmt: skip
+        if self.lm_head is None:
+            return hidden
         return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
+
+
+def refuse_unknown(architecture: str, unknown: Collection[str]) -> None:
+    """Raises ModelError if there are tensors that no stage has a use for."""
+    if unknown:
+        raise ModelError(
+            f"the checkpoint has {len(unknown)} tensors that {architecture} does not: {sorted(unknown)[:4]}"
+        )

@@ -2,7 +2,8 @@
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.checkpoint.gpt2_weights import linear_weights
+from mindgen.checkpoint.gpt2_weights import POSITIONS, linear_weights
+from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
@@ -14,6 +15,7 @@ from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
 from mindgen.parallel.layout import WHOLE, Axis, Shard
+from mindgen.parallel.stage import ONLY_STAGE, Stage
 
 
 class GPT2Mlp(nn.Cell):
@@ -62,31 +64,38 @@ class GPT2Layer(nn.Cell):
 
 
 class GPT2Model(nn.Cell):
-    """Embeddings of tokens and positions, layers and final norm."""
+    """Embeddings of tokens and positions, layers and final norm, or what of these a stage has."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard) -> None:
+    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard, stage: Stage) -> None:
         super().__init__()
-        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
-        self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
-        self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
-        self.gather = ops.Gather().shard(((1, 1), (1,)))
+        sizes = (config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
+        if stage.is_first:
+            self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
+            self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
+            self.gather = ops.Gather().shard(((1, 1), (1,)))
+            self.add = ops.Add().shard(((1, 1), (1, 1)))
         self.mask = PagedMask(config.max_position, dtype) if shard.sliced_by_compiler else NoMask()
         self.layers = nn.CellList(
-            [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in range(config.num_layers)]
+            [
+                GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard)
+                for index in stage.layers(config.num_layers)
+            ]
         )
-        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
-        self.add = ops.Add().shard(((1, 1), (1, 1)))
+        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source)
-        source.fill(self.positions, "transformer.wpe.weight", self.positions_layout)
+        if self.embed_tokens is not None:
+            self.embed_tokens.load(source)
+            source.fill(self.positions, POSITIONS, self.positions_layout)
         for layer in self.layers:
             layer.load(source)
-        self.ln_f.load(source, "transformer.ln_f")
+        if self.ln_f is not None:
+            self.ln_f.load(source, "transformer.ln_f")
 
     def construct(
         self,
-        input_ids: Tensor,
+        inputs: Tensor,
         positions: Tensor,
         slot_mapping: Tensor,
         block_tables: Tensor,
@@ -98,12 +107,13 @@ class GPT2Model(nn.Cell):
         whole_prompts: bool,
     ) -> Tensor:
         step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
-        x = self.add(
-            self.embed_tokens(input_ids, adapter_rows, table_rows), self.gather(self.positions, positions, 0)
-        )  # (T, H)
+        x = inputs
+        if self.embed_tokens is not None:
+            embedded = self.embed_tokens(inputs, adapter_rows, table_rows)
+            x = self.add(embedded, self.gather(self.positions, positions, 0))  # (T, H)
         for layer in self.layers:
             x = layer(x, step, adapter_rows, whole_prompts)
-        return self.ln_f(x)
+        return x if self.ln_f is None else self.ln_f(x)
 
 
 class GPT2LMHeadModel(CausalLm):
@@ -114,9 +124,15 @@ class GPT2LMHeadModel(CausalLm):
     """
 
     def __init__(
-        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+        self,
+        config: ModelConfig,
+        cache: CacheShape,
+        num_positions: int,
+        dtype: str,
+        shard: Shard = WHOLE,
+        stage: Stage = ONLY_STAGE,
     ) -> None:
-        super().__init__(config, GPT2Model(config, cache, dtype, shard), dtype, shard)
+        super().__init__(config, GPT2Model(config, cache, dtype, shard, stage), dtype, shard, stage)
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
         return linear_weights(tensors)

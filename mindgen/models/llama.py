@@ -4,6 +4,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
+from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
@@ -16,6 +17,7 @@ from mindgen.layers.rotary import rotary_tables
 from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
 from mindgen.parallel.layout import WHOLE, Axis, Shard
+from mindgen.parallel.stage import ONLY_STAGE, Stage
 
 
 class LlamaMlp(nn.Cell):
@@ -75,15 +77,22 @@ class LlamaLayer(nn.Cell):
 
 
 class LlamaModel(nn.Cell):
-    """Embedding, layers and final norm."""
+    """Embedding, layers and final norm, or what of these a stage has."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard) -> None:
+    def __init__(
+        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard, stage: Stage
+    ) -> None:
         super().__init__()
-        self.embed_tokens = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, dtype, shard)
+        sizes = (config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
         self.layers = nn.CellList(
-            [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in range(config.num_layers)]
+            [
+                LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard)
+                for index in stage.layers(config.num_layers)
+            ]
         )
-        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
+        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
+        self.add = ops.Add()
         assert config.rope is not None
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
         self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
@@ -92,14 +101,16 @@ class LlamaModel(nn.Cell):
         self.mask = PagedMask(num_positions, dtype) if shard.sliced_by_compiler else NoMask()
 
     def load(self, source: WeightSource) -> None:
-        self.embed_tokens.load(source)
+        if self.embed_tokens is not None:
+            self.embed_tokens.load(source)
         for layer in self.layers:
             layer.load(source)
-        self.norm.load(source, "model.norm")
+        if self.norm is not None:
+            self.norm.load(source, "model.norm")
 
     def construct(
         self,
-        input_ids: Tensor,
+        inputs: Tensor,
         positions: Tensor,
         slot_mapping: Tensor,
         block_tables: Tensor,
@@ -114,10 +125,12 @@ class LlamaModel(nn.Cell):
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
         step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
-        x, residual = self.embed_tokens(input_ids, adapter_rows, table_rows), None
+        x, residual = inputs, None
+        if self.embed_tokens is not None:
+            x = self.embed_tokens(inputs, adapter_rows, table_rows)
         for layer in self.layers:
             x, residual = layer(x, residual, (cos, sin), step, adapter_rows, whole_prompts)
-        return self.norm(x, residual)[0]
+        return self.add(x, residual) if self.norm is None else self.norm(x, residual)[0]
 
 
 class LlamaForCausalLM(CausalLm):
@@ -131,6 +144,12 @@ class LlamaForCausalLM(CausalLm):
     derived = ("rotary_emb.inv_freq",)
 
     def __init__(
-        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+        self,
+        config: ModelConfig,
+        cache: CacheShape,
+        num_positions: int,
+        dtype: str,
+        shard: Shard = WHOLE,
+        stage: Stage = ONLY_STAGE,
     ) -> None:
-        super().__init__(config, LlamaModel(config, cache, num_positions, dtype, shard), dtype, shard)
+        super().__init__(config, LlamaModel(config, cache, num_positions, dtype, shard, stage), dtype, shard, stage)

@@ -5,10 +5,12 @@ from pathlib import Path
 from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
+from mindgen.layers.parameters import NotedLayouts
 from mindgen.model_config import ModelConfig, read_model_config
 from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
+from mindgen.parallel.stage import ONLY_STAGE, Stage, pipeline_stages
 
 NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,
@@ -19,17 +21,27 @@ NETWORKS = {
 
 
 def build_network(
-    config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard = WHOLE
+    config: ModelConfig,
+    cache: CacheShape,
+    num_positions: int,
+    dtype: str,
+    shard: Shard = WHOLE,
+    stage: Stage = ONLY_STAGE,
 ) -> nn.Cell:
     """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
-    return NETWORKS[config.architecture](config, cache, num_positions, dtype, shard)
+    return NETWORKS[config.architecture](config, cache, num_positions, dtype, shard, stage)
 
 
-def declared_layouts(folder: Path, num_ranks: int) -> dict[str, TensorLayout]:
-    """How the tensors of a model folder's checkpoint lie on so many ranks; those not named lie whole on each.
+def declared_layouts(folder: Path, num_ranks: int, num_stages: int = 1) -> list[dict[str, TensorLayout]]:
+    """How the tensors of a model folder's checkpoint lie on the ranks of each pipeline stage.
 
     Raises:
-        ModelError: the model cannot be served.
+        ModelError, ConfigError: the model cannot be served, or has fewer layers than there are to be stages.
     """
-    network = build_network(read_model_config(folder), CacheShape(1, 1), 1, "float32", Shard(num_ranks))
-    return network.layouts()
+    config, shard = read_model_config(folder), Shard(num_ranks)
+    layouts = []
+    for stage in pipeline_stages(num_stages, config.num_layers):
+        noted = NotedLayouts("float32", shard)
+        build_network(config, CacheShape(1, 1), 1, "float32", shard, stage).load(noted)
+        layouts.append(noted.layouts)
+    return layouts

@@ -18,6 +18,7 @@ SOCKET = "rank_0.sock"  # where rank 0 listens, in the folder where ranks meet
 SIGN_OF_LIFE = "sign_of_life"  # the call that wants nothing but an answer
 _LENGTH = struct.Struct("<Q")
 _RETRY_SECONDS = 0.05
+_MOST_FILES = 16  # at a time
 
 
 class Channel:
@@ -38,16 +39,16 @@ class Channel:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return pickle.loads(self._read(length))
 
-    def send_file(self, descriptor: int) -> None:
+    def send_files(self, descriptors: list[int]) -> None:
         with self._sending:
-            socket.send_fds(self._connection, [b"f"], [descriptor])
+            socket.send_fds(self._connection, [b"f"], descriptors)
 
-    def receive_file(self) -> int:
-        """The descriptor of a file that the other end has open."""
-        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+    def receive_files(self) -> list[int]:
+        """The descriptors of files that the other end has open."""
+        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, _MOST_FILES)
         if not descriptors:
             raise EOFError
-        return descriptors[0]
+        return descriptors
 
     def close(self) -> None:
         """Whoever receives, at either end, has an EOFError now."""

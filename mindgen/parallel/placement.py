@@ -75,11 +75,12 @@ def whole_layout(shape: tuple[int, ...], num_ranks: int) -> TensorLayout:
     return TensorLayout(num_ranks, tuple(Axis(size) for size in shape))
 
 
-def declared_placement(shapes: Shapes, layouts: dict[str, TensorLayout], num_ranks: int) -> Placement:
-    """As a network's layers declare it; what they do not name lies whole on every rank."""
-    return Placement(
-        num_ranks, ({name: layouts.get(name) or whole_layout(shape, num_ranks) for name, shape in shapes.items()},)
-    )
+def declared_placement(shapes: Shapes, stages: list[dict[str, TensorLayout]], num_ranks: int) -> Placement:
+    """As a network's layers declare it; what they do not name lies whole on every rank of the first stage."""
+    named = set().union(*stages)
+    rest = {name: whole_layout(shape, num_ranks) for name, shape in shapes.items() if name not in named}
+    first, *others = [{name: layouts[name] for name in shapes if name in layouts} for layouts in stages]
+    return Placement(num_ranks, (first | rest, *others))
 
 
 def strategy_placement(shapes: Shapes, strategy: Strategy) -> Placement:

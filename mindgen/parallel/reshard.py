@@ -50,14 +50,17 @@ class ShardedCheckpoint:
         self.placement = placement
         self.shapes = shapes
         self._ranks = ranks
-        self._stages = {name: stage for stage, layouts in enumerate(placement.stages) for name in layouts}
 
     def dtype(self, name: str) -> str:
-        return self._ranks[self._stages[name] * self.placement.ranks_per_stage][name].dtype
+        return self._ranks[self._stages_of(name)[0] * self.placement.ranks_per_stage][name].dtype
 
-    def read(self, name: str, region: tuple[Slice, ...]) -> np.ndarray:
-        """A region of a whole tensor, zeros behind its ends where it is padded: a view if it lies in one piece."""
-        stage = self._stages[name]
+    def read(self, name: str, region: tuple[Slice, ...], stage: int | None = None) -> np.ndarray:
+        """A region of a whole tensor, zeros behind its ends where it is padded: a view if it lies in one piece.
+
+        Args:
+            stage: whose copy of it; None is the first that has one.
+        """
+        stage = self._stages_of(name)[0] if stage is None else stage
         layout = self.placement.stages[stage][name]
         result: np.ndarray | None = None
         seen = set()
@@ -89,14 +92,20 @@ class ShardedCheckpoint:
             if name in tensors:
                 tensors[name].release()
 
-    def digest(self, name: str) -> str:
-        """Of the whole tensor, wherever it lies."""
+    def digests(self, name: str) -> list[str]:
+        """Of the whole tensor, in each stage that has it."""
         shape = self.shapes[name]
-        whole = self.read(name, tuple(Slice(0, size, size) for size in shape))
-        digest = hashlib.sha256(f"{self.dtype(name)} {shape} ".encode())
-        digest.update(np.ascontiguousarray(whole).data)
-        self.release(name)
-        return digest.hexdigest()
+        digests = []
+        for stage in self._stages_of(name):
+            whole = self.read(name, tuple(Slice(0, size, size) for size in shape), stage)
+            digest = hashlib.sha256(f"{self.dtype(name)} {shape} ".encode())
+            digest.update(np.ascontiguousarray(whole).data)
+            self.release(name)
+            digests.append(digest.hexdigest())
+        return digests
+
+    def _stages_of(self, name: str) -> list[int]:
+        return [stage for stage, layouts in enumerate(self.placement.stages) if name in layouts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +256,8 @@ def _verify(source: ShardedCheckpoint, placement: Placement, folder: Path) -> st
     written = ShardedCheckpoint(placement, ranks, placement.shapes)
     total = hashlib.sha256()
     for name in sorted(source.shapes):
-        digest = source.digest(name)
-        if written.digest(name) != digest:
+        digest = source.digests(name)[0]
+        if set(written.digests(name)) != {digest}:
             raise CheckpointError(f"{name!r} as written is not what was read: is the disk in order?")
         total.update(f"{name} {digest}\n".encode())
     return total.hexdigest()

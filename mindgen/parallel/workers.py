@@ -194,13 +194,13 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def send_file(self, descriptor: int) -> None:
-        for worker in self._workers:
-            assert worker.channel is not None
-            try:
-                worker.channel.send_file(descriptor)
-            except OSError as error:
-                raise worker.ended() from error
+    def send_files(self, rank: int, descriptors: list[int]) -> None:
+        worker = self._workers[rank - 1]
+        assert worker.channel is not None
+        try:
+            worker.channel.send_files(descriptors)
+        except OSError as error:
+            raise worker.ended() from error
 
     def tell(self, name: str, *arguments: Any) -> None:
         """Has all of them do something; should one fail, the next step raises its error."""

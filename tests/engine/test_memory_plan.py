@@ -24,7 +24,7 @@ def four_gib_are_free(monkeypatch):
 
 
 def plan(model, dtype: str = "bfloat16", max_model_len: int = 512, weights: int = 0, adapters: int = 0, **limits):
-    return plan_memory(model, dtype, EngineConfig(**limits), max_model_len, weights, adapters)
+    return plan_memory(model, dtype, EngineConfig(**limits), max_model_len, [weights], [adapters])
 
 
 @pytest.mark.parametrize(("dtype", "item_size"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])

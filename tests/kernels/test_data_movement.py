@@ -147,3 +147,24 @@ def test_bad_copy_arguments(library):
         library.call("copy", x, x, -1)
     with pytest.raises(KernelError, match="NULL"):
         library.call("copy", x, None, 4)
+
+
+COPY = np.dtype([("x", np.uintp), ("y", np.uintp), ("bytes", np.int64)])  # mg_copy_call
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1, 70000, 3, 2_000_000]])
+def test_copies_and_zeros_in_one_call(threads, sizes):
+    sources = [random_bytes(size) for size in sizes]
+    targets = [np.full(size, 7, np.uint8) for size in sizes]
+    calls = [
+        (source.ctypes.data if place % 2 == 0 else 0, target.ctypes.data, target.nbytes)
+        for place, (source, target) in enumerate(zip(sources, targets, strict=True))
+    ]
+    threads.call("copy_all", np.array(calls, COPY), len(calls))
+    for place, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        np.testing.assert_array_equal(target, source if place % 2 == 0 else 0)
+
+
+def test_copies_to_nowhere(library):
+    with pytest.raises(KernelError, match="copy 0 has 4 bytes, or y is NULL"):
+        library.call("copy_all", np.array([(0, 0, 4)], COPY), 1)

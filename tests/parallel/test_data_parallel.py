@@ -99,5 +99,8 @@ def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path, monkeypatch)
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
     for name, value in LaunchedRank(0, 4, 0, 0, 1, tmp_path).as_environment().items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="rank 0 of 4 that were launched"):
+    with pytest.raises(
+        ConfigError,
+        match=r"rank 0 of 4 that were launched, and .* 2 x pipeline_parallel_size 1 needs 2",
+    ):
         LLM("demo", tensor_parallel_size=2)

@@ -39,15 +39,22 @@ class Job:
                 continue
         return found
 
-    def await_worker(self, module: str, has_imported: str | None = None) -> int:
-        """The worker's process, once it exists, or has loaded a library of that name."""
+    def await_worker(self, module: str, has_imported: str | None = None, number: int = 1) -> int:
+        """The worker of that number, once it exists, or has loaded a library of that name."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for pid, command in self.processes().items():
-                if module in command and (not has_imported or has_imported in Path(f"/proc/{pid}/maps").read_text()):
+                if module not in command or command.split("\0")[-2] != str(number):
+                    continue
+                if not has_imported or has_imported in Path(f"/proc/{pid}/maps").read_text():
                     return pid
             time.sleep(0.005)
         raise AssertionError(f"no {module}: {self.process.communicate(timeout=1)}")
+
+    def cpu_ticks(self, pid: int) -> int:
+        """The hundredths of seconds that a process has computed."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
 
     def end(self, since: float) -> str:
         """What it says on standard error, once everything is as it should be."""
@@ -64,9 +71,10 @@ class Job:
         assert not self.processes()
 
 
+@pytest.mark.parametrize("kind", ["--tp", "--pp"])
 @pytest.mark.parametrize("moment", ["start-up", "load", "decode"])
-def test_a_killed_rank_ends_the_command(moment, tmp_path):
-    job = Job(tmp_path, "--tp", "2")
+def test_a_killed_rank_ends_the_command(kind, moment, tmp_path):
+    job = Job(tmp_path, kind, "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
     pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
@@ -77,9 +85,10 @@ def test_a_killed_rank_ends_the_command(moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("moment", ["load", "decode"])
-def test_a_stopped_rank_ends_the_command(moment, tmp_path):
-    job = Job(tmp_path, "--tp", "2", "--worker_timeout", "2")
+@pytest.mark.parametrize(("ranks", "moment"), [("--tp=2", "load"), ("--tp=2", "decode"), ("--pp=3", "decode")])
+def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
+    """It, and not one that waits for it."""
+    job = Job(tmp_path, ranks, "--worker_timeout", "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
     pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
@@ -108,6 +117,33 @@ def test_a_killed_replica_ends_the_command(moment, tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert f"mindgen: error: replica 1 (process {pid}) was killed by signal 9" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_whichever_stage_dies_is_named(rank, tmp_path):
+    job = Job(tmp_path, "--tp", "2", "--pp", "2")
+    assert job.process.stdout.read(5)
+    pid = job.await_worker("mindgen.engine.worker", number=rank)
+    os.kill(pid, signal.SIGKILL)
+    assert f"mindgen: error: rank {rank} (process {pid}) was killed by signal 9" in job.end(time.monotonic())
+    assert not list(tmp_path.iterdir())
+
+
+def test_stages_that_wait_use_no_core(tmp_path):
+    """The first stage stands still; the others and the rest of the command must as well."""
+    job = Job(tmp_path, "--pp", "3")
+    assert job.process.stdout.read(5)
+    job.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    ticks = {pid: job.cpu_ticks(pid) for pid in job.processes()}
+    time.sleep(1.0)
+    assert len(ticks) == 3
+    assert all(job.cpu_ticks(pid) - before <= 10 for pid, before in ticks.items())  # of 100 in a second
+    job.process.kill()
+    job.process.wait()
+    job.assert_nothing_is_left()
+    job.process.stdout.close()
+    job.process.stderr.close()
 
 
 def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):

@@ -56,6 +56,15 @@ def test_each_rank_loads_its_own(model, sharded, expected):
     assert answer(model, sharded, tensor_parallel_size=2) == expected
 
 
+def test_each_stage_loads_its_own(tmp_path, model, expected):
+    assert main(["shard", "demo", "--tp", "2", "--pp", "2", "--output", str(tmp_path / "four")]) == 0
+    assert answer(model, tmp_path / "four", tensor_parallel_size=2, pipeline_parallel_size=2) == expected
+    with pytest.raises(ModelError, match="no tensor 'model.layers.2.* on this rank: set auto_trans_ckpt"):
+        LLM(model, checkpoint=tmp_path / "four", tensor_parallel_size=2)
+    assert main(["shard", str(tmp_path / "four"), "--output", str(tmp_path / "whole")]) == 0
+    assert answer(model, tmp_path / "whole", pipeline_parallel_size=2) == expected
+
+
 def test_the_wrong_number_of_ranks_is_refused(tmp_path, model, sharded):
     with pytest.raises(ModelError, match=r"sharded for 2 ranks, but there are 4: set auto_trans_ckpt"):
         LLM(model, checkpoint=sharded, tensor_parallel_size=4)

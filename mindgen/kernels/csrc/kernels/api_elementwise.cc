@@ -95,4 +95,16 @@ int mg_scale_transpose(const void* x, int64_t x_step, mg_dtype from, void* y, in
   return kernels().scale_transpose(x, x_step, from, y, y_step, to, rows, columns, scale);
 }
 
+int mg_scale_transpose_all(const mg_scale_transpose_call* calls, int64_t count) {
+  if (count < 0 || (count > 0 && !calls)) return fail("scale_transpose_all: %lld calls", (long long)count);
+  for (int64_t i = 0; i < count; i++) {
+    const mg_scale_transpose_call& each = calls[i];
+    if (mg_scale_transpose(each.x, each.x_step, static_cast<mg_dtype>(each.from), each.y, each.y_step,
+                           static_cast<mg_dtype>(each.to), each.rows, each.columns, each.scale) != MG_OK) {
+      return MG_ERROR;
+    }
+  }
+  return MG_OK;
+}
+
 }  // extern "C"

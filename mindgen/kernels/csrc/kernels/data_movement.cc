@@ -151,4 +151,23 @@ int mg_copy(const void* x, void* y, int64_t bytes) {
   return MG_OK;
 }
 
+int mg_copy_all(const mg_copy_call* calls, int64_t count) {
+  if (count < 0 || (count > 0 && !calls)) return fail("copy_all: %lld copies", (long long)count);
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < count; i++) {
+    if (calls[i].bytes < 0 || (calls[i].bytes > 0 && !calls[i].y)) {
+      return fail("copy_all: copy %lld has %lld bytes, or y is NULL", (long long)i, (long long)calls[i].bytes);
+    }
+    bytes += calls[i].bytes;
+  }
+  parallel_for(count, threads_for_elements(bytes / kElementBytes), [&](int64_t i) {
+    if (calls[i].x) {
+      memcpy(calls[i].y, calls[i].x, calls[i].bytes);
+    } else {
+      memset(calls[i].y, 0, calls[i].bytes);
+    }
+  });
+  return MG_OK;
+}
+
 }  // extern "C"

@@ -146,6 +146,17 @@ int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
 int mg_scale_transpose(const void* x, int64_t x_step, mg_dtype from, void* y, int64_t y_step, mg_dtype to,
                        int64_t rows, int64_t columns, float scale);
 
+// Many of them, one after the other.
+typedef struct {
+  const void* x;
+  void* y;
+  int64_t x_step, y_step, rows, columns;
+  int32_t from, to;  // mg_dtype
+  float scale;
+} mg_scale_transpose_call;
+
+int mg_scale_transpose_all(const mg_scale_transpose_call* calls, int64_t count);
+
 // y (outer, num_indices, inner bytes) = x (outer, size, inner bytes) at the indices of the middle axis; int32 or
 // int64; negative ones count from the end, any other outside is an error.
 int mg_gather(const void* x, const void* indices, mg_dtype index_dtype, void* y, int64_t outer, int64_t size,
@@ -201,6 +212,15 @@ int mg_sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token
 int mg_philox_uniforms(uint64_t seed, uint64_t position, double* uniforms, int64_t count);
 
 int mg_copy(const void* x, void* y, int64_t bytes); // what Reshape comes down to
+
+// Many copies, shared out among the threads; zeros where x is NULL.
+typedef struct {
+  const void* x;
+  void* y;
+  int64_t bytes;
+} mg_copy_call;
+
+int mg_copy_all(const mg_copy_call* calls, int64_t count);
 
 // A group of processes on one machine, or threads: its ranks make the same calls in the same order, and wait for each
 // other in each. They meet in shared memory, a file of mg_group_bytes(size) zeros that each has open as `memory`.
