@@ -67,15 +67,8 @@ class Engine:
         self._config = config
         self._dtype = dtype
         on_cpu = choose_device(config.device_target) == "CPU"
-        self.memory_plan = plan_memory(
-            model_config,
-            dtype,
-            config,
-            self.max_model_len,
-            weight_bytes(weights, model_config, config),
-            self._slots_size(),
-            on_cpu,
-        )
+        sizes = weight_bytes(weights, model_config, config), self._slots_size()
+        self.memory_plan = plan_memory(model_config, dtype, config, self.max_model_len, *sizes, on_cpu)
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)

@@ -38,3 +38,11 @@ def test_several_npus_are_several_processes(sizes, command, monkeypatch):
     device.check_launched(EngineConfig())
     with pytest.raises(ConfigError, match=re.escape(command)):
         device.check_launched(EngineConfig(**sizes))
+
+
+def test_several_stages_are_refused_on_ascend(monkeypatch):
+    limits = {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}
+    device.check_launched(EngineConfig(device_target="CPU", **limits))
+    monkeypatch.setattr(device, "_why_no_ascend", lambda: None)
+    with pytest.raises(ConfigError, match="pipeline_parallel_size is served on the CPU only: on Ascend set it to 1"):
+        device.check_launched(EngineConfig(**limits))
