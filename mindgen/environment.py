@@ -22,6 +22,7 @@ _RANK = {
 }
 _RENDEZVOUS = "MINDGEN_RENDEZVOUS"
 _RANK_TABLE = "RANK_TABLE_FILE"
+_DRY_RUN = "MS_SIMULATION_LEVEL"
 _CLUSTER = ("MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID")
 _TOLD = {*_RANK.values(), "RANK_ID", "RANK_SIZE", _RENDEZVOUS, _RANK_TABLE, *_CLUSTER}
 
@@ -118,6 +119,17 @@ def ascend_home() -> Path | None:
     """The folder of CANN that its set_env.sh has announced."""
     given = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
     return Path(given) if given else None
+
+
+def is_dry_run() -> bool:
+    """Whether MindSpore only acts as if there were NPUs, and as if graphs ran on them."""
+    return os.environ.get(_DRY_RUN, "") != ""
+
+
+def hide_other_ranks() -> None:
+    """Takes from MindSpore what it would meet the other ranks by: in its dry run there are none, nor devices."""
+    for name in (_RANK_TABLE, *_CLUSTER):
+        os.environ.pop(name, None)
 
 
 def is_mindspore_imported() -> bool:

@@ -11,6 +11,7 @@ from mindgen.adapters.pool import AdapterStatus
 from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import check_launched
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
@@ -74,6 +75,7 @@ class LLM:
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
         config = config or read_limits(limits, _OWN_ARGUMENTS)
+        check_launched(config)
         files = ModelFiles.of(model, adapters, checkpoint)
         self._nodes: Nodes | None = None
         if config.nnodes > 1:

@@ -1,6 +1,8 @@
 """Runs chosen batches through the network, below the scheduler and the sampler."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sequences import make_sequence
@@ -31,12 +33,13 @@ class Probe:
         executor: str = "mindgen",
         num_ranks: int = 1,
         num_stages: int = 1,
+        open_runner: Callable[..., Any] = build_runner,
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         model_config = read_model_config(folder)
         self._vocab_size = model_config.vocab_size
         limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks, pipeline_parallel_size=num_stages)
-        self.runner = build_runner(find_weights(folder, None, num_ranks), model_config, cache, 1025, dtype, limits)
+        self.runner = open_runner(find_weights(folder, None, num_ranks), model_config, cache, 1025, dtype, limits)
         loaded = [
             load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
         ]

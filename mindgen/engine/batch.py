@@ -77,6 +77,11 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
     )
 
 
+def has_whole_prompts_only(batch: Batch) -> bool:
+    """Whether nothing in the batch goes on from what an earlier step has computed."""
+    return bool((batch.context_lens == batch.q_seq_lens).all())
+
+
 def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
     """The batch's sequences in parts of about the same number of tokens, each sorted, or whole if it cannot be."""
     num_tokens = len(batch.input_ids)

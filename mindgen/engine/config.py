@@ -30,6 +30,7 @@ class EngineConfig:
         host_adapter_memory: of adapters that have been read and wait for a place, at most.
         executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for
             comparisons) or "mindspore" (MindSpore's own runtime).
+        device_target: what the network runs on: "Ascend" (NPUs), "CPU", or "auto" for Ascend where MindSpore sees one.
         num_threads: of the CPU kernels, of all ranks together; None is one for each core.
         tensor_parallel_size: processes that share the network, each with its part of every layer.
         pipeline_parallel_size: stages of the network, one behind the other, each with its part of the layers.
@@ -63,6 +64,7 @@ class EngineConfig:
     adapter_memory: str = "1GiB"
     host_adapter_memory: str = "1GiB"
     executor: Literal["mindgen", "mindgen_unfused", "mindspore"] = "mindgen"
+    device_target: Literal["auto", "CPU", "Ascend"] = "auto"
     num_threads: int | None = None
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1

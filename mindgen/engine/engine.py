@@ -15,6 +15,7 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory, weight_bytes
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
@@ -70,10 +71,9 @@ class Engine:
         self._adapters = adapters
         self._config = config
         self._dtype = dtype
-        self.memory_plan = plan_memory(
-            model_config, dtype, config, self.max_model_len, weight_bytes(weights, model_config, config),
-            self._slots_size(),
-        )  # fmt: skip
+        on_cpu = choose_device(config.device_target) == "CPU"
+        sizes = weight_bytes(weights, model_config, config), self._slots_size()
+        self.memory_plan = plan_memory(model_config, dtype, config, self.max_model_len, *sizes, on_cpu)
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
         cache = CacheShape(num_blocks, config.block_size)

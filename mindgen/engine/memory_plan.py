@@ -92,14 +92,24 @@ def plan_memory(
     max_model_len: int,
     weights: Sequence[int],
     adapters: Sequence[int],
+    is_in_host_memory: bool = True,
 ) -> MemoryPlan:
     """The plan for a model whose weights and adapter slots take so many bytes, on all ranks of each pipeline stage.
 
     Without num_blocks the cache takes what max_num_seqs full-length sequences need, up to memory_utilization.
 
+    Args:
+        is_in_host_memory: all of it; else only what is swapped out. How much of a device's is free, MindSpore only
+            knows once it uses it.
+
     Raises:
         ConfigError: the cache cannot hold one block, or the swap space exceeds the free memory.
     """
+    if not is_in_host_memory and config.num_blocks is None and not isinstance(config.memory_utilization, str):
+        raise ConfigError(
+            f"engine: on Ascend memory_utilization must be the size of the KV cache, like 20GiB, not the share "
+            f"{config.memory_utilization}"
+        )
     shard = Shard(config.tensor_parallel_size)
     _, keys = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
     layer_bytes = 2 * shard.num_ranks * keys.slice_size * STORAGE[dtype]().itemsize * config.block_size
@@ -121,7 +131,9 @@ def plan_memory(
             )
     taken = num_blocks * block_bytes + loaded
     swap = int(config.swap_space * 2**30)
-    if taken + swap > free:
+    if not is_in_host_memory and swap > free:
+        raise ConfigError(f"engine: swap_space needs {_mib(swap)}, and {_mib(free)} are free: lower it")
+    if is_in_host_memory and taken + swap > free:
         raise ConfigError(
             f"engine: weights, adapters, KV cache and swap_space need {_mib(taken + swap)}, and {_mib(free)} are free: "
             "lower num_blocks, memory_utilization or swap_space"

@@ -13,8 +13,10 @@ from mindgen.checkpoint.peft import LoraPair
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.library import KernelLibrary
 from mindgen.layers.adapted import AdaptedLayer, OutputVectors
+from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.packed_form import PackedForm, SlotCopies, form_key, in_rows
-from mindgen.slot_layout import SlotLayout
+from mindgen.row_memory import RowMemory
+from mindgen.slot_layout import SlotLevel
 
 _PIECE_BYTES = 64 << 20  # of memory for slots
 _MAX_KNOWN_FORMS = 64
@@ -63,11 +65,11 @@ class NetworkSlots:
             name: (layer.inputs.size, axis.size) for layer in self._layers for name, axis in layer.parts.items()
         }
 
-    def enable(self, layout: SlotLayout) -> None:
+    def enable(self, levels: list[SlotLevel]) -> None:
         """Makes room for adapters, in place of what room there was."""
         arena = Arena(_PIECE_BYTES)
         for layer in self._layers:
-            layer.enable_lora(layout.levels(), arena)
+            layer.enable_lora(levels, arena)
         self._beyond_plain.clear()
         self._forms.clear()
         self._spares.clear()
@@ -93,7 +95,9 @@ class NetworkSlots:
         """Puts an adapter into a slot; whether graphs with scales or shifts are too old now."""
         vectors = adapter.vectors or [OutputVectors()] * len(self._layers)
         is_new = [layer.write_vectors(slot, each) for layer, each in zip(self._layers, vectors, strict=True)]
-        self._copies(slot, adapter.form).run(adapter.memory, self._kernels)
+        for layer, blocks in zip(self._layers, adapter.form.blocks, strict=True):
+            layer.has_lora = layer.has_lora or any(blocks)
+        self._write_lora(slot, adapter)
         if adapter.is_plain:
             self._beyond_plain.discard(slot)
         else:
@@ -117,13 +121,31 @@ class NetworkSlots:
             self._forms[key] = form
         return form
 
-    def _copies(self, slot: int, form: PackedForm) -> SlotCopies:
-        layers = list(zip(self._layers, form.blocks, strict=True))
-        for layer, blocks in layers:
-            layer.has_lora = layer.has_lora or any(blocks)
+    def _write_lora(self, slot: int, adapter: PackedAdapter) -> None:
+        form = adapter.form
         key = slot, sum(layer.has_lora for layer in self._layers)
-        copies = form.copies.get(key)
-        if copies is None:
-            every = [copy for layer, blocks in layers for copy in layer.slot_copies(slot, blocks)]
-            copies = form.copies[key] = SlotCopies(every)
-        return copies
+        if key not in form.copies:
+            rows = [(place, _host_row(memory, slot)) for place, memory in self._parts(slot, form)]
+            form.copies[key] = SlotCopies(rows)
+        form.copies[key].run(adapter.memory, self._kernels)
+
+    def _parts(self, slot: int, form: PackedForm) -> list[tuple[int | None, RowMemory]]:
+        layers = zip(self._layers, form.blocks, strict=True)
+        return [part for layer, blocks in layers for part in layer.slot_parts(slot, blocks)]
+
+
+class DeviceSlots(NetworkSlots):
+    """The same in a device's memory, into which the host writes part after part."""
+
+    def _write_lora(self, slot: int, adapter: PackedAdapter) -> None:
+        for place, memory in self._parts(slot, adapter.form):
+            assert isinstance(memory, DeviceRows)
+            if place is None:
+                memory[slot] = 0
+            else:
+                memory.put(slot, adapter.memory[place:])
+
+
+def _host_row(memory: RowMemory, row: int) -> np.ndarray:
+    assert isinstance(memory, np.ndarray)
+    return memory[row]

@@ -15,10 +15,12 @@ from mindgen.dtypes import STORAGE
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.device import choose_device
 from mindgen.engine.local_ranks import prepare_ranks, threads_per_rank
 from mindgen.engine.memory_plan import parse_size
 from mindgen.engine.network_slots import PackedAdapter
-from mindgen.engine.runner import RankReport, Runner
+from mindgen.engine.open_runner import AnyRunner, open_runner
+from mindgen.engine.runner import RankReport
 from mindgen.engine.swap_space import BlockStore
 from mindgen.engine.worker import RankHost, WorkerSetup
 from mindgen.errors import ConfigError
@@ -85,11 +87,12 @@ class ParallelRunner:
             if nodes is not None:
                 nodes.close_sockets()
             self._workers.watch(self._place.abort, worker_timeout)
-            backend.available(setup.executor)  # compiled by one, before the others would have to wait for it
+            if setup.device == "CPU":
+                backend.available(setup.executor)  # compiled by one, before the others would have to wait for it
             ready: list[Future[RankReport]] = self._workers.call("set_up", setup, result=RankReport)
-            self._own = Runner(
-                weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.executor, threads,
-                self._place,
+            self._own = open_runner(
+                weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.device, setup.executor,
+                threads, self._place,
             )  # fmt: skip
             self.reports = [self._own.report, *wait_for(ready)]
             self._modules = self._join(self.reports, setup.model_config.architecture)
@@ -169,8 +172,9 @@ def build_runner(
     dtype: str,
     config: EngineConfig,
     nodes: Nodes | None = None,
-) -> Runner | ParallelRunner:
+) -> AnyRunner | ParallelRunner:
     """Here, or on as many ranks as the configuration says, some of them on other machines."""
+    device, executor = choose_device(config.device_target), config.executor
     shape = PipelineShape(
         config.pipeline_parallel_size,
         config.tensor_parallel_size,
@@ -179,9 +183,9 @@ def build_runner(
         dtype,
     )
     if shape.num_ranks == 1:
-        return Runner(weights, model_config, cache, num_positions, dtype, config.executor, config.num_threads)
+        return open_runner(weights, model_config, cache, num_positions, dtype, device, executor, config.num_threads)
     setup = WorkerSetup(
-        shape, model_config, cache.num_blocks, cache.block_size, num_positions, dtype, config.executor,
+        shape, model_config, cache.num_blocks, cache.block_size, num_positions, dtype, device, executor,
         parse_size(config.host_adapter_memory),
     )  # fmt: skip
     return ParallelRunner(weights, cache, config.num_threads, setup, config.worker_timeout, nodes)

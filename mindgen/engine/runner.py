@@ -122,7 +122,7 @@ class Runner:
 
     def enable_lora(self, layout: SlotLayout) -> None:
         """Makes room for adapters, in place of what room there was."""
-        self._slots.enable(layout)
+        self._slots.enable(layout.levels())
         self._layout = layout
         self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 

@@ -42,13 +42,16 @@ class StepGraph(nn.Cell):
         positions: Tensor,
         slot_mapping: Tensor,
         block_tables: Tensor,
-        context_lens: Tensor,
+        batch_valid_length: Tensor,
         q_seq_lens: Tensor,
         q_seq_ends: Tensor,
         output_rows: Tensor,
         *adapter_inputs: Tensor,
     ) -> Tensor:
-        """adapter_inputs: as of adapter_arrays."""
+        """batch_valid_length: the context_lens; cards find the lengths among a graph's inputs, by these two names.
+
+        adapter_inputs: as of adapter_arrays.
+        """
         ends = adapter_inputs[: self.num_levels]
         adapter_rows, output_adapter_rows, table_rows = (ends, None), ((), None), ()
         if self.has_slots:
@@ -58,7 +61,7 @@ class StepGraph(nn.Cell):
             adapter_rows = (ends, slots)
             output_adapter_rows = (adapter_inputs[first + self.table_levels :], output_slots)
         return self.network(
-            inputs, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, output_rows,
+            inputs, positions, slot_mapping, block_tables, batch_valid_length, q_seq_lens, q_seq_ends, output_rows,
             adapter_rows, output_adapter_rows, table_rows, self.whole_prompts,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.sequence import Sequence
+from mindgen.row_memory import RowMemory
 
 
 class BlockStore:
@@ -17,7 +18,7 @@ class BlockStore:
         caches: of all layers (num_blocks, ...), read and written in place.
     """
 
-    def __init__(self, caches: list[np.ndarray]) -> None:
+    def __init__(self, caches: list[RowMemory]) -> None:
         self._caches = caches
         self._kept: dict[int, list[np.ndarray]] = {}
 

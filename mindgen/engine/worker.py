@@ -54,7 +54,7 @@ class RankHost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What all ranks have in common; but for these, the arguments of Runner.
+    """What all ranks have in common; but for these, the arguments of open_runner.
 
     Attributes:
         shape: of all ranks.
@@ -67,6 +67,7 @@ class WorkerSetup:
     block_size: int
     num_positions: int
     dtype: str
+    device: str
     executor: str
     host_adapter_bytes: int
 
@@ -176,7 +177,7 @@ class _Shard:
     def __init__(self, files: list[int], rank: int, host: RankHost, setup: WorkerSetup) -> None:
         if host.cores is not None:
             os.sched_setaffinity(0, host.cores)
-        from mindgen.engine.runner import Runner  # starts MindSpore, which rank 0's end need not wait for
+        from mindgen.engine.open_runner import open_runner  # starts MindSpore, which rank 0's end need not wait for
         from mindgen.kernels import plugin
         from mindgen.layers.attention import CacheShape
         from mindgen.parallel.group import NodeLinks
@@ -192,8 +193,8 @@ class _Shard:
         for descriptor in files:
             os.close(descriptor)
         cache = CacheShape(setup.num_blocks, setup.block_size)
-        self._runner: Runner = Runner(
-            host.weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.executor,
+        self._runner = open_runner(
+            host.weights, setup.model_config, cache, setup.num_positions, setup.dtype, setup.device, setup.executor,
             host.num_threads, self.place,
         )  # fmt: skip
         self.report = self._runner.report

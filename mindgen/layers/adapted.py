@@ -13,6 +13,7 @@ from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.row_memory import RowMemory
 from mindgen.slot_layout import SlotLevel
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
@@ -59,9 +60,12 @@ class AdaptedLayer(nn.Cell):
         self.num_slots = 0
         self.cuts_in = shard.cuts(inputs)
         self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
-        self.cast = ops.Cast().shard(((1, 1),))  # only logits are cast; every rank gets all from MindSpore's compiler
-        self.add = ops.Add().shard(((1, self.cuts_out), (1, self.cuts_out)))
-        self.mul = ops.Mul()
+        # Only logits are cast; every rank gets all from MindSpore's compiler.
+        self.outputs = Axis(sum(self.sizes)) if self.casts or len(parts) > 1 else next(iter(parts.values()))
+        by_outputs = (1, shard.cuts(self.outputs))
+        self.cast = ops.Cast().shard(((1, 1),))
+        self.add = ops.Add().shard((by_outputs, by_outputs))
+        self.mul = ops.Mul().shard((by_outputs, by_outputs))
 
     def enable_lora(self, levels: list[SlotLevel], arena: Arena | None = None) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled.
@@ -81,13 +85,25 @@ class AdaptedLayer(nn.Cell):
         """Of the weights as (out, in), by Hugging Face module name."""
         return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
 
+    def state_layouts(self) -> dict[str, TensorLayout]:
+        """Of what adapters have here, by the names of MindSpore's parameters."""
+        layouts: dict[str, TensorLayout] = {}
+        for part in (*self.lora, *self.scale, *self.shift):
+            layouts |= part.layouts()
+        return layouts
+
+    def memories(self) -> list[RowMemory]:
+        """Where adapters are written to."""
+        vectors = [vectors.memory for vectors in (*self.scale, *self.shift)]
+        return [memory for level in self.lora for memory in (level.a_memory, *level.b_memory)] + vectors
+
     def own_pairs(self, pairs: dict[str, LoraPair]) -> dict[str, LoraPair]:
         """This process's part of what an adapter has for this layer."""
         found = {name: pairs[name] for name in self.parts if name in pairs}
         if self.shard.num_ranks == 1:
             return found
         layouts = self.layouts()
-        return {name: slice_pair(pair, layouts[name], self.shard) for name, pair in found.items()}
+        return {name: slice_pair(pair, layouts[name], self.shard.sliced) for name, pair in found.items()}
 
     def plan(self, own: dict[str, LoraPair], form: PackedForm) -> list[LoraBlock | None]:
         """Room in a form for what an adapter has for this layer, a block for each level."""
@@ -115,14 +131,14 @@ class AdaptedLayer(nn.Cell):
                 cell.write_slot(slot, values)
         return had != (self.has_scale, self.has_shift)
 
-    def slot_copies(self, slot: int, blocks: list[LoraBlock | None]) -> list[tuple[int | None, np.ndarray]]:
-        """What puts the blocks of a form into a slot, as SlotCopies takes it."""
+    def slot_parts(self, slot: int, blocks: list[LoraBlock | None]) -> list[tuple[int | None, RowMemory]]:
+        """What fills a slot with the blocks of a form: the place of each part, as in LoraLevel, and its memory."""
         if not self.has_lora:
             return []
         num_levels = sum(slot < level.num_slots for level in self.lora)
         assert not any(blocks[num_levels:]), "the adapter's rank is above the slot's"
         levels = zip(self.lora, blocks[:num_levels], strict=False)
-        return [copy for level, block in levels for copy in level.slot_copies(slot, block)]
+        return [part for level, block in levels for part in level.slot_parts(block)]
 
     def add_lora(self, x: Tensor, y: Tensor, segment_ends: tuple[Tensor, ...]) -> Tensor:
         """x (T, in) or what the levels take, y (T, out)."""
@@ -144,16 +160,19 @@ class AdaptedLayer(nn.Cell):
     def _side_by_side(self, values: list[np.ndarray | None], default: float) -> np.ndarray | None:
         if all(part is None for part in values):
             return None
+        if self.casts and self.shard.sliced_by_compiler:
+            (whole,) = values
+            assert whole is not None
+            return np.pad(whole, (0, self.outputs.size - len(whole)))
+        shard = self.shard.sliced
         filled = [
-            np.full(self.shard.size(axis), default, np.float32)
-            if part is None
-            else self.shard.cut(part, self.shard.layout(axis))
+            np.full(shard.size(axis), default, np.float32) if part is None else shard.cut(part, shard.layout(axis))
             for part, axis in zip(values, self.parts.values(), strict=True)
         ]
         return np.concatenate(filled)
 
     def _vectors(self, default: float) -> nn.CellList:
-        return nn.CellList([SlotVectors(self.num_slots, sum(self.sizes), default, self.output_dtype)])
+        return nn.CellList([SlotVectors(self.num_slots, self.outputs, default, self.output_dtype, self.shard)])
 
     def _name_uniquely(self, cells: nn.CellList, kind: str) -> None:
         """As MindSpore wants the names of parameters, once the cells are an attribute."""

@@ -3,21 +3,19 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
-from mindgen import dtypes
 from mindgen.layers.adapted import AdapterRows
+from mindgen.layers.causal_mask import prompt_mask
+from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
-from mindgen.layers.parameters import WeightSource, as_tensor, zeros_parameter
+from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
-
-_MASK_SIZE = 128
-
+from mindgen.row_memory import RowMemory
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:
@@ -26,7 +24,8 @@ _MASK_SIZE = 128
 #   context_lens    (B,) tokens of each sequence up to and with this step's
 #   q_seq_lens      (B,) tokens of each sequence in this step
 #   q_seq_ends      (B,) their cumulative sums
-StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+#   mask            (T, N) of PagedMask; None on the CPU
+StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 # cos, sin (T, D) of each token, or the full tables for whole prompts.
 Rotation: TypeAlias = tuple[Tensor, Tensor]
 
@@ -75,10 +74,10 @@ class Attention(nn.Cell):
         heads = replace(keys, size=config.num_kv_heads, unit=1)
         axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
         self.cache_layout = shard.layout(*axes)
-        self.key_cache, key_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "key_cache", shard)
-        self.value_cache, value_memory = zeros_parameter(shard.shape(self.cache_layout), dtype, "value_cache", shard)
-        self.cache_memory = [key_memory, value_memory]
-        self.causal_mask = _causal_mask(dtype)
+        self.key_cache, key_memory = zeros_parameter(self.cache_layout, dtype, "key_cache", shard)
+        self.value_cache, value_memory = zeros_parameter(self.cache_layout, dtype, "value_cache", shard)
+        self.cache_memory: list[RowMemory] = [key_memory, value_memory]
+        self.prompt_mask = prompt_mask(dtype)
 
         scale = config.head_size**-0.5
         served = inference_ops(self.num_heads, self.num_kv_heads, scale, dtype, shard)
@@ -117,7 +116,7 @@ class Attention(nn.Cell):
         rotation: Rotation | None = None,
     ) -> Tensor:
         """x (T, H) to (T, H)."""
-        slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends = step
+        slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, paged_mask = step
         query, key, value = self.split(self.qkv_proj(x, adapter_rows), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
@@ -127,21 +126,14 @@ class Attention(nn.Cell):
         written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, slot_mapping)
         query = self.depend(query, written)
         if whole_prompts:
-            mask, ends = self.causal_mask, q_seq_ends
+            mask, ends = self.prompt_mask, q_seq_ends
             attended = self.flash_attention(query, key, value, None, None, None, mask, None, ends, ends)[3]
         else:
             attended = self.paged_attention(
-                query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, None, q_seq_lens
+                query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, paged_mask, q_seq_lens
             )
         return self.o_proj(attended, adapter_rows)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:
         heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)
         return self.reshape(norm(heads)[0], (-1, num_heads * self.head_size))  # (T, heads*D)
-
-
-def _causal_mask(dtype: str) -> Tensor:
-    """The strict upper triangle as FlashAttentionScore wants it: 1 in bfloat16, -10000 in float16."""
-    triangle = np.triu(np.ones((_MASK_SIZE, _MASK_SIZE), np.float32), 1)
-    scaled = triangle * np.float32(-10000.0 if dtype == "float16" else 1.0)
-    return as_tensor(dtypes.from_float32(scaled, dtype), dtype)

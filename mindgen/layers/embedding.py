@@ -19,9 +19,12 @@ class Embedding(AdaptedLayer):
     def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
         tokens, hidden = shard.split(vocab_size), Axis(hidden_size)
         super().__init__(tokens, {name: hidden}, dtype, dtype, shard)
-        self.level_type = SplitTableLevel if self.is_partial else TableLevel
+        if not shard.sliced_by_compiler:  # which has no tables of adapters
+            self.level_type = SplitTableLevel if self.is_partial else TableLevel
         self.layout = shard.layout(tokens, hidden)
-        self.vocabulary = Slice(0, vocab_size, vocab_size) if shard.rank is None else tokens.slice_of(shard.rank)
+        self.vocabulary = tokens.slice_of(shard.rank)
+        if shard.sliced_by_compiler:
+            self.vocabulary = Slice(0, vocab_size, vocab_size)
         self.weight = split_parameter(self.layout, dtype, "weight", shard)
         self.gather = ops.Gather().shard(((shard.cuts(tokens), 1), (1,)))
         if self.is_partial:

@@ -123,7 +123,7 @@ class SlicedPagedAttention(nn.Cell):
         # The compiler divides FlashAttentionScore's heads among the ranks, but not these.
         self.attention = gen.PagedAttention(num_heads // cuts, scale, num_kv_heads // cuts)
         caches = (1, 1, cuts, 1)
-        self.attention.shard(((1, 1, cuts), caches, caches, (1, 1), (1,), (1,)))
+        self.attention.shard(((1, 1, cuts), caches, caches, (1, 1), (1,), (1, 1), (1,)))
         self.expand, self.squeeze = _sliced_reshapes(cuts)
 
     def construct(
@@ -135,12 +135,12 @@ class SlicedPagedAttention(nn.Cell):
         context_lens: Tensor,
         antiquant_scale: None,
         antiquant_offset: None,
-        attn_mask: None,
+        attn_mask: Tensor,
         q_seq_lens: Tensor,
     ) -> Tensor:
         query = self.expand(query, 1)
         attended = self.attention(
-            query, key_cache, value_cache, block_tables, context_lens, None, None, None, q_seq_lens
+            query, key_cache, value_cache, block_tables, context_lens, None, None, attn_mask, q_seq_lens
         )
         return self.squeeze(attended)
 

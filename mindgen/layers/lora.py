@@ -7,9 +7,11 @@ from mindspore.ops import auto_generate as gen
 from mindgen import dtypes
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.kernels.arena import Arena
+from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.packed_form import LoraBlock, PackedForm
-from mindgen.layers.parameters import share, zeros_parameter
+from mindgen.layers.parameters import share
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.row_memory import RowMemory
 from mindgen.slot_layout import SlotLevel
 
 
@@ -26,18 +28,17 @@ class LoraLevel(nn.Cell):
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        self.in_features = shard.size(inputs)
-        self.part_sizes = tuple(shard.size(axis) for axis in parts)
+        self.in_features = shard.sliced.size(inputs)
+        self.part_sizes = tuple(shard.sliced.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
         self.num_slots = level.num_slots
         self.num_parts = num_parts = len(parts)
         slots = Axis(level.num_slots)
         self.a_layout = shard.layout(slots, inputs, Axis(num_parts * level.rank))
         self.b_layouts = [shard.layout(slots, Axis(level.rank), axis) for axis in parts]
-        self.lora_a, self.a_memory = zeros_parameter(shard.shape(self.a_layout), dtype, "lora_a", shard, arena)
+        self.lora_a, self.a_memory = zeros_parameter(self.a_layout, dtype, "lora_a", shard, arena)
         made = [
-            zeros_parameter(shard.shape(layout), dtype, f"lora_b.{part}", shard, arena)
-            for part, layout in enumerate(self.b_layouts)
+            zeros_parameter(layout, dtype, f"lora_b.{part}", shard, arena) for part, layout in enumerate(self.b_layouts)
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
@@ -69,12 +70,11 @@ class LoraLevel(nn.Cell):
                 form.turn(module, pair, ranks[part], a, a_step, block.b[part])
         return block
 
-    def slot_copies(self, slot: int, block: LoraBlock | None) -> list[tuple[int | None, np.ndarray]]:
-        """What puts a block into a slot, as SlotCopies takes it; None clears the slot."""
+    def slot_parts(self, block: LoraBlock | None) -> list[tuple[int | None, RowMemory]]:
+        """What fills a slot with a block: where in an adapter's memory a row lies, or None for zeros, and whose row."""
         if block is None:
-            return [(None, self.a_memory[slot])]  # whatever b holds, it is multiplied by zeros
-        b = [(place, memory[slot]) for place, memory in zip(block.b, self.b_memory, strict=True)]
-        return [(block.a, self.a_memory[slot]), *b]
+            return [(None, self.a_memory)]  # whatever b holds, it is multiplied by zeros
+        return [(block.a, self.a_memory), *zip(block.b, self.b_memory, strict=True)]
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
@@ -108,6 +108,7 @@ class TableLevel(LoraLevel):
         self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
     ) -> None:
         super().__init__(inputs, parts, level, dtype, shard, arena)
+        assert isinstance(self.a_memory, np.ndarray)
         share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
         self.gather = ops.Gather()
 

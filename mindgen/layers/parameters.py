@@ -13,7 +13,6 @@ from mindspore.nn.utils import no_init_parameters
 from mindgen import dtypes
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
-from mindgen.kernels.arena import Arena
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 
 MINDSPORE_DTYPES = {
@@ -42,12 +41,13 @@ def split_parameter(layout: TensorLayout, dtype: str, name: str, shard: Shard) -
     """A parameter whose memory is given later; for MindSpore's compiler to slice, it has the whole shape till then."""
     if not shard.sliced_by_compiler:
         return empty_parameter(dtype, name)
-    parameter = _whole_parameter(shard.shape(layout), dtype, name)
+    parameter = whole_parameter(shard.shape(layout), dtype, name)
     parameter.requires_grad = True  # MindSpore's strategy files list no others
     return parameter
 
 
-def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
+def whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter:
+    """A parameter for MindSpore's compiler to slice, which has no memory yet."""
     with no_init_parameters():
         return Parameter(initializer("zeros", shape, MINDSPORE_DTYPES[dtype]), name=name, requires_grad=False)
 
@@ -55,23 +55,6 @@ def _whole_parameter(shape: tuple[int, ...], dtype: str, name: str) -> Parameter
 def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
     """Puts the parameter on the array's memory, without a copy; its shape becomes the array's."""
     parameter.set_data(as_tensor(array, dtype), slice_shape=True)
-
-
-def zeros_parameter(
-    shape: tuple[int, ...], dtype: str, name: str, shard: Shard = WHOLE, arena: Arena | None = None
-) -> tuple[Parameter, np.ndarray]:
-    """A parameter of zeros and the array it lives in, through which it can be written; there is none on a card.
-
-    Args:
-        arena: where the array is to lie; None is a place of its own.
-    """
-    if shard.sliced_by_compiler:
-        return _whole_parameter(shape, dtype, name), np.empty(0)
-    storage = dtypes.STORAGE[dtype]
-    array: np.ndarray = np.zeros(shape, storage) if arena is None else arena.zeros(shape, storage)
-    parameter = empty_parameter(dtype, name)
-    share(parameter, array, dtype)
-    return parameter, array
 
 
 class WeightSource:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
@@ -14,6 +13,7 @@ from mindgen.layers.parameters import WeightSource
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import Stage
+from mindgen.row_memory import RowMemory
 
 
 class CausalLm(nn.Cell):
@@ -62,12 +62,12 @@ class CausalLm(nn.Cell):
         layouts: dict[str, TensorLayout] = {}
         for layer in self.model.layers:
             layouts |= layer.self_attn.cache_layouts()
-        for linear in self.linears():
-            for level in linear.lora:
-                layouts |= level.layouts()
+        heads = [] if self.lm_head is None else [self.lm_head]
+        for linear in [*self.linears(), *heads]:
+            layouts |= linear.state_layouts()
         return layouts
 
-    def caches(self) -> list[np.ndarray]:
+    def caches(self) -> list[RowMemory]:
         """The keys and the values of each layer (num_blocks, ...), in the memory where they are."""
         return [cache for layer in self.model.layers for cache in layer.self_attn.cache_memory]
 

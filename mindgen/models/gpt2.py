@@ -7,6 +7,7 @@ from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
+from mindgen.layers.causal_mask import NoMask, PagedMask
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
@@ -74,6 +75,7 @@ class GPT2Model(nn.Cell):
             self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
             self.gather = ops.Gather().shard(((1, 1), (1,)))
             self.add = ops.Add().shard(((1, 1), (1, 1)))
+        self.mask = PagedMask(config.max_position, dtype) if shard.sliced_by_compiler else NoMask()
         self.layers = nn.CellList(
             [
                 GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard)
@@ -104,7 +106,7 @@ class GPT2Model(nn.Cell):
         table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
-        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
         x = inputs
         if self.embed_tokens is not None:
             embedded = self.embed_tokens(inputs, adapter_rows, table_rows)

@@ -8,6 +8,7 @@ from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
+from mindgen.layers.causal_mask import NoMask, PagedMask
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
@@ -97,6 +98,7 @@ class LlamaModel(nn.Cell):
         self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
         self.sin = filled_parameter(dtypes.from_float32(sin, dtype), dtype, "sin")
         self.gather = ops.Gather().shard(((1, 1), (1,)))
+        self.mask = PagedMask(num_positions, dtype) if shard.sliced_by_compiler else NoMask()
 
     def load(self, source: WeightSource) -> None:
         if self.embed_tokens is not None:
@@ -122,7 +124,7 @@ class LlamaModel(nn.Cell):
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
-        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends)
+        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
         x, residual = inputs, None
         if self.embed_tokens is not None:
             x = self.embed_tokens(inputs, adapter_rows, table_rows)

@@ -10,7 +10,7 @@ graph with one set of shapes serves all ranks.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -155,15 +155,17 @@ class Shard:
     """What this process has of a network that lies on num_ranks ranks.
 
     Attributes:
-        rank: its own; None where MindSpore's compiler slices the network, which is then described whole.
+        sliced_by_compiler: MindSpore's compiler slices the network, as on Ascend, which is described whole till then.
     """
 
     num_ranks: int = 1
-    rank: int | None = 0
+    rank: int = 0
+    sliced_by_compiler: bool = False
 
     @property
-    def sliced_by_compiler(self) -> bool:
-        return self.rank is None
+    def sliced(self) -> "Shard":
+        """The same once the compiler has sliced the network."""
+        return replace(self, sliced_by_compiler=False)
 
     def split(self, size: int, unit: int = 1) -> Axis:
         """An axis that is split among all ranks."""
@@ -182,7 +184,7 @@ class Shard:
 
     def size(self, axis: Axis) -> int:
         """The axis's size in this process; for the compiler the size of all slices, padding included."""
-        return axis.slice_size * self.cuts(axis) if self.rank is None else axis.slice_size
+        return axis.slice_size * self.cuts(axis) if self.sliced_by_compiler else axis.slice_size
 
     def cuts(self, axis: Axis) -> int:
         """Into how many slices MindSpore's compiler cuts the axis, as `.shard()` wants it."""
@@ -197,7 +199,7 @@ class Shard:
 
     def cut(self, whole: np.ndarray, layout: TensorLayout) -> np.ndarray:
         """This process's part of a tensor: a view where there is nothing to pad."""
-        return whole if self.rank is None else layout.cut(whole, self.rank)
+        return layout.cut(whole, self.rank)
 
 
 WHOLE = Shard()

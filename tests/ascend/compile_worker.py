@@ -1,7 +1,8 @@
-"""Compiles networks as one rank, in a process of its own that has the stand-in's environment; dry_run.py starts it.
+"""Compiles what a DeviceRunner runs as one rank, in a process of its own that has the stand-in's environment.
 
-Takes JSON requests and answers each: for every kind of step what the compiler makes of the parameters, which
-collectives it puts where and how many heads it gives the attention ops; or why it refuses the network.
+dry_run.py starts it. Takes JSON requests and answers each: for every kind of step what the compiler makes of the
+parameters, which collectives it puts where and how many heads it gives the attention ops; or why it refuses the
+network.
 """
 
 import json
@@ -10,33 +11,54 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from sequences import make_sequence
 
 import mindgen  # noqa: F401  before mindspore
-from mindgen.engine.semi_auto import SemiAutoNetwork
-from mindgen.errors import ModelError
+from mindgen.adapters.loader import load_adapter
+from mindgen.checkpoint.weight_files import find_weights
+from mindgen.engine import semi_auto
+from mindgen.engine.batch import Batch, build_batch
+from mindgen.engine.device_runner import DeviceRunner
+from mindgen.engine.schedule import ScheduledSequence
+from mindgen.engine.semi_auto import AutoParallel, check_layouts
+from mindgen.errors import AdapterError, ModelError
+from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import read_model_config
+from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
 from mindgen.slot_layout import SlotLayout
 
 _CACHE = CacheShape(num_blocks=8, block_size=16)
 _NUM_POSITIONS = 64
-_SLOTS = SlotLayout((8, 8))
+_SLOTS = SlotLayout((16, 8))
 _NODE = re.compile(r"^\s+%(\d+)\(.*?\) = (?:PrimFunc_)?(\w+)\((.*)", re.MULTILINE)
 _COLLECTIVE = re.compile("All(Reduce|Gather|toAll.*)|ReduceScatter|Broadcast|Send|Receive|NeighborExchange.*")
 _ATTENTION = ("PagedAttention", "FlashAttentionScore")
 
 
-def step_arrays(with_adapters: bool) -> list[np.ndarray]:
-    """Six tokens of two sequences, three each; two adapter slots, and the one of the base model."""
-    values = [[1, 2, 3, 4, 5, 6], [0, 1, 2] * 2, [0, 1, 2, 16, 17, 18], [[0], [1]], [3, 3], [3, 3], [3, 6], [2, 5]]
-    arrays = [np.array(value, np.int32) for value in values]
-    return [*arrays, np.array([2, 4, 6], np.int64)] if with_adapters else arrays
+@contextmanager
+def recording() -> Iterator[dict]:
+    """Notes what the compiler makes of a graph: the layouts that the runner checks, and the sliced graph."""
+    found: dict = {}
+
+    def check(declared, compiled, shard):
+        check_layouts(declared, compiled, shard)
+        found["tensor_maps"] = {name: layout.tensor_map for name, layout in compiled.items()}
+        found["slice_shapes"] = {name: layout.slice_shape for name, layout in compiled.items()}
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(semi_auto, "check_layouts", check):
+        os.environ["MS_DEV_SAVE_GRAPHS"] = "1"
+        os.environ["MS_DEV_SAVE_GRAPHS_PATH"] = folder
+        os.environ["MS_DEV_DUMP_IR_PASSES"] = "step_parallel_end"
+        yield found
+        found |= read_graph(Path(folder))
 
 
 def read_graph(folder: Path) -> dict:
@@ -57,37 +79,67 @@ def read_graph(folder: Path) -> dict:
     return {"collectives": Counter(collectives), "heads": heads}
 
 
-def compile_step(network: SemiAutoNetwork, whole_prompts: bool, with_adapters: bool) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MS_DEV_SAVE_GRAPHS"] = "1"
-        os.environ["MS_DEV_SAVE_GRAPHS_PATH"] = folder
-        os.environ["MS_DEV_DUMP_IR_PASSES"] = "step_parallel_end"
-        layouts = network.compile(step_arrays(with_adapters), whole_prompts, with_adapters)
-        maps = {name: layout.tensor_map for name, layout in layouts.items()}
-        shapes = {name: layout.slice_shape for name, layout in layouts.items()}
-        return {"tensor_maps": maps, "slice_shapes": shapes, **read_graph(Path(folder))}
+def saving(strategy_file: str | None) -> AbstractContextManager:
+    """Has the compiler write its strategy file."""
+    if strategy_file is None:
+        return nullcontext()
+
+    def sliced(*arguments, **options):
+        made = AutoParallel(*arguments, **options)
+        made.save_param_strategy_file(strategy_file)
+        return made
+
+    return mock.patch.object(semi_auto, "AutoParallel", sliced)
+
+
+def make_batch(num_computed: int, slots: tuple[int | None, ...]) -> Batch:
+    """A sequence for each slot, with three tokens to compute."""
+    entries = []
+    for place, slot in enumerate(slots):
+        sequence = make_sequence(place, [1, 2, 3, 4, 5, 6][: num_computed + 3], 8, vocab_size=320)
+        sequence.request.adapter_slot = slot
+        sequence.block_table, sequence.num_computed_tokens = [place], num_computed
+        entries.append(ScheduledSequence(sequence, 3, 1))
+    return build_batch(entries, _CACHE.block_size, _SLOTS)
 
 
 def answer(request: dict) -> dict:
-    """The request: `folder` of the model; `run` for fixed shapes and logits (level 1); where to put the rank's
-    `weights` and the `strategy_file`; `dtype`; and `cuts`, a wrong number of slices in place of the right ones."""
-    folder, run = Path(request["folder"]), request.get("run", False)
-    strategy_file = Path(request["strategy_file"]) if "strategy_file" in request else None
+    """The request: `folder` of the model; `run` for logits (level 1); folders of `adapters` for the two slots, and of
+    those that are `refused`; where to put the rank's `weights` and the `strategy_file`; `dtype`; and `cuts`, a wrong
+    number of slices in place of the right one."""
+    folder, size, rank = Path(request["folder"]), int(os.environ["RANK_SIZE"]), int(os.environ["RANK_ID"])
+    kernels = plugin.load()
+    group = ProcessGroup(kernels, shared_memory(kernels, size), rank, size)
     config, dtype = read_model_config(folder), request.get("dtype", "bfloat16")
-    network = SemiAutoNetwork(config, _CACHE, _NUM_POSITIONS, dtype, _SLOTS, not run, strategy_file)
     steps = {}
-    for whole_prompts in (False, True):
-        for with_adapters in (False, True):
-            name = f"{'prompts' if whole_prompts else 'decode'}{' with adapters' if with_adapters else ''}"
-            steps[name] = compile_step(network, whole_prompts, with_adapters)
-            if run:
-                logits = network.run(step_arrays(with_adapters), whole_prompts, with_adapters)
-                steps[name]["logits"] = logits.shape
+    with saving(request.get("strategy_file")), recording() as steps["decode"]:
+        runner = DeviceRunner(find_weights(folder, None, size), config, _CACHE, _NUM_POSITIONS, dtype, group=group)
+    if request.get("run"):
+        steps["decode"]["logits"] = runner.run(make_batch(2, (None, None))).shape
+    runner.enable_lora(_SLOTS)
+    for slot, adapter in enumerate(request.get("adapters", [])):
+        runner.write_adapter(slot, read_adapter(runner, adapter))
+    kinds = {"prompts": (0, (None, None)), "decode with adapters": (2, (0, None)), "prompts with adapters": (0, (1, 0))}
+    for name, (num_computed, slots) in kinds.items():
+        batch = make_batch(num_computed, slots)
+        with recording() as steps[name]:
+            runner.compile(batch)
+        if request.get("run"):
+            steps[name]["logits"] = runner.run(batch).shape
+    for adapter in request.get("refused", []):
+        try:
+            read_adapter(runner, adapter)
+        except AdapterError as error:
+            steps.setdefault("refused", []).append(str(error))
     if "weights" in request:
-        network.load(folder)
-        weights = {name: parameter.asnumpy().astype(np.float32) for name, parameter in network.parameters().items()}
-        np.savez(request["weights"], **weights)
+        loaded = {each.name: each for each in runner._network.get_parameters() if each.name in runner._weight_layouts}
+        np.savez(request["weights"], **{name: each.asnumpy().astype(np.float32) for name, each in loaded.items()})
     return steps
+
+
+def read_adapter(runner: DeviceRunner, folder: str):
+    weights = load_adapter(Path(folder).name, Path(folder), runner.modules(), runner.base_model)
+    return runner.pack_adapter(weights)[0]
 
 
 def wrong_cuts(number: int) -> AbstractContextManager:

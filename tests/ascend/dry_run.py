@@ -18,7 +18,7 @@ def compile_as(folder: Path, num_ranks: int, rank: int, requests: list[dict], le
         level: 0 compiles only; 1 also runs, and answers zeros.
     """
     environment = stand_in.environment(stand_in.build(), level, num_ranks, rank)
-    environment["PYTHONPATH"] += f":{_ROOT}"
+    environment["PYTHONPATH"] += f":{_ROOT / 'tests'}"
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(_WORKER), json.dumps(requests)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

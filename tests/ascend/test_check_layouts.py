@@ -6,7 +6,7 @@ from mindgen.engine.semi_auto import CompiledLayout, check_layouts
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
 
-SHARD = Shard(4, None)
+SHARD = Shard(4, sliced_by_compiler=True)
 DECLARED = {"q_proj.weight": SHARD.layout(SHARD.split(16), Axis(6)), "norm.weight": SHARD.layout(Axis(6))}
 COMPILED = {
     "q_proj.weight": CompiledLayout((4,), (0, -1), (4, 6)),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dry_run
 import numpy as np
 import pytest
+from adapter_options import make_option
 
 from mindgen.checkpoint.gpt2_weights import linear_weights
 from mindgen.checkpoint.hf import map_weights
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 RANKS = [(2, 0), (2, 1), (4, 0), (4, 3), (8, 0), (8, 7)]
 RUN_AS = (4, 1)
 STEPS = ["decode", "decode with adapters", "prompts", "prompts with adapters"]
+NUM_LEVELS = 2  # of the worker's adapter slots
 
 _SPLIT_OUTPUTS = r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj|c_fc|embed_tokens|wte)\b|^lm_head\b"
 _SPLIT_INPUTS = r"\.(o_proj|down_proj|c_proj)\b"
@@ -31,6 +33,8 @@ def expected_map(name: str, num_axes: int) -> list[int]:
     if name.endswith("_cache"):
         return [-1, -1, 0, -1]
     by_outputs, by_inputs = re.search(_SPLIT_OUTPUTS, name), re.search(_SPLIT_INPUTS, name)
+    if name.endswith(".table"):  # DoRA's scales and biases (E, out); every rank has all logits
+        return [-1, 0] if by_outputs and not name.startswith("lm_head") else whole
     if "lora_a" in name:  # (E, in, r)
         return [-1, 0, -1] if by_inputs else whole
     if "lora_b" in name:  # (E, r, out)
@@ -96,7 +100,7 @@ def test_collectives_are_where_they_must_be(answers, place):
         for step in STEPS:
             expected = {"AllReduce of Mul": 1, "AllReduce of MatMul": 4, "AllGather of MatMul": 1}
             if "adapters" in step:
-                expected["AllReduce of GroupedMatmul"] = 4
+                expected["AllReduce of GroupedMatmul"] = 4 * NUM_LEVELS
             assert answer[step]["collectives"] == expected, (kind, step)
 
 
@@ -138,6 +142,30 @@ def test_a_dry_run_gives_logits(answers, models):
             assert answer[step]["logits"] == [2, read_model_config(models[kind]).vocab_size]
 
 
+def test_adapters_with_more_than_lora(models, tmp_path):
+    """DoRA, biases and LoRA on the head have parameters of their own, which lie and gather as they must."""
+    folder = models["qwen3-untied"]
+    adapters = {name: str(make_option(name, folder, tmp_path)) for name in ("dora-head", "dora-bias", "dora-embedding")}
+    served, refused = [adapters["dora-head"], adapters["dora-bias"]], [adapters["dora-embedding"]]
+    request = {"folder": str(folder), "run": True, "adapters": served, "refused": refused}
+    (answer,) = dry_run.compile_as(tmp_path / "work", 4, 2, [request], level=1)
+    assert "error" not in answer, answer
+    for step in ("decode with adapters", "prompts with adapters"):
+        maps = answer[step]["tensor_maps"]
+        assert maps == {name: expected_map(name, len(found)) for name, found in maps.items()}
+        tables = {name.rsplit(".", 3)[0] for name in maps if name.endswith(".table")}
+        assert {"lm_head", "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"} <= tables
+        assert answer[step]["collectives"] == {
+            "AllReduce of Mul": 1,
+            "AllReduce of MatMul": 4,
+            "AllReduce of GroupedMatmul": 4 * NUM_LEVELS,
+            "AllGather of Cast": 1 + NUM_LEVELS,
+        }
+        assert answer[step]["logits"] == [2, read_model_config(folder).vocab_size]
+    (message,) = answer["refused"]
+    assert message.startswith("adapter dora-embedding: LoRA on model.embed_tokens is not served on Ascend: merge it")
+
+
 def test_refusals(models, tmp_path):
     """A wrong number of slices, and a dtype that Ascend's attention does not have."""
     folder = str(models["llama-multi-head"])
@@ -145,4 +173,4 @@ def test_refusals(models, tmp_path):
         tmp_path, 4, 0, [{"folder": folder, "cuts": 3}, {"folder": folder, "dtype": "float32"}]
     )
     assert re.match("MindSpore does not slice the network: .*", three["error"])
-    assert float32["error"] == "Ascend's attention ops take float16 and bfloat16, not float32"
+    assert float32["error"] == "Ascend's attention ops take float16 and bfloat16, not float32: set dtype"

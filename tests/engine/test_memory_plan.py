@@ -113,3 +113,14 @@ def test_free_memory_is_what_the_system_says():
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1]) * 1024
     assert 0 < free_memory() <= total
+
+
+def test_a_devices_memory_is_not_the_hosts(model):
+    limits = EngineConfig(memory_utilization="40GiB", swap_space=1.0)
+    made = plan_memory(model, "bfloat16", limits, 512, [30 * GIB], [0], is_in_host_memory=False)
+    assert made.num_blocks == 32 * 32
+    with pytest.raises(ConfigError, match="on Ascend memory_utilization must be the size of the KV cache, like 20GiB"):
+        share = EngineConfig(memory_utilization=0.9)
+        plan_memory(model, "bfloat16", share, 512, [0], [0], is_in_host_memory=False)
+    with pytest.raises(ConfigError, match="swap_space needs 5120 MiB, and 4096 MiB are free: lower it"):
+        plan_memory(model, "bfloat16", EngineConfig(swap_space=5.0), 512, [0], [0], is_in_host_memory=False)

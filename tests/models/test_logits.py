@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from exactness import assert_as_exact_as_transformers
 from probe import Probe
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
@@ -25,20 +26,6 @@ def kind(request):
 def prompts() -> list[list[int]]:
     generator = np.random.default_rng(0)
     return [generator.integers(3, VOCAB_SIZE, length).tolist() for length in LENGTHS]
-
-
-def assert_as_exact_as_transformers(ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray) -> None:
-    """Errors close to transformers' own in the dtype, and no answer changed that the exact margin decides.
-
-    MindSpore's own runtime rounds once more where torch adds a bias within the product.
-    """
-    our_error, their_error = np.abs(ours - exact), np.abs(theirs - exact)
-    assert our_error.mean() <= 1.5 * their_error.mean()
-    assert our_error.max() <= 2 * their_error.max()
-    top_two = np.sort(exact, axis=1)[:, -2:]
-    decided = top_two[:, 1] - top_two[:, 0] > 2 * their_error.max()
-    assert decided.any()
-    assert (ours.argmax(axis=1) == exact.argmax(axis=1))[decided].all()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
