@@ -20,7 +20,7 @@ ADAPTERS = ("everything", "query-value")
 GREEDY = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True, logprobs=2)
 
 
-def open_on_device(weights, model_config, cache, num_positions, dtype, limits) -> DeviceRunner:
+def open_on_device(weights, model_config, cache, num_positions, dtype, limits, nodes=None) -> DeviceRunner:
     return DeviceRunner(weights, model_config, cache, num_positions, dtype, device="CPU")
 
 
