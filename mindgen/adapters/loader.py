@@ -21,6 +21,9 @@ class AdapterWeights:
     """An adapter that fits the model: by module name its pairs, and what else it changes of what this process has.
 
     The digest identifies it.
+
+    Attributes:
+        is_sliced: whether the pairs are this rank's part already.
     """
 
     adapter_id: str
@@ -28,6 +31,7 @@ class AdapterWeights:
     digest: str
     pairs: dict[str, LoraPair]
     outputs: dict[str, OutputChange] = field(default_factory=dict)
+    is_sliced: bool = False
 
     def max_rank(self) -> int:
         return max(pair.a.shape[0] for pair in self.pairs.values())

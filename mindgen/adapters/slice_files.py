@@ -1,27 +1,64 @@
 """The slices of adapters on disk, in MindFormers' places: a folder rank_N for each rank of the tensor-parallel group.
 
-With auto_trans_ckpt: True they are made at start, under output/transform_ckpt/slora; with False they lie ready in the
-folder of the first adapter.
+With auto_trans_ckpt: True they are made at start, under output/transform_ckpt/slora; with False they may lie ready in
+the folder of the first adapter. Ranks cut those of an adapter that has none, like one with more than LoRA on linears,
+from the whole.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from mindgen.adapters.loader import AdapterWeights, match_updates
+from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
-from mindgen.checkpoint.peft import LoraUpdate
+from mindgen.checkpoint.lora_names import EMBEDDING
+from mindgen.checkpoint.peft import Adapter, LoraUpdate, lora_pair, read_adapter
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors, read_metadata
 from mindgen.checkpoint.safetensors_write import write_safetensors
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.parallel.layout import TensorLayout
 
-TRANSFORMED = Path("output/transform_ckpt/slora")
+
+def find_slices(registry: AdapterRegistry) -> Path | None:
+    """The folder of slices that were made before, in the first adapter's."""
+    folders = [version.folder for version in registry.versions()[:1]]
+    places = [place for folder in folders for place in (folder / "slora", folder)]
+    return next((place for place in places if (place / "rank_0").is_dir()), None)
 
 
-def slices_folder(auto_trans_ckpt: bool, first_adapter: Path, output: Path = TRANSFORMED) -> Path:
-    """Where the slices are: made by mindgen in `output`, or made before in the first adapter's folder."""
-    if auto_trans_ckpt:
-        return output
-    return first_adapter / "slora" if (first_adapter / "slora").is_dir() else first_adapter
+def slice_adapters(folder: Path, registry: AdapterRegistry, layouts: dict[str, TensorLayout], num_ranks: int) -> None:
+    """Writes the slices of all adapters.
+
+    Args:
+        layouts: of the model's weights, by the names of their tensors.
+
+    Raises:
+        AdapterError: one cannot be read, or was made for another model.
+    """
+    weights = {name.removesuffix(".weight"): each for name, each in layouts.items() if len(each.shape) == 2}
+    modules = {}  # (in, out) of each
+    for name, weight in weights.items():
+        rows, columns = weight.shape
+        modules[name] = (rows, columns) if name == EMBEDDING else (columns, rows)
+    for version in registry.versions():
+        adapter = read_adapter(version.folder)
+        if _is_plain(adapter):
+            updates = match_updates(f"adapter {version.adapter_id} ({version.folder})", adapter, modules)
+            write_slices(folder, version.adapter_id, adapter.digest, updates, weights, num_ranks)
+
+
+def take_slices(adapter: AdapterWeights, folder: Path | None, num_ranks: int, rank: int) -> AdapterWeights:
+    """The adapter with this rank's slices in place of the whole, if it has slices in the folder.
+
+    Raises:
+        AdapterError: this rank's are missing or damaged, or were made of other content or for another number of ranks.
+    """
+    if folder is None or not _path(folder, adapter.adapter_id, 0).is_file():
+        return adapter
+    updates = read_slices(folder, adapter.adapter_id, adapter.digest, num_ranks, rank)
+    pairs = {module: lora_pair(str(folder), module, update) for module, update in updates.items()}
+    return replace(adapter, pairs=pairs, is_sliced=True)
 
 
 def write_slices(
@@ -90,6 +127,12 @@ def read_slices(folder: Path, adapter_id: str, digest: str, num_ranks: int, rank
             except (KeyError, ValueError, OverflowError) as error:
                 raise AdapterError(f"adapter {adapter_id}: {path} is damaged at {module}") from error
     return updates
+
+
+def _is_plain(adapter: Adapter) -> bool:
+    updates = adapter.updates.values()
+    has_more = any(each.magnitude is not None or each.bias is not None or each.is_embedding for each in updates)
+    return not has_more and not adapter.base_weights
 
 
 def _path(folder: Path, adapter_id: str, rank: int) -> Path:

@@ -1,10 +1,14 @@
-"""MindFormers' auto_trans_ckpt: a checkpoint of any sharding becomes one for the ranks that there are."""
+"""MindFormers' auto_trans_ckpt: a checkpoint of any sharding, and adapters, become slices for the ranks there are."""
 
 import fcntl
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.adapters.slice_files import slice_adapters
 from mindgen.checkpoint.rank_files import find_rank_folders, rank_files
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.models.registry import declared_layouts
@@ -12,6 +16,7 @@ from mindgen.parallel.placement import declared_placement
 from mindgen.parallel.reshard import Target, open_source, transform
 
 TRANSFORMED = Path("output", "transform_ckpt")
+_ADAPTERS = TRANSFORMED / "slora"
 _STAMP = "source.json"
 
 
@@ -27,19 +32,39 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
         raise ModelError(f"no such checkpoint folder: {checkpoint}")
     source = open_source(checkpoint, strategy)
     stamp = _stamp(checkpoint, strategy, num_ranks, num_stages)
-    TRANSFORMED.parent.mkdir(parents=True, exist_ok=True)
-    with TRANSFORMED.with_name(f".{TRANSFORMED.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _one_at_a_time():
         written = TRANSFORMED / _STAMP
         if written.is_file() and written.read_text(encoding="utf-8") == stamp:
             return TRANSFORMED
-        if TRANSFORMED.exists() and not written.is_file():
+        others = TRANSFORMED.is_dir() and [each for each in TRANSFORMED.iterdir() if each != _ADAPTERS]
+        if others and not written.is_file():
             raise CheckpointError(f"{TRANSFORMED} is there, and auto_trans_ckpt has not made it: remove or rename it")
         shutil.rmtree(TRANSFORMED, ignore_errors=True)
         placement = declared_placement(source().shapes, declared_layouts(model, num_ranks, num_stages), num_ranks)
         transform(source, placement, Target(TRANSFORMED))
         written.write_text(stamp, encoding="utf-8")
     return TRANSFORMED
+
+
+def slice_for_ranks(model: Path, registry: AdapterRegistry, num_ranks: int) -> Path:
+    """The slices of all adapters for so many tensor-parallel ranks, in output/transform_ckpt/slora.
+
+    Raises:
+        ModelError, AdapterError: the model cannot be served, or an adapter does not fit it.
+    """
+    (layouts,) = declared_layouts(model, num_ranks)
+    with _one_at_a_time():
+        slice_adapters(_ADAPTERS, registry, layouts, num_ranks)
+    return _ADAPTERS
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of all processes that transform here."""
+    TRANSFORMED.parent.mkdir(parents=True, exist_ok=True)
+    with TRANSFORMED.with_name(f".{TRANSFORMED.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> str:

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen import demo
+from mindgen.adapters.slice_files import find_slices
 from mindgen.checkpoint.hf import model_folder
 from mindgen.commands.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.config import Settings
@@ -86,8 +88,9 @@ def load_llm(settings: Settings) -> "LLM":
     """The model that the settings ask for, with its checkpoint transformed if they say so."""
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
-    model, adapters, checkpoint = _model_files(settings)
-    return LLM(model, adapters, settings.model.dtype, settings.engine, settings.on_missing_adapter, checkpoint)
+    files = _model_files(settings)
+    config = replace(settings.engine, adapter_slices=_adapter_slices(settings, files))
+    return LLM(files.model, files.adapters, settings.model.dtype, config, settings.on_missing_adapter, files.checkpoint)
 
 
 def served_node_0(settings: Settings) -> bool:
@@ -106,7 +109,9 @@ def _checkpoint(settings: Settings) -> str | Path | None:
     if not settings.auto_trans_ckpt:
         return settings.load_checkpoint
     if settings.load_checkpoint is None:
-        raise ConfigError("auto_trans_ckpt: there is no load_checkpoint to transform")
+        if settings.engine.tensor_parallel_size == 1:
+            raise ConfigError("auto_trans_ckpt: there is no load_checkpoint to transform")
+        return None
     from mindgen.commands.auto_transform import transform_for_ranks
 
     path, strategy = settings.model.path, settings.src_strategy_path_or_dir
@@ -117,6 +122,19 @@ def _checkpoint(settings: Settings) -> str | Path | None:
         settings.engine.tensor_parallel_size,
         settings.engine.pipeline_parallel_size,
     )
+
+
+def _adapter_slices(settings: Settings, files: ModelFiles) -> str | None:
+    """Of several ranks: made now with auto_trans_ckpt, else those that lie ready, if any."""
+    num_ranks = settings.engine.tensor_parallel_size
+    if num_ranks == 1 or settings.engine.adapter_slices is not None:
+        return settings.engine.adapter_slices
+    if not settings.auto_trans_ckpt:
+        found = find_slices(files.registry())
+        return None if found is None else str(found)
+    from mindgen.commands.auto_transform import slice_for_ranks
+
+    return str(slice_for_ranks(files.folder, files.registry(), num_ranks))
 
 
 def add_option(group: Any, name: str, dest: str, option: DocumentedField, short_names: Sequence[str] = ()) -> None:

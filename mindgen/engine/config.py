@@ -40,6 +40,8 @@ class EngineConfig:
         master_addr: the address of machine 0.
         master_port: where machine 0 listens.
         node_timeout: seconds that machines wait for each other at the start.
+        adapter_slices: the folder with a rank_N of adapters' slices for each tensor-parallel rank; None cuts them in
+            memory.
         worker_timeout: seconds that another process may do nothing while it has something to do; 0 is any time.
 
     Raises:
@@ -74,6 +76,7 @@ class EngineConfig:
     master_addr: str | None = None
     master_port: int = 29500
     node_timeout: float = 25.0
+    adapter_slices: str | None = None
     worker_timeout: float = 60.0
 
     @property

@@ -79,7 +79,7 @@ class NetworkSlots:
 
     def pack(self, adapter: AdapterWeights) -> PackedAdapter:
         """May be called from any thread."""
-        pairs = {name: in_rows(pair) for layer in self._layers for name, pair in layer.own_pairs(adapter.pairs).items()}
+        pairs = {name: in_rows(pair) for layer in self._layers for name, pair in layer.own_pairs(adapter).items()}
         form = self._form(form_key(pairs), pairs)
         memory = self._spare(form)
         if memory is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mindgen import environment
 from mindgen.adapters.loader import AdapterWeights
+from mindgen.adapters.slice_files import take_slices
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.dtypes import STORAGE
 from mindgen.engine.batch import Batch
@@ -102,6 +103,7 @@ class ParallelRunner:
             if cause is not None:
                 raise cause from error
             raise
+        self._slices = None if setup.adapter_slices is None else Path(setup.adapter_slices)
         self.base_model = self._own.base_model
         self.block_store = _SharedBlockStore(self._own.block_store, self._on_all_ranks)
 
@@ -123,7 +125,7 @@ class ParallelRunner:
         """As the Runner's; every rank reads the adapter itself, and has read the same."""
         name = (adapter.adapter_id, adapter.folder, adapter.digest)
         read: list[Future[None]] = self._workers.call("read_adapter", *name)
-        packed, num_bytes = self._own.pack_adapter(adapter)
+        packed, num_bytes = self._own.pack_adapter(take_slices(adapter, self._slices, self._place.group.size, 0))
         wait_for(read)
         return SlicedAdapter(packed, *name), num_bytes
 
@@ -186,7 +188,7 @@ def build_runner(
         return open_runner(weights, model_config, cache, num_positions, dtype, device, executor, config.num_threads)
     setup = WorkerSetup(
         shape, model_config, cache.num_blocks, cache.block_size, num_positions, dtype, device, executor,
-        parse_size(config.host_adapter_memory),
+        parse_size(config.host_adapter_memory), config.adapter_slices,
     )  # fmt: skip
     return ParallelRunner(weights, cache, config.num_threads, setup, config.worker_timeout, nodes)
 

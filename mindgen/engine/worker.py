@@ -59,6 +59,7 @@ class WorkerSetup:
     Attributes:
         shape: of all ranks.
         host_adapter_bytes: of adapters that have been read, at most.
+        adapter_slices: as in EngineConfig.
     """
 
     shape: PipelineShape
@@ -70,6 +71,7 @@ class WorkerSetup:
     device: str
     executor: str
     host_adapter_bytes: int
+    adapter_slices: str | None
 
 
 # What rank 0 may ask for, and the types of the arguments.
@@ -201,6 +203,7 @@ class _Shard:
         self.modules = self.report.modules
         self._host, self._rank = host, rank
         self._host_adapter_bytes = setup.host_adapter_bytes
+        self._slices = None if setup.adapter_slices is None else Path(setup.adapter_slices)
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
         self._adapters_lock = threading.Lock()
 
@@ -231,12 +234,16 @@ class _Shard:
         Raises:
             AdapterError: it is not what rank 0 has read.
         """
+        from mindgen.adapters.slice_files import take_slices
+
         with self._adapters_lock:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest][0]
         adapter = self._load_adapter(adapter_id, folder, digest)
-        packed, num_bytes = self._runner.pack_adapter(adapter)
+        packed, num_bytes = self._runner.pack_adapter(
+            take_slices(adapter, self._slices, self.place.group.size, self.place.group.rank)
+        )
         with self._adapters_lock:
             self._adapters[digest] = packed, num_bytes
             total = sum(size for _, size in self._adapters.values())

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slicing import slice_pair
 from mindgen.checkpoint.peft import LoraPair, OutputChange
 from mindgen.kernels.arena import Arena
@@ -97,10 +98,10 @@ class AdaptedLayer(nn.Cell):
         vectors = [vectors.memory for vectors in (*self.scale, *self.shift)]
         return [memory for level in self.lora for memory in (level.a_memory, *level.b_memory)] + vectors
 
-    def own_pairs(self, pairs: dict[str, LoraPair]) -> dict[str, LoraPair]:
+    def own_pairs(self, adapter: AdapterWeights) -> dict[str, LoraPair]:
         """This process's part of what an adapter has for this layer."""
-        found = {name: pairs[name] for name in self.parts if name in pairs}
-        if self.shard.num_ranks == 1:
+        found = {name: adapter.pairs[name] for name in self.parts if name in adapter.pairs}
+        if self.shard.num_ranks == 1 or adapter.is_sliced:
             return found
         layouts = self.layouts()
         return {name: slice_pair(pair, layouts[name], self.shard.sliced) for name, pair in found.items()}

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindgen.adapters.slice_files import read_slices, slices_folder, write_slices
+from mindgen.adapters.registry import AdapterRegistry
+from mindgen.adapters.slice_files import find_slices, read_slices, write_slices
 from mindgen.adapters.slicing import join_updates, slice_update
 from mindgen.checkpoint.peft import LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -68,15 +69,15 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("auto_trans_ckpt", [True, False])
-def test_files_of_both_modes(auto_trans_ckpt, tmp_path):
-    first = tmp_path / "first"
-    first.mkdir()
-    folder = slices_folder(auto_trans_ckpt, first, tmp_path / "output/transform_ckpt/slora")
-    assert folder == (tmp_path / "output/transform_ckpt/slora" if auto_trans_ckpt else first)
+@pytest.mark.parametrize("place", ["slora", "."])
+def test_files(place, tmp_path):
+    registry = AdapterRegistry({"first": tmp_path, "second": tmp_path / "second"})
+    assert find_slices(registry) is None
+    folder = tmp_path / place
     updates = {module: random_update(28, 28, 3, seed) for seed, module in enumerate(LAYOUTS)}
     paths = write_slices(folder, "law/../A1", "digest", updates, LAYOUTS, 3)
     assert [path.parent for path in paths] == [folder / f"rank_{rank}" for rank in range(3)]
+    assert find_slices(registry) == folder
     parts = [read_slices(folder, "law/../A1", "digest", 3, rank) for rank in range(3)]
     for module, layout in LAYOUTS.items():
         whole = join_updates([part[module] for part in parts], layout)
