@@ -216,7 +216,7 @@ def _on_device(memories: list[RowMemory]) -> list[DeviceRows]:
 
 
 def _example(cache: CacheShape) -> list[np.ndarray]:
-    """The inputs of a step that decodes two sequences."""
-    pair = np.array([0, 1], np.int32)
-    tables = np.array([[0], [1]], np.int32)
-    return [pair, pair, pair * np.int32(cache.block_size), tables, pair + 1, np.ones(2, np.int32), pair + 1, pair]
+    """The inputs of a step that decodes three sequences: a number that no ranks divide, as any number may come."""
+    three = np.arange(3, dtype=np.int32)
+    ones = np.ones(3, np.int32)
+    return [three, three, three * np.int32(cache.block_size), three[:, None], three + 1, ones, three + 1, three]

@@ -93,13 +93,14 @@ def saving(strategy_file: str | None) -> AbstractContextManager:
 
 
 def make_batch(num_computed: int, slots: tuple[int | None, ...]) -> Batch:
-    """A sequence for each slot, with three tokens to compute."""
+    """Two sequences with three and four tokens to compute: seven, as many as no ranks divide."""
     entries = []
     for place, slot in enumerate(slots):
-        sequence = make_sequence(place, [1, 2, 3, 4, 5, 6][: num_computed + 3], 8, vocab_size=320)
+        num_tokens = 3 + place
+        sequence = make_sequence(place, [1, 2, 3, 4, 5, 6][: num_computed + num_tokens], 8, vocab_size=320)
         sequence.request.adapter_slot = slot
         sequence.block_table, sequence.num_computed_tokens = [place], num_computed
-        entries.append(ScheduledSequence(sequence, 3, 1))
+        entries.append(ScheduledSequence(sequence, num_tokens, 1))
     return build_batch(entries, _CACHE.block_size, _SLOTS)
 
 
