@@ -1,10 +1,12 @@
 """What the network is told of adapters with more than LoRA on linears: DoRA, biases, LoRA on embedding and head."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mindgen.engine.batch import Batch
+from mindgen.layers.adapted import AdaptedLayer
 from mindgen.parallel.layout import Slice
 from mindgen.slot_layout import SlotLayout
 
@@ -22,6 +24,20 @@ class AdapterInputs(NamedTuple):
     has_slots: bool = False
     table_levels: int = 0
     head_levels: int = 0
+
+
+def adapter_inputs(batch: Batch, is_plain: bool, tables: Sequence[AdaptedLayer | None]) -> AdapterInputs:
+    """Those that the batch needs: only adapters with more than LoRA on linears bring the further ones.
+
+    Args:
+        is_plain: whether the batch has none of these.
+        tables: embedding and head, None where they are in another process.
+    """
+    num_levels = len(batch.segment_ends)
+    if is_plain:
+        return AdapterInputs(num_levels)
+    table_levels, head_levels = (num_levels if table is not None and table.has_lora else 0 for table in tables)
+    return AdapterInputs(num_levels, True, table_levels, head_levels)
 
 
 def adapter_arrays(batch: Batch, layout: SlotLayout, inputs: AdapterInputs, vocabulary: Slice) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def open_device(device: str, rank: int, num_ranks: int) -> None:
     elif mindspore.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has run anything
         mindspore.set_device("CPU")
     if num_ranks == 1:
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)  # the one in which graphs can be given to a backend
         return
     mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": "O0"})
     if environment.is_dry_run():

@@ -10,7 +10,7 @@ from mindgen import environment
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
-from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
+from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays, adapter_inputs
 from mindgen.engine.batch import Batch, has_whole_prompts_only
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.device import open_device
@@ -161,17 +161,10 @@ class DeviceRunner:
         Raises:
             ModelError: MindSpore does not slice the network as its layers declare.
         """
-        kind = StepKind(has_whole_prompts_only(batch), self._adapter_inputs(batch))
+        inputs = adapter_inputs(batch, self._slots.are_plain(batch.slots), self._network.tables())
+        kind = StepKind(has_whole_prompts_only(batch), inputs)
         arrays = self._arrays(batch, kind.adapters)
         return self._step(kind, arrays), arrays
-
-    def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
-        """Only batches that need more than LoRA on linears pay for it."""
-        num_levels = len(batch.segment_ends)
-        if self._slots.are_plain(batch.slots):
-            return AdapterInputs(num_levels)
-        _, head = self._network.tables()
-        return AdapterInputs(num_levels, True, 0, num_levels if head.has_lora else 0)
 
     def _arrays(self, batch: Batch, inputs: AdapterInputs) -> list[np.ndarray]:
         of_adapters = adapter_arrays(batch, self._layout, inputs, self._network.vocabulary())

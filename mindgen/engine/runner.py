@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import mindspore
 import numpy as np
 from mindspore import Tensor
 
@@ -10,9 +9,10 @@ from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.dtypes import STORAGE
-from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays
+from mindgen.engine.adapter_rows import AdapterInputs, adapter_arrays, adapter_inputs
 from mindgen.engine.batch import Batch, split_batch
 from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.device import open_device
 from mindgen.engine.network_slots import NetworkSlots, PackedAdapter
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.engine.swap_space import BlockStore
@@ -82,10 +82,7 @@ class Runner:
         self._kernels = plugin.load()
         if num_threads is not None:
             self._kernels.num_threads = num_threads
-        # Eager mode is the one in which graphs can be given to a backend.
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-        if mindspore.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has run anything
-            mindspore.set_device("CPU")
+        open_device("CPU", 0, 1)  # to MindSpore each rank is alone here
         self._executor = backend.available(executor)
         self._dynamic = dtype != "float32" or self._executor != "mindspore"
         self._max_blocks = cache.num_blocks
@@ -150,7 +147,7 @@ class Runner:
         Raises:
             KernelError: a CPU op refused what the graph gave it, or the ranks have been ended.
         """
-        inputs = self._adapter_inputs(batch)
+        inputs = adapter_inputs(batch, self._slots.are_plain(batch.slots), self._network.tables())
         if self._ports is not None:
             return self._run_stage(batch, inputs, self._ports)
         num_parts = self._num_parts(len(batch.input_ids)) if self._graph(inputs).takes_parts else 1
@@ -191,16 +188,6 @@ class Runner:
         if self._group is None or self._group.size == 1 or not self._stage.is_last:
             return output
         return self._group.gather_columns(output, self._vocab_size)
-
-    def _adapter_inputs(self, batch: Batch) -> AdapterInputs:
-        """Only batches that need more than LoRA on linears pay for it."""
-        num_levels = len(batch.segment_ends)
-        if self._slots.are_plain(batch.slots):
-            return AdapterInputs(num_levels)
-        table_levels, head_levels = (
-            num_levels if table is not None and table.has_lora else 0 for table in self._network.tables()
-        )
-        return AdapterInputs(num_levels, True, table_levels, head_levels)
 
     def _num_parts(self, num_tokens: int) -> int:
         """A small network costs its threads less when each computes whole rows than when they share each product."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from adapter_options import EXTENDED, make_option
 from engine_probe import Ask, EngineProbe, tokens
+from greedy_steps import continue_greedily, prompts
 from peft import LoraConfig, PeftModel, get_peft_model
 from probe import Probe
 from tiny_adapters import CONFIGS, make_adapter
@@ -18,23 +19,6 @@ from mindgen.parallel.stage import Stage
 from mindgen.sampling_params import SamplingParams
 
 SIZES = {"num_hidden_layers": 3, "vocab_size": 323}  # which divide among no two stages or ranks
-
-
-def prompts(count: int, longest: int = 40) -> list[list[int]]:
-    generator = np.random.default_rng(3)
-    return [generator.integers(3, 320, length).tolist() for length in generator.integers(1, longest, count)]
-
-
-def continue_greedily(probe: Probe, slots: list[int], num_steps: int) -> tuple[np.ndarray, list[list[int]]]:
-    """The logits of all steps, and the tokens chosen; base rows and adapters in one batch."""
-    sequences = [probe.open(prompt, slot) for prompt, slot in zip(prompts(len(slots)), slots, strict=True)]
-    logits = []
-    for _ in range(num_steps):
-        logits.append(probe.advance(sequences))
-        for sequence, row in zip(sequences, logits[-1], strict=True):
-            sequence.token_ids.append(int(row.argmax()))
-    probe.close(*sequences)
-    return np.stack(logits), [sequence.token_ids for sequence in sequences]
 
 
 @pytest.mark.parametrize(

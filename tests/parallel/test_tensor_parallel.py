@@ -7,6 +7,7 @@ import pytest
 import torch
 from adapter_options import EXTENDED, make_option
 from engine_probe import Ask, EngineProbe, tokens
+from greedy_steps import continue_greedily, prompts
 from peft import PeftModel
 from probe import Probe
 from tiny_adapters import CONFIGS, make_adapter
@@ -20,23 +21,6 @@ KINDS = {
     "qwen3-untied": {"vocab_size": 321},  # 3 KV heads with 2 query heads each
     "qwen2-tied": {"vocab_size": 323},  # 2 KV heads with 3 query heads each
 }
-
-
-def prompts(count: int) -> list[list[int]]:
-    generator = np.random.default_rng(3)
-    return [generator.integers(3, 320, length).tolist() for length in generator.integers(1, 40, count)]
-
-
-def continue_greedily(probe: Probe, slots: list[int], num_steps: int) -> tuple[np.ndarray, list[list[int]]]:
-    """The logits of all steps, and the tokens chosen; base rows and adapters in one batch."""
-    sequences = [probe.open(prompt, slot) for prompt, slot in zip(prompts(len(slots)), slots, strict=True)]
-    logits = []
-    for _ in range(num_steps):
-        logits.append(probe.advance(sequences))
-        for sequence, row in zip(sequences, logits[-1], strict=True):
-            sequence.token_ids.append(int(row.argmax()))
-    probe.close(*sequences)
-    return np.stack(logits), [sequence.token_ids for sequence in sequences]
 
 
 @pytest.mark.parametrize(("kind", "num_ranks"), [(kind, 2) for kind in KINDS] + [("qwen2-tied", 4)])
