@@ -33,11 +33,12 @@ def check_linear(library, dtype, M, N, K, *, with_bias, residual):
     library.call("linear", *arguments)
 
     x, w, bias, added = values(dtype, x[:, :K], w, bias, added)
-    # The residual is one more term of the sum, as large as the bias may be.
-    terms = (0 if bias is None else bias) + np.zeros((M, N)) if added is None else added + (0 if bias is None else bias)
-    magnitude = (0 if bias is None else np.abs(bias)) + (0 if added is None else np.abs(added))
-    expected = x @ w.T + terms
-    bound = error_bound(x, w, magnitude, expected, dtype) + 2 * EPSILON["float32"] * np.abs(expected)
+    sums = x @ w.T + (0 if bias is None else bias)
+    bound = error_bound(x, w, bias, sums, dtype)
+    expected = sums
+    if added is not None:  # to the rounded sums
+        expected = sums + added
+        bound = bound + EPSILON[dtype] / 2 * (np.abs(expected) + bound) + 2 * EPSILON["float32"] * np.abs(expected)
     error = np.abs(from_buffer(y, dtype) - expected)
     assert np.all(error <= bound), f"largest error {np.nanmax(error / bound)} times its bound"
 
@@ -60,7 +61,7 @@ def check_swiglu(library, dtype, M, N, K, *, with_bias):
 
     x, w, bias = values(dtype, x[:, :K], w, bias)
     sums = x @ w.T + (0 if bias is None else bias)
-    sum_error = error_bound(x, w, bias, sums, "float32")
+    sum_error = error_bound(x, w, bias, sums, dtype)  # both are rounded first
     gate, up = sums[:, :N], sums[:, N:]
     expected = gate / (1 + np.exp(-gate)) * up
     bound = swiglu_bound(gate, up, sum_error[:, :N], sum_error[:, N:], dtype)

@@ -135,14 +135,15 @@ void fuse_lora(Rewriter& r, int index) {
   }
 }
 
-// AddRmsNorm(Linear(x, w), residual): the product adds the residual, and a plain norm follows.
+// AddRmsNorm(Linear(x, w), residual): the product adds the residual, and a plain norm follows. Not where LoRA's updates
+// stand between: they come before the residual.
 void fuse_residual(Rewriter& r, int index) {
   if (!r.is(index, "AddRmsNorm")) return;
   const Node norm = r.node(index);
   for (int side = 0; side < 2; side++) {
     const int product = norm.inputs[side], residual = norm.inputs[1 - side];
     if (!r.same_rows(product, residual) || r.only_user(product, "AddRmsNorm") != index) continue;
-    const int linear = find_linear(r, product);
+    const int linear = r.producer(product, "Linear");
     if (linear == kNowhere || !r.graph.is_none(r.node(linear).inputs[3]) || r.producer(residual) >= linear) continue;
     r.graph.nodes[linear].inputs[3] = residual;
     r.replace({index}, {find_op("RmsNorm"), norm.name, {product, norm.inputs[2], norm.inputs[3]},
@@ -152,20 +153,19 @@ void fuse_residual(Rewriter& r, int index) {
   }
 }
 
-// Add(Linear(x, w), residual), through LoRA's updates
+// Add(Linear(x, w), residual)
 void fuse_sum(Rewriter& r, int index) {
   if (!r.is(index, "Add")) return;
   const Node add = r.node(index);
   for (int side = 0; side < 2; side++) {
     const int product = add.inputs[side], residual = add.inputs[1 - side];
     if (!r.same_rows(product, residual) || r.only_user(product, "Add") != index) continue;
-    const int linear = find_linear(r, product);
+    const int linear = r.producer(product, "Linear");
     if (linear == kNowhere || !r.graph.is_none(r.node(linear).inputs[3]) || r.producer(residual) >= linear) continue;
-    r.graph.nodes[linear].inputs[3] = residual;
-    const int last = r.producer(product);
-    Node fused = r.node(last);
+    Node fused = r.node(linear);
+    fused.inputs[3] = residual;
     fused.outputs = add.outputs;
-    return r.replace({last, index}, fused);
+    return r.replace({linear, index}, fused);
   }
 }
 

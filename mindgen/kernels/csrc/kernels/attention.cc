@@ -59,8 +59,8 @@ void run_chunk(const AttentionCall& call, const AttentionItem& item, int64_t kv_
 
 template <class T>
 void run(const AttentionCall& call) {
-  using Block = typename BlockOf<T>::type;
-  using Few = typename FewRowsOf<T>::type;
+  using Block = VectorBlock<typename ArithmeticOf<T>::type>;
+  using Few = FewRows<typename ArithmeticOf<T>::type>;
   const int64_t heads = call.num_kv_heads, group = call.num_query_heads / heads;
   const auto has_few_rows = [&](const AttentionTile& tile) { return tile.num_queries * group <= kFewRows; };
   if (call.num_items == 0) {

@@ -7,7 +7,6 @@ namespace mindgen::MG_ISA {
 namespace {
 
 constexpr int64_t kFewRows = 8;
-constexpr int64_t kFewRowsTileKeys = 64;  // with what is fetched ahead, they fit in the first cache
 
 // Blocks of a cache lie anywhere, which the hardware cannot foresee.
 template <class T>
@@ -17,7 +16,8 @@ __attribute__((always_inline)) static inline void prefetch(const T* from, int64_
 }
 
 #if defined(__AVX512BF16__)
-// As for any arithmetic, in FewRows. Two sums to a row and key: fewer shuffles, and enough sums to hide the latency.
+// As for any arithmetic, in FewRows. Two sums to a row and key, of even and of odd units: fewer shuffles, and enough sums
+// to hide the latency.
 template <int ROWS>
 static void score_rows(PairKernel, const uint32_t* query, int64_t units, const bfloat16* key, const bfloat16* ahead,
                        const int64_t* offsets, int64_t count, int64_t head_size, float* scores) {
@@ -76,9 +76,7 @@ struct FewRows {
   using T = typename Units::T;
   static constexpr bool kPacks = false;
   static constexpr int kRows = 1;
-  struct Session {};
   static constexpr int64_t kVectorElements = kWidth * Units::kElements;
-  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) { return row * units + unit; }
 
   // Scores (rows, kWidth) of up to kWidth keys, at the offsets; query (rows, units), units a multiple of kWidth.
   // Fetches what is at the same offsets from ahead.
@@ -154,17 +152,6 @@ struct FewRows {
     }
   }
 };
-
-template <class T>
-struct FewRowsOf {
-  using type = FewRows<FloatKernel<T>>;
-};
-#if defined(__AVX512BF16__)
-template <>
-struct FewRowsOf<bfloat16> {
-  using type = FewRows<PairKernel>;
-};
-#endif
 
 }  // namespace
 }  // namespace mindgen::MG_ISA

@@ -3,8 +3,9 @@
 #include <float.h>
 
 #include "attention.h"
-#include "matmul.h"
-#include "shuffle.h"
+#include "block_kernels.h"
+#include "parallel.h"
+#include "scratch.h"
 
 namespace mindgen::MG_ISA {
 namespace {
@@ -97,7 +98,7 @@ template <class Block>
 static inline floatv store_weights(const float* scores, float factor, float maximum, int64_t visible, int64_t end_key,
                                    uint32_t* to) {
   using Units = typename Block::Units;
-  constexpr int64_t kKeys = Units::kElements * kWidth, kTileUnits = kTileKeys / Units::kElements;
+  constexpr int64_t kKeys = Units::kElements * kWidth;
   floatv total{}, weights[Units::kElements];
   int64_t key = 0;
   for (; key + kKeys <= visible; key += kKeys) {
@@ -106,7 +107,7 @@ static inline floatv store_weights(const float* scores, float factor, float maxi
       weights[i] = power_of_two(load(scores + (key + i * kWidth) * kBandRows) * factor - maximum);
       total += weights[i];
     }
-    store_units(to + Block::packed_at(0, key / Units::kElements, kTileUnits), Units::from_floats(weights));
+    store_units(to + key / Units::kElements, Units::from_floats(weights));
   }
   for (; key < end_key; key += kKeys) {
     for (int i = 0; i < Units::kElements; i++) {
@@ -117,7 +118,7 @@ static inline floatv store_weights(const float* scores, float factor, float maxi
       weights[i] = select_first(visible - first, weight, 0);
       total += weights[i];
     }
-    store_units(to + Block::packed_at(0, key / Units::kElements, kTileUnits), Units::from_floats(weights));
+    store_units(to + key / Units::kElements, Units::from_floats(weights));
   }
   return total;
 }
@@ -150,7 +151,7 @@ static void add_scores(const Softmax& softmax, const Band& band, float factor, c
     for (int64_t i = 0; i < kWidth; i++) {
       const int64_t row = first + i;
       v[i] = i < count ? store_weights<Block>(scores + row * kWidth, factor, maxima[i], band.visible[row],
-                                              band.end_key, weights + Block::packed_at(row, 0, kTileUnits))
+                                              band.end_key, weights + row * kTileUnits)
                        : floatv{};
     }
     float* denominators = softmax.denominators + band.first_row + first;

@@ -1,4 +1,4 @@
-// Attention of a tile of queries to the keys of a chunk, by the block products of the matrix product.
+// Attention of a tile of queries to the keys of a chunk. Few rows and many take all sums in the same order.
 #pragma once
 #include "attention_few_rows.h"
 
@@ -40,10 +40,9 @@ static inline void prefetch_keys(const T* from, const KeyOffsets<SIZE>& keys, in
 template <class T, class Block>
 class TileAttention {
   using Units = typename Block::Units;
-  using Keys = KeyOffsets<Block::kPacks ? kTileKeys : kFewRowsTileKeys>;
+  using Keys = KeyOffsets<kTileKeys>;
   static constexpr int64_t kRowStep = Block::kRows > kWidth ? Block::kRows : kWidth;
   static constexpr bool kPacks = Block::kPacks;
-  static constexpr int64_t kStepKeys = kPacks ? kTileKeys : kFewRowsTileKeys;
   static constexpr int64_t kTileUnits = kTileKeys / Units::kElements, kPanelUnits = kTileUnits * kWidth;
   static constexpr int64_t kVectorElements = kWidth * Units::kElements;
   static_assert(kBandRows % kRowStep == 0 && kTileUnits % kWidth == 0);
@@ -91,16 +90,14 @@ class TileAttention {
   void attend(int64_t chunk, float* memory) const {
     const Softmax softmax = softmax_at(memory);
     const int64_t end_key = smaller((chunk + 1) * kChunkKeys, tile_.num_keys);
-    const typename Block::Session session{};
-    (void)session;
     Keys offsets[2], *keys = offsets, *next_keys = offsets + 1;
     int64_t first_key = chunk * kChunkKeys;
-    find_keys(call_, tile_, first_head_, first_key, smaller(first_key + kStepKeys, end_key), *keys);
+    find_keys(call_, tile_, first_head_, first_key, smaller(first_key + kTileKeys, end_key), *keys);
     if (!kPacks) prefetch_keys((const T*)call_.key, *keys, 0, keys->count, call_.head_size);
     softmax.clear();
-    for (; keys->count > 0; std::swap(keys, next_keys), first_key += kStepKeys) {
-      const int64_t next = first_key + kStepKeys;
-      find_keys(call_, tile_, first_head_, next, smaller(next + kStepKeys, end_key), *next_keys);
+    for (; keys->count > 0; std::swap(keys, next_keys), first_key += kTileKeys) {
+      const int64_t next = first_key + kTileKeys;
+      find_keys(call_, tile_, first_head_, next, smaller(next + kTileKeys, end_key), *next_keys);
       if constexpr (kPacks) {
         attend_packed(first_key, *keys, *next_keys, softmax);
       } else {
@@ -151,13 +148,13 @@ class TileAttention {
       for (int64_t u = 0; u < query_units_; u += kWidth) {
         const int64_t d = u * Units::kElements;
         const uintv units = Units::load_along_depth(from + d, call_.head_size - d);
-        store_units(query_ + Block::packed_at(row, u, query_units_), units);
+        store_units(query_ + row * query_units_ + u, units);
       }
     });
     if (!kPacks) return;
     for (int64_t row = rows_; row < padded_rows(rows_); row++) {
       for (int64_t u = 0; u < query_units_; u += kWidth) {
-        store_units(query_ + Block::packed_at(row, u, query_units_), uintv{});
+        store_units(query_ + row * query_units_ + u, uintv{});
       }
     }
   }
@@ -212,7 +209,7 @@ class TileAttention {
         const int64_t d = u * Units::kElements;
         uintv v[kWidth];
         load_keys<Units>(key + d, keys.at + first, keys.count - first, call_.head_size - d, v);
-        transpose(v);
+        Block::pack_keys(v);
         uint32_t* to = keys_ + first * query_units_ + u * kWidth;
 #pragma GCC unroll 16
         for (int64_t i = 0; i < kWidth; i++) store_units(to + i * kWidth, v[i]);
@@ -247,16 +244,6 @@ class TileAttention {
     }
   }
 
-  static void multiply(Operands operands, int64_t panels) {
-    for (int64_t groups = ceil_divide(panels, Block::kPanels); groups > 0; groups--) {
-      const int64_t count = ceil_divide(panels, groups);  // 2 + 2 rather than 3 + 1
-      Block::multiply(count, operands);
-      operands.panels += count * operands.panel_step;
-      operands.sums += count * operands.sum_step;
-      panels -= count;
-    }
-  }
-
   // The rows from first_row on, and what they see of the keys at hand.
   Band make_band(int64_t first_row, int64_t rows, int64_t first_key, int64_t count) const {
     Band band;
@@ -273,18 +260,18 @@ class TileAttention {
 
   void score(const Band& band, const Softmax& softmax) const {
     if (band.end_key == 0) return;
-    multiply({query_ + band.first_row * query_units_, query_units_, round_up(band.rows, Block::kRows), keys_,
-              query_units_ * kWidth, head_units_, scores_, kBandRows * kWidth, false},
-             ceil_divide(band.end_key, kWidth));
+    Block::score({query_ + band.first_row * query_units_, query_units_, round_up(band.rows, Block::kRows), keys_,
+                  query_units_ * kWidth, round_up(head_units_, 2), scores_, kBandRows * kWidth, false},
+                 ceil_divide(band.end_key, kWidth));
     add_scores<Block>(softmax, band, factor(), scores_, weights_);
   }
 
   void add_values(const Band& band, const Softmax& softmax) const {
     if (band.end_key == 0) return;
-    multiply({weights_, kTileUnits, round_up(band.rows, Block::kRows), values_, kPanelUnits,
-              ceil_divide(band.end_key, Units::kElements), softmax.sums_at(0, band.first_row),
-              softmax.rows * kWidth, true},
-             head_panels_);
+    Block::multiply({weights_, kTileUnits, round_up(band.rows, Block::kRows), values_, kPanelUnits,
+                     ceil_divide(band.end_key, Units::kElements), softmax.sums_at(0, band.first_row),
+                     softmax.rows * kWidth, true},
+                    head_panels_);
   }
 };
 

@@ -23,14 +23,13 @@ std::atomic<int> current_threads{available_cores()};
 const KernelTable& table_of(mg_instruction_set set) {
 #ifdef MG_X86
   static const KernelTable amx_table = [] {
-    KernelTable table = avx512::table;  // AMX speeds up matrix products only, and attention is two
+    KernelTable table = avx512::table;  // AMX speeds up matrix products only
     table.matmul = amx::matmul;
     table.linear = amx::linear;
     table.linear_swiglu = amx::linear_swiglu;
     table.grouped_matmul = amx::grouped_matmul;
     table.add_lora = amx::add_lora;
     table.measure_product_rate = amx::measure_product_rate;
-    table.attention = amx::attention;
     return table;
   }();
   switch (set) {

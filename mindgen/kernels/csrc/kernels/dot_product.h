@@ -1,14 +1,24 @@
-// The product for few rows of inputs, by dot products along K: every weight is read once, in memory order.
+// The product with weights stored (N, K), by dot products along K. Every sum is taken lane by lane and then over the
+// lanes, in the same order however many rows there are, so that a row's result never depends on the others.
 #pragma once
 #include "epilogue.h"
+#include "parallel.h"
 #include "scratch.h"
 #include "shuffle.h"
 #include "units.h"
 
 namespace mindgen::MG_ISA {
 
-constexpr int64_t kDotRows = 8;
-constexpr int64_t kDotColumns = 64;  // to a thread at a time: long enough to read in order, short enough to balance
+constexpr int kDotRows = 6;
+constexpr int64_t kDotTaskColumns = 64;     // long enough to read in order, short enough to balance
+constexpr int64_t kSliceBytes = 24 * 1024;  // of inputs: they stay in the first cache while they meet kWidth columns
+
+// How many columns a number of rows is multiplied with at a time: the sums and what they need fill the registers.
+#if defined(__AVX512BF16__) || defined(__aarch64__)
+constexpr int columns_at_a_time(int) { return 4; }
+#else
+constexpr int columns_at_a_time(int rows) { return rows <= 3 ? 4 : 2; }
+#endif
 
 // One weight at a time, converted to float32.
 template <class Element>
@@ -67,117 +77,128 @@ struct Inputs {
   const typename Dot::Input* data;
   int64_t step;
 
-  Inputs from_row(int64_t m) const { return {data + m * step, step}; }
+  Inputs from(int64_t m, int64_t k) const { return {data + m * step + k, step}; }
 };
 
 // Valid until the thread's next call.
 template <class T>
-static Inputs<typename DotOf<T>::type> prepare_inputs(const Matrix<T>& x) {
+static Inputs<typename DotOf<T>::type> prepare_inputs(const Matrix<T>& x, int threads) {
   using Dot = typename DotOf<T>::type;
   using Input = typename Dot::Input;
+  constexpr int64_t kTaskRows = 32;
   // Room for a last vector, and never a power of two, which would have all rows share one set of the cache.
-  const int64_t step = (x.depth + 2 * Dot::kStep - 1) / Dot::kStep * Dot::kStep;
+  const int64_t step = round_up(x.depth + Dot::kStep - 1, Dot::kStep);
   Input* inputs = (Input*)scratch(kScratchInputs, x.rows * step * sizeof(Input));
-  for (int64_t m = 0; m < x.rows; m++) Dot::prepare_row(x.at(m, 0), x.depth, inputs + m * step);
+  parallel_for(ceil_divide(x.rows, kTaskRows), threads, [&](int64_t task) {
+    for (int64_t m = task * kTaskRows; m < smaller((task + 1) * kTaskRows, x.rows); m++) {
+      Dot::prepare_row(x.at(m, 0), x.depth, inputs + m * step);
+    }
+  });
   return {inputs, step};
 }
 
-// lanes (ROWS, COLUMNS of kWidth), which add up to x (ROWS, K) w (COLUMNS, K)^T. Where that makes few sums, parts of K
-// go to sums of their own, to hide the latency.
-template <class Dot, int ROWS, int COLUMNS>
-static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, floatv* lanes) {
-  constexpr int kUnroll = ROWS * COLUMNS <= 2 ? 4 : ROWS * COLUMNS <= 8 ? 2 : 1;
-  constexpr int64_t kPrefetch = 4096 / sizeof(*w);
-  floatv total[ROWS][COLUMNS][kUnroll] = {};
-  int64_t k = 0;
-  for (; k + kUnroll * Dot::kStep <= K; k += kUnroll * Dot::kStep) {
-#pragma GCC unroll 4
-    for (int u = 0; u < kUnroll; u++) {
-      const int64_t at = k + u * Dot::kStep;
-      decltype(Dot::load_weights(w)) weights[COLUMNS];
-#pragma GCC unroll 2
-      for (int n = 0; n < COLUMNS; n++) {
-        __builtin_prefetch(w + n * K + at + kPrefetch);
-        weights[n] = Dot::load_weights(w + n * K + at);
-      }
-#pragma GCC unroll 8
-      for (int m = 0; m < ROWS; m++) {
-        const auto inputs = Dot::load_inputs(x.data + m * x.step + at);
-#pragma GCC unroll 2
-        for (int n = 0; n < COLUMNS; n++) total[m][n][u] = Dot::multiply_add(weights[n], inputs, total[m][n][u]);
-      }
-    }
-  }
-  for (; k < K; k += Dot::kStep) {
-#pragma GCC unroll 2
-    for (int n = 0; n < COLUMNS; n++) {
-      const auto weights = Dot::load_weights(w + n * K + k, K - k);
-#pragma GCC unroll 8
-      for (int m = 0; m < ROWS; m++) {
-        total[m][n][0] = Dot::multiply_add(weights, Dot::load_inputs(x.data + m * x.step + k), total[m][n][0]);
-      }
-    }
-  }
+// Loads are scarcer than registers: has the compiler load a vector once, and not for each of its uses.
+template <class V>
+static inline V in_register(V v) {
+#if defined(__AVX2__)
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+
+// lanes (ROWS, COLUMNS of kWidth) += what adds up to x (ROWS, K) times the columns of w, w_step apart. FETCHES: meanwhile
+// those that follow.
+template <int ROWS, int COLUMNS, bool FETCHES, class Dot>
+static inline void dot_products(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t w_step, int64_t K,
+                                floatv* lanes) {
+  floatv total[ROWS][COLUMNS];
 #pragma GCC unroll 8
   for (int m = 0; m < ROWS; m++) {
-#pragma GCC unroll 2
-    for (int n = 0; n < COLUMNS; n++) {
 #pragma GCC unroll 4
-      for (int u = 1; u < kUnroll; u++) total[m][n][0] += total[m][n][u];
-      lanes[m * kWidth + n] = total[m][n][0];
+    for (int n = 0; n < COLUMNS; n++) total[m][n] = lanes[m * kWidth + n];
+  }
+  const auto add = [&](int64_t k, const auto& load_weights) __attribute__((always_inline)) {
+    decltype(Dot::load_weights(w)) weights[COLUMNS];
+#pragma GCC unroll 4
+    for (int n = 0; n < COLUMNS; n++) {
+      if (FETCHES) __builtin_prefetch(w + (n + COLUMNS) * w_step + k);
+      weights[n] = load_weights(w + n * w_step + k);
     }
+#pragma GCC unroll 8
+    for (int m = 0; m < ROWS; m++) {
+      const auto inputs = in_register(Dot::load_inputs(x.data + m * x.step + k));
+#pragma GCC unroll 4
+      for (int n = 0; n < COLUMNS; n++) total[m][n] = Dot::multiply_add(weights[n], inputs, total[m][n]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + Dot::kStep <= K; k += Dot::kStep) {
+    add(k, [](const auto* from) __attribute__((always_inline)) { return Dot::load_weights(from); });
+  }
+  if (k < K) add(k, [&](const auto* from) { return Dot::load_weights(from, K - k); });
+#pragma GCC unroll 8
+  for (int m = 0; m < ROWS; m++) {
+#pragma GCC unroll 4
+    for (int n = 0; n < COLUMNS; n++) lanes[m * kWidth + n] = total[m][n];
   }
 }
 
-// sums (ROWS) of up to kWidth columns each: x (ROWS, K) w (columns, K)^T. Few rows of inputs keep up with memory best
-// if weights are read in order; more need two columns to keep the arithmetic busy.
-template <class Dot, int ROWS>
-static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns, floatv* sums) {
-  constexpr int kColumns = ROWS > 4 ? 2 : 1;
-  floatv lanes[ROWS][kWidth];
-  int64_t n = 0;
-  for (; n + kColumns <= columns; n += kColumns) dot_products<Dot, ROWS, kColumns>(x, w + n * K, K, lanes[0] + n);
-  for (; n < columns; n++) dot_products<Dot, ROWS, 1>(x, w + n * K, K, lanes[0] + n);
-  for (int row = 0; row < ROWS; row++) {
-    for (int64_t absent = n; absent < kWidth; absent++) lanes[row][absent] = floatv{};
-    sums[row] = sums_of_each(lanes[row]);
+// sums (ROWS) of up to kWidth columns of w, the weights from the first of them on: x (ROWS, K) w (columns, K)^T.
+template <int ROWS, bool FETCHES, class Dot>
+static void dot_columns(const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t w_step, int64_t K, int64_t columns,
+                        floatv* sums) {
+  constexpr int kColumns = columns_at_a_time(ROWS);
+  constexpr int64_t kSlice = kSliceBytes / (ROWS * sizeof(typename Dot::Input)) / Dot::kStep * Dot::kStep;
+  floatv lanes[ROWS][kWidth] = {};
+  for (int64_t k = 0; k < K; k += kSlice) {
+    const int64_t depth = smaller(kSlice, K - k);
+    const auto inputs = x.from(0, k);
+    int64_t n = 0;
+    for (; n + kColumns <= columns; n += kColumns) {
+      dot_products<ROWS, kColumns, FETCHES>(inputs, w + n * w_step + k, w_step, depth, lanes[0] + n);
+    }
+    for (; n < columns; n++) dot_products<ROWS, 1, false>(inputs, w + n * w_step + k, w_step, depth, lanes[0] + n);
   }
+  for (int m = 0; m < ROWS; m++) sums[m] = sums_of_each(lanes[m]);
 }
 
-template <class Dot>
-static void dot_rows(int64_t rows, const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t K, int64_t columns,
-                     floatv* sums) {
+template <bool FETCHES, class Dot>
+static void dot_rows(int64_t rows, const Inputs<Dot>& x, const typename Dot::Weight* w, int64_t w_step, int64_t K,
+                     int64_t columns, floatv* sums) {
   switch (rows) {
-    case 1: return dot_columns<Dot, 1>(x, w, K, columns, sums);
-    case 2: return dot_columns<Dot, 2>(x, w, K, columns, sums);
-    case 3: return dot_columns<Dot, 3>(x, w, K, columns, sums);
-    case 4: return dot_columns<Dot, 4>(x, w, K, columns, sums);
-    case 5: return dot_columns<Dot, 5>(x, w, K, columns, sums);
-    case 6: return dot_columns<Dot, 6>(x, w, K, columns, sums);
-    case 7: return dot_columns<Dot, 7>(x, w, K, columns, sums);
-    default: return dot_columns<Dot, kDotRows>(x, w, K, columns, sums);
+    case 1: return dot_columns<1, FETCHES>(x, w, w_step, K, columns, sums);
+    case 2: return dot_columns<2, FETCHES>(x, w, w_step, K, columns, sums);
+    case 3: return dot_columns<3, FETCHES>(x, w, w_step, K, columns, sums);
+    case 4: return dot_columns<4, FETCHES>(x, w, w_step, K, columns, sums);
+    case 5: return dot_columns<5, FETCHES>(x, w, w_step, K, columns, sums);
+    default: return dot_columns<kDotRows, FETCHES>(x, w, w_step, K, columns, sums);
   }
 }
 
-// Columns begin .. end, at most kDotColumns of them, of x (M, K) w^T.
+// Of a task, so that all threads have about as much to do.
+static inline int64_t task_columns(int64_t N, int threads) {
+  constexpr int64_t kManyTasks = 8;  // to a thread: then one more or less does not matter
+  return N < kManyTasks * threads * kDotTaskColumns ? kDotTaskColumns / 2 : kDotTaskColumns;
+}
+
+// Columns begin .. end of x (M, K) w^T.
 template <class T, class Y>
 static void dot_product(int64_t M, const Inputs<typename DotOf<T>::type>& x, const Matrix<T>& w,
                         const Epilogue<T, Y>& epilogue, int64_t begin, int64_t end) {
-  floatv sums[2][kDotColumns / kWidth][kDotRows];
-  for (int64_t m = 0; m < M; m += kDotRows) {
-    const int64_t rows = M - m < kDotRows ? M - m : kDotRows;
-    for (int part = 0; part < epilogue.parts(); part++) {
-      for (int64_t n = begin; n < end; n += kWidth) {
+  using Dot = typename DotOf<T>::type;
+  floatv sums[2][kDotRows] = {};
+  const int64_t tiles = ceil_divide(M, kDotRows);
+  for (int64_t tile = 0, m = 0; tile < tiles; tile++) {
+    const int64_t rows = (M - m) / (tiles - tile);  // 4 + 4 rather than 6 + 2
+    const auto dot = tile == 0 ? dot_rows<true, Dot> : dot_rows<false, Dot>;
+    for (int64_t n = begin; n < end; n += kWidth) {
+      for (int part = 0; part < epilogue.parts(); part++) {
         const T* weights = w.at(part * epilogue.columns + n, 0);
-        const int64_t columns = end - n < kWidth ? end - n : kWidth;
-        dot_rows(rows, x.from_row(m), weights, w.depth, columns, sums[part][(n - begin) / kWidth]);
+        dot(rows, x.from(m, 0), weights, w.step, w.depth, smaller(kWidth, end - n), sums[part]);
       }
+      for (int64_t row = 0; row < rows; row++) epilogue.write(m + row, n, end - n, sums[0][row], sums[1][row]);
     }
-    for (int64_t row = 0; row < rows; row++) {
-      for (int64_t n = begin, i = 0; n < end; n += kWidth, i++) {
-        epilogue.write(m + row, n, end - n, sums[0][i][row], epilogue.swiglu ? sums[1][i][row] : floatv{});
-      }
-    }
+    m += rows;
   }
 }
 

@@ -32,21 +32,23 @@ static void multiply_groups(const Groups& groups, const Matrix<T>& x, const T* w
   const int64_t N = epilogue.columns, K = x.depth;
   const int threads = useful_threads(groups.all_rows() * N * K);
   const auto weights = [&](int64_t e) { return whole_matrix(w + e * N * K, N, K, transposed); };
-  for (int64_t e = 0; e < groups.count; e++) {
-    if (groups.rows(e) < kManyRows<T>) continue;
-    panel_product(groups.of(x, e), weights(e), epilogue.from_row(groups.start(e)), threads);
-  }
-  const int64_t chunks = ceil_divide(N, kDotColumns);
-  parallel_for(groups.count * chunks, threads, [&](int64_t i) {
-    const int64_t e = i / chunks, n = i % chunks * kDotColumns, end = smaller(n + kDotColumns, N);
-    if (groups.rows(e) == 0 || groups.rows(e) >= kManyRows<T>) return;
-    const Matrix<T> inputs = groups.of(x, e);
-    const Epilogue<T, Y> rows = epilogue.from_row(groups.start(e));
-    if (transposed) {
-      row_product(inputs, weights(e), rows, n, end);
-    } else {
-      dot_product(inputs.rows, prepare_inputs(inputs), weights(e), rows, n, end);
+  const auto rows = [&](int64_t e) { return epilogue.from_row(groups.start(e)); };
+  if (!transposed) {
+    for (int64_t e = 0; e < groups.count; e++) {
+      if (groups.rows(e) > 0) multiply(groups.of(x, e), weights(e), rows(e), threads);
     }
+    return;
+  }
+  // Few columns, as in a low-rank adapter, leave the rows to share out.
+  const int64_t columns = ceil_divide(N, kSumColumns);
+  const int64_t parts = smaller(ceil_divide(groups.most_rows(), kMaxSumRows), ceil_divide(4 * threads, columns));
+  parallel_for(groups.count * parts * columns, threads, [&](int64_t i) {
+    const int64_t e = i / (parts * columns), part = i / columns % parts, n = i % columns * kSumColumns;
+    const int64_t step = round_up(ceil_divide(groups.rows(e), parts), kMaxSumRows), m = part * step;
+    if (m >= groups.rows(e)) return;
+    const Matrix<T> all = groups.of(x, e);
+    const Matrix<T> inputs{all.at(m, 0), smaller(step, all.rows - m), all.depth, all.step, false};
+    row_product(inputs, weights(e), rows(e).from_row(m), n, smaller(n + kSumColumns, N));
   });
 }
 

@@ -52,7 +52,7 @@ struct Adapters {
     T* part_y = y + groups.start(e) * step + first;
     row_product(Matrix<float>{low + p * rank, groups.rows(e), rank, low_columns(), false},
                 whole_matrix((const T*)b[p] + e * rank * size, size, rank, true),
-                Epilogue<T>{part_y, step, size, nullptr, part_y}, n, smaller(n + kUpdateColumns, size));
+                Epilogue<T>{part_y, step, size, nullptr, part_y, false, true}, n, smaller(n + kUpdateColumns, size));
   }
 
   // Few regions for threads to meet, if the groups can be shared out evenly.

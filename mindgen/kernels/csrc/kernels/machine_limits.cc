@@ -44,7 +44,7 @@ inline floatv next(PairKernel, uint32_t weight, floatv inputs, floatv sums) {
 
 // Floating point operations of independent products in registers.
 template <class Arithmetic>
-double multiply(VectorBlock<Arithmetic>) {
+double multiply() {
   constexpr int kSums = kWidth == 16 ? 16 : 12;  // hide the latency, and fit the registers
   volatile uint32_t half = 0x3f003f00;           // as a pair of bfloat16, and about as much as a float32
   const uint32_t weight = half;
@@ -61,7 +61,7 @@ double multiply(VectorBlock<Arithmetic>) {
 }
 
 #if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
-double multiply(TileBlock) {
+double multiply_tiles() {
   constexpr int64_t kRounds = kProductRounds / 8;
   const TileBlock::Session session{};
   (void)session;
@@ -100,11 +100,15 @@ double measure_read_bandwidth(const void* data, int64_t bytes) {
 
 double measure_product_rate(mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
-    using Block = typename BlockOf<decltype(type)>::type;
+    using T = decltype(type);
     double operations = 0;
     const int64_t tasks = kProductTasks * mg_get_num_threads();
     const double time = seconds(tasks, [&](int64_t i) {
-      const double done = multiply(Block());
+#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
+      const double done = kHasTiles<T> ? multiply_tiles() : multiply<typename ArithmeticOf<T>::type>();
+#else
+      const double done = multiply<typename ArithmeticOf<T>::type>();
+#endif
       if (i == 0) operations = done;
     });
     return tasks * operations / time;

@@ -9,8 +9,9 @@ void multiply_batch(const T* x, const T* w, const T* bias, T* y, int64_t batch, 
   const int threads = useful_threads(batch * M * N * K);
   const bool whole_products = batch >= threads;  // a product to a thread, or all threads to each product
   parallel_for(batch, whole_products ? threads : 1, [&](int64_t b) {
-    multiply(whole_matrix(x + b * M * K, M, K, transpose_x), whole_matrix(w + b * N * K, N, K, !transpose_w),
-             Epilogue<T>{y + b * M * N, N, N, bias}, whole_products && batch > 1 ? 1 : threads);
+    multiply(by_rows(whole_matrix(x + b * M * K, M, K, transpose_x)),
+             whole_matrix(w + b * N * K, N, K, !transpose_w), Epilogue<T>{y + b * M * N, N, N, bias},
+             whole_products && batch > 1 ? 1 : threads);
   });
 }
 

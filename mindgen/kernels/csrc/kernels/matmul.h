@@ -1,35 +1,21 @@
 // The ways to a matrix product, shared by the plain and the grouped one.
 #pragma once
-#include "block_kernels.h"
 #include "dispatch.h"
 #include "dot_product.h"
-#include "panel_product.h"
 #include "row_product.h"
 #if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
-#include "tile_block.h"
+#include "panel_product.h"
 #endif
 
 namespace mindgen::MG_ISA {
 
+// Tiles multiply weights stored (N, K) by any number of rows: a sum that tiles take has another order than lanes give it.
 template <class T>
-struct BlockOf {
-  using type = VectorBlock<FloatKernel<T>>;
-};
+constexpr bool kHasTiles = false;
 #if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
 template <>
-struct BlockOf<bfloat16> {
-  using type = TileBlock;
-};
-#elif defined(__AVX512BF16__)
-template <>
-struct BlockOf<bfloat16> {
-  using type = VectorBlock<PairKernel>;
-};
+constexpr bool kHasTiles<bfloat16> = true;
 #endif
-
-// From so many rows on packing the inputs pays: sooner where weights are multiplied as they lie.
-template <class T>
-constexpr int64_t kManyRows = sizeof(T) == 2 && BlockOf<T>::type::kReadsWeightsDirectly ? 9 : 17;
 
 // As many threads as a product is worth: starting one takes as long as some ten thousand multiplications.
 static inline int useful_threads(int64_t multiplications) {
@@ -37,28 +23,36 @@ static inline int useful_threads(int64_t multiplications) {
   return (int)smaller(worth, usable_threads());
 }
 
-template <class T, class Y>
-static void panel_product(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads) {
-  PanelProduct<typename BlockOf<T>::type, T, Y>(x, w, epilogue, threads).run();
+// x (M, K) stored row by row, if need be in a copy that is valid until the thread's next call.
+template <class T>
+static Matrix<T> by_rows(const Matrix<T>& x) {
+  if (!x.transposed) return x;
+  T* rows = (T*)scratch(kScratchLowRank, x.rows * x.depth * sizeof(T));
+  for (int64_t k = 0; k < x.depth; k++) {
+    for (int64_t m = 0; m < x.rows; m++) rows[m * x.depth + k] = *x.at(m, k);
+  }
+  return whole_matrix(rows, x.rows, x.depth, false);
 }
 
-// x (M, K) w (N, K)^T, either possibly stored transposed.
+// x (M, K) w (N, K)^T, w possibly stored transposed. The order of each sum depends on K and on how w is stored.
 template <class T, class Y>
 static void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads) {
-  if (x.transposed || x.rows >= kManyRows<T>) return panel_product(x, w, epilogue, threads);
   const int64_t N = epilogue.columns;
   if (w.transposed) {
     parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
       const int64_t n = i * kSumColumns;
       row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
     });
-  } else {
-    const auto inputs = prepare_inputs(x);
-    parallel_for(ceil_divide(N, kDotColumns), threads, [&](int64_t i) {
-      const int64_t n = i * kDotColumns;
-      dot_product(x.rows, inputs, w, epilogue, n, smaller(n + kDotColumns, N));
-    });
+    return;
   }
+#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
+  if constexpr (kHasTiles<T>) return PanelProduct<T, Y>(x, w, epilogue, threads).run();
+#endif
+  const auto inputs = prepare_inputs(x, threads);
+  const int64_t columns = task_columns(N, threads);
+  parallel_for(ceil_divide(N, columns), threads, [&](int64_t i) {
+    dot_product(x.rows, inputs, w, epilogue, i * columns, smaller((i + 1) * columns, N));
+  });
 }
 
 }  // namespace mindgen::MG_ISA

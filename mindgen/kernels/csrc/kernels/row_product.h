@@ -1,4 +1,5 @@
-// The product for few rows of inputs and weights stored (K, N): sums of rows of weights, lanes along N.
+// The product with weights stored (K, N): sums of rows of weights, lanes along N. A long K is summed in pieces, which are
+// then added up, so that few sums can hide the latency of each; the pieces are the same however many rows there are.
 #pragma once
 #include "block_kernels.h"
 #include "epilogue.h"
@@ -6,19 +7,24 @@
 namespace mindgen::MG_ISA {
 
 // What one block of sums covers.
+#if defined(__AVX512BF16__) || defined(__aarch64__)
 constexpr int64_t kMaxSumRows = 4;
+#else
+constexpr int64_t kMaxSumRows = 3;
+#endif
 constexpr int64_t kSumColumns = 4 * kWidth;
+constexpr int kSumPieces = 4;
+constexpr int64_t kLeastPiecesDepth = 256;  // a shorter K is one piece
 
+// Of inputs that are not the weights' type, each by itself.
 template <class X, class T>
 struct SumOf {
   using type = FloatKernel<T>;
 };
-#if defined(__AVX512BF16__)
-template <>
-struct SumOf<bfloat16, bfloat16> {
-  using type = PairKernel;
+template <class T>
+struct SumOf<T, T> {
+  using type = typename ArithmeticOf<T>::type;
 };
-#endif
 
 // The unit of a row of inputs that a unit of weights is multiplied by.
 template <class Units, class X>
@@ -32,19 +38,17 @@ static inline uint32_t load_input(const X* from, int64_t depth) {
   }
 }
 
-// ROWS rows from m on times count <= VECTORS * kWidth columns from n on. The weights of several units go to sums of
-// their own where there are few sums to hide the latency.
+// ROWS rows from m on times count <= VECTORS * kWidth columns from n on.
 template <int ROWS, int VECTORS, class X, class T, class Y>
 static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
                       int64_t count) {
   using Kernel = typename SumOf<X, T>::type;
   using Units = typename Kernel::Units;
   constexpr int kElements = Units::kElements;
-  constexpr int kUnroll = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : 4;
+  constexpr int kAtOnce = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : kSumPieces;  // pieces
   const X* inputs = x.at(m, 0);
   const T* columns = w.at(n, 0);
   const int64_t x_step = x.step, w_step = w.step;
-  floatv total[kUnroll][ROWS][VECTORS] = {};
   // Rows of many columns are streams of their own, narrow ones follow each other.
   const int64_t ahead = (w_step > kSumColumns ? 512 : 4096) / sizeof(T);
   const auto add = [&](int64_t k, int64_t depth, floatv(&sums)[ROWS][VECTORS]) __attribute__((always_inline)) {
@@ -68,21 +72,36 @@ static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, 
       }
     }
   };
-  int64_t k = 0;
-  for (; k + kUnroll * kElements <= x.depth; k += kUnroll * kElements) {
+  const int64_t pieces = x.depth < kLeastPiecesDepth ? 1 : kSumPieces;
+  const int64_t piece = x.depth / pieces / kElements * kElements;  // the last one also has what is left
+  floatv sums[ROWS][VECTORS] = {};
+  for (int64_t p = 0; p < pieces; p += kAtOnce) {
+    floatv total[kAtOnce][ROWS][VECTORS] = {};
+    const int64_t first = p * piece, at_once = pieces == 1 ? 1 : kAtOnce;
+    int64_t k = 0;
+    if (pieces > 1) {
+      for (; k < piece; k += kElements) {
 #pragma GCC unroll 4
-    for (int u = 0; u < kUnroll; u++) add(k + u * kElements, kElements, total[u]);
+        for (int u = 0; u < kAtOnce; u++) add(first + u * piece + k, kElements, total[u]);
+      }
+    }
+    if (p + at_once == pieces) {
+      const int64_t last = at_once - 1;
+      for (k += first + last * piece; k < x.depth; k += kElements) add(k, x.depth - k, total[last]);
+    }
+#pragma GCC unroll 4
+    for (int u = 0; u < kAtOnce; u++) {
+#pragma GCC unroll 4
+      for (int row = 0; row < ROWS; row++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) sums[row][v] += total[u][row][v];
+      }
+    }
   }
-  for (; k < x.depth; k += kElements) add(k, x.depth - k, total[0]);
 #pragma GCC unroll 4
   for (int v = 0; v < VECTORS; v++) {
 #pragma GCC unroll 4
-    for (int row = 0; row < ROWS; row++) {
-      floatv sum = total[0][row][v];
-#pragma GCC unroll 4
-      for (int u = 1; u < kUnroll; u++) sum += total[u][row][v];
-      epilogue.write(m + row, n + v * kWidth, count - v * kWidth, sum);
-    }
+    for (int row = 0; row < ROWS; row++) epilogue.write(m + row, n + v * kWidth, count - v * kWidth, sums[row][v]);
   }
 }
 
@@ -104,11 +123,11 @@ static void row_product(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T
   for (int64_t n = begin; n < end; n += kSumColumns) {
     const int64_t count = end - n < kSumColumns ? end - n : kSumColumns;
     for (int64_t m = 0; m < x.rows; m += kMaxSumRows) {
-      switch (x.rows - m) {
+      switch (x.rows - m < kMaxSumRows ? x.rows - m : kMaxSumRows) {
         case 1: sum_columns<1>(x, w, epilogue, m, n, count); break;
         case 2: sum_columns<2>(x, w, epilogue, m, n, count); break;
         case 3: sum_columns<3>(x, w, epilogue, m, n, count); break;
-        default: sum_columns<4>(x, w, epilogue, m, n, count);
+        default: sum_columns<kMaxSumRows>(x, w, epilogue, m, n, count);
       }
     }
   }

@@ -47,7 +47,11 @@ static inline floatv minimum(floatv a, floatv b) { return a < b ? a : b; }
 // ---- bfloat16
 
 static inline floatv bfloat16_to_float(shortv bits) {
+#if defined(__AVX2__) && !defined(__AVX512BF16__)
+  return bit_cast<floatv>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bit_cast<__m128i>(bits)), 16));  // GCC takes five
+#else
   return bit_cast<floatv>(__builtin_convertvector(bits, uintv) << 16);
+#endif
 }
 
 #if defined(__AVX512BF16__)

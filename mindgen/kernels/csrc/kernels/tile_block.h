@@ -8,10 +8,7 @@ namespace mindgen::MG_ISA {
 class TileBlock {
  public:
   using Units = PairUnits;
-  // Tiles load rows in one go: rows of weights 4 KB apart would fall into one set of the first cache.
-  static constexpr bool kPacks = true;
-  static constexpr bool kHalvesPanels = false;
-  static constexpr bool kReadsWeightsDirectly = false;
+  // Weights are packed, as tiles load rows in one go: those 4 KB apart would fall into one set of the first cache.
   static constexpr int kRows = 2 * kTileRows;
   static constexpr int kPanels = 2;
   static constexpr int kBlockRows = 256;
@@ -29,10 +26,6 @@ class TileBlock {
       pack_rows<Units>(w, row + r, k, units, to + r * units, kWidth, kTileUnits);
     }
   }
-  static int64_t packed_at(int64_t row, int64_t unit, int64_t units) {
-    return row / kTileRows * kTileRows * units + unit * kTileRows + row % kTileRows * kWidth;
-  }
-
   static void multiply(int64_t panels, const Operands& o) {
     tile_memory_barrier();
     for (int64_t row = 0; row < o.rows; row += kRows) {

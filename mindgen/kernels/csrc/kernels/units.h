@@ -1,4 +1,4 @@
-// How matrices are packed for the panel product.
+// Matrices, and how they are packed for products that are taken unit by unit.
 //
 // A unit is what one 32-bit lane multiplies in one step: a float32, or two bfloat16 that follow each other along K.
 // A panel holds kWidth rows of a matrix unit by unit: (units, kWidth).
@@ -6,6 +6,11 @@
 #include "simd.h"
 
 namespace mindgen::MG_ISA {
+
+static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a, b) * b; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // A matrix (rows, depth) stored as it is, or as (depth, rows) when transposed, what is stored as a row being `step`
 // elements from the next.
