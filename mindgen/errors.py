@@ -1,4 +1,7 @@
-"""What mindgen raises for a user's mistake: one clear line each, and the exit code that goes with it."""
+"""What mindgen raises for a user's mistake: one clear line each, and the exit code that goes with it. And warnings."""
+
+import sys
+from functools import lru_cache
 
 
 class MindgenError(Exception):
@@ -67,3 +70,9 @@ class MessageError(MindgenError):
 
 class QueueFullError(RequestError):
     """As many requests wait as may; to be sent again when some have been answered."""
+
+
+@lru_cache(maxsize=1000)
+def warn(message: str) -> None:
+    """Says on stderr what does not stop anything, but should be known; each message once in a process."""
+    print(f"mindgen: warning: {message}", file=sys.stderr)

@@ -152,9 +152,14 @@ class GuidedCompiler:
     Args:
         vocab_size: the model's, which may be larger than the tokenizer's.
         eos_token_ids: the tokens that end an output.
+
+    Raises:
+        RequestError: there are none.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int]) -> None:
+        if not eos_token_ids:
+            raise RequestError("guided output needs an end token, and config.json names none: add its eos_token_id")
         self._vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
         vocabulary = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, sorted(self._eos_token_ids)))

@@ -20,7 +20,7 @@ from mindgen.engine_limits import read_limits
 from mindgen.errors import AdapterError, ConfigError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.model_config import read_model_config
+from mindgen.model_config import ModelConfig, read_model_config
 from mindgen.model_files import ModelFiles
 from mindgen.node import meet_nodes, serve_node, verdict
 from mindgen.outputs import RequestOutput
@@ -104,7 +104,7 @@ class LLM:
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         self._registry = files.registry()
         weights = files.weights(config.ranks_per_replica)
-        self._dtype = _checkpoint_dtype(weights) if setup.dtype == "auto" else setup.dtype
+        self._dtype = _auto_dtype(model_config, weights) if setup.dtype == "auto" else setup.dtype
         self._engine = Engine(weights, model_config, self._registry, self._dtype, config, nodes)
         self._client = EngineClient(
             self._engine, self.tokenizer, model_config, self._registry, setup.on_missing_adapter
@@ -267,8 +267,10 @@ class LLM:
             self._replicas.call("reset_prefix_cache")
 
 
-def _checkpoint_dtype(weights: WeightFiles) -> str:
-    """The dtype of most of the checkpoint's tensors."""
+def _auto_dtype(model_config: ModelConfig, weights: WeightFiles) -> str:
+    """The dtype that config.json gives the folder's weights, or else that of most of the checkpoint's tensors."""
+    if model_config.dtype in _DTYPES[1:] and weights.folders == (weights.model,):
+        return model_config.dtype
     names = [tensor.dtype for tensor in weights.map(0).values() if tensor.dtype in _DTYPES]
     if not names:
         raise ConfigError(f"{weights.folders[0]}: the checkpoint has no tensor in bfloat16, float16 or float32")

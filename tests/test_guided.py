@@ -52,6 +52,11 @@ def vocab_size(tokenizer) -> int:
     return tokenizer.vocab_size + 45
 
 
+def test_a_model_without_end_tokens(tokenizer):
+    with pytest.raises(RequestError, match="needs an end token, and config.json names none"):
+        GuidedCompiler(tokenizer, vocab_size(tokenizer), ())
+
+
 def allowed(matcher: GuidedMatcher, size: int) -> list[int]:
     mask = np.full(num_mask_words(size), -1, np.int32)
     matcher.fill_mask(mask)

@@ -14,7 +14,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.adapters.base_model import update_factors
 from mindgen.adapters.merge_plan import MergedParameter, plan_merge
-from mindgen.checkpoint.hf import map_weights, model_folder
+from mindgen.checkpoint.hf import map_weights, model_folder, warn_of_two_checkpoints
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.peft import Adapter
 from mindgen.checkpoint.safetensors_map import MappedTensor
@@ -47,8 +47,9 @@ def merge_adapter(model: Path, adapter: Adapter, target: Path) -> MergeReport:
     if target.exists():
         raise AdapterError(f"{target} is there already; name a new folder")
     config = read_json_object(model_folder(model) / "config.json", ModelError)
+    warn_of_two_checkpoints(model)
     tensors = map_weights(model)
-    plan = plan_merge(model, adapter, tensors, config)
+    plan = plan_merge(model, adapter, tensors)
     unfinished = target.with_name(f".{target.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -12,9 +12,12 @@ from mindgen.adapters.fused import split_fused
 from mindgen.adapters.loader import find_misfits
 from mindgen.checkpoint.gpt2_weights import is_conv1d, with_huggingface_names
 from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.network_names import has_own_head
 from mindgen.checkpoint.peft import Adapter, LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.config_file import read_names
 from mindgen.errors import AdapterError
+from mindgen.model_config import warn_of_own_head
 
 _EMBEDDING_WEIGHT, _HEAD_WEIGHT = f"{EMBEDDING}.weight", f"{HEAD}.weight"
 
@@ -61,25 +64,35 @@ class MergePlan:
     problems: list[str] = field(default_factory=list)
 
 
-def plan_merge(where: Path, adapter: Adapter, tensors: dict[str, MappedTensor], config: dict[str, Any]) -> MergePlan:
+def plan_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -> MergePlan:
     """The plan, if the adapter fits the model.
 
     Raises:
         AdapterError: it does not; the message names the first misfit.
     """
-    plan = try_merge(adapter, tensors, config)
+    plan = try_merge(model, adapter, tensors)
     if plan.problems:
-        raise AdapterError(f"adapter {adapter.folder} and model {where}: {plan.problems[0]}")
+        raise AdapterError(f"adapter {adapter.folder} and model {model}: {plan.problems[0]}")
     return plan
 
 
-def try_merge(adapter: Adapter, tensors: dict[str, MappedTensor], config: dict[str, Any]) -> MergePlan:
-    """The plan with all problems that it met, whatever their number; config is the model's config.json."""
-    is_gpt2 = config.get("model_type") == "gpt2"
-    tied = bool(config.get("tie_word_embeddings", is_gpt2))
+def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -> MergePlan:
+    """The plan with all problems that it met, whatever their number; model is the folder.
+
+    Raises:
+        ModelError: its config.json is damaged.
+    """
+    names = read_names(model)
+    is_gpt2, tied = names.is_gpt2, names.ties_head
     tensors = with_huggingface_names(tensors) if is_gpt2 else tensors
     plan = MergePlan({name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()})
     parameters = plan.parameters
+    if tied and has_own_head(tensors):
+        warn_of_own_head(model)
+        tied = False
+        plan.config_changes["tie_word_embeddings"] = False
+    if tied and _HEAD_WEIGHT in parameters and _EMBEDDING_WEIGHT not in parameters and not is_gpt2:
+        parameters[_EMBEDDING_WEIGHT] = parameters[_HEAD_WEIGHT]  # some tools save a tied table under this name
     if tied:
         parameters.pop(_HEAD_WEIGHT, None)  # some tools save it as well
     _replace_base_weights(plan, adapter, tied)

@@ -5,11 +5,12 @@ from pathlib import Path
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors
-from mindgen.errors import CheckpointError, ModelError
+from mindgen.errors import CheckpointError, ModelError, warn
 
 SINGLE_FILE = "model.safetensors"
 MINDSPORE_FILE = "model.ckpt"
 INDEX_FILE = "model.safetensors.index.json"
+_BY_PREFERENCE = (SINGLE_FILE, INDEX_FILE, MINDSPORE_FILE)  # transformers takes the first before the second
 
 
 def model_folder(path: Path) -> Path:
@@ -34,21 +35,50 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
         ModelError: there is no safetensors checkpoint, or its index is wrong.
         CheckpointError: a file is damaged.
     """
-    if not (folder / INDEX_FILE).is_file():
-        if (folder / SINGLE_FILE).is_file():
-            return map_safetensors(folder / SINGLE_FILE)
-        if (folder / MINDSPORE_FILE).is_file():
-            return map_mindspore_file(folder / MINDSPORE_FILE)
-        raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
-    weight_map = read_json_object(folder / INDEX_FILE, ModelError).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelError(f"{folder / INDEX_FILE} has no weight_map of tensor names to file names")
-    shards = {}
-    for file_name in sorted(set(weight_map.values())):
-        if Path(file_name).name != file_name:
-            raise CheckpointError(f"{folder / INDEX_FILE} names {file_name!r}, which is outside the model's folder")
-        shards[file_name] = map_safetensors(folder / file_name)
+    checkpoint = _checkpoint(folder)
+    if checkpoint.name == SINGLE_FILE:
+        return map_safetensors(checkpoint)
+    if checkpoint.name == MINDSPORE_FILE:
+        return map_mindspore_file(checkpoint)
+    weight_map = _read_index(checkpoint)
+    shards = {file_name: map_safetensors(folder / file_name) for file_name in sorted(set(weight_map.values()))}
     return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The files that map_weights maps; others in the folder do not count.
+
+    Raises:
+        ModelError, CheckpointError: as of map_weights, but only an index is read.
+    """
+    checkpoint = _checkpoint(folder)
+    if checkpoint.name != INDEX_FILE:
+        return [checkpoint]
+    return [folder / file_name for file_name in sorted(set(_read_index(checkpoint).values()))]
+
+
+def warn_of_two_checkpoints(folder: Path) -> None:
+    """Says which of two is used."""
+    names = [name for name in _BY_PREFERENCE if (folder / name).is_file()]
+    if len(names) > 1:
+        warn(f"{folder} has {' and '.join(names)}: {names[0]} is used")
+
+
+def _checkpoint(folder: Path) -> Path:
+    for name in _BY_PREFERENCE:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json_object(path, ModelError).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError(f"{path} has no weight_map of tensor names to file names")
+    for file_name in weight_map.values():
+        if Path(file_name).name != file_name:
+            raise CheckpointError(f"{path} names {file_name!r}, which is outside the model's folder")
+    return weight_map
 
 
 def read_added_tokens(folder: Path) -> dict[str, int]:

@@ -1,14 +1,20 @@
 """A model's tensors under the names, and in the shapes, that its network has them."""
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from mindgen.checkpoint.gpt2_weights import linear_weights
-from mindgen.checkpoint.json_file import read_json_object
+import numpy as np
+
+from mindgen.checkpoint.gpt2_weights import PREFIX, linear_weights
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.safetensors_map import MappedTensor
-from mindgen.errors import ModelError
+from mindgen.config_file import read_names
 
 _LAYER = re.compile(r"(?:model\.layers|transformer\.h)\.(\d+)\.")
+_EMBEDDINGS = (f"{EMBEDDING}.weight", f"{PREFIX}wte.weight", "wte.weight")
+_BLOCK_ELEMENTS = 1 << 20
 
 
 def network_weights(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
@@ -17,11 +23,31 @@ def network_weights(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, 
     Raises:
         ModelError: the folder has no readable config.json.
     """
-    is_gpt2 = "GPT2LMHeadModel" in (read_json_object(model / "config.json", ModelError).get("architectures") or [])
-    return linear_weights(tensors) if is_gpt2 else tensors
+    return linear_weights(tensors) if read_names(model).is_gpt2 else tensors
 
 
 def layer_of(name: str) -> int | None:
     """The layer that a tensor of a network belongs to; None for those before and behind the layers."""
     match = _LAYER.match(name)
     return None if match is None else int(match[1])
+
+
+def has_own_head(tensors: Mapping[str, MappedTensor]) -> bool:
+    """Whether a checkpoint has a head beside the embedding, and it is another one."""
+    head = tensors.get(f"{HEAD}.weight")
+    embedding = next((tensors[name] for name in _EMBEDDINGS if name in tensors), None)
+    return head is not None and embedding is not None and not are_equal(head, embedding)
+
+
+def are_equal(one: MappedTensor, other: MappedTensor) -> bool:
+    """Whether two tensors have the same shape and the same values."""
+    if one.shape != other.shape:
+        return False
+    step = max(1, _BLOCK_ELEMENTS // max(1, math.prod(one.shape[1:])))
+    blocks = (slice(first, first + step) for first in range(0, one.shape[0], step))
+    dtype = one.dtype if one.dtype == other.dtype else "float32"
+    for block in blocks:
+        a, b = (MappedTensor(each.dtype, each.data[block]).as_dtype(dtype) for each in (one, other))
+        if not np.array_equal(a, b):
+            return False
+    return True

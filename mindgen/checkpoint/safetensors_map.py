@@ -1,6 +1,7 @@
 """Maps a safetensors file: its tensors become read-only views of the file, checked before any is touched.
 
-Format: 8 bytes header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+Format: 8 bytes header length (little endian), a JSON header {name: {dtype, shape, data_offsets}} that spaces may
+follow, then the data: each byte belongs to exactly one tensor.
 The safetensors package cannot be used here: its numpy face copies, and knows no bfloat16.
 """
 
@@ -29,6 +30,7 @@ _DTYPES = {
 }
 DTYPE_CODES = {dtype: code for code, (dtype, _) in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
+_DAMAGED = "the file is truncated or damaged; copy or download it again"
 _KNOWN_HEADERS = 8  # adapters of a model that were made alike have the same
 
 
@@ -63,13 +65,14 @@ class MappedTensor:
 
 
 class _Entry(NamedTuple):
-    """A tensor as the header tells of it; `begin` counts from where the data begins."""
+    """A tensor as the header tells of it; `begin` and `end` count from where the data begins."""
 
     name: str
     dtype: str
     storage: np.dtype
     shape: tuple[int, ...]
     begin: int
+    end: int
 
 
 def map_safetensors(path: Path) -> dict[str, MappedTensor]:
@@ -100,10 +103,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file is missing, or its header is damaged.
     """
-    metadata = _parse_header(path, _read_header(path)[0]).get("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(f"{path}: the metadata in its header are not texts")
-    return metadata
+    return _parse_header(path, _read_header(path)[0]).get("__metadata__") or {}  # type: ignore[no-any-return]
 
 
 def _read_header(path: Path) -> tuple[bytes, int]:
@@ -123,15 +123,18 @@ def _read_header(path: Path) -> tuple[bytes, int]:
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    if not (text.startswith(b"{") and text.rstrip(b" ").endswith(b"}")):
+        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object that spaces may follow")
     try:
         header = _parse_json(text)
     except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
         raise CheckpointError(
             f"{path} is no safetensors file: its header is not JSON, or names a tensor twice"
         ) from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
-    return header
+    metadata = header.get("__metadata__") or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path}: the metadata in its header are not texts")
+    return header  # type: ignore[no-any-return]
 
 
 @lru_cache(_KNOWN_HEADERS)
@@ -142,8 +145,16 @@ def _parse_json(text: bytes) -> Any:
 @lru_cache(_KNOWN_HEADERS)
 def _check_entries(text: bytes, data_bytes: int) -> list[_Entry]:
     """What a header that is a JSON object says, checked; raises ValueError if it is wrong."""
-    entries = _parse_json(text).items()
-    return [_check_entry(name, entry, data_bytes) for name, entry in entries if name != "__metadata__"]
+    items = _parse_json(text).items()
+    entries = [_check_entry(name, entry, data_bytes) for name, entry in items if name != "__metadata__"]
+    end = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != end:
+            raise ValueError(f"the data of {entry.name!r} begins at {entry.begin}, not at {end}: {_DAMAGED}")
+        end = entry.end
+    if end != data_bytes:
+        raise ValueError(f"{data_bytes - end} bytes behind the last tensor belong to none: {_DAMAGED}")
+    return entries
 
 
 def _check_entry(name: str, entry: Any, data_bytes: int) -> _Entry:
@@ -160,6 +171,6 @@ def _check_entry(name: str, entry: Any, data_bytes: int) -> _Entry:
     if end - begin != expected or end > data_bytes:
         raise ValueError(
             f"{name!r} of shape {shape} needs {expected} bytes, but its data lies at {begin}..{end} "
-            f"of {data_bytes}: the file is truncated or damaged; copy or download it again"
+            f"of {data_bytes}: {_DAMAGED}"
         )
-    return _Entry(name, dtype, storage, shape, begin)
+    return _Entry(name, dtype, storage, shape, begin, end)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgen.checkpoint.hf import INDEX_FILE, map_weights
+from mindgen.checkpoint.hf import INDEX_FILE, map_weights, warn_of_two_checkpoints, weight_paths
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.network_names import are_equal, has_own_head, network_weights
 from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
@@ -37,9 +39,26 @@ class WeightFiles:
         files = [
             file
             for folder in self.folders[ranks]
-            for file in (folder.glob("*.safetensors") if _is_model(folder, self.model) else rank_files(folder))
+            for file in (weight_paths(folder) if _is_model(folder, self.model) else rank_files(folder))
         ]
         return sum(file.stat().st_size for file in files)
+
+    def has_own_head(self) -> bool:
+        """Whether there is a head beside the embedding, and it is another one.
+
+        Raises:
+            ModelError, CheckpointError: as of `map`.
+        """
+        if not self.is_sharded:
+            return has_own_head(network_weights(self.model, self.map(0)))
+        ranks = [self.map(rank) for rank in range(len(self.folders))]
+        embeddings, heads = (
+            [tensors[f"{module}.weight"] for tensors in ranks if f"{module}.weight" in tensors]
+            for module in (EMBEDDING, HEAD)
+        )
+        # A head that was no other one lies whole beside the slices.
+        pairs = [pair for pair in zip(embeddings, heads, strict=False) if pair[0].shape == pair[1].shape]
+        return not all(are_equal(*pair) for pair in pairs)
 
 
 def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> WeightFiles:
@@ -52,6 +71,7 @@ def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> 
         CheckpointError: a rank is missing.
     """
     if checkpoint is None:
+        warn_of_two_checkpoints(model)
         return WeightFiles(model, (model,))
     checkpoint = Path(checkpoint)
     if not checkpoint.exists():
@@ -60,6 +80,7 @@ def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> 
     if len(folders) == 1 and (checkpoint / STRATEGY_FILE).is_file():
         raise ModelError(f"{checkpoint} is sharded by its {STRATEGY_FILE}, and has only rank_0: others are missing")
     if len(folders) < 2:
+        warn_of_two_checkpoints(checkpoint)
         return WeightFiles(model, tuple(folders) or (checkpoint,))
     if len(folders) % num_ranks:
         raise ModelError(

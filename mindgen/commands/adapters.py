@@ -12,8 +12,8 @@ from mindgen.adapters.loader import unservable
 from mindgen.adapters.merge import merge_adapter
 from mindgen.adapters.merge_plan import try_merge
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.hf import map_weights, model_folder
-from mindgen.checkpoint.json_file import read_json_object
+from mindgen.checkpoint.hf import map_weights, model_folder, warn_of_two_checkpoints
+from mindgen.checkpoint.network_names import has_own_head
 from mindgen.checkpoint.peft import Adapter, lora_pair, read_adapter
 from mindgen.commands.adapter_tables import (
     print_adapter,
@@ -21,8 +21,9 @@ from mindgen.commands.adapter_tables import (
     print_list,
     print_problems,
 )
+from mindgen.config_file import read_names
 from mindgen.dtypes import STORAGE
-from mindgen.errors import AdapterError, ModelError
+from mindgen.errors import AdapterError
 
 _PATHS = "a lora_adapter.json, a YAML configuration, or a folder (default: the demo's)"
 
@@ -102,17 +103,18 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
-    config = read_json_object(model_folder(arguments.model) / "config.json", ModelError)
-    tensors = map_weights(arguments.model)
-    problems = try_merge(adapter, tensors, config).problems
+    model = model_folder(arguments.model)
+    warn_of_two_checkpoints(model)
+    tensors = map_weights(model)
+    problems = try_merge(model, adapter, tensors).problems
     for module, update in adapter.updates.items():
         try:
             lora_pair(str(adapter.folder), module, update)
         except AdapterError as error:
             problems.append(str(error))
     dtype = next(iter(tensors.values())).dtype
-    tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
-    base = BaseModel(arguments.model, tensors, dtype if dtype in STORAGE else "float32", tied)
+    tied = read_names(model).ties_head and not has_own_head(tensors)
+    base = BaseModel(model, tensors, dtype if dtype in STORAGE else "float32", tied)
     print_problems(adapter, problems, unservable(adapter, base))
     if problems:
         raise AdapterError(f"{adapter.folder} does not fit {arguments.model}: {len(problems)} problem(s)")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slice_files import slice_adapters
+from mindgen.checkpoint.hf import weight_paths
 from mindgen.checkpoint.rank_files import find_rank_folders, rank_files
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.model_config import read_model_config, settle_head
 from mindgen.models.registry import declared_layouts
 from mindgen.parallel.placement import declared_placement
 from mindgen.parallel.reshard import Target, open_source, transform
@@ -40,7 +42,9 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
         if others and not written.is_file():
             raise CheckpointError(f"{TRANSFORMED} is there, and auto_trans_ckpt has not made it: remove or rename it")
         shutil.rmtree(TRANSFORMED, ignore_errors=True)
-        placement = declared_placement(source().shapes, declared_layouts(model, num_ranks, num_stages), num_ranks)
+        opened = source()
+        config = settle_head(read_model_config(model), checkpoint, opened.has_own_head())
+        placement = declared_placement(opened.shapes, declared_layouts(config, num_ranks, num_stages), num_ranks)
         transform(source, placement, Target(TRANSFORMED))
         written.write_text(stamp, encoding="utf-8")
     return TRANSFORMED
@@ -52,7 +56,7 @@ def slice_for_ranks(model: Path, registry: AdapterRegistry, num_ranks: int) -> P
     Raises:
         ModelError, AdapterError: the model cannot be served, or an adapter does not fit it.
     """
-    (layouts,) = declared_layouts(model, num_ranks)
+    (layouts,) = declared_layouts(read_model_config(model), num_ranks)
     with _one_at_a_time():
         slice_adapters(_ADAPTERS, registry, layouts, num_ranks)
     return _ADAPTERS
@@ -69,7 +73,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> str:
     folders = find_rank_folders(checkpoint)
-    files = [file for folder in folders for file in rank_files(folder)] or sorted(checkpoint.glob("*.safetensors"))
+    files = [file for folder in folders for file in rank_files(folder)] or weight_paths(checkpoint)
     files += [] if strategy is None else [strategy]
     described = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps({"num_ranks": num_ranks, "num_stages": num_stages, "files": described})

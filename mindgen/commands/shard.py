@@ -1,13 +1,13 @@
 """`mindgen shard`: checkpoints from whole to sharded and back, or from one sharding to another."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from mindgen import demo
 from mindgen.checkpoint.hf import model_folder
 from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders
-from mindgen.errors import CheckpointError, UsageError
+from mindgen.errors import CheckpointError, UsageError, warn
+from mindgen.model_config import read_model_config, settle_head
 from mindgen.parallel.placement import Placement, declared_placement, strategy_placement, whole_placement
 from mindgen.parallel.reshard import ShardedCheckpoint, Target, open_source, transform
 from mindgen.parallel.strategy_file import Strategy, read_strategy
@@ -68,7 +68,7 @@ def _strategy(placement: Placement) -> Strategy | None:
     try:
         return placement.strategy()
     except CheckpointError as error:  # the ranks can be loaded, only not be joined again
-        print(f"mindgen: warning: there is no {STRATEGY_FILE}: {error}", file=sys.stderr)
+        warn(f"there is no {STRATEGY_FILE}: {error}")
         return None
 
 
@@ -76,4 +76,5 @@ def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int, num_st
     from mindgen.models.registry import declared_layouts  # starts MindSpore
 
     folder = demo.find_model(str(model)) or model_folder(model)
-    return declared_placement(checkpoint.shapes, declared_layouts(folder, num_ranks, num_stages), num_ranks)
+    config = settle_head(read_model_config(folder), folder, checkpoint.has_own_head())
+    return declared_placement(checkpoint.shapes, declared_layouts(config, num_ranks, num_stages), num_ranks)

@@ -83,6 +83,25 @@ class EngineConfig:
     def ranks_per_replica(self) -> int:
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
+    def longest_sequence(self, max_position: int) -> int:
+        """In tokens, for a model that was made for so many positions.
+
+        Raises:
+            ConfigError: max_model_len is more than that, or a step too small for a whole prompt that must be in one.
+        """
+        longest = self.max_model_len or max_position
+        if longest > max_position:
+            raise ConfigError(
+                f"engine: max_model_len ({longest}) is more than the {max_position} positions that the model was made "
+                "for: lower it to that, or leave it out"
+            )
+        if not self.enable_chunked_prefill and self.max_num_batched_tokens < longest:
+            raise ConfigError(
+                f"engine: without enable_chunked_prefill a step must hold a whole prompt: raise max_num_batched_tokens "
+                f"({self.max_num_batched_tokens}) to max_model_len ({longest}), or lower the latter"
+            )
+        return longest
+
     def __post_init__(self) -> None:
         for name in (
             "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_waiting", "max_model_len",

@@ -27,11 +27,11 @@ from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.swap_space import SwapSpace
-from mindgen.errors import ConfigError, RequestError
+from mindgen.errors import RequestError
 from mindgen.guided import GuidedMatcher
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
-from mindgen.model_config import ModelConfig
+from mindgen.model_config import ModelConfig, settle_head
 from mindgen.outputs import RequestMetrics
 from mindgen.parallel.nodes import Nodes
 from mindgen.profiling import Profile
@@ -61,12 +61,8 @@ class Engine:
         config: EngineConfig,
         nodes: Nodes | None = None,
     ) -> None:
-        self.max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position)
-        if not config.enable_chunked_prefill and config.max_num_batched_tokens < self.max_model_len:
-            raise ConfigError(
-                f"engine: without enable_chunked_prefill a step must hold a whole prompt: raise max_num_batched_tokens "
-                f"({config.max_num_batched_tokens}) to max_model_len ({self.max_model_len}), or lower the latter"
-            )
+        model_config = settle_head(model_config, weights.folders[0], weights.has_own_head())
+        self.max_model_len = config.longest_sequence(model_config.max_position)
         self._model_config = model_config
         self._adapters = adapters
         self._config = config

@@ -73,7 +73,7 @@ class CausalLm(nn.Cell):
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
         """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
-        return tensors
+        return tied_by_embedding(tensors) if self.tied else tensors
 
     def load(self, source: WeightSource) -> list[str]:
         """Takes the weights; returns the names of those that it has no use for.
@@ -121,6 +121,14 @@ class CausalLm(nn.Cell):
         if self.lm_head is None:
             return hidden
         return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
+
+
+def tied_by_embedding(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """With a tied table under the embedding's name, which some tools save under the head's alone."""
+    embedding, head = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+    if embedding in tensors or head not in tensors:
+        return tensors
+    return {embedding if name == head else name: tensor for name, tensor in tensors.items()}
 
 
 def refuse_unknown(architecture: str, unknown: Collection[str]) -> None:

@@ -135,4 +135,4 @@ class GPT2LMHeadModel(CausalLm):
         super().__init__(config, GPT2Model(config, cache, dtype, shard, stage), dtype, shard, stage)
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-        return linear_weights(tensors)
+        return super().translate(linear_weights(tensors))

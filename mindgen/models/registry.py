@@ -1,12 +1,10 @@
 """Which network serves which architecture."""
 
-from pathlib import Path
-
 from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.model_config import ModelConfig, read_model_config
+from mindgen.model_config import ModelConfig
 from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
@@ -32,13 +30,13 @@ def build_network(
     return NETWORKS[config.architecture](config, cache, num_positions, dtype, shard, stage)
 
 
-def declared_layouts(folder: Path, num_ranks: int, num_stages: int = 1) -> list[dict[str, TensorLayout]]:
-    """How the tensors of a model folder's checkpoint lie on the ranks of each pipeline stage.
+def declared_layouts(config: ModelConfig, num_ranks: int, num_stages: int = 1) -> list[dict[str, TensorLayout]]:
+    """How the tensors of a model's checkpoint lie on the ranks of each pipeline stage.
 
     Raises:
-        ModelError, ConfigError: the model cannot be served, or has fewer layers than there are to be stages.
+        ConfigError: it has fewer layers than there are to be stages.
     """
-    config, shard = read_model_config(folder), Shard(num_ranks)
+    shard = Shard(num_ranks)
     layouts = []
     for stage in pipeline_stages(num_stages, config.num_layers):
         noted = NotedLayouts("float32", shard)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.environment import Cluster, LaunchedRank, for_child
-from mindgen.errors import LaunchError, UsageError
+from mindgen.errors import LaunchError, UsageError, warn
 from mindgen.parallel.plan import LaunchOptions, LaunchPlan, plan_launch
 from mindgen.parallel.rank_log import LogTail, last_lines
 from mindgen.parallel.supervise import Outcome, Task, run_tasks
@@ -53,7 +53,7 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
     with _rendezvous() as folder, ExitStack() as sockets:
         plan = plan_launch(options, folder)
         if plan.warning:
-            print(f"mindgen: warning: {plan.warning}; is it of another machine?", file=sys.stderr)
+            warn(f"{plan.warning}; is it of another machine?")
         tasks = _rank_tasks(command, plan, supervision.log_folder)
         for cluster in plan.clusters:
             demand = sockets.enter_context(_listening(cluster))

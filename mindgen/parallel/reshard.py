@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen.checkpoint.hf import map_weights
+from mindgen.checkpoint.hf import map_weights, warn_of_two_checkpoints
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
-from mindgen.checkpoint.network_names import network_weights
+from mindgen.checkpoint.network_names import has_own_head, network_weights
 from mindgen.checkpoint.rank_files import (
     SHAPES_KEY,
     STRATEGY_FILE,
@@ -94,15 +95,22 @@ class ShardedCheckpoint:
 
     def digests(self, name: str) -> list[str]:
         """Of the whole tensor, in each stage that has it."""
-        shape = self.shapes[name]
         digests = []
         for stage in self._stages_of(name):
-            whole = self.read(name, tuple(Slice(0, size, size) for size in shape), stage)
-            digest = hashlib.sha256(f"{self.dtype(name)} {shape} ".encode())
+            whole = self._whole(name, stage)
+            digest = hashlib.sha256(f"{self.dtype(name)} {self.shapes[name]} ".encode())
             digest.update(np.ascontiguousarray(whole).data)
             self.release(name)
             digests.append(digest.hexdigest())
         return digests
+
+    def has_own_head(self) -> bool:
+        """Whether there is a head beside the embedding, and it is another one."""
+        names = self.shapes.keys() & {f"{EMBEDDING}.weight", f"{HEAD}.weight"}
+        return has_own_head({name: MappedTensor(self.dtype(name), self._whole(name)) for name in names})
+
+    def _whole(self, name: str, stage: int | None = None) -> np.ndarray:
+        return self.read(name, tuple(Slice(0, size, size) for size in self.shapes[name]), stage)
 
     def _stages_of(self, name: str) -> list[int]:
         return [stage for stage, layouts in enumerate(self.placement.stages) if name in layouts]
@@ -176,6 +184,7 @@ def open_source(folder: Path, strategy: Path | None) -> Callable[[], ShardedChec
         CheckpointError: the strategy is damaged.
     """
     if not find_rank_folders(folder):
+        warn_of_two_checkpoints(folder)
         return partial(_open_model, folder)
     if strategy is None and (folder / STRATEGY_FILE).is_file():
         strategy = folder / STRATEGY_FILE

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save_file
 
 from mindgen import dtypes
@@ -62,6 +63,88 @@ def test_lying_headers(tmp_path, change):
     path = tmp_path / "weights.safetensors"
     write_raw(path, {"weight": {**ENTRY, **change}}, bytes(16))
     with pytest.raises(CheckpointError, match="weight"):
+        map_safetensors(path)
+
+
+def entry(begin: int, end: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+
+
+PAIR = {"a": entry(0, 8), "b": entry(8, 16)}
+TEXT = json.dumps(PAIR).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "num_bytes"),
+    [
+        (PAIR, 17),
+        (PAIR, 15),
+        ({}, 4),
+        ({"a": entry(0, 8)}, 16),
+        ({"a": entry(4, 16)}, 16),
+        ({"a": entry(0, 4), "b": entry(8, 16)}, 16),
+        ({"a": entry(0, 12), "b": entry(8, 16)}, 16),
+        ({"a": entry(0, 16), "b": entry(0, 16)}, 16),
+        ({"a": entry(0, 16), "b": entry(4, 4)}, 16),
+        (TEXT + b"\0\0\0", 16),
+        (TEXT + b"{}", 16),
+        ({**PAIR, "__metadata__": {"format": 1}}, 16),
+        ({**PAIR, "__metadata__": ["pt"]}, 16),
+    ],
+)
+def test_what_the_format_forbids(tmp_path, header, num_bytes):
+    """What the Rust library refuses is refused here as well."""
+    path = tmp_path / "weights.safetensors"
+    write_raw(path, header, bytes(num_bytes))
+    with pytest.raises(SafetensorError):
+        deserialize(path.read_bytes())
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        map_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b" " + TEXT, "its header is not a JSON object that spaces may follow"),
+        (TEXT + b"\n", "its header is not a JSON object that spaces may follow"),
+        (TEXT + b"\t ", "its header is not a JSON object that spaces may follow"),
+        (TEXT[:-1] + b', "b": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}', "names a tensor twice"),
+    ],
+)
+def test_what_the_format_forbids_and_the_rust_library_takes(tmp_path, header, expected):
+    path = tmp_path / "weights.safetensors"
+    write_raw(path, header, bytes(16))
+    with pytest.raises(CheckpointError, match=expected):
+        map_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        TEXT + b"     ",
+        {"b": entry(8, 16), "a": entry(0, 8)},
+        {"none": entry(8, 8), **PAIR, "last": entry(16, 16), "first": entry(0, 0)},
+        {**PAIR, "__metadata__": {"format": "pt"}},
+    ],
+)
+def test_what_the_format_allows(tmp_path, header):
+    path = tmp_path / "weights.safetensors"
+    data = np.arange(4, dtype=np.float32)
+    write_raw(path, header, data.tobytes())
+    mapped, theirs = map_safetensors(path), dict(deserialize(path.read_bytes()))
+    assert mapped.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert mapped[name].data.tobytes() == bytes(tensor["data"])
+
+
+def test_a_header_that_is_too_large(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with path.open("wb") as file:
+        file.write((100_000_001).to_bytes(8, "little"))
+        file.truncate(100_000_100)
+    with pytest.raises(SafetensorError, match="header too large"), safe_open(path, "np"):
+        pass
+    with pytest.raises(CheckpointError, match="its header claims 100000001"):
         map_safetensors(path)
 
 

@@ -1,5 +1,6 @@
 """Weights stay in the mapped file; only those that lie side by side in one parameter are copied, once."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,16 @@ def test_single_weights_are_the_file_itself(tmp_path, executor):
 
 def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path, executor):
     folder = make_model("qwen2-tied", tmp_path, torch.bfloat16)
-    config = (folder / "config.json").read_text()
+    raw = json.loads((folder / "config.json").read_text())
+    del raw["layer_types"]  # whose length would be wrong as well
+    config = json.dumps(raw)
     for old, new, expected in (
         ('"num_hidden_layers": 2', '"num_hidden_layers": 3', "no tensor 'model.layers.2"),
         ('"num_hidden_layers": 2', '"num_hidden_layers": 1', "tensors that Qwen2ForCausalLM does not"),
         ('"intermediate_size": 200', '"intermediate_size": 100', "has shape .*config.json asks for"),
         ('"Qwen2ForCausalLM"', '"BertModel"', "architecture BertModel is not served"),
         ('"hidden_act": "silu"', '"hidden_act": "gelu"', "hidden_act 'gelu' is not served"),
-        ('"vocab_size": 320', '"vocab_size": "many"', "vocab_size must be a positive integer, not 'many'"),
+        ('"vocab_size": 320', '"vocab_size": "many"', "vocab_size must be a valid integer, not 'many'"),
         ('"num_key_value_heads": 2', '"num_key_value_heads": 4', "6 query heads do not divide among 4"),
         ('"rope_type": "default"', '"rope_type": "yarn"', "rope type 'yarn' is not served"),
     ):
@@ -57,8 +60,12 @@ def test_a_gpt2_that_is_not_served_is_refused(tmp_path):
         ('"n_inner": 200', '"n_inner": null', r"c_fc.weight' has shape \(200, 96\), config.json asks for \(384, 96\)"),
         ('"n_head": 6', '"n_head": 7', "n_embd 96 does not divide into 7 heads"),
         ('"gelu_new"', '"relu"', "activation_function 'relu' is not served, only 'gelu_new'"),
-        ('"scale_attn_weights": true', '"scale_attn_weights": false', "scale_attn_weights=False is not served"),
-        ('inverse_layer_idx": false', 'inverse_layer_idx": true', "scale_attn_by_inverse_layer_idx=True is not served"),
+        (
+            '"scale_attn_weights": true',
+            '"scale_attn_weights": false',
+            "scale_attn_weights False is not served",
+        ),
+        ('inverse_layer_idx": false', 'inverse_layer_idx": true', "scale_attn_by_inverse_layer_idx True is not served"),
     ):
         assert old in config
         (folder / "config.json").write_text(config.replace(old, new))
