@@ -11,7 +11,7 @@ from jinja2.exceptions import SecurityError, TemplateError, TemplateNotFound, Te
 from mindgen.errors import ModelError, RequestError
 from mindgen.template_sandbox import BoundedSandbox, TemplateRefusal
 from mindgen.text_file import read_text_file
-from mindgen.tokenizer import read_special_tokens, read_tokenizer_config
+from mindgen.tokenizer_config import read_special_tokens, read_tokenizer_config
 
 _DEFAULT = "default"
 _WITH_TOOLS = "tool_use"
