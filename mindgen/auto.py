@@ -13,6 +13,7 @@ from mindgen.chat_template import load_chat_templates
 from mindgen.errors import RequestError
 from mindgen.llm import LLM
 from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.padding import count_leading, without_padding
 from mindgen.pretrained_tokenizer import PretrainedTokenizer, find_pad_token
 from mindgen.sampling_aliases import LENGTH_OPTIONS, translate_options
 from mindgen.streamers import BaseStreamer
@@ -85,8 +86,9 @@ class Model:
                 rows, which are empty where nothing is new. Goes with one output per row, and no beam search.
             adapter_id: one for all rows, or one for each; None is the base model.
             attention_mask: as input_ids; 0 where there is nothing but padding.
-            pad_token_id: what the ends of rows are padded with where there is no attention_mask; None is the
-                tokenizer's.
+            pad_token_id: what rows are padded with at either end, where there is no attention_mask; None is the
+                tokenizer's. If it begins or ends texts as well, as GPT-2's does, it is taken for padding only at an
+                end where the rows of a batch, all of one length, have different numbers of it; a lone row keeps it.
             eos_token_id: what ends a row, instead of the model's own.
             options: max_length (prompt included), max_new_tokens, do_sample, temperature, top_k, top_p,
                 repetition_penalty, num_beams, num_return_sequences, seed and all others that `translate_options` has.
@@ -97,12 +99,15 @@ class Model:
         Raises:
             MindgenError: a row cannot be continued.
         """
-        options = {"do_sample": False, **options, **_end_tokens(eos_token_id, options.get("stop_token_ids"))}
+        ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
+        options = {"do_sample": False, **options, **_end_options(ends, options.get("stop_token_ids"))}
         if not set(LENGTH_OPTIONS) & {name for name, value in options.items() if value is not None}:
             options["new_token_limit"] = False
         adapter_ids = adapter_id[0] if isinstance(adapter_id, (list, tuple)) and len(adapter_id) == 1 else adapter_id
         with _ending(streamer):
-            prompts = self._prompts(input_ids, attention_mask, pad_token_id)
+            prompts = self._prompts(
+                input_ids, attention_mask, pad_token_id, self.llm.eos_token_ids if ends is None else ends
+            )
             params = [translate_options(options, len(prompt)) for prompt in prompts]
             if streamer is not None and (params[0].n > 1 or params[0].use_beam_search):
                 raise RequestError("a streamer goes with one output per row and no beam search")
@@ -115,8 +120,8 @@ class Model:
         ]
         return GenerateOutput(sequences, outputs) if return_dict_in_generate else sequences
 
-    def _prompts(self, input_ids: Any, attention_mask: Any, pad: int | None) -> list[list[int]]:
-        """The rows without their padding."""
+    def _prompts(self, input_ids: Any, attention_mask: Any, pad: int | None, ends: Sequence[int]) -> list[list[int]]:
+        """The rows without their padding; ends are the tokens that end a row."""
         rows = _rows(input_ids)
         if attention_mask is not None:
             masks = _rows(attention_mask)
@@ -128,7 +133,11 @@ class Model:
             ]
         tokenizer = self.llm.tokenizer
         pad = find_pad_token(tokenizer) if pad is None else pad
-        return [_without_padding(row, pad, keeps_left=pad == tokenizer.bos_id) for row in rows]
+        is_only_padding = pad not in (tokenizer.bos_id, tokenizer.eos_id, *ends)
+        around = tokenizer.encode("a")
+        return without_padding(
+            rows, pad, is_only_padding, (count_leading(around, pad), count_leading(around[::-1], pad))
+        )
 
 
 def _rows(values: Any) -> list[list[int]]:
@@ -140,20 +149,8 @@ def _rows(values: Any) -> list[list[int]]:
     return [[int(value) for value in row] for row in values]
 
 
-def _without_padding(row: list[int], pad: int | None, keeps_left: bool) -> list[int]:
-    first, last = 0, len(row)
-    while last > 0 and row[last - 1] == pad:
-        last -= 1
-    while not keeps_left and first < last and row[first] == pad:
-        first += 1
-    return row[first:last]
-
-
-def _end_tokens(eos_token_id: int | Sequence[int] | None, stop_token_ids: Sequence[int] | None) -> dict[str, Any]:
-    if eos_token_id is None:
-        return {}
-    ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
-    return {"ignore_eos": True, "stop_token_ids": [*ends, *(stop_token_ids or ())]}
+def _end_options(ends: Sequence[int] | None, stop_token_ids: Sequence[int] | None) -> dict[str, Any]:
+    return {} if ends is None else {"ignore_eos": True, "stop_token_ids": [*ends, *(stop_token_ids or ())]}
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from jinja2.exceptions import SecurityError, TemplateError, TemplateNotFound, Te
 
 from mindgen.errors import ModelError, RequestError
 from mindgen.template_sandbox import BoundedSandbox, TemplateRefusal
-from mindgen.tokenizer import read_special_tokens, read_tokenizer_config
+from mindgen.text_file import read_text_file
+from mindgen.tokenizer_config import read_special_tokens, read_tokenizer_config
 
 _DEFAULT = "default"
 _WITH_TOOLS = "tool_use"
@@ -123,10 +124,7 @@ def load_chat_templates(folder: Path) -> ChatTemplates:
     if (folder / _FILE).is_file():
         files[_DEFAULT] = folder / _FILE
     for name, path in files.items():
-        try:
-            sources[name] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"cannot read the chat template {path}: {error}") from error
+        sources[name] = read_text_file(path, ModelError, "the chat template")
     return ChatTemplates(sources, read_special_tokens(config), folder.name)
 
 

@@ -14,6 +14,7 @@ from mindgen.engine_limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
 from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options, translate_options
 from mindgen.sampling_params import SamplingParams
+from mindgen.text_file import read_text_file
 
 
 class _Section(BaseModel):
@@ -118,10 +119,8 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = yaml.safe_load(read_text_file(path, ConfigError, "the configuration"))
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if raw is not None and not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(raw).__name__}")

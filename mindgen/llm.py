@@ -101,6 +101,7 @@ class LLM:
             nodes = None
         self._folder = files.folder
         model_config = read_model_config(self._folder)
+        self._eos_token_ids = model_config.eos_token_ids
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         self._registry = files.registry()
         weights = files.weights(config.ranks_per_replica)
@@ -115,6 +116,11 @@ class LLM:
     @property
     def memory_plan(self) -> MemoryPlan:
         return self._engine.memory_plan
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """What ends an output, by the model's own configuration."""
+        return self._eos_token_ids
 
     @property
     def adapter_ids(self) -> list[str]:

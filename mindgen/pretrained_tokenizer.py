@@ -117,12 +117,8 @@ class PretrainedTokenizer:
 
 def find_pad_token(tokenizer: Tokenizer) -> int | None:
     """The token that fills the rows of a batch: for padding, unknown text or the end, the first that there is."""
-    for name in _PAD_TOKENS:
-        if name in tokenizer.special_tokens:
-            ids = tokenizer.encode(tokenizer.special_tokens[name], add_special_tokens=False)
-            if len(ids) == 1:
-                return ids[0]
-    return tokenizer.eos_id
+    ids = (tokenizer.token_id(tokenizer.special_tokens.get(name, "")) for name in _PAD_TOKENS)
+    return next((token_id for token_id in ids if token_id is not None), None)
 
 
 def _filled(row: list[int], value: int, width: int, side: str) -> list[int]:

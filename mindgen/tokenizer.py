@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.detokenizer import IncrementalDetokenizer
 from mindgen.errors import ModelError
-from mindgen.fast_tokenizer import GPT2_END, read_tokenizer_json, read_vocab_and_merges
+from mindgen.fast_tokenizer import CLASS_TOKENS, add_ends, add_tokens, read_tokenizer_json, read_vocab_and_merges
+from mindgen.sentencepiece_file import control_tokens, names_pattern, place_tokens, read_processors
+from mindgen.tokenizer_config import (
+    read_configured_tokens,
+    read_special_tokens,
+    read_tokenizer_class,
+    read_tokenizer_config,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_SYMBOL = "\u2581"
+_SENTENCEPIECE_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")
 # Texts that merge with nothing that follows them, in most vocabularies.
 _ANCHORS = ("\n", "\x02", "\u9f98", "<")
 
@@ -54,6 +62,10 @@ class Tokenizer(ABC):
         a prompt are added."""
 
     @abstractmethod
+    def token_id(self, name: str) -> int | None:
+        """The id of the token with this name, as "<s>"; None where there is none."""
+
+    @abstractmethod
     def _read_token(self, token_id: int) -> bytes: ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -85,6 +97,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
         decoder = self._tokenizer.decoder
         kinds = _decoder_kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
         self._is_byte_level = "ByteLevel" in kinds
@@ -100,6 +113,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def token_id(self, name: str) -> int | None:
+        return self._tokenizer.token_to_id(name)
 
     def _read_token(self, token_id: int) -> bytes:
         token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
@@ -129,38 +145,35 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A tokenizer.model; tokenizer_config.json tells whether prompts begin with BOS (Llama's do) or end with EOS, and
-    which tokens were added behind the model's own."""
+    """A tokenizer.model; the configuration tells whether prompts begin with BOS (Llama's do) or end with EOS, and which
+    tokens were added behind the model's own. Without "legacy" it is of the time before that option, so true."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        from sentencepiece import SentencePieceProcessor
-
         super().__init__()
-        self._processor = SentencePieceProcessor()
-        try:
-            self._processor.Load(str(path))
-        except (OSError, RuntimeError) as error:
-            raise ModelError(f"{path} is no usable sentencepiece model: {error}") from error
+        self._processor, self._without_prefix = read_processors(path)
         self._size = self._processor.GetPieceSize()
-        control_ids = [token_id for token_id in range(self._size) if self._processor.IsControl(token_id)]
-        added = _added_tokens(path, config)
-        self._added = {token_id: token["content"] for token_id, token in added.items() if token_id >= self._size}
-        self.vocab_size = max([self._size - 1, *self._added]) + 1
-        self.special_ids = frozenset(control_ids) | {token_id for token_id, token in added.items() if token["special"]}
-        self.bos_id, self.eos_id = _id_or_none(self._processor.bos_id()), _id_or_none(self._processor.eos_id())
-        own = {"bos_token": self.bos_id, "eos_token": self.eos_id}
-        self.special_tokens = {
-            name: self._processor.IdToPiece(token_id) for name, token_id in own.items() if token_id is not None
-        } | read_special_tokens(config)
+        own = {
+            "bos_token": self._processor.bos_id(),
+            "eos_token": self._processor.eos_id(),
+            "unk_token": self._processor.unk_id(),
+        }
+        config = {name: self._processor.IdToPiece(id_) for name, id_ in own.items() if id_ >= 0} | config
+        added = place_tokens(self._processor, read_configured_tokens(path.parent, config))
+        self._tokens = control_tokens(self._processor) | added
+        self._ids_of_names = {token.content: token_id for token_id, token in self._tokens.items()}
+        splits_special = config.get("split_special_tokens")
+        self._names = names_pattern(each for each in self._tokens.values() if not (splits_special and each.special))
+        self.vocab_size = max([self._size - 1, *self._tokens]) + 1
+        self.special_ids = frozenset(token_id for token_id, token in self._tokens.items() if token.special)
+        self.special_tokens = read_special_tokens(config)
+        self.bos_id = self.token_id(self.special_tokens.get("bos_token", ""))
+        self.eos_id = self.token_id(self.special_tokens.get("eos_token", ""))
         self._prefix = [self.bos_id] if self.bos_id is not None and config.get("add_bos_token", True) else []
         self._suffix = [self.eos_id] if self.eos_id is not None and config.get("add_eos_token", False) else []
+        self._adds_space = config.get("add_prefix_space") is not False
         self._spaces_each_segment = config.get("legacy") is not False
-        names = {self._processor.IdToPiece(token_id): token_id for token_id in control_ids}
-        names |= {token["content"]: token_id for token_id, token in added.items()}
-        self._ids_of_names = names
-        self._names = _names_pattern({name: added.get(token_id, {}) for name, token_id in names.items()})
         self.replaces_each_byte = True
-        self.num_leading_spaces_dropped = self._find_leading_spaces()
+        self.num_leading_spaces_dropped = self._find_leading_spaces() if self._adds_space else 0
         no_symbols = (self._processor.IsByte, self._processor.IsUnknown)
         self.ids_that_keep_spaces = frozenset(id_ for id_ in range(self._size) if any(is_(id_) for is_ in no_symbols))
 
@@ -177,28 +190,28 @@ class SentencePieceTokenizer(Tokenizer):
         return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
 
     def _encode_segment(self, text: str, is_first: bool) -> list[int]:
-        """Older configurations put a space before the text behind a special token as well, as the model's own does."""
-        if not text:
-            return []
-        if is_first or self._spaces_each_segment:
+        """Legacy configurations put a space before the text behind a special token as well, as before the first."""
+        if self._adds_space and (is_first or self._spaces_each_segment):
             return self._processor.EncodeAsIds(text)
-        anchor = self._processor.EncodeAsIds("\x02")
-        ids = self._processor.EncodeAsIds("\x02" + text)
-        return ids[len(anchor) :] if anchor and ids[: len(anchor)] == anchor else self._processor.EncodeAsIds(text)
+        if text.startswith((" ", _SPACE_SYMBOL)):  # which a model may strip at the beginning
+            unknown = self._processor.IdToPiece(self._processor.unk_id())
+            before, ids = (self._without_prefix.EncodeAsIds(part) for part in (unknown, unknown + text))
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._without_prefix.EncodeAsIds(text)
+
+    def token_id(self, name: str) -> int | None:
+        piece = self._processor.PieceToId(name)
+        return self._ids_of_names.get(name, piece if self._processor.IdToPiece(piece) == name else None)
 
     def _read_token(self, token_id: int) -> bytes:
-        if token_id in self._added:
-            return self._added[token_id].encode()
-        if not 0 <= token_id < self._size:
+        token = self._tokens.get(token_id)
+        if token is None and not 0 <= token_id < self._size:
             return b""
-        piece = self._processor.IdToPiece(token_id)
-        if self._processor.IsByte(token_id):
-            return bytes([int(piece[3:-1], 16)])
-        if self._processor.IsControl(token_id):
-            return piece.encode()
-        if self._processor.IsUnknown(token_id):
-            return self._processor.DecodeIds([token_id]).encode()
-        return piece.replace(_SPACE_SYMBOL, " ").encode()
+        if token is None and self._processor.IsByte(token_id):
+            return bytes([int(self._processor.IdToPiece(token_id)[3:-1], 16)])
+        text = self._processor.IdToPiece(token_id) if token is None else token.content
+        return text.replace(_SPACE_SYMBOL, " ").encode()
 
     def _find_leading_spaces(self) -> int:
         pieces = (id_ for id_ in range(self._size) if self._processor.IdToPiece(id_).startswith(_SPACE_SYMBOL))
@@ -214,34 +227,44 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder.
 
     Raises:
-        ModelError: there is none, or it is damaged.
+        ModelError: there is none, it is damaged, or it is of a class that is not known.
     """
     config = read_tokenizer_config(folder)
     if (folder / "tokenizer.json").is_file():
-        return HuggingFaceTokenizer(read_tokenizer_json(folder / "tokenizer.json"), config)
+        tokenizer = read_tokenizer_json(folder / "tokenizer.json", config)
+        add_tokens(tokenizer, read_configured_tokens(folder, config), folder)
+        return HuggingFaceTokenizer(tokenizer, config)
+    class_name = read_tokenizer_class(config)
     if (folder / "tokenizer.model").is_file():
+        _check_class(folder, class_name or "LlamaTokenizer", "tokenizer.model", _SENTENCEPIECE_CLASSES)
         return SentencePieceTokenizer(folder / "tokenizer.model", config)
     if (folder / "vocab.json").is_file():
-        return _load_gpt2_tokenizer(folder, config)
+        return _load_vocab_and_merges(folder, class_name or _class_of_model(folder), config)
     raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model, nor vocab.json and merges.txt")
 
 
-def _load_gpt2_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
-    config = dict.fromkeys(("bos_token", "eos_token", "unk_token"), GPT2_END) | config
-    special_tokens = dict.fromkeys(read_special_tokens(config).values())
-    bos_token = read_special_tokens(config).get("bos_token") if config.get("add_bos_token") else None
-    added = _added_tokens(folder / "vocab.json", config)
-    tokenizer = read_vocab_and_merges(folder, bool(config.get("add_prefix_space")), bos_token, added, special_tokens)
+def _load_vocab_and_merges(folder: Path, class_name: str, config: dict[str, Any]) -> Tokenizer:
+    _check_class(folder, class_name, "vocab.json and merges.txt", tuple(CLASS_TOKENS))
+    config = CLASS_TOKENS[class_name] | config
+    tokenizer = read_vocab_and_merges(folder, class_name, config)
+    add_tokens(tokenizer, read_configured_tokens(folder, config), folder)
+    add_ends(tokenizer, config)
     return HuggingFaceTokenizer(tokenizer, config)
 
 
-def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, completed by special_tokens_map.json; empty where there is neither."""
-    config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            config |= read_json_object(folder / name, ModelError)
-    return config
+def _check_class(folder: Path, class_name: str, files: str, known: Sequence[str]) -> None:
+    if class_name not in known:
+        raise ModelError(
+            f"{folder}: tokenizer_class {class_name} is not known for {files} (only {', '.join(known)}): "
+            "add the model's tokenizer.json"
+        )
+
+
+def _class_of_model(folder: Path) -> str:
+    """The tokenizer of a folder whose configuration does not name it."""
+    path = folder / "config.json"
+    model_type = str(read_json_object(path, ModelError).get("model_type", "")) if path.is_file() else ""
+    return "Qwen2Tokenizer" if model_type.startswith("qwen") else "GPT2Tokenizer"
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -256,43 +279,3 @@ _BYTE_OF_CHARACTER = _byte_level_alphabet()
 
 def _decoder_kinds(decoder: dict[str, Any]) -> set[str]:
     return {decoder["type"]}.union(*map(_decoder_kinds, decoder.get("decoders", ())))
-
-
-def read_special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """Every "..._token" of a configuration, which writes them as text or as {"content": text}."""
-    tokens = {}
-    for name, value in config.items():
-        content = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(content, str):
-            tokens[name] = content
-    return tokens
-
-
-def _added_tokens(path: Path, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The tokens that tokenizer_config.json, or an older added_tokens.json beside it, adds to a sentencepiece model."""
-    others = config.get("additional_special_tokens") or []
-    special = {*read_special_tokens(config).values(), *(token for token in others if isinstance(token, str))}
-    added: dict[int, dict[str, Any]] = {}
-    if (path.parent / "added_tokens.json").is_file():
-        listed = read_json_object(path.parent / "added_tokens.json", ModelError)
-        added = {int(token_id): {"content": name, "special": name in special} for name, token_id in listed.items()}
-    try:
-        for token_id, token in (config.get("added_tokens_decoder") or {}).items():
-            added[int(token_id)] = {**token, "content": str(token["content"]), "special": bool(token.get("special"))}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path.parent}: added_tokens_decoder is malformed: {error!r}") from error
-    return added
-
-
-def _names_pattern(tokens: dict[str, dict[str, Any]]) -> re.Pattern[str]:
-    """Finds tokens by their names, longest first; "lstrip" and "rstrip" take the spaces beside them along."""
-    alternatives = [
-        (r"\s*" if token.get("lstrip") else "") + f"({re.escape(name)})" + (r"\s*" if token.get("rstrip") else "")
-        for name, token in sorted(tokens.items(), key=lambda item: -len(item[0]))
-        if name
-    ]
-    return re.compile("|".join(alternatives) or r"(?!)")
-
-
-def _id_or_none(token_id: int) -> int | None:
-    return token_id if token_id >= 0 else None

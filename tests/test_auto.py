@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
+from tiny_models import load_oracle
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, AutoModel, AutoTokenizer, SamplingParams, TextIteratorStreamer, TextStreamer
 from mindgen.auto import Model
 from mindgen.demo import model_folder
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
+from mindgen.padding import without_padding
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 CHOSEN = [next(a for a in ANSWERS if a["adapter_id"] == name) for name in ("A1", None, "A3")]
@@ -68,6 +71,64 @@ def test_padding_is_stripped_on_either_side(model, tokenizer, side):
         assert list(map(list, model.generate(shifted, adapter_id=ADAPTERS, **options))) == list(map(list, expected))
 
 
+@pytest.fixture(scope="module")
+def oracle():
+    return load_oracle(model_folder(), torch.float32)
+
+
+def continued_by(oracle, rows: list[list[int]], mask: list[list[int]] | None, pad: int) -> list[list[int]]:
+    """What transformers makes of rows that are padded on the left, without the padding around it."""
+    options = {} if mask is None else {"attention_mask": torch.tensor(mask)}
+    answers = oracle.generate(torch.tensor(rows), max_new_tokens=6, do_sample=False, pad_token_id=pad, **options)
+    starts = [0] * len(rows) if mask is None else [row.count(0) for row in mask]
+    return [answer.tolist()[start:] for answer, start in zip(answers, starts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[2, 1, 271, 449]],
+        [[1, 271, 449, 2]],
+        [[2, 1, 271, 449, 2, 2]],
+        [[1, 271, 449, 2], [1, 449, 271, 2]],
+        [[2, 1, 271, 449], [2, 1, 449, 271]],
+    ],
+)
+def test_an_end_token_that_may_be_text_is_kept_as_transformers_does(model, oracle, rows):
+    expected = continued_by(oracle, rows, None, pad=2)
+    assert [row.tolist() for row in model.generate(rows, pad_token_id=2, max_new_tokens=6, ignore_eos=True)] == expected
+
+
+@pytest.mark.parametrize("pad", [2, 0])
+def test_rows_that_differ_at_an_end_are_padded_there(model, oracle, pad):
+    """2 ends texts, so that transformers wants a mask; from 0, which is nothing but padding, it makes one itself."""
+    rows = [[pad, pad, 1, 271], [pad, 1, 271, 449], [1, 271, 449, 430]]
+    mask = [[int(token_id != pad) for token_id in row] for row in rows]
+    expected = continued_by(oracle, rows, mask, pad)
+    if pad == 0:
+        answers = oracle.generate(torch.tensor(rows), max_new_tokens=6, do_sample=False, pad_token_id=pad).tolist()
+        assert [answer[row.count(0) :] for answer, row in zip(answers, mask, strict=True)] == expected
+    on_the_right = [[*row[row.count(pad) :], *row[: row.count(pad)]] for row in rows]
+    for padded in (rows, on_the_right):
+        answers = model.generate(padded, pad_token_id=pad, max_new_tokens=6, ignore_eos=True)
+        assert [row.tolist() for row in answers] == expected
+
+
+def test_a_lone_row_loses_what_is_nothing_but_padding(model, oracle):
+    expected = continued_by(oracle, [[0, 0, 1, 271]], None, pad=0)[0][2:]
+    for row in ([0, 0, 1, 271], [1, 271, 0, 0]):
+        assert model.generate(row, pad_token_id=0, max_new_tokens=6, ignore_eos=True)[0].tolist() == expected
+
+
+def test_what_a_tokenizer_puts_around_prompts_is_inside_of_padding():
+    """GPT-2's padding is its end and its beginning: of [0, a, b], [0, 0, a] the last 0 belongs to the prompt."""
+    assert without_padding([[0, 5, 6], [0, 0, 5]], 0, False, (1, 0)) == [[0, 5, 6], [0, 5]]
+    assert without_padding([[5, 6, 0], [5, 0, 0]], 0, False, (0, 1)) == [[5, 6, 0], [5, 0]]
+    assert without_padding([[5, 6, 7], [5, 0, 0]], 0, False, (0, 1)) == [[5, 6, 7], [5]]
+    assert without_padding([[5, 6, 0], [5, 0]], 0, False) == [[5, 6, 0], [5, 0]]
+    assert without_padding([[5, 6, 0], [5, 0]], None, True) == [[5, 6, 0], [5, 0]]
+
+
 def test_sampling_beams_and_several_outputs(model, llm, tokenizer):
     input_ids = tokenizer("I love")["input_ids"]
     options = {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 5}
@@ -117,7 +178,7 @@ def test_failures_are_raised_and_end_the_streamer(model, llm, tokenizer):
     input_ids = tokenizer("I love")["input_ids"]
     for arguments, error, message in (
         ({"input_ids": []}, RequestError, "at least"),
-        ({"input_ids": [input_ids, [tokenizer.pad_token_id] * 2]}, RequestError, "empty"),
+        ({"input_ids": [input_ids, [9, 9]], "pad_token_id": 9}, RequestError, "empty"),
         ({"input_ids": [input_ids, input_ids], "adapter_id": [None, "A9"]}, UnknownAdapterError, "A9"),
         ({"input_ids": input_ids, "max_length": 2}, RequestError, "max_length 2 leaves nothing"),
         ({"input_ids": input_ids, "use_past": True}, RequestError, "unknown sampling option 'use_past'"),

@@ -62,9 +62,10 @@ def normalizing(tmp_path_factory):
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_all_spaces_at_the_beginning_may_be_dropped(normalizing, data):
+    """As sentencepiece has it, but for <unk>, 0, which is a special token here as in transformers."""
     tokenizer, processor = normalizing
     space = processor.PieceToId("▁")
-    ids = data.draw(st.lists(st.just(space) | st.integers(0, tokenizer.vocab_size - 1), max_size=12))
+    ids = data.draw(st.lists(st.just(space) | st.integers(1, tokenizer.vocab_size - 1), max_size=12))
     assert tokenizer.decode(ids) == processor.DecodeIds(ids)
     cut = data.draw(st.integers(0, len(ids)))
     assert tokenizer.decode(ids[:cut]) + "".join(chunks_of(tokenizer, ids[:cut], ids[cut:])) == tokenizer.decode(ids)

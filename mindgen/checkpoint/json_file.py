@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.errors import MindgenError
+from mindgen.text_file import read_text_file
 
 _MAX_BYTES = 100_000_000
 
@@ -18,10 +19,10 @@ def read_json_object(path: Path, error_class: type[MindgenError], max_bytes: int
     try:
         if path.stat().st_size > max_bytes or not path.is_file():
             raise error_class(f"{path} is larger than {max_bytes} bytes, or no regular file")
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=with_unique_keys)
+        value = json.loads(read_text_file(path, error_class), object_pairs_hook=with_unique_keys)
     except OSError as error:
         raise error_class(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # also bad UTF-8 and bad JSON
+    except (ValueError, RecursionError) as error:
         raise error_class(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise error_class(f"{path} must hold a JSON object, not {type(value).__name__}")

@@ -27,6 +27,7 @@ from mindgen.config import GenerationSettings, load_settings
 from mindgen.errors import RequestError, UsageError
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
+from mindgen.text_file import read_text_file
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -159,12 +160,7 @@ def read_prompts(predict_data: str | list[str] | None) -> list[str]:
     looks_like_file = path.suffix in (".txt", ".prompts") and not any(character.isspace() for character in given[0])
     if len(given) > 1 or not (looks_like_file or _is_file(path)):
         return given
-    try:
-        prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UsageError(f"cannot read the prompts in {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the prompts in {path} are not UTF-8 text: {error}") from error
+    prompts = [line for line in read_text_file(path, UsageError, "the prompts in").splitlines() if line.strip()]
     if not prompts:
         raise RequestError(f"{path} holds no prompt: expected one per line")
     return prompts

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mindgen.errors import UsageError
+from mindgen.text_file import read_text_file
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -51,9 +52,9 @@ def read_text_or_file(name: str, text: str) -> str:
     if not text.startswith("@"):
         return text
     try:
-        return Path(text[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: cannot read {text[1:]}: {error}") from error
+        return read_text_file(Path(text[1:]), UsageError)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def _alternatives(kind: Any) -> list[Any]:

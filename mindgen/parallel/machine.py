@@ -100,7 +100,7 @@ def _ask_tool(device_ids: Sequence[int]) -> tuple[dict[int, str], str]:
 
 def _read_conf(path: Path) -> dict[int, str]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         return {}
     return {int(number): address for number, address in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.M)}
