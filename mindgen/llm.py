@@ -15,6 +15,7 @@ from mindgen.engine.device import check_launched
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
+from mindgen.engine.worker import serve_launched
 from mindgen.engine_client import EngineClient, Prompt
 from mindgen.engine_limits import read_limits
 from mindgen.errors import AdapterError, ConfigError
@@ -52,7 +53,8 @@ class LLM:
         limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
     With nnodes above 1 every machine runs the same program. Where node_rank is above 0 this serves the machine whose
-    node_rank is 0 to its end, which is `close()` or the end of the program there, and then ends the program.
+    node_rank is 0 to its end, which is `close()` or the end of the program there, and then ends the program. So does a
+    rank above 0 of as many as a launcher has started and the model has; a model of one rank is each process's own.
 
     Raises:
         MindgenError: the model or the adapter list cannot be served; the message says why.
@@ -76,6 +78,7 @@ class LLM:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
         config = config or read_limits(limits, _OWN_ARGUMENTS)
         check_launched(config)
+        serve_launched(config)
         files = ModelFiles.of(model, adapters, checkpoint)
         self._nodes: Nodes | None = None
         if config.nnodes > 1:

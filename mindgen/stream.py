@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mindgen.engine_client import EngineClient
 from mindgen.errors import MindgenError, QueueFullError, RequestError
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.parallel.shares import even_shares
 from mindgen.sampling_params import SamplingParams
 
 
@@ -33,12 +33,8 @@ class Requests(NamedTuple):
 
     def share_out(self, count: int) -> list["Requests"]:
         """In their order, the first ones with one more where they do not divide."""
-        share, rest = divmod(len(self.prompts), count)
-        ends = [place * share + min(place, rest) for place in range(count + 1)]
-        return [
-            Requests(self.prompts[first:end], self.sampling_params[first:end], self.adapter_ids[first:end])
-            for first, end in pairwise(ends)
-        ]
+        slices = [slice(share.start, share.stop) for share in even_shares(len(self.prompts), count)]
+        return [Requests(self.prompts[each], self.sampling_params[each], self.adapter_ids[each]) for each in slices]
 
 
 class ChunkStream(ABC):

@@ -12,9 +12,9 @@ usage() {
     exit 2
 }
 
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+scripts=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 python=$(command -v python || command -v python3)
-arguments=(--script_folder "$scripts" --script_folder "$scripts/..")
+arguments=(--script_folder "$scripts" --script_folder "$(dirname "$scripts")")
 case $# in
     1 | 2) arguments+=(--ranks "${2:-8}") ;;
     6) arguments+=(--ranks "$2" --master_port "$3" --log_dir "$4") ;;

@@ -132,7 +132,6 @@ def test_sampling_and_lengths(texts):
     [
         ([], "no prompt: pass --input_data or set INPUT_DATA"),
         (["--batch_size", 3], "batch_size is 3, and prompts are 1"),
-        (["--use_parallel", "True", "--data_parallel", 2], "1 prompts do not divide among data_parallel 2"),
         (["--model_parallel", 2], "need --use_parallel True"),
         (["--model_parallel", 0], "must be at least 1, not 1 and 0"),
         (["--use_parallel", "maybe"], "use_parallel cannot be 'maybe'"),

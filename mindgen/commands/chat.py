@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
 from mindgen.commands.chat_session import ChatSession
-from mindgen.commands.launched import closing
+from mindgen.commands.launched import closing, take_part
 from mindgen.config import load_settings
 from mindgen.errors import UsageError
 
@@ -33,10 +33,11 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     Raises:
         MindgenError: of whatever part refused before the conversation began.
     """
-    settings = load_settings(arguments.config, flags.overrides(arguments))
+    part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
-    if flags.served_node_0(settings):
+    if flags.served_node_0(settings) or not part.share(1):  # there is one conversation, the first replica's
         return 0
+    flags.serve_rank_0(settings)
     llm = flags.load_llm(settings)
     with closing(llm):
         adapter = settings.adapter_id or BASE_NAME

@@ -13,7 +13,9 @@ from mindgen.commands.option_values import is_boolean, is_list, parse_value, rea
 from mindgen.config import Settings
 from mindgen.documented_fields import DocumentedField, documented_fields
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.worker import serve_launched
 from mindgen.engine_limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
+from mindgen.environment import launched_rank
 from mindgen.errors import ConfigError
 from mindgen.model_files import ModelFiles
 from mindgen.node import serve_node
@@ -34,6 +36,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags whose dest is a key of the configuration override it, and have no default of their own."""
     add = parser.add_argument
     add("--config", type=Path, help="YAML configuration, which flags override")
+    add("--use_parallel", nargs="?", const="True", metavar="True|False", help="on the devices that a launcher has")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
     add(
@@ -99,6 +102,14 @@ def served_node_0(settings: Settings) -> bool:
         return False
     serve_node(_model_files(settings), settings.engine)
     return True
+
+
+def serve_rank_0(settings: Settings) -> None:
+    """As a launched rank above 0 of a model, serves rank 0 and ends the program; else does nothing."""
+    launched = launched_rank()
+    if launched is not None and launched.rank > 0 and settings.engine.ranks_per_replica > 1:
+        _adapter_slices(settings, _model_files(settings))  # rank 0 is not there before these are
+        serve_launched(settings.engine)
 
 
 def _model_files(settings: Settings) -> ModelFiles:

@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.commands import flags
-from mindgen.commands.launched import (
-    closing,
-    hand_over,
-    handed_over,
-    is_first_replica,
-    own_share,
-    parallel_limits,
-    serve_rank_0,
-)
+from mindgen.commands.launched import closing, take_part
 from mindgen.commands.prediction_output import open_output, parse_target
 from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
@@ -38,7 +30,7 @@ _DEFAULT_NEW_TOKENS = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "--predict_data", "--prompt", nargs="+", metavar="PROMPT",
+        "--predict_data", "--prompt", "--input_data", nargs="+", action="append", metavar="PROMPT",
         help="prompts: one or several texts, or a file with a prompt per line",
     )  # fmt: skip
     add(
@@ -56,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print a table of the kernels, and write a Chrome trace (default: output/profile.json)",
     )
     add("--run_mode", choices=["predict"])
-    add("--use_parallel", nargs="?", const="True", metavar="True|False")
     flags.add_model_arguments(parser)
     flags.add_engine_arguments(parser)
     flags.add_sampling_arguments(parser)
@@ -71,18 +62,20 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     Raises:
         MindgenError: of whatever part refused all prompts alike.
     """
-    settings = load_settings(arguments.config, flags.overrides(arguments))
-    settings = settings.model_copy(update={"engine": parallel_limits(settings.engine, settings.use_parallel)})
-    served = serve_rank_0()
-    if served is not None:
-        return served
+    arguments.predict_data = _one_choice(arguments.predict_data)
+    part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     if flags.served_node_0(settings):
         return 0
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
-    share = own_share(len(prompts))
+    share = part.share(len(prompts))
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
-    target = parse_target(arguments.output)
+    target, trace = parse_target(arguments.output), arguments.profile
+    if not part.writes_files:
+        target, trace = replace(target, path=None), None
+    if not share:
+        return 0
+    flags.serve_rank_0(settings)
     report = RunReport(started, arguments.debug)
     import mindgen.llm  # noqa: F401  (starts MindSpore)
 
@@ -92,17 +85,27 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         report.begin(llm.memory_plan)
         params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
         chunks = _stream(llm, prompts, params, adapter_ids, share)
-        if not is_first_replica():
-            hand_over(list(chunks))
+        if not part.prints:
+            part.hand_over(list(chunks))
             return 0
         num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
-        with open_output(target, prompts, num_outputs) as output, _profiled(llm, arguments.profile):
-            for chunk in chain(chunks, chain.from_iterable(handed_over(list[TextChunk]))):
+        others = chain.from_iterable(part.handed_over(list[TextChunk], len(prompts)))
+        first = part.first_here(len(prompts))
+        with open_output(target, prompts, num_outputs, first) as output, _profiled(llm, trace):
+            for chunk in chain(chunks, others):
                 report.add(chunk)
                 output.write(chunk)
         report.print()
     llm.close(report.exit_code)
     return report.exit_code
+
+
+def _one_choice(given: list[list[str]] | None) -> list[str] | None:
+    """What --predict_data and its other names say; they may say the same."""
+    if given and any(each != given[0] for each in given):
+        texts = " and ".join(repr(" ".join(each)) for each in given)
+        raise UsageError(f"--predict_data, --prompt and --input_data are the same, and say {texts}: keep one of them")
+    return given[0] if given else None
 
 
 def _sampling_params(generation: GenerationSettings, prompt_len: int) -> SamplingParams | RequestError:

@@ -9,11 +9,12 @@ from mindgen import demo, environment
 from mindgen.checkpoint.hf import model_folder
 from mindgen.commands import flags
 from mindgen.commands.generate import read_prompts
-from mindgen.commands.launched import closing, hand_over, handed_over, is_first_replica, own_share, serve_rank_0
+from mindgen.commands.launched import Part, closing
 from mindgen.commands.option_values import parse_value
-from mindgen.config import Settings, load_settings
+from mindgen.config import load_settings
 from mindgen.documented_fields import documented_fields
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.worker import serve_launched
 from mindgen.environment import launched_rank
 from mindgen.errors import UsageError
 from mindgen.model_files import ModelFiles
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--use_parallel", default="False", metavar="True|False", help="run on data_parallel x model_parallel devices")
     add("--device_id", type=int, default=0, help="of an NPU; a CPU is device 0")
-    add("--data_parallel", type=int, default=1, help="replicas, among which the prompts are divided")
-    add("--model_parallel", type=int, default=1, help="devices that share one replica's weights")
+    add("--data_parallel", type=int, help="replicas that share the prompts (default: the launcher's, or 1)")
+    add("--model_parallel", type=int, help="devices that share one replica's weights (default: the launcher's, or 1)")
     add("--batch_size", type=int, help="the number of prompts (default: as many as there are)")
     add("--seq_length", type=int, help="tokens of prompt and output, at most")
     add("--use_past", default="True", metavar="True|False", help="makes no difference: keys and values are kept")
@@ -56,35 +57,39 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     Raises:
         MindgenError: the flags do not go together, or a prompt cannot be continued.
     """
-    served = serve_rank_0()
-    if served is not None:
-        return served
     parse_value("--use_past", bool, [arguments.use_past])
     limits: dict[str, Any] = {} if arguments.seq_length is None else {"engine.max_model_len": arguments.seq_length}
-    limits |= {f"engine.{name}": size for name, size in _parallel_sizes(arguments).items()}
+    use_parallel = parse_value("--use_parallel", bool, [arguments.use_parallel])
+    limits |= _parallel_sizes(arguments.data_parallel, arguments.model_parallel, use_parallel)
     settings = load_settings(None, flags.overrides(arguments) | limits)
+    part = Part.of(settings.engine, use_parallel)
+    config = part.limits(settings.engine)
     params = settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)
     model, checkpoint = _find_model(arguments.model_type, arguments.checkpoint_path)
-    if settings.engine.node_rank > 0:
-        serve_node(ModelFiles.of(model, None, checkpoint), settings.engine)
+    if config.node_rank > 0:
+        serve_node(ModelFiles.of(model, None, checkpoint), config)
         return 0
     prompts = read_prompts(_input_data(arguments.input_data))
-    _check_sizes(arguments, len(prompts))
-    share = own_share(len(prompts))
-    texts = _continue(model, checkpoint, settings, [prompts[index] for index in share], params)
-    if is_first_replica():
-        print([*texts, *chain.from_iterable(handed_over(list[str]))])
+    if arguments.batch_size not in (None, len(prompts)):
+        raise UsageError(f"batch_size is {arguments.batch_size}, and prompts are {len(prompts)}: make them the same")
+    share = part.share(len(prompts))
+    if not share:
+        return 0
+    serve_launched(config)
+    texts = _continue(model, checkpoint, config, [prompts[index] for index in share], params)
+    if part.prints:
+        print([*texts, *chain.from_iterable(part.handed_over(list[str], len(prompts)))])
     else:
-        hand_over(texts)
+        part.hand_over(texts)
     return 0
 
 
 def _continue(
-    model: Path, checkpoint: Path | None, settings: Settings, prompts: list[str], params: SamplingParams
+    model: Path, checkpoint: Path | None, config: EngineConfig, prompts: list[str], params: SamplingParams
 ) -> list[str]:
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
-    llm = LLM(model, config=settings.engine, checkpoint=checkpoint)
+    llm = LLM(model, config=config, checkpoint=checkpoint)
     with closing(llm):
         outputs = llm.generate(prompts, params)
         for output in outputs:
@@ -101,36 +106,27 @@ def _input_data(given: str | None) -> str:
     return data
 
 
-def _check_sizes(arguments: argparse.Namespace, num_prompts: int) -> None:
-    data, model = arguments.data_parallel, arguments.model_parallel
-    if data < 1 or model < 1:
-        raise UsageError(f"data_parallel and model_parallel must be at least 1, not {data} and {model}")
-    if num_prompts % data:
-        raise UsageError(f"{num_prompts} prompts do not divide among data_parallel {data} replicas")
-    if arguments.batch_size not in (None, num_prompts):
-        raise UsageError(f"batch_size is {arguments.batch_size}, and prompts are {num_prompts}: make them the same")
-
-
-def _parallel_sizes(arguments: argparse.Namespace) -> dict[str, int]:
-    """What the engine is to be told of the devices.
+def _parallel_sizes(data: int | None, model: int | None, use_parallel: bool) -> dict[str, int]:
+    """The engine's sizes that the flags say.
 
     Raises:
-        UsageError: there are to be several without use_parallel, or others than the launcher has started.
+        UsageError: there are to be several devices without use_parallel, or others than the launcher has started.
     """
-    data, model = arguments.data_parallel, arguments.model_parallel
-    if not parse_value("--use_parallel", bool, [arguments.use_parallel]):
-        if data * model > 1:
-            raise UsageError(f"data_parallel {data} and model_parallel {model} need --use_parallel True")
-        return {}
+    replicas, devices = 1 if data is None else data, 1 if model is None else model
+    if replicas < 1 or devices < 1:
+        raise UsageError(f"data_parallel and model_parallel must be at least 1, not {replicas} and {devices}")
+    if not use_parallel and replicas * devices > 1:
+        raise UsageError(f"data_parallel {replicas} and model_parallel {devices} need --use_parallel True")
     launched = launched_rank()
-    if launched is None:
-        return {"tensor_parallel_size": model, "data_parallel_size": data}
-    if (launched.num_replicas, launched.world_size) != (data, model):
-        raise UsageError(
-            f"data_parallel {data} and model_parallel {model} need {data * model} ranks, but the launcher has started "
-            f"{launched.num_replicas} x {launched.world_size}"
-        )
-    return {"tensor_parallel_size": model}
+    if use_parallel and launched is not None:
+        started = (launched.num_replicas, launched.world_size)
+        wanted = (data or started[0], model or started[1])
+        if wanted != started:
+            raise UsageError(
+                f"data_parallel {wanted[0]} and model_parallel {wanted[1]} need {wanted[0] * wanted[1]} ranks, but the "
+                f"launcher has started {started[0]} x {started[1]}"
+            )
+    return {"engine.data_parallel_size": replicas, "engine.tensor_parallel_size": devices}
 
 
 def _find_model(model_type: str, checkpoint: Path | None) -> tuple[Path, Path | None]:

@@ -12,6 +12,7 @@ from mindgen.parallel.plan import LaunchOptions
 from mindgen.parallel.rank_table import read_rank_table
 
 _DATA_PARALLEL = "--data_parallel"
+_ITS_NAMES = (_DATA_PARALLEL, "--data_parallel_size", "--dp")  # of commands: MindFormers' scripts, `mindgen generate`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,12 +89,12 @@ def _num_ranks(arguments: argparse.Namespace, devices: range | None) -> int:
 
 
 def _data_parallel_of(command: Sequence[str]) -> int:
-    """The --data_parallel of the command itself, as MindFormers' scripts have it; 1 without."""
+    """How many replicas the command itself says; 1 without."""
     for word, following in zip(command, [*command[1:], ""], strict=True):
         name, equals, value = word.partition("=")
-        if name == _DATA_PARALLEL:
+        if name in _ITS_NAMES:
             value = value if equals else following
             if not value.isdecimal():
-                raise UsageError(f"{_DATA_PARALLEL} of the command must be a number, not {value!r}")
+                raise UsageError(f"{name} of the command must be a number, not {value!r}")
             return int(value)
     return 1

@@ -40,30 +40,33 @@ def parse_target(target: str) -> OutputTarget:
 
 
 @contextlib.contextmanager
-def open_output(target: OutputTarget, prompts: Sequence[str], num_outputs: Sequence[int]) -> Iterator[PredictionWriter]:
+def open_output(
+    target: OutputTarget, prompts: Sequence[str], num_outputs: Sequence[int], first: int
+) -> Iterator[PredictionWriter]:
     """The writer for a target.
 
     Args:
         num_outputs: of each prompt.
+        first: which of the prompts is the first that is written.
 
     Raises:
         UsageError: the file cannot be written.
     """
     if target.path is None:
-        yield _writer(target, sys.stdout, prompts, num_outputs)
+        yield _writer(target, sys.stdout, prompts, num_outputs, first)
         return
     try:
         file = target.path.open("w", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {target.path}: {error.strerror}") from error
     with file:
-        yield _writer(target, file, prompts, num_outputs)
+        yield _writer(target, file, prompts, num_outputs, first)
 
 
 def _writer(
-    target: OutputTarget, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int]
+    target: OutputTarget, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int], first: int
 ) -> PredictionWriter:
-    return JsonLinesWriter(file, prompts) if target.is_jsonl else TextWriter(file, prompts, num_outputs)
+    return JsonLinesWriter(file, prompts, first) if target.is_jsonl else TextWriter(file, prompts, num_outputs, first)
 
 
 class TextWriter:
@@ -73,11 +76,11 @@ class TextWriter:
     A prompt that failed is left out.
     """
 
-    def __init__(self, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int]) -> None:
+    def __init__(self, file: IO[str], prompts: Sequence[str], num_outputs: Sequence[int], first: int) -> None:
         self._file = file
         self._prompts = prompts
         self._num_outputs = num_outputs
-        self._current = 0
+        self._current = first
         self._is_begun = False
         self._held: dict[int, str] = {}
         self._finished: dict[int, RequestOutput] = {}
@@ -115,10 +118,10 @@ class TextWriter:
 class JsonLinesWriter:
     """One JSON object a prompt, in the order of the prompts; nothing if all of them fail."""
 
-    def __init__(self, file: IO[str], prompts: Sequence[str]) -> None:
+    def __init__(self, file: IO[str], prompts: Sequence[str], first: int) -> None:
         self._file = file
         self._prompts = prompts
-        self._next = 0
+        self._next = first
         self._has_success = False
         self._finished: dict[int, RequestOutput] = {}
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
+from mindgen.engine.config import EngineConfig
+from mindgen.environment import launched_rank
 from mindgen.errors import AdapterError, MessageError, MindgenError, WorkerError
 from mindgen.model_config import ModelConfig
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
@@ -101,6 +103,15 @@ def serve(rendezvous: Path, rank: int, connect_seconds: float = _CONNECT_SECONDS
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle
     channel.send(Arrival(rank, os.getpid()))
     return _Worker(channel, rank).run()
+
+
+def serve_launched(config: EngineConfig) -> None:
+    """Where a launcher has started this process as a rank above 0 of as many as share the model, serves rank 0 to its
+    end, and then ends the program.
+    """
+    launched = launched_rank()
+    if launched is not None and launched.rank > 0 and launched.world_size == config.ranks_per_replica:
+        raise SystemExit(serve(launched.rendezvous, launched.rank))
 
 
 class _Worker:

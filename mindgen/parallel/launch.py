@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindgen.environment import Cluster, LaunchedRank, for_child
@@ -44,7 +44,7 @@ class Supervision:
 def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervision) -> None:
     """Runs the command once for each rank of this machine, with the environment that launched_rank() reads.
 
-    The output of rank 0, or the first here, is shown on standard output as well.
+    Rank 0, or the first here, reads this process's standard input, and its output is shown on standard output as well.
 
     Raises:
         UsageError, RankTableError: nothing was started, because of what does not fit.
@@ -55,6 +55,7 @@ def launch(command: Sequence[str], options: LaunchOptions, supervision: Supervis
         if plan.warning:
             warn(f"{plan.warning}; is it of another machine?")
         tasks = _rank_tasks(command, plan, supervision.log_folder)
+        tasks[0] = replace(tasks[0], takes_input=True)
         for cluster in plan.clusters:
             demand = sockets.enter_context(_listening(cluster))
             tasks.append(_scheduler_task(command, cluster, demand, supervision.log_folder))
@@ -157,7 +158,7 @@ def _task(
     demand: socket.socket | None = None,
 ) -> Task:
     log = log_folder / name.replace(" ", "_") / _LOG_NAME
-    return Task(name, command, for_child(variables, _DEFAULTS), log, cores, demand)
+    return Task(name, command, for_child(variables, _DEFAULTS), log, cores, demand=demand)
 
 
 def _variables(rank: LaunchedRank, cluster: Cluster | None) -> dict[str, str]:

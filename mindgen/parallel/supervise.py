@@ -28,6 +28,7 @@ class Task:
     Attributes:
         environment: all of it.
         cores: where it may run; None for anywhere.
+        takes_input: whether it reads this process's standard input; else it finds nothing there.
         demand: makes it a service: closed, and the service started in its place, when somebody connects to it; ended
             when all others have ended well.
     """
@@ -37,6 +38,7 @@ class Task:
     environment: Mapping[str, str]
     log: Path
     cores: frozenset[int] | None = None
+    takes_input: bool = False
     demand: socket.socket | None = None
 
 
@@ -127,8 +129,8 @@ def _start(task: Task, announce: int) -> _Running:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with task.log.open("wb") as log:
             process = subprocess.Popen(
-                task.command, env=task.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=before_exec,
+                task.command, env=task.environment, stdin=None if task.takes_input else subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=before_exec,
             )  # fmt: skip
     except OSError as error:
         raise LaunchError(f"cannot start {task.name}: {error}") from error

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams
-from mindgen.commands.launched import hand_over, handed_over, is_first_replica, own_share
+from mindgen.commands.launched import Part
 from mindgen.environment import LaunchedRank
-from mindgen.errors import ConfigError, UnknownAdapterError, UsageError
+from mindgen.errors import ConfigError, UnknownAdapterError
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::8]
@@ -76,24 +76,31 @@ def test_the_first_of_all_launched_ranks_prints_what_all_replicas_say(llm, tmp_p
     assert sum("2 prompt(s)" in line for line in shown) == 1
 
 
-def test_prompts_must_divide_among_launched_replicas(tmp_path, monkeypatch):
-    for name, value in LaunchedRank(0, 1, 0, 1, 2, tmp_path).as_environment().items():
-        monkeypatch.setenv(name, value)
-    assert own_share(6) == range(3, 6)
-    with pytest.raises(UsageError, match="3 prompts do not divide among 2 replicas"):
-        own_share(3)
+@pytest.mark.parametrize(
+    ("num_prompts", "expected"),
+    [
+        (1, [[0], [], [], []]),
+        (3, [[0], [1], [2], []]),
+        (6, [[0, 1], [2, 3], [4], [5]]),
+        (8, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+    ],
+)
+def test_any_number_of_prompts_goes_on_launched_replicas(num_prompts, expected, tmp_path):
+    parts = [Part(LaunchedRank(0, 1, 0, replica, 4, tmp_path)) for replica in range(4)]
+    assert [list(part.share(num_prompts)) for part in parts] == expected
 
 
-def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path, monkeypatch):
-    for replica in (3, 2):
+def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path):
+    """Of six, this machine has the replicas 2 to 4; only those that have prompts are waited for."""
+    parts = {replica: Part(LaunchedRank(0, 1, 0, replica, 6, tmp_path / str(replica))) for replica in (4, 3, 2)}
+    for replica in parts:
         (tmp_path / str(replica)).mkdir()
-    for replica in (3, 2):
-        for name, value in LaunchedRank(0, 1, 0, replica, 4, tmp_path / str(replica)).as_environment().items():
-            monkeypatch.setenv(name, value)
-        assert is_first_replica() == (replica == 2)
-        if replica == 3:
-            hand_over(["three"])
-    assert list(handed_over(list[str])) == [["three"]]
+    assert [replica for replica, part in parts.items() if part.prints] == [2]
+    assert parts[2].first_here(10) == 4  # two prompts for each of the first four replicas, one for the others
+    parts[3].hand_over(["three"])
+    assert list(parts[2].handed_over(list[str], 4)) == [["three"]]
+    parts[4].hand_over(["four"])
+    assert list(parts[2].handed_over(list[str], 10)) == [["three"], ["four"]]
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_stages_that_wait_use_no_core(tmp_path):
 
 def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
     launcher = subprocess.Popen(
-        [*COMMAND[:3], "launch", "--ranks", "2", "--", *COMMAND, "--worker_timeout", "2"],
+        [*COMMAND[:3], "launch", "--ranks", "2", "--", *COMMAND, "--tp", "2", "--worker_timeout", "2"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     shown = launcher.stdout.readline()

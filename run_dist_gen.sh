@@ -1,0 +1,1 @@
+scripts/run_dist_gen.sh
