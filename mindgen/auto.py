@@ -36,7 +36,8 @@ class AutoTokenizer:
     def from_pretrained(path: str | Path = demo.NAME) -> PretrainedTokenizer:
         """The tokenizer in a folder, or that of "demo" or "gpt2"."""
         folder = demo.find_model(str(path)) or Path(path)
-        return PretrainedTokenizer(load_tokenizer(folder), load_chat_templates(folder))
+        tokenizer = load_tokenizer(folder)
+        return PretrainedTokenizer(tokenizer, load_chat_templates(folder, tokenizer.special_tokens))
 
 
 @dataclass(frozen=True, slots=True)

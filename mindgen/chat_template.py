@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError, TemplateNotFound, TemplateSyntaxError
 
+from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import ModelError, RequestError
 from mindgen.template_sandbox import BoundedSandbox, TemplateRefusal
 from mindgen.text_file import read_text_file
@@ -16,6 +17,7 @@ from mindgen.tokenizer_config import read_special_tokens, read_tokenizer_config
 _DEFAULT = "default"
 _WITH_TOOLS = "tool_use"
 _FILE = "chat_template.jinja"
+_PROCESSOR_FILE = "chat_template.json"
 _FOLDER = "additional_chat_templates"
 
 
@@ -104,28 +106,38 @@ class ChatTemplates:
         return self._compiled[name]
 
 
-def load_chat_templates(folder: Path) -> ChatTemplates:
-    """The templates of a model folder: chat_template.jinja, or those of tokenizer_config.json; there may be none.
+def load_chat_templates(folder: Path, special_tokens: Mapping[str, str] | None = None) -> ChatTemplates:
+    """The templates of a model folder; there may be none. Those in files of their own stand for those of
+    tokenizer_config.json, and these for the one of chat_template.json.
+
+    Args:
+        special_tokens: the tokenizer's; None takes those that the configuration names.
 
     Raises:
         ModelError: a file is damaged.
     """
     config = read_tokenizer_config(folder)
-    given = config.get("chat_template")
-    sources: dict[str, str] = {}
-    if isinstance(given, str):
-        sources = {_DEFAULT: given}
-    elif given is not None:
-        try:
-            sources = {str(entry["name"]): str(entry["template"]) for entry in given}
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"{folder}: chat_template must be a text or a list of named templates") from error
     files = {path.stem: path for path in sorted((folder / _FOLDER).glob("*.jinja"))}
     if (folder / _FILE).is_file():
         files[_DEFAULT] = folder / _FILE
-    for name, path in files.items():
-        sources[name] = read_text_file(path, ModelError, "the chat template")
-    return ChatTemplates(sources, read_special_tokens(config), folder.name)
+    if files:
+        sources = {name: read_text_file(path, ModelError, "the chat template") for name, path in files.items()}
+    else:
+        given = config.get("chat_template")
+        if given is None and (folder / _PROCESSOR_FILE).is_file():
+            given = read_json_object(folder / _PROCESSOR_FILE, ModelError).get("chat_template")
+        sources = _named_sources(given, folder)
+    known = read_special_tokens(config) if special_tokens is None else special_tokens
+    return ChatTemplates(sources, known, folder.name)
+
+
+def _named_sources(given: Any, folder: Path) -> dict[str, str]:
+    if given is None or isinstance(given, str):
+        return {} if given is None else {_DEFAULT: given}
+    try:
+        return {str(entry["name"]): str(entry["template"]) for entry in given}
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: chat_template must be a text or a list of named templates") from error
 
 
 def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:

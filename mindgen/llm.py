@@ -235,7 +235,7 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:
         """The prompt that the model's chat template makes of a conversation."""
         if self._templates is None:
-            self._templates = load_chat_templates(self._folder)
+            self._templates = load_chat_templates(self._folder, self.tokenizer.special_tokens)
         text = self._templates.render(messages, **template_variables)
         return {"prompt": text, "prompt_token_ids": self.encode(text, add_special_tokens=False)}
 

@@ -9,7 +9,7 @@ from chat_templates import HOSTILE, QWEN_3, REAL_LIFE
 from tiny_tokenizers import make_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mindgen import demo
+from mindgen import auto, demo
 from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.errors import ModelError, RequestError
 from mindgen.tokenizer import load_tokenizer
@@ -113,10 +113,32 @@ def test_where_templates_are_found(tmp_path):
     (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("of folder")
     templates = load_chat_templates(tmp_path)
     assert [templates.render([USER]), templates.render([USER], name="rag")] == ["file", "of folder"]
+    (tmp_path / "model").mkdir()
+    make_tokenizer("byte_level_bpe", tmp_path / "model")
+    for name in ("chat_template.jinja", "additional_chat_templates"):
+        (tmp_path / name).rename(tmp_path / "model" / name)
+    (tmp_path / "model" / config.name).write_text(config.read_text())
+    of_files = AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+    assert load_chat_templates(tmp_path / "model").names() == sorted(of_files, reverse=True) == ["rag", "default"]
     for wrong in (5, [{"name": "x"}], ["x"]):
         config.write_text(json.dumps({"chat_template": wrong}))
         with pytest.raises(ModelError, match="chat_template"):
             load_chat_templates(tmp_path)
+
+
+def test_a_processor_keeps_its_template_in_json(tmp_path):
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "of json"}))
+    assert load_chat_templates(tmp_path).render([USER]) == "of json"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "of the tokenizer"}))
+    assert load_chat_templates(tmp_path).render([USER]) == "of the tokenizer"
+
+
+def test_templates_see_the_tokens_that_the_tokenizer_has_without_saying_so(tmp_path):
+    folder = make_tokenizer("sentencepiece_bpe", tmp_path)
+    config = {"tokenizer_class": "LlamaTokenizer", "chat_template": "{{ bos_token }}|{{ eos_token }}|{{ unk_token }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template([USER], tokenize=False)
+    assert auto.AutoTokenizer.from_pretrained(folder).apply_chat_template([USER], tokenize=False) == expected
 
 
 def test_the_demo_is_asked_as_it_was_trained():
