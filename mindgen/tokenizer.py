@@ -245,7 +245,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def _load_vocab_and_merges(folder: Path, class_name: str, config: dict[str, Any]) -> Tokenizer:
     _check_class(folder, class_name, "vocab.json and merges.txt", tuple(CLASS_TOKENS))
-    config = CLASS_TOKENS[class_name] | config
+    config = {**CLASS_TOKENS[class_name], **config, "tokenizer_class": class_name}
     tokenizer = read_vocab_and_merges(folder, class_name, config)
     add_tokens(tokenizer, read_configured_tokens(folder, config), folder)
     add_ends(tokenizer, config)

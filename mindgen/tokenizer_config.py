@@ -10,6 +10,8 @@ from mindgen.errors import ModelError
 
 _DECODER = "added_tokens_decoder"
 _EXTRA = "extra_special_tokens"
+_ADDITIONAL = "additional_special_tokens"
+_NAMED = "model_specific_special_tokens"
 _FLAGS = ("lstrip", "rstrip", "single_word")
 
 
@@ -39,10 +41,15 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     tokens itself. Empty where there is neither."""
     path, map_path = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     config = read_json_object(path, ModelError) if path.is_file() else {}
+    if _ADDITIONAL in config:
+        config.setdefault(_EXTRA, config.pop(_ADDITIONAL))
+    _name_extra_tokens(config)
     if config.get(_DECODER) is None and map_path.is_file():
+        listed = config.get(_EXTRA)
         config |= read_json_object(map_path, ModelError)
-    if "additional_special_tokens" in config:
-        config.setdefault(_EXTRA, config.pop("additional_special_tokens"))
+        if isinstance(listed, list) and isinstance(config[_EXTRA], list) and config[_EXTRA] is not listed:
+            config[_EXTRA] = listed + config[_EXTRA]
+        _name_extra_tokens(config)
     return config
 
 
@@ -59,19 +66,24 @@ def read_configured_tokens(folder: Path, config: Mapping[str, Any]) -> list[Conf
     """
     decoder = config.get(_DECODER)
     try:
-        extra = config.get(_EXTRA)
-        unnamed = extra if isinstance(extra, list) else []
-        special = [*_named_tokens(config).values(), *map(_special_token, unnamed)]
+        special = list(_named_tokens(config).values())
         names = {token.content for token in special}
         tokens = [_token(value, int(token_id), names) for token_id, value in (decoder or {}).items()]
+        special += map(_special_token, config.get(_EXTRA) or [])
         if decoder is None and (folder / "added_tokens.json").is_file():
+            names = {token.content for token in special}
             listed = read_json_object(folder / "added_tokens.json", ModelError).items()
             tokens = [_token({"content": name}, int(token_id), names) for name, token_id in listed]
+        if _EXTRA not in config:  # the map's own list: transformers does not look there for what the others name
+            special += map(_special_token, config.get(_ADDITIONAL) or [])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}: the tokenizer's added or special tokens are malformed: {error!r}") from error
     tokens.sort(key=lambda token: token.token_id or 0)
     with_ids = {token.content for token in tokens}
     tokens += [token for token in dict.fromkeys(special) if token.content not in with_ids]
+    if read_tokenizer_class(config) == "Qwen2Tokenizer":  # adds its special tokens anew, by their names alone
+        names = {token.content for token in special}
+        tokens = [ConfiguredToken(each.content, each.token_id) if each.content in names else each for each in tokens]
     return [token for token in tokens if token.content]
 
 
@@ -83,10 +95,15 @@ def read_tokenizer_class(config: Mapping[str, Any]) -> str | None:
     return name.removesuffix("Fast")
 
 
+def _name_extra_tokens(config: dict[str, Any]) -> None:
+    """Extra tokens that have names stand apart from those in a list."""
+    if isinstance(config.get(_EXTRA), dict):
+        config[_NAMED] = {**(config.get(_NAMED) or {}), **config.pop(_EXTRA)}
+
+
 def _named_tokens(config: Mapping[str, Any]) -> dict[str, ConfiguredToken]:
-    extra = config.get(_EXTRA)
     listed = {name: value for name, value in config.items() if name.endswith("_token")}
-    listed |= extra if isinstance(extra, dict) else {}
+    listed |= config.get(_NAMED) or {}
     return {
         name: _special_token(value)
         for name, value in listed.items()
