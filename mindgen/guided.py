@@ -11,6 +11,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
 from pydantic import BaseModel
 
 from mindgen.errors import RequestError
+from mindgen.sampling_checks import require_text, require_tokens
 from mindgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read_guide(
     if len(names) > 1:
         raise RequestError(f"a request has one guide at most, not {' and '.join(names)}")
     if guided_json is not None:
-        return Guide("json", _schema_text(guided_json))
+        return Guide("json", schema_text(guided_json))
     if guided_choice is not None:
         choices = [] if isinstance(guided_choice, str) else list(guided_choice)
         if not choices or not all(isinstance(choice, str) for choice in choices):
@@ -154,12 +155,13 @@ class GuidedCompiler:
         eos_token_ids: the tokens that end an output.
 
     Raises:
-        RequestError: there are none.
+        RequestError: there are none, or some are outside the vocabulary.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int]) -> None:
         if not eos_token_ids:
             raise RequestError("guided output needs an end token, and config.json names none: add its eos_token_id")
+        require_tokens("eos_token_id of the model, with which guided output ends,", eos_token_ids, vocab_size)
         self._vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
         vocabulary = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, sorted(self._eos_token_ids)))
@@ -194,27 +196,12 @@ class GuidedCompiler:
         return matcher
 
 
-def num_mask_words(vocab_size: int) -> int:
-    return -(-vocab_size // _WORD_BITS)
+def schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
+    """A JSON schema, in any of the forms of guided_json, as JSON.
 
-
-class _Vocabulary:
-    """A tokenizer in the form that llguidance takes."""
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: list[int]) -> None:
-        self._tokenizer = tokenizer
-        self.eos_token_id = eos_token_ids[0]
-        self.bos_token_id = tokenizer.bos_id
-        self.special_token_ids = sorted(tokenizer.special_ids.union(eos_token_ids))
-        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
-
-    def __call__(self, text: str) -> list[int]:
-        if isinstance(text, bytes):
-            raise TypeError("text it must be")  # which tells llguidance to pass text
-        return self._tokenizer.encode_fragment(text)
-
-
-def _schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
+    Raises:
+        RequestError: it is none.
+    """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return json.dumps(schema.model_json_schema(), ensure_ascii=False)
     try:
@@ -227,14 +214,30 @@ def _schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
     return _text_or_refuse("guided_json", text)
 
 
+def num_mask_words(vocab_size: int) -> int:
+    return -(-vocab_size // _WORD_BITS)
+
+
+class _Vocabulary:
+    """A tokenizer in the form that llguidance takes."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = eos_token_ids[0]
+        self.bos_token_id = tokenizer.bos_id
+        special_ids = tokenizer.special_ids.union(eos_token_ids)
+        self.special_token_ids = sorted(token_id for token_id in special_ids if token_id < vocab_size)
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
+
+    def __call__(self, text: str) -> list[int]:
+        if isinstance(text, bytes):
+            raise TypeError("text it must be")  # which tells llguidance to pass text
+        return self._tokenizer.encode_fragment(text)
+
+
 def _text_or_refuse(name: str, text: Any) -> str:
-    if not isinstance(text, str) or not text:
-        raise RequestError(f"{name} must be a text, not {text!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{name} holds half a surrogate pair, which is no text: {error}") from error
-    return text
+    require_text(name, text)
+    return str(text)
 
 
 def _reason(message: str) -> str:
