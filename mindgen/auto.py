@@ -1,6 +1,6 @@
 """MindFormers' interface: a model that continues rows of token ids, and the tokenizer beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.padding import count_leading, without_padding
 from mindgen.pretrained_tokenizer import PretrainedTokenizer, find_pad_token
 from mindgen.sampling_aliases import LENGTH_OPTIONS, translate_options
+from mindgen.sampling_checks import shown, to_token_ids
 from mindgen.streamers import BaseStreamer
 from mindgen.tokenizer import load_tokenizer
 
@@ -100,7 +101,9 @@ class Model:
         Raises:
             MindgenError: a row cannot be continued.
         """
-        ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
+        ends = None if eos_token_id is None else _one_or_several("eos_token_id", eos_token_id)
+        if pad_token_id is not None:
+            (pad_token_id,) = to_token_ids("pad_token_id", [pad_token_id])
         options = {"do_sample": False, **options, **_end_options(ends, options.get("stop_token_ids"))}
         if not set(LENGTH_OPTIONS) & {name for name, value in options.items() if value is not None}:
             options["new_token_limit"] = False
@@ -123,9 +126,9 @@ class Model:
 
     def _prompts(self, input_ids: Any, attention_mask: Any, pad: int | None, ends: Sequence[int]) -> list[list[int]]:
         """The rows without their padding; ends are the tokens that end a row."""
-        rows = _rows(input_ids)
+        rows = _rows("input_ids", input_ids)
         if attention_mask is not None:
-            masks = _rows(attention_mask)
+            masks = _rows("attention_mask", attention_mask, lambda _, row: [bool(each) for each in row])
             if [len(mask) for mask in masks] != [len(row) for row in rows]:
                 raise RequestError("attention_mask must have the shape of input_ids")
             return [
@@ -141,13 +144,18 @@ class Model:
         )
 
 
-def _rows(values: Any) -> list[list[int]]:
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
-    if not values:
-        raise RequestError("input_ids must hold a row of token ids at least")
-    if np.ndim(values[0]) == 0:
+def _rows(name: str, values: Any, read_row: Callable[[str, Any], list[int]] = to_token_ids) -> list[list[int]]:
+    """A row, or several."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence) or not values:
+        raise RequestError(f"{name} must hold a row of token ids at least, not {shown(values)}")
+    if np.ndim(values[0]) == 0 and not isinstance(values[0], (str, bytes, Mapping)):
         values = [values]
-    return [[int(value) for value in row] for row in values]
+    return [read_row(name, row) for row in values]
+
+
+def _one_or_several(name: str, values: Any) -> list[int]:
+    return to_token_ids(name, values if isinstance(values, Iterable) else [values])
 
 
 def _end_options(ends: Sequence[int] | None, stop_token_ids: Sequence[int] | None) -> dict[str, Any]:

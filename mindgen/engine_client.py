@@ -1,23 +1,20 @@
 """Between prompts and the engine: requests go in as text, and come back as chunks of text, from any thread."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.bad_words import bad_word_sequences
 from mindgen.engine.engine import Engine
 from mindgen.engine.metrics import EngineMetrics
-from mindgen.errors import RequestError
+from mindgen.errors import as_request_error
 from mindgen.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.model_config import ModelConfig
 from mindgen.open_request import OpenRequest
 from mindgen.profiling import Profile
+from mindgen.request_reader import CheckedRequest
 from mindgen.sampling_params import SamplingParams
 from mindgen.tokenizer import Tokenizer
-
-# Text, or token ids, or either as {"prompt": ...} or {"prompt_token_ids": [...]}.
-Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 
 
 class EngineClient:
@@ -56,10 +53,19 @@ class EngineClient:
         with self._lock:
             self._engine.reset_prefix_cache()
 
-    def submit(
-        self, index: int, prompt: Prompt, params: SamplingParams, adapter_id: str | None, is_streamed: bool
-    ) -> OpenRequest:
-        text, token_ids = self._read(prompt)
+    def submit(self, index: int, asked: CheckedRequest, is_streamed: bool) -> OpenRequest:
+        """Passes a request on to the engine.
+
+        Raises:
+            MindgenError: the request is refused.
+            QueueFullError: the engine takes no more for now.
+        """
+        if asked.error is not None:
+            raise asked.error
+        params, adapter_id = asked.params, asked.adapter_id
+        token_ids = asked.token_ids
+        if token_ids is None:
+            token_ids = self._tokenizer.encode(asked.prompt or "")
         warnings = []
         if self._on_missing_adapter == "base" and adapter_id is not None and adapter_id not in self._registry.names():
             warnings.append(f"unknown adapter_id {adapter_id!r}: answered by the base model")
@@ -68,22 +74,9 @@ class EngineClient:
         bad_words = [list(word) for word in bad_word_sequences(self._tokenizer, params.bad_words)]
         with self._lock:
             request = self._engine.add_request(token_ids, params, adapter_id, matcher, bad_words)
-            opened = OpenRequest(index, text, request, self._engine, self._tokenizer, warnings, is_streamed)
+            opened = OpenRequest(index, asked.prompt, request, self._engine, self._tokenizer, warnings, is_streamed)
             self._open[request.request_id] = opened
         return opened
-
-    def _read(self, prompt: Prompt) -> tuple[str | None, list[int]]:
-        """Its text, if known, and its tokens."""
-        if isinstance(prompt, str):
-            prompt = {"prompt": prompt}
-        elif not isinstance(prompt, Mapping):
-            prompt = {"prompt_token_ids": prompt}
-        text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
-        if token_ids is not None:
-            return text, [int(token_id) for token_id in token_ids]
-        if not isinstance(text, str) or not text:
-            raise RequestError("the prompt is empty: expected some text, or token ids")
-        return text, self._tokenizer.encode(text)
 
     def _matcher(self, params: SamplingParams) -> GuidedMatcher | None:
         guide = read_guide(params.guided_json, params.guided_regex, params.guided_choice, params.guided_grammar)
@@ -101,7 +94,11 @@ class EngineClient:
                 return
             for request in self._engine.step(self.profile):
                 opened = self._open[request.request_id]
-                opened.advance()
+                try:
+                    opened.advance()
+                except Exception as error:
+                    self._engine.fail(request, as_request_error(error, "making the request's text"))
+                    opened.advance()
                 if request.is_finished:
                     del self._open[request.request_id]
 

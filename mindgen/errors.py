@@ -72,6 +72,19 @@ class QueueFullError(RequestError):
     """As many requests wait as may; to be sent again when some have been answered."""
 
 
+def as_request_error(error: Exception, doing: str) -> MindgenError:
+    """The error itself if a user can put it right, else why the request fails alone; the cause stays with it.
+
+    Args:
+        doing: what was being done for the request.
+    """
+    if isinstance(error, MindgenError):
+        return error
+    found = RequestError(f"{doing} failed: {type(error).__name__}: {' '.join(str(error).split())}")
+    found.__cause__ = error
+    return found
+
+
 @lru_cache(maxsize=1000)
 def warn(message: str) -> None:
     """Says on stderr what does not stop anything, but should be known; each message once in a process."""

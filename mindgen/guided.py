@@ -1,6 +1,7 @@
 """Guided output: which tokens a JSON schema, a regular expression, a list of choices or a grammar admits next."""
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
 from pydantic import BaseModel
 
+from mindgen.checkpoint.json_file import with_unique_keys
 from mindgen.errors import RequestError
+from mindgen.guided_grammar import is_gbnf, lark_grammar
+from mindgen.guided_schema import check_schema
+from mindgen.sampling_checks import require_text, require_tokens, shown
 from mindgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -18,6 +23,17 @@ if TYPE_CHECKING:
 
 _WORD_BITS = 32
 _CACHED_GRAMMARS = 256
+_LONGEST_REASON = 300  # characters
+_NOTHING = "nothing can follow it, as where a rule or a $ref needs itself"
+# What the compiler says, by the names that users know.
+_BETTER_REASONS = (
+    (r"NoExtension(Bias)?\b.*", _NOTHING),
+    (r"oneOf constraints are not supported.*", "oneOf is served where its alternatives exclude each other: use anyOf"),
+    (r"Regex is empty:.*", "no text has the pattern, format and length at once"),
+    (r"json-schema:///", ""),
+    (r"Failed to generate regex for \w+ range: min=(.*), max=(.*)", r"no range of numbers from \1 to \2 is served"),
+    (r"Failed to convert the grammar from GBNF to Lark: ", ""),
+)
 _JSON_OPTIONS: "JsonCompileOptions" = {
     # One space, or a line break with indentation; models that may write any amount of space at times do nothing else.
     "whitespace_pattern": r"( |\n {0,64})?",
@@ -61,7 +77,7 @@ def read_guide(
     if len(names) > 1:
         raise RequestError(f"a request has one guide at most, not {' and '.join(names)}")
     if guided_json is not None:
-        return Guide("json", _schema_text(guided_json))
+        return Guide("json", schema_text(guided_json))
     if guided_choice is not None:
         choices = [] if isinstance(guided_choice, str) else list(guided_choice)
         if not choices or not all(isinstance(choice, str) for choice in choices):
@@ -154,12 +170,13 @@ class GuidedCompiler:
         eos_token_ids: the tokens that end an output.
 
     Raises:
-        RequestError: there are none.
+        RequestError: there are none, or some are outside the vocabulary.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int]) -> None:
         if not eos_token_ids:
             raise RequestError("guided output needs an end token, and config.json names none: add its eos_token_id")
+        require_tokens("eos_token_id of the model, with which guided output ends,", eos_token_ids, vocab_size)
         self._vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
         vocabulary = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, sorted(self._eos_token_ids)))
@@ -184,14 +201,42 @@ class GuidedCompiler:
         try:
             if guide.form == "json":
                 grammar = LLMatcher.grammar_from_json_schema(guide.text, _JSON_OPTIONS)
+            elif guide.form == "grammar":
+                grammar = lark_grammar(guide.text)
             else:
                 grammar = grammar_from(guide.form, guide.text)
         except ValueError as error:
-            raise RequestError(f"guided_{guide.form} is refused: {_reason(str(error))}") from error
+            raise RequestError(f"{_name(guide)} is refused: {_reason(str(error))}") from error
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise RequestError(f"guided_{guide.form} is refused: {_reason(matcher.get_error())}")
+            raise RequestError(f"{_name(guide)} is refused: {_reason(matcher.get_error())}")
+        mask = np.zeros(num_mask_words(self._vocab_size), np.uint32)
+        started = GuidedMatcher(matcher.deep_copy(), self._vocab_size, self._eos_token_ids)
+        try:
+            started.fill_mask(mask)
+        except RequestError as error:
+            raise RequestError(f"{_name(guide)} is refused: {error}") from error
+        if not mask.any():
+            raise RequestError(f"{_name(guide)} is refused: {_NOTHING}")
         return matcher
+
+
+def schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
+    """A JSON schema, in any of the forms of guided_json, as JSON.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        schema = schema.model_json_schema()
+    try:
+        text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        value = json.loads(text, object_pairs_hook=with_unique_keys)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"guided_json is not a JSON schema: {error}") from error
+    if not isinstance(value, (dict, bool)):
+        raise RequestError(f"guided_json must be a schema, like {{'type': 'object'}}, not {shown(value)}")
+    return _text_or_refuse("guided_json", json.dumps(check_schema(value), ensure_ascii=False))
 
 
 def num_mask_words(vocab_size: int) -> int:
@@ -205,7 +250,8 @@ class _Vocabulary:
         self._tokenizer = tokenizer
         self.eos_token_id = eos_token_ids[0]
         self.bos_token_id = tokenizer.bos_id
-        self.special_token_ids = sorted(tokenizer.special_ids.union(eos_token_ids))
+        special_ids = tokenizer.special_ids.union(eos_token_ids)
+        self.special_token_ids = sorted(token_id for token_id in special_ids if token_id < vocab_size)
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
 
     def __call__(self, text: str) -> list[int]:
@@ -214,31 +260,23 @@ class _Vocabulary:
         return self._tokenizer.encode_fragment(text)
 
 
-def _schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return json.dumps(schema.model_json_schema(), ensure_ascii=False)
-    try:
-        value = json.loads(schema) if isinstance(schema, str) else schema
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"guided_json is not a JSON schema: {error}") from error
-    if not isinstance(value, (dict, bool)):
-        raise RequestError(f"guided_json must be a schema, like {{'type': 'object'}}, not {value!r}")
-    return _text_or_refuse("guided_json", text)
-
-
 def _text_or_refuse(name: str, text: Any) -> str:
-    if not isinstance(text, str) or not text:
-        raise RequestError(f"{name} must be a text, not {text!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{name} holds half a surrogate pair, which is no text: {error}") from error
-    return text
+    require_text(name, text)
+    return str(text)
 
 
 def _reason(message: str) -> str:
-    """The first line of a message, and what a regular expression's parser says below it."""
+    """The first line of a message, in the user's words, and what a regular expression's parser says below it."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     details = [line.removeprefix("error: ") for line in lines[1:] if line.startswith("error: ")]
-    return " ".join([*lines[:1], *details])
+    reason = " ".join([*lines[:1], *details])
+    for pattern, better in _BETTER_REASONS:
+        reason = re.sub(pattern, better, reason)
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
+
+
+def _name(guide: Guide) -> str:
+    if guide.form != "grammar":
+        return f"guided_{guide.form}"
+    read_as = "GBNF, for it has rules with ::=" if is_gbnf(guide.text) else "Lark, for it has no rule with ::="
+    return f"guided_grammar (read as {read_as})"

@@ -16,9 +16,9 @@ from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.worker import serve_launched
-from mindgen.engine_client import EngineClient, Prompt
+from mindgen.engine_client import EngineClient
 from mindgen.engine_limits import read_limits
-from mindgen.errors import AdapterError, ConfigError
+from mindgen.errors import AdapterError, ConfigError, MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import ModelConfig, read_model_config
@@ -29,8 +29,10 @@ from mindgen.parallel.nodes import Nodes
 from mindgen.profiling import Profile
 from mindgen.replica import ReplicaSetup
 from mindgen.replicas import Replicas, ReplicatedStream, replica_config
+from mindgen.request_reader import CheckedRequest, Prompt, read_requests
+from mindgen.sampling_checks import shown, to_token_ids
 from mindgen.sampling_params import SamplingParams
-from mindgen.stream import ChunkStream, Requests, Stream
+from mindgen.stream import ChunkStream, Stream
 from mindgen.tokenizer import Tokenizer, load_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
@@ -199,12 +201,13 @@ class LLM:
         Args:
             is_streamed: whether somebody waits for the text; else a request's chunks come at its end.
         """
-        requests = Requests.read(prompts, sampling_params, adapter_ids)
+        return self.stream_requests(read_requests(prompts, sampling_params, adapter_ids), is_streamed)
+
+    def stream_requests(self, requests: list[CheckedRequest], is_streamed: bool) -> ChunkStream:
+        """As `stream`, of requests that have been checked, of which some may be refused already."""
         if self._replicas is None:
             return Stream(self._client, requests, is_streamed)
-        own, *others = requests.share_out(self._replicas.size)
-        stream = Stream(self._client, own, is_streamed)
-        return ReplicatedStream(self._replicas, stream, len(own.prompts), others, is_streamed)
+        return ReplicatedStream(self._replicas, self._client, requests, is_streamed)
 
     def chat(
         self,
@@ -218,8 +221,15 @@ class LLM:
         Args:
             template_variables: what the chat template takes besides, like tools or add_generation_prompt.
         """
+        if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+            raise RequestError(f"messages must be a conversation or a list of them, not {shown(messages)}")
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        prompts = [self.chat_prompt(each, **template_variables) for each in conversations]  # type: ignore[arg-type]
+        prompts: list[Any] = []
+        for conversation in conversations:
+            try:
+                prompts.append(self.chat_prompt(conversation, **template_variables))  # type: ignore[arg-type]
+            except MindgenError as error:
+                prompts.append(error)  # of this one alone
         return self.generate(prompts, sampling_params, adapter_ids)
 
     def stream_chat(
@@ -255,7 +265,7 @@ class LLM:
         return self.tokenizer.encode(text, add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return self.tokenizer.decode(token_ids, skip_special_tokens)
+        return self.tokenizer.decode(to_token_ids("token_ids", token_ids), skip_special_tokens)
 
     def close(self, exit_code: int = 0, reason: str = "") -> None:
         """Ends the processes that work for this one; nothing can be asked for afterwards.

@@ -105,7 +105,7 @@ class OpenRequest:
             outputs=self._completions() if request.error is None else [],
             finished=request.is_finished,
             metrics=request.metrics,
-            prompt_logprobs=request.prompt_logprobs and [self._decoded(each) for each in request.prompt_logprobs],
+            prompt_logprobs=self._prompt_logprobs() if request.error is None else None,
             num_cached_tokens=request.num_cached_tokens,
             adapter_id=request.adapter_id,
             adapter_digest=request.adapter_digest,
@@ -113,6 +113,10 @@ class OpenRequest:
             error=None if request.error is None else str(request.error),
             exception=request.error,
         )
+
+    def _prompt_logprobs(self) -> list[TokenLogprobs | None] | None:
+        logprobs = self.request.prompt_logprobs
+        return None if logprobs is None else [self._decoded(each) for each in logprobs]
 
     def _completions(self) -> list[CompletionOutput]:
         request, params = self.request, self.request.params

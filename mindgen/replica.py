@@ -19,7 +19,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.errors import MessageError, MindgenError, WorkerError
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
-from mindgen.sampling_params import SamplingParams
+from mindgen.request_reader import CheckedRequest
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -52,7 +52,7 @@ class ReplicaSetup:
 _CALLS: dict[str, tuple[Any, ...]] = {
     "prepare": (ReplicaHost,),
     "set_up": (ReplicaSetup,),
-    "open": (int, list[Any], list[SamplingParams], list[str | None], bool),
+    "open": (int, list[CheckedRequest], bool),
     "cancel": (int,),
     "add_adapter": (str, Path),
     "remove_adapter": (str,),
@@ -110,8 +110,8 @@ class _Replica:
             raise MessageError(f"a replica knows no {call.name!r}")
         arguments = call.read(*_CALLS[call.name])
         if call.name == "open":
-            number, *requests = arguments
-            self._streams[number] = llm.stream(*requests)
+            number, requests, is_streamed = arguments
+            self._streams[number] = llm.stream_requests(requests, is_streamed)
         elif call.name == "cancel":
             stream = self._streams.pop(arguments[0], None)
             if stream is not None:

@@ -2,21 +2,23 @@
 
 import os
 import queue
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 from mindgen.engine.config import EngineConfig
+from mindgen.engine_client import EngineClient
 from mindgen.kernels import backend
 from mindgen.local_replicas import start_replicas
 from mindgen.model_files import ModelFiles
 from mindgen.outputs import TextChunk
 from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.shares import even_shares
 from mindgen.parallel.workers import wait_for
 from mindgen.replica import ReplicaSetup
-from mindgen.stream import ChunkStream, Requests, Stream
+from mindgen.request_reader import CheckedRequest
+from mindgen.stream import ChunkStream, Stream
 
 _LOOK_SECONDS = 0.05
 _Message = tuple[list[TextChunk], bool]  # and whether these are the last
@@ -56,12 +58,11 @@ class Replicas:
         """What the LLM's method gives in each of them."""
         return wait_for(self._workers.call(name, *arguments))
 
-    def open(self, replica: int, requests: Requests, is_streamed: bool) -> int:
+    def open(self, replica: int, requests: list[CheckedRequest], is_streamed: bool) -> int:
         """The number of a call that the replica serves from now on."""
         number = next(self._numbers)
         self._open[number] = queue.SimpleQueue()
-        plain = requests._replace(prompts=[_plain(prompt) for prompt in requests.prompts])
-        self._workers.tell_one(replica, "open", number, *plain, is_streamed)
+        self._workers.tell_one(replica, "open", number, requests, is_streamed)
         return number
 
     def read(self, call: int, seconds: float) -> tuple[list[TextChunk], bool]:
@@ -82,16 +83,6 @@ class Replicas:
         self._workers.close()
 
 
-def _plain(prompt: Any) -> Any:
-    """As messages hold it: token ids may come as numpy's or torch's."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Mapping):
-        token_ids = prompt.get("prompt_token_ids")
-        return {"prompt": prompt.get("prompt"), "prompt_token_ids": None if token_ids is None else _plain(token_ids)}
-    return [int(token_id) for token_id in prompt]
-
-
 def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[int, list[TextChunk], bool]) -> None:
     call, chunks, is_last = message
     waiting = opened.get(call)
@@ -102,14 +93,17 @@ def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[in
 class ReplicatedStream(ChunkStream):
     """As a Stream, with the requests shared out in their order, as evenly as they come."""
 
-    def __init__(self, replicas: Replicas, own: Stream, first: int, others: list[Requests], is_streamed: bool) -> None:
+    def __init__(
+        self, replicas: Replicas, client: EngineClient, requests: list[CheckedRequest], is_streamed: bool
+    ) -> None:
         self._replicas = replicas
-        self._own = own
+        own, *others = even_shares(len(requests), replicas.size)
+        self._own = Stream(client, requests[own.start : own.stop], is_streamed)
         self._calls: dict[int, tuple[int, int]] = {}  # replica: call, index of its first prompt
-        for replica, requests in enumerate(others, start=1):
-            if requests.prompts:
-                self._calls[replica] = replicas.open(replica, requests, is_streamed), first
-            first += len(requests.prompts)
+        for replica, share in enumerate(others, start=1):
+            if share:
+                call = replicas.open(replica, requests[share.start : share.stop], is_streamed)
+                self._calls[replica] = call, share.start
 
     @property
     def is_open(self) -> bool:

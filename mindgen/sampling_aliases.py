@@ -6,6 +6,7 @@ from typing import Any
 
 from mindgen.documented_fields import DocumentedField, documented_fields
 from mindgen.errors import RequestError
+from mindgen.sampling_checks import require_text, to_integer, to_truth
 from mindgen.sampling_params import SamplingParams, field_names
 
 _RENAMED = {"min_new_tokens": "min_tokens", "num_return_sequences": "n"}
@@ -59,14 +60,15 @@ def translate_options(options: Mapping[str, Any], prompt_len: int = 0, *, evalua
     params.update({_RENAMED[name]: value for name, value in given.items() if name in _RENAMED})
     if evaluation:
         params.update({_EVALUATION[name]: value for name, value in given.items() if name in _EVALUATION})
-    if given.get("do_sample") is False:
+    if "do_sample" in given and not to_truth("do_sample", given["do_sample"]):
         params["temperature"] = 0.0
-    if given.get("num_beams", 1) > 1:
+    if to_integer("num_beams", given.get("num_beams", 1), 1) > 1:
         params |= {"use_beam_search": True, "best_of": given["num_beams"]}
     if "stop_token_list" in given:
+        require_text("stop_token_list", given["stop_token_list"])
         params["stop"] = [text for text in given["stop_token_list"].split(";") if text]
     if "min_length" in given and "min_new_tokens" not in given:
-        params["min_tokens"] = max(given["min_length"] - prompt_len, 0)
+        params["min_tokens"] = max(to_integer("min_length", given["min_length"], 0) - prompt_len, 0)
     return SamplingParams(**(params | _max_tokens(given, prompt_len)))
 
 
@@ -87,9 +89,10 @@ def _max_tokens(given: Mapping[str, Any], prompt_len: int) -> dict[str, Any]:
         raise RequestError("new_token_limit needs max_new_tokens, the limit")
     for name in ("max_length", "seq_length"):
         if name in given:
-            if given[name] <= prompt_len:
-                raise RequestError(f"{name} {given[name]} leaves nothing to generate: the prompt has {prompt_len}")
-            return {"max_tokens": given[name] - prompt_len}
+            length = to_integer(name, given[name])
+            if length <= prompt_len:
+                raise RequestError(f"{name} {length} leaves nothing to generate: the prompt has {prompt_len}")
+            return {"max_tokens": length - prompt_len}
     return {} if limit is None else {"max_tokens": None}
 
 

@@ -1,13 +1,15 @@
 """How a request's next tokens are chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mindgen.errors import RequestError
-from mindgen.sampling_checks import require_integer, require_number, require_strings, require_tokens
+from mindgen.sampling_checks import require_texts, shown, to_integer, to_number, to_token_ids, to_truth
 
 GREEDY_BELOW = 1e-5  # temperatures that are as good as 0
+_MOST_OUTPUTS = 16384  # of one request, so that it leaves room for others
+_MOST_PENALTY = 1000.0  # powers of lengths that are still numbers
 _GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
@@ -111,60 +113,71 @@ class SamplingParams:
 
     def _normalize(self) -> None:
         """One form of what may be given in several."""
-        as_tuples = {"stop": self.stop, "stop_token_ids": self.stop_token_ids, "bad_words": self.bad_words}
-        for name, value in as_tuples.items():
-            value = () if value is None else (value,) if isinstance(value, str) else value
-            object.__setattr__(self, name, _as_tuple(name, value))
-        for name in ("allowed_token_ids", "guided_choice"):
+        for name in ("stop", "bad_words", "stop_token_ids"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, _as_tuple(name, value))
-        if isinstance(self.logit_bias, Mapping):
-            object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+            self._set(name, () if value is None else (value,) if isinstance(value, str) else _as_tuple(name, value))
+        if self.guided_choice is not None and not isinstance(self.guided_choice, str):
+            self._set("guided_choice", _as_tuple("guided_choice", self.guided_choice))
         if self.seed == -1:
-            object.__setattr__(self, "seed", None)
+            self._set("seed", None)
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is True:
-                object.__setattr__(self, name, 1)
+                self._set(name, 1)
 
     def _check_ranges(self) -> None:
-        require_integer("n", self.n, 1)
-        require_integer("best_of", self.best_of, 1, optional=True)
-        require_number("temperature", self.temperature, 0, expected="0 (greedy) or more")
-        require_integer("top_k", self.top_k, -1, expected="0 or -1 (all tokens) or at least 1")
-        require_number("top_p", self.top_p, 0, 1, above=True)
-        require_number("min_p", self.min_p, 0, 1)
-        require_number("typical_p", self.typical_p, 0, 1, above=True)
-        require_number("repetition_penalty", self.repetition_penalty, 0, above=True)
-        require_number("presence_penalty", self.presence_penalty, -2, 2)
-        require_number("frequency_penalty", self.frequency_penalty, -2, 2)
-        require_integer("seed", self.seed, 0, 2**64 - 1, optional=True)
-        require_integer("max_tokens", self.max_tokens, 1, optional=True)
-        require_integer("min_tokens", self.min_tokens, 0)
-        require_integer("logprobs", self.logprobs, -1, optional=True)
-        require_integer("prompt_logprobs", self.prompt_logprobs, -1, optional=True)
-        require_number("length_penalty", self.length_penalty)
-        require_integer("num_speculative_tokens", self.num_speculative_tokens, 0)
-        require_integer("prompt_lookup_max", self.prompt_lookup_max, 1)
-        require_number("deadline_seconds", self.deadline_seconds, 0, above=True, optional=True)
-        require_integer("priority", self.priority)
+        """Leaves Python's own numbers, whatever kind they came as."""
+        self._integer("n", 1, _MOST_OUTPUTS)
+        self._integer("best_of", 1, _MOST_OUTPUTS, optional=True)
+        self._number("temperature", 0, expected="0 (greedy) or more")
+        self._integer("top_k", -1, expected="0 or -1 (all tokens) or at least 1")
+        self._number("top_p", 0, 1, above=True)
+        self._number("min_p", 0, 1)
+        self._number("typical_p", 0, 1, above=True)
+        self._number("repetition_penalty", 0, above=True)
+        self._number("presence_penalty", -2, 2)
+        self._number("frequency_penalty", -2, 2)
+        self._integer("seed", 0, 2**64 - 1, optional=True)
+        self._integer("max_tokens", 1, optional=True)
+        self._integer("min_tokens", 0)
+        self._integer("logprobs", -1, optional=True)
+        self._integer("prompt_logprobs", -1, optional=True)
+        self._number("length_penalty", -_MOST_PENALTY, _MOST_PENALTY)
+        self._integer("num_speculative_tokens", 0)
+        self._integer("prompt_lookup_max", 1)
+        self._number("deadline_seconds", 0, above=True, optional=True)
+        self._integer("priority")
+        for name in ("ignore_eos", "use_beam_search", "skip_special_tokens", "include_stop_str_in_output"):
+            self._set(name, to_truth(name, getattr(self, name)))
         if self.early_stopping not in (True, False, "never"):
-            raise RequestError(f"early_stopping must be True, False or 'never', not {self.early_stopping!r}")
+            raise RequestError(f"early_stopping must be True, False or 'never', not {shown(self.early_stopping)}")
 
     def _check_lists(self) -> None:
-        require_strings("stop", self.stop)
-        require_strings("bad_words", self.bad_words)
-        require_tokens("stop_token_ids", self.stop_token_ids)
+        require_texts("stop", self.stop)
+        require_texts("bad_words", self.bad_words)
+        self._set("stop_token_ids", tuple(to_token_ids("stop_token_ids", self.stop_token_ids)))
         if self.allowed_token_ids is not None:
-            require_tokens("allowed_token_ids", self.allowed_token_ids)
+            self._set("allowed_token_ids", tuple(to_token_ids("allowed_token_ids", self.allowed_token_ids)))
             if not self.allowed_token_ids:
                 raise RequestError("allowed_token_ids must not be empty: None allows all tokens")
         if self.logit_bias is not None:
             if not isinstance(self.logit_bias, Mapping):
-                raise RequestError(f"logit_bias must map token ids to numbers, not be {self.logit_bias!r}")
-            require_tokens("logit_bias", tuple(self.logit_bias))
-            for token_id, bias in self.logit_bias.items():
-                require_number(f"logit_bias of token {token_id}", bias)
+                raise RequestError(f"logit_bias must map token ids to numbers, not be {shown(self.logit_bias)}")
+            token_ids = to_token_ids("logit_bias", list(self.logit_bias))
+            biases = [to_number(f"logit_bias of token {token}", bias) for token, bias in self.logit_bias.items()]
+            self._set("logit_bias", dict(zip(token_ids, biases, strict=True)))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _integer(self, name: str, *limits: Any, optional: bool = False, **options: Any) -> None:
+        value = getattr(self, name)
+        if value is not None or not optional:
+            self._set(name, to_integer(name, value, *limits, **options))
+
+    def _number(self, name: str, *limits: float, optional: bool = False, **options: Any) -> None:
+        value = getattr(self, name)
+        if value is not None or not optional:
+            self._set(name, to_number(name, value, *limits, **options))
 
     def _check_combinations(self) -> None:
         if self.num_sequences < self.n:
@@ -191,7 +204,8 @@ def field_names() -> tuple[str, ...]:
 
 
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    try:
-        return tuple(value)
-    except TypeError:
-        raise RequestError(f"{name} must be a list, not {value!r}") from None
+    if hasattr(value, "tolist") and not isinstance(value, memoryview):
+        value = value.tolist()
+    if isinstance(value, (bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
+        raise RequestError(f"{name} must be a list, not {shown(value)}")
+    return tuple(value)

@@ -3,38 +3,15 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple
 
 from mindgen.engine_client import EngineClient
-from mindgen.errors import MindgenError, QueueFullError, RequestError
+from mindgen.errors import QueueFullError, as_request_error
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput, TextChunk
-from mindgen.parallel.shares import even_shares
-from mindgen.sampling_params import SamplingParams
-
-
-class Requests(NamedTuple):
-    """The prompts of one call, each with its parameters and its adapter."""
-
-    prompts: list[Any]
-    sampling_params: list[SamplingParams]
-    adapter_ids: list[str | None]
-
-    @classmethod
-    def read(cls, prompts: Any, sampling_params: Any, adapter_ids: Any) -> "Requests":
-        """Of one prompt or several, with one value for all of them or one for each."""
-        is_single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        prompts = [prompts] if is_single else list(prompts)
-        params = _for_each(prompts, sampling_params or SamplingParams(), "sampling_params")
-        return cls(prompts, params, _for_each(prompts, adapter_ids, "adapter_ids"))
-
-    def share_out(self, count: int) -> list["Requests"]:
-        """In their order, the first ones with one more where they do not divide."""
-        slices = [slice(share.start, share.stop) for share in even_shares(len(self.prompts), count)]
-        return [Requests(self.prompts[each], self.sampling_params[each], self.adapter_ids[each]) for each in slices]
+from mindgen.request_reader import CheckedRequest
 
 
 class ChunkStream(ABC):
@@ -90,10 +67,10 @@ class Stream(ChunkStream):
         is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
     """
 
-    def __init__(self, client: EngineClient, requests: Requests, is_streamed: bool = True) -> None:
+    def __init__(self, client: EngineClient, requests: Sequence[CheckedRequest], is_streamed: bool = True) -> None:
         self._client = client
         self._is_streamed = is_streamed
-        self._unsent = deque(enumerate(zip(*requests, strict=True)))
+        self._unsent = deque(enumerate(requests))
         self._open: dict[int, OpenRequest] = {}
 
     @property
@@ -124,25 +101,16 @@ class Stream(ChunkStream):
         """Passes on as many requests as the engine takes; the last chunks of those that it refuses."""
         refused: list[TextChunk] = []
         while self._unsent:
-            index, (prompt, params, adapter_id) = self._unsent[0]
+            index, request = self._unsent[0]
             try:
-                self._open[index] = self._client.submit(index, prompt, params, adapter_id, self._is_streamed)
+                self._open[index] = self._client.submit(index, request, self._is_streamed)
             except QueueFullError:
                 if not self._open and not refused:
                     self._client.step([])  # those of other streams have to move on
                 break
-            except MindgenError as error:
-                text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
-                output = RequestOutput.failed(index, text if isinstance(text, str) else None, adapter_id, error)
+            except Exception as error:
+                reason = as_request_error(error, "preparing the request")
+                output = RequestOutput.failed(index, request.prompt, request.adapter_id, reason)
                 refused.append(TextChunk(index, "", output))
             self._unsent.popleft()
         return refused
-
-
-def _for_each(prompts: list[str], values: Any, name: str) -> list[Any]:
-    """One value for each prompt, from a single one or a list."""
-    if not isinstance(values, (list, tuple)):
-        return [values] * len(prompts)
-    if len(values) != len(prompts):
-        raise RequestError(f"{name} has {len(values)} entries for {len(prompts)} prompts")
-    return list(values)

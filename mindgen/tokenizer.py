@@ -13,6 +13,7 @@ from mindgen.checkpoint.json_file import read_json_object
 from mindgen.detokenizer import IncrementalDetokenizer
 from mindgen.errors import ModelError
 from mindgen.fast_tokenizer import CLASS_TOKENS, add_ends, add_tokens, read_tokenizer_json, read_vocab_and_merges
+from mindgen.sampling_checks import require_text
 from mindgen.sentencepiece_file import control_tokens, names_pattern, place_tokens, read_processors
 from mindgen.tokenizer_config import (
     read_configured_tokens,
@@ -56,10 +57,19 @@ class Tokenizer(ABC):
     def __init__(self) -> None:
         self._token_bytes: dict[int, bytes] = {}
 
-    @abstractmethod
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The ids of a text; special tokens written in it are found. By default those that the model expects around
-        a prompt are added."""
+        a prompt are added.
+
+        Raises:
+            RequestError: it is no text, or holds half a surrogate pair.
+        """
+        if text != "":
+            require_text("the text", text)
+        return self._encode(text, add_special_tokens)
+
+    @abstractmethod
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
 
     @abstractmethod
     def token_id(self, name: str) -> int | None:
@@ -111,7 +121,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.eos_id = self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))
         self.num_leading_spaces_dropped = 0 if self._is_byte_level else self._find_leading_space()
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def token_id(self, name: str) -> int | None:
@@ -177,7 +187,7 @@ class SentencePieceTokenizer(Tokenizer):
         no_symbols = (self._processor.IsByte, self._processor.IsUnknown)
         self.ids_that_keep_spaces = frozenset(id_ for id_ in range(self._size) if any(is_(id_) for is_ in no_symbols))
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         ids: list[int] = []
         end = 0
         for match in self._names.finditer(text):

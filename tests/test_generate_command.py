@@ -72,6 +72,16 @@ def test_a_failing_prompt_fails_alone(run, output, expected):
     assert (lines[1]["text"], lines[3]["text"]) == (A1["answer"], BASE["answer"])
 
 
+def test_bytes_that_are_no_text_fail_alone(run, tmp_path):
+    """As Python gives them from a command line; the file is UTF-8 and JSON all the same."""
+    path = tmp_path / "out.jsonl"
+    code, _, notes = run("--prompt", A1["prompt"], "a\udcffb", "--adapter_id", "A1", "--output", path)
+    first, second = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert code == 1 and first["text"] == A1["answer"]
+    assert second["prompt"] == "a\udcffb" and "half a surrogate pair" in second["error"]
+    assert any("prompt 1" in note and "half a surrogate pair" in note for note in notes)
+
+
 def test_the_exit_code_is_the_first_failure_s(run):
     assert run("--prompt", A1["prompt"], A1["prompt"], "--adapter_id", "A1", "A9")[0] == 2
     code, out, notes = run("--prompt", "", "x", "--adapter_id", "base", "A9", "--output", "jsonl")

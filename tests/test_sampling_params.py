@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 
 from mindgen.errors import RequestError
@@ -15,27 +16,35 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("n", [0, 1.5, True, "2"]),
-        ("best_of", [0]),
-        ("temperature", [-0.1, NAN, INFINITY, "hot"]),
-        ("top_k", [-2, 1.5]),
-        ("top_p", [0, 1.1, NAN]),
+        ("n", [0, 1.5, True, "2", 10**9, np.bool_(True), np.array([2, 3])]),
+        ("best_of", [0, 10**9]),
+        ("temperature", [-0.1, NAN, INFINITY, "hot", 10**400, b"1", 1j]),
+        ("top_k", [-2, 1.5, 10**30, 10**5000]),
+        ("top_p", [0, 1.1, NAN, 1e-60]),
         ("min_p", [-0.1, 1.1]),
-        ("typical_p", [0, 1.1]),
-        ("repetition_penalty", [0, -1, INFINITY]),
+        ("typical_p", [0, 1.1, 1e-60]),
+        ("repetition_penalty", [0, -1, INFINITY, 1e-300, 1e300]),
         ("presence_penalty", [-2.1, 2.1, NAN]),
         ("frequency_penalty", [-2.1, 2.1]),
         ("seed", [-2, 2**64, 0.5]),
         ("max_tokens", [0, -1, 2.0]),
         ("min_tokens", [-1, 17]),
-        ("stop", ["", ["a", ""], [1], 5]),
-        ("stop_token_ids", [[-1], ["a"], [1.0], 5]),
-        ("logit_bias", [{-1: 1.0}, {"a": 1.0}, {1: NAN}, {1: INFINITY}, [1]]),
-        ("bad_words", ["", [""], [3]]),
-        ("allowed_token_ids", [[], [-1]]),
+        ("stop", ["", ["a", ""], [1], 5, [None], b"ab", {"a": 1}, ["a", "b\ud83d"]]),
+        ("stop_token_ids", [[-1], ["a"], [1.0], 5, b"ab", "ab", [True], [None], [2**31], np.array([1.5]), {1: 2}]),
+        (
+            "logit_bias",
+            [{-1: 1.0}, {"a": 1.0}, {1: NAN}, {1: INFINITY}, [1], {1.0: 1}, {True: 1}, {1: 1e300}],
+        ),
+        ("bad_words", ["", [""], [3], [None], b"ab", ["\ud800"]]),
+        ("allowed_token_ids", [[], [-1], b"ab", bytearray(b"ab"), [1.0], [True]]),
+        ("guided_choice", [5, b"ab", {"a": 1}]),
+        ("ignore_eos", [None, 1, "yes"]),
+        ("use_beam_search", ["no"]),
+        ("skip_special_tokens", [0]),
+        ("include_stop_str_in_output", [[]]),
         ("logprobs", [-2, 0.5]),
         ("prompt_logprobs", [-2]),
-        ("length_penalty", [NAN]),
+        ("length_penalty", [NAN, 1e300, -1e300]),
         ("early_stopping", ["always", None]),
         ("num_speculative_tokens", [-1]),
         ("prompt_lookup_max", [0]),
@@ -77,6 +86,22 @@ def test_forms_are_made_one():
     assert (params.allowed_token_ids, params.guided_choice) == ((0, 1, 2), ("x", "y"))
     assert (params.seed, params.logprobs) == (None, 1)
     assert SamplingParams(stop=None, stop_token_ids=None, bad_words=None) == SamplingParams()
+
+
+def test_numpys_numbers_are_pythons():
+    """So that none of them wraps around, and that messages to other processes hold them."""
+    params = SamplingParams(
+        n=np.int8(2), max_tokens=np.int8(100), temperature=np.float32(0.5), seed=np.uint64(2**64 - 1),
+        top_k=np.array(3), stop_token_ids=np.array([1, 2]), allowed_token_ids=[np.int64(3)],
+        logit_bias={np.int32(4): np.float32(1.5)}, ignore_eos=np.bool_(True), stop=np.array(["a", "b"]),
+    )  # fmt: skip
+    values = [params.n, params.max_tokens, params.temperature, params.seed, params.top_k, params.ignore_eos]
+    assert values == [2, 100, 0.5, 2**64 - 1, 3, True]
+    assert [type(value) for value in values] == [int, int, float, int, int, bool]
+    assert (params.stop_token_ids, params.allowed_token_ids, params.stop) == ((1, 2), (3,), ("a", "b"))
+    assert params.logit_bias == {4: 1.5}
+    for value in (*params.stop_token_ids, *params.allowed_token_ids, *params.logit_bias):
+        assert type(value) is int
 
 
 def test_frozen_and_picklable():

@@ -11,6 +11,7 @@ from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
 from mindgen.open_request import OpenRequest
 from mindgen.outputs import RequestOutput
+from mindgen.request_reader import read_request
 
 NUM_REQUESTS = 2000
 NUM_BLOCKS = 34
@@ -79,7 +80,9 @@ class Soak:
         params = random_params(self._chance)
         if self._chance.random() < 0.03:
             params = replace(params, deadline_seconds=0.05)
-        self._open.append(self._llm._client.submit(index, prompt, params, self._chance.choice(ADAPTERS), True))
+        self._open.append(
+            self._llm._client.submit(index, read_request(prompt, params, self._chance.choice(ADAPTERS)), True)
+        )
 
     def _call_off(self, opened: OpenRequest) -> None:
         self._llm._client.cancel(opened)
@@ -159,7 +162,7 @@ def check_outputs(finished) -> None:
 
 
 def run_alone(llm: LLM, prompt: str, params: SamplingParams, adapter_id: str | None):
-    opened = llm._client.submit(0, prompt, params, adapter_id, is_streamed=True)
+    opened = llm._client.submit(0, read_request(prompt, params, adapter_id), is_streamed=True)
     while not opened.request.is_finished:
         llm._client.step([])
     return opened.output()

@@ -17,7 +17,8 @@ from mindgen.commands.profile_report import report_profile
 from mindgen.commands.run_report import RunReport
 from mindgen.config import GenerationSettings, load_settings
 from mindgen.errors import RequestError, UsageError
-from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.outputs import TextChunk
+from mindgen.request_reader import read_request
 from mindgen.sampling_params import SamplingParams
 from mindgen.text_file import read_text_file
 
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     llm = flags.load_llm(settings)
     with closing(llm):
         report.begin(llm.memory_plan)
-        params = [_sampling_params(settings.generation, len(llm.encode(prompt))) for prompt in prompts]
+        params = [_sampling_params(llm, settings.generation, prompt) for prompt in prompts]
         chunks = _stream(llm, prompts, params, adapter_ids, share)
         if not part.prints:
             part.hand_over(list(chunks))
@@ -108,10 +109,10 @@ def _one_choice(given: list[list[str]] | None) -> list[str] | None:
     return given[0] if given else None
 
 
-def _sampling_params(generation: GenerationSettings, prompt_len: int) -> SamplingParams | RequestError:
+def _sampling_params(llm: "LLM", generation: GenerationSettings, prompt: str) -> SamplingParams | RequestError:
     """The parameters for a prompt, or why there are none for this one."""
     try:
-        return generation.sampling_params(_DEFAULT_NEW_TOKENS, prompt_len)
+        return generation.sampling_params(_DEFAULT_NEW_TOKENS, len(llm.encode(prompt)))
     except RequestError as error:
         return error
 
@@ -123,21 +124,10 @@ def _stream(
     adapter_ids: Sequence[str | None],
     share: range,
 ) -> Iterator[TextChunk]:
-    """What `llm.stream` yields of this share of the prompts, and failures where there are no parameters."""
-    served = []
-    for index in share:
-        each = params[index]
-        if isinstance(each, RequestError):
-            yield TextChunk(index, "", RequestOutput.failed(index, prompts[index], adapter_ids[index], each))
-        else:
-            served.append((index, each))
-    chunks = llm.stream(
-        [prompts[index] for index, _ in served],
-        [each for _, each in served],
-        [adapter_ids[index] for index, _ in served],
-    )
-    for chunk in chunks:
-        yield replace(chunk, index=served[chunk.index][0])
+    """What comes of this share of the prompts."""
+    requests = [read_request(prompts[index], params[index], adapter_ids[index]) for index in share]
+    for chunk in llm.stream_requests(requests, is_streamed=True):
+        yield replace(chunk, index=share.start + chunk.index)
 
 
 @contextmanager

@@ -132,7 +132,9 @@ class JsonLinesWriter:
         self._has_success = self._has_success or chunk.output.error is None
         while self._has_success and self._next in self._finished:
             record = _record(self._next, self._prompts[self._next], self._finished.pop(self._next))
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            line = json.dumps(record, ensure_ascii=False)
+            # What is no text, in a prompt that was refused, as JSON's escape of it.
+            self._file.write(line.encode(errors="backslashreplace").decode() + "\n")
             self._next += 1
         self._file.flush()
 

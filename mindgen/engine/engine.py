@@ -27,7 +27,7 @@ from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.swap_space import SwapSpace
-from mindgen.errors import RequestError
+from mindgen.errors import MindgenError, RequestError
 from mindgen.guided import GuidedMatcher
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
@@ -145,6 +145,11 @@ class Engine:
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
+        self._swap_space.forget_finished()
+
+    def fail(self, request: Request, error: MindgenError) -> None:
+        """Ends a request for what went wrong with it alone."""
+        self._output.fail(request, error)
         self._swap_space.forget_finished()
 
     def stop(self, sequence: Sequence, stop_text: str, num_tokens: int) -> None:

@@ -13,7 +13,7 @@ from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
-from mindgen.errors import MindgenError, RequestError
+from mindgen.errors import MindgenError, RequestError, as_request_error
 from mindgen.guided import GuidedMatcher, num_mask_words
 from mindgen.outputs import Logprob, TokenLogprobs
 
@@ -62,12 +62,15 @@ class OutputProcessor:
                 continue  # a chunk of a prompt
             try:
                 self._ask(entry, end, asked)
-            except RequestError as error:
-                self.fail(sequence.request, error)
+            except Exception as error:
+                self.fail(sequence.request, as_request_error(error, "preparing the request's next token"))
             changed[sequence.request] = None
         self._sample(asked, logits)
         for sequence, row in asked.beams:
-            self._continue_beam(sequence, logits[row : row + 1])
+            try:
+                self._continue_beam(sequence, logits[row : row + 1])
+            except Exception as error:
+                self.fail(sequence.request, as_request_error(error, "searching the request's beams"))
         for entry in entries:
             if entry.sequence.block_table:
                 self._blocks.remember(entry.sequence)
@@ -110,10 +113,10 @@ class OutputProcessor:
         for each in together:
             if each.matcher is not None:
                 _fill_mask(each, each.matcher)
+            ahead = each.sampling_row.ahead(draft)
             asked.sequences.append((each, draft))
-            asked.sampling_rows.append(each.sampling_row)
+            asked.sampling_rows += [each.sampling_row, *ahead]
             if draft:
-                asked.sampling_rows += each.sampling_row.ahead(draft)
                 asked.logits_rows += range(end - 1 - len(draft), end - 1)
             asked.logits_rows.append(end - 1)
 
@@ -152,8 +155,8 @@ class OutputProcessor:
         if sequence.matcher is not None and token.token_id not in self._eos_token_ids:
             try:
                 sequence.matcher.accept(token.token_id)
-            except RequestError as error:
-                self.fail(request, error)
+            except Exception as error:
+                self.fail(request, as_request_error(error, "following the request's guide"))
                 return
         if token.token_id in self._eos_token_ids and not request.params.ignore_eos:
             self.finish(sequence, "stop")

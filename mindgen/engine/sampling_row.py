@@ -67,8 +67,9 @@ class SamplingRow:
         self.params = params
         self.vocab_size = vocab_size
         self._bad_words = [tuple(word) for word in bad_word_token_ids]
-        check_token_ids(params, vocab_size, self._bad_words)
-        self._early_stops = array("i", sorted({*eos_token_ids, *params.stop_token_ids})) if params.min_tokens else None
+        ends = tuple(eos_token_ids) if params.min_tokens else ()
+        check_token_ids(params, vocab_size, self._bad_words, ends)
+        self._early_stops = array("i", sorted({*ends, *params.stop_token_ids})) if params.min_tokens else None
         asked = -1 if params.logprobs is None else params.logprobs if params.logprobs >= 0 else vocab_size
         self.num_logprobs = min(asked, vocab_size)
         self._allowed = None if params.allowed_token_ids is None else token_mask(params.allowed_token_ids, vocab_size)
@@ -166,8 +167,13 @@ class SamplingRow:
         return not begun or (self._output is not None and tuple(self._output[-len(begun) :]) == begun)
 
 
-def check_token_ids(params: SamplingParams, vocab_size: int, bad_word_token_ids: Iterable[Sequence[int]] = ()) -> None:
-    """That all token ids of the parameters are within the vocabulary.
+def check_token_ids(
+    params: SamplingParams,
+    vocab_size: int,
+    bad_word_token_ids: Iterable[Sequence[int]] = (),
+    eos_token_ids: Iterable[int] = (),
+) -> None:
+    """That all token ids that the sampler is told of are within the vocabulary.
 
     Raises:
         RequestError: names the parameter and the id.
@@ -175,6 +181,7 @@ def check_token_ids(params: SamplingParams, vocab_size: int, bad_word_token_ids:
     require_tokens("stop_token_ids", params.stop_token_ids, vocab_size)
     require_tokens("allowed_token_ids", params.allowed_token_ids or (), vocab_size)
     require_tokens("logit_bias", tuple(params.logit_bias or ()), vocab_size)
+    require_tokens("eos_token_id of the model, which min_tokens holds back,", eos_token_ids, vocab_size)
     for word in bad_word_token_ids:
         if not word:
             raise RequestError("bad_words must be texts of at least one token each")
