@@ -1,4 +1,4 @@
-// Stands in for table.cc in the library of emulated tiles, which has the matrix products and attention only.
+// Stands in for table.cc in the library of emulated tiles, which has the matrix products in bfloat16 only.
 #include "dispatch.h"
 
 namespace mindgen::portable {
@@ -10,7 +10,6 @@ static KernelTable products_in_tiles() {
   products.linear_swiglu = linear_swiglu;
   products.grouped_matmul = grouped_matmul;
   products.add_lora = add_lora;
-  products.attention = attention;
   return products;
 }
 

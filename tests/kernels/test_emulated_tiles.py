@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import test_attention
 import test_grouped_matmul
 import test_linear
 import test_lora
@@ -29,7 +28,7 @@ def kernels(tmp_path_factory):
     return library
 
 
-@pytest.mark.parametrize("M", [9, 16, 17, 32, 33, 48, 100])
+@pytest.mark.parametrize("M", [1, 2, 8, 9, 16, 17, 32, 33, 48, 100])
 def test_numbers_of_rows(kernels, M):
     test_matmul.check(kernels, "bfloat16", M, 37, 75)
 
@@ -47,7 +46,7 @@ def test_depths(kernels, M, K):
 
 @pytest.mark.parametrize("transpose_x", [False, True])
 @pytest.mark.parametrize("transpose_w", [False, True])
-@pytest.mark.parametrize("M, N, K", [(9, 33, 35), (50, 7, 300), (130, 65, 97)])
+@pytest.mark.parametrize("M, N, K", [(1, 40, 70), (9, 33, 35), (50, 7, 300), (130, 65, 97)])
 def test_transposes(kernels, transpose_x, transpose_w, M, N, K):
     test_matmul.check(kernels, "bfloat16", M, N, K, transpose_x=transpose_x, transpose_w=transpose_w, batch=2)
 
@@ -63,7 +62,7 @@ def test_groups(kernels, sizes, K, N):
     test_grouped_matmul.check(kernels, "bfloat16", sizes, K, N, rows_after=2)
 
 
-@pytest.mark.parametrize("M", [2, 17, 40])
+@pytest.mark.parametrize("M", [1, 2, 17, 40])
 @pytest.mark.parametrize("N, K", [(37, 75), (130, 129), (300, 64)])
 def test_epilogues(kernels, M, N, K):
     test_linear.check_linear(kernels, "bfloat16", M, N, K, with_bias=True, residual="y")
@@ -73,14 +72,3 @@ def test_epilogues(kernels, M, N, K):
 @pytest.mark.parametrize("rows", test_lora.GROUPS.values(), ids=test_lora.GROUPS.keys())
 def test_lora_groups(kernels, rows):
     test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, rows_after=2)
-
-
-@pytest.mark.parametrize("head_size", [8, 24, 64, 80])
-def test_attention_head_sizes(kernels, head_size):
-    sequences = [(5, 5), (37, 20), (150, 12), (129, 1)]
-    test_attention.check_both(kernels, test_attention.Batch(sequences, (18, 2), head_size, dtype="bfloat16"))
-
-
-@pytest.mark.parametrize("heads", [(1, 1), (7, 1), (40, 1)])
-def test_attention_to_several_chunks(kernels, heads):
-    test_attention.check_both(kernels, test_attention.Batch([(530, 20), (513, 1)], heads, 16, dtype="bfloat16"))
