@@ -1,11 +1,13 @@
 // What the stand-in for CANN answers. Everything that MindSpore's Ascend plugin links to or looks up and that is not
 // here is an alias of one of the first four symbols; stand_in.py makes those. Built with the old ABI of std::string,
 // which CANN and MindSpore share.
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 
 extern "C" {
 
@@ -81,3 +83,15 @@ bool OperatorFactory::IsExistOp(const char *) { return true; }
 bool OperatorFactory::IsExistOp(const std::string &) { return true; }
 
 }  // namespace ge
+
+namespace mindspore::device::ascend {
+
+// The dry run's own answers at once, to threads that ask it again and again: they would take all cores.
+template <typename Result>
+Result SimuFuncIaclrtProcessReport(int milliseconds) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  return {};
+}
+template int SimuFuncIaclrtProcessReport<int>(int);
+
+}  // namespace mindspore::device::ascend

@@ -23,6 +23,7 @@ from pathlib import Path
 from mindgen.environment import cache_folder
 
 _SOURCE = Path(__file__).with_name("stand_in.cc")
+_LIBRARY = "cann/lib64/libstand_in.so"  # MindSpore looks for CANN in a path with "cann/lib64"
 _TOOLS = ("nm", "readelf")  # binutils
 _CARD = Path("/dev/davinci_manager")
 
@@ -55,6 +56,7 @@ def environment(folder: Path, level: int, num_ranks: int, rank: int) -> dict[str
         "RANK_ID": str(rank),
         "ASCEND_HOME_PATH": str(folder / "cann"),
         "ASCEND_OPP_PATH": str(folder / "cann/opp"),
+        "LD_PRELOAD": str(folder / _LIBRARY),  # before MindSpore, of which it replaces a function
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "python"), os.environ.get("PYTHONPATH")])),
         "GLOG_v": "3",
@@ -103,7 +105,7 @@ def _build(package: Path, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    library = folder / "cann/lib64/libstand_in.so"  # MindSpore looks for CANN in a path with this word
+    library = folder / _LIBRARY
     library.parent.mkdir()
     compiled, aliases = folder / "stand_in.o", folder / "aliases.ld"
     _run("g++", "-D_GLIBCXX_USE_CXX11_ABI=0", "-O1", "-fPIC", "-c", _SOURCE, "-o", compiled)
