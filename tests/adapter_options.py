@@ -17,6 +17,11 @@ SERVED = {
         r=3, target_modules=["q_proj", "up_proj"], layers_to_transform=[0], layers_pattern="layers"
     ),
     "full-names": LoraConfig(r=3, target_modules=["model.layers.1.mlp.down_proj", "layers.0.self_attn.q_proj"]),
+    "value-expression": LoraConfig(r=4, target_modules=r".*v_proj"),
+    "two-expressions": LoraConfig(r=4, target_modules=r".*q_proj|.*v_proj"),
+    "two-of-attention": LoraConfig(r=4, target_modules=r".*(q|v)_proj"),
+    "up-expression": LoraConfig(r=4, target_modules=r".*up_proj"),
+    "without-up": LoraConfig(r=4, target_modules=["gate_proj", "up_proj"], exclude_modules=r".*up_proj"),
     "patterns": LoraConfig(
         r=4,
         lora_alpha=5,
@@ -36,6 +41,7 @@ EXTENDED = {
     "bias-all": LoraConfig(r=4, target_modules=["k_proj"], bias="all"),
     "embedding-and-head": LoraConfig(r=4, lora_alpha=3, target_modules=["embed_tokens", "lm_head", "q_proj"]),
     "embedding-tied": LoraConfig(r=4, target_modules=["embed_tokens", "o_proj"], ensure_weight_tying=True),
+    "one-layer-and-head": LoraConfig(r=4, target_modules=["q_proj", "lm_head"], layers_to_transform=[1]),
     "lora-bias": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_bias=True),
 }
 # Only a merge serves these.

@@ -46,6 +46,17 @@ GPT2_CONFIGS = {
     ),
     "dora": LoraConfig(r=8, lora_alpha=16, target_modules=_GPT2, fan_in_fan_out=True, use_dora=True),
     "all-linear": LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", fan_in_fan_out=True),
+    "expression": LoraConfig(r=4, target_modules=r".*proj", fan_in_fan_out=True),
+    "embedding": LoraConfig(r=4, target_modules=["wte", "c_attn"], fan_in_fan_out=True),
+    "dora-embedding": LoraConfig(r=4, target_modules=["wte", "c_fc"], fan_in_fan_out=True, use_dora=True),
+    "head": LoraConfig(r=4, target_modules=["lm_head", "c_proj"], layers_to_transform=[1], fan_in_fan_out=True),
+    "bias": LoraConfig(r=4, target_modules=_GPT2, fan_in_fan_out=True, bias="lora_only"),
+}
+# Only a merge serves these.
+GPT2_MERGED = {
+    "all-biases": LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, bias="all"),
+    "saved-head": LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, modules_to_save=["lm_head"]),
+    "saved-embedding": LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, modules_to_save=["wte"]),
 }
 
 
@@ -53,11 +64,13 @@ def make_adapter(name: str, model: Path, folder: Path) -> Path:
     """Writes a random adapter for the model into folder/name; returns that folder."""
     torch.manual_seed(len(name))
     oracle = load_oracle(model, torch.float32)
-    configs = GPT2_CONFIGS if oracle.config.model_type == "gpt2" else CONFIGS
+    configs = {**GPT2_CONFIGS, **GPT2_MERGED} if oracle.config.model_type == "gpt2" else CONFIGS
     adapted = get_peft_model(oracle, configs[name])
     with torch.no_grad():
         for parameter_name, parameter in adapted.named_parameters():
             if "lora_" in parameter_name:
                 parameter.normal_(0.0, 0.1)
+            elif parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     adapted.save_pretrained(folder / name)
     return folder / name

@@ -1,14 +1,15 @@
-"""Adapters of fused modules (qkv_proj, gate_up_proj, W_pack), split onto the parts that a model keeps apart."""
+"""Adapters under the names of a model's modules: those of fused modules (qkv_proj, gate_up_proj, W_pack, c_attn) split
+onto the parts that the model keeps apart, those of GPT-2's wte on its embedding."""
 
 from dataclasses import replace
 
-from mindgen.checkpoint.lora_names import FUSED
+from mindgen.checkpoint.lora_names import EMBEDDING, FUSED, GPT2_EMBEDDING
 from mindgen.checkpoint.peft import LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import AdapterError
 
 
-def split_fused(
+def split_updates(
     where: str, updates: dict[str, LoraUpdate], modules: dict[str, tuple[int, int]]
 ) -> dict[str, LoraUpdate]:
     """The updates, those of a fused module as one for each of its parts: A is theirs together, B is cut by outputs.
@@ -24,15 +25,9 @@ def split_fused(
     for module, update in updates.items():
         parts = _parts(module, modules)
         if not parts:
-            result[module] = update
+            result[_own_name(module, modules)] = update
             continue
-        outputs, total = update.b.shape[0], sum(modules[part][1] for part in parts)
-        if outputs != total or set(parts) & updates.keys():
-            names = ", ".join(part.rpartition(".")[2] for part in parts)
-            raise AdapterError(
-                f"{where}: {module} has {outputs} outputs, "
-                f"but {names} of the model have {total}, or updates of their own"
-            )
+        _check_sizes(where, module, update.b.shape[0], parts, modules, set(updates))
         start = 0
         for part in parts:
             end = start + modules[part][1]
@@ -46,11 +41,51 @@ def split_fused(
     return result
 
 
+def split_base_weights(
+    where: str, weights: dict[str, MappedTensor], modules: dict[str, tuple[int, int]]
+) -> dict[str, MappedTensor]:
+    """The parameters that an adapter trained, the bias of a fused module as one for each of its parts.
+
+    Raises:
+        AdapterError: as of `split_updates`.
+    """
+    result: dict[str, MappedTensor] = {}
+    for name, tensor in weights.items():
+        module, _, kind = name.rpartition(".")
+        parts = _parts(module, modules) if kind == "bias" else []
+        if not parts:
+            result[f"{_own_name(module, modules)}.{kind}"] = tensor
+            continue
+        trained = {other.removesuffix(".bias") for other in weights}
+        _check_sizes(where, module, tensor.data.size, parts, modules, trained)
+        start = 0
+        for part in parts:
+            end = start + modules[part][1]
+            result[f"{part}.bias"] = _rows(tensor, start, end)
+            start = end
+    return result
+
+
 def _parts(module: str, modules: dict[str, tuple[int, int]]) -> list[str]:
     """The model's modules that the fused one stands for; none if the model has it as it is, or knows neither."""
     parent, _, name = module.rpartition(".")
     parts = [f"{parent}.{part}" for part in FUSED.get(name, ())]
     return parts if module not in modules and all(part in modules for part in parts) else []
+
+
+def _own_name(module: str, modules: dict[str, tuple[int, int]]) -> str:
+    return EMBEDDING if module == GPT2_EMBEDDING and module not in modules else module
+
+
+def _check_sizes(
+    where: str, module: str, outputs: int, parts: list[str], modules: dict[str, tuple[int, int]], others: set[str]
+) -> None:
+    total = sum(modules[part][1] for part in parts)
+    if outputs != total or set(parts) & others:
+        names = ", ".join(part.rpartition(".")[2] for part in parts)
+        raise AdapterError(
+            f"{where}: {module} has {outputs} outputs, but {names} of the model have {total}, or updates of their own"
+        )
 
 
 def _rows(tensor: MappedTensor, start: int, end: int) -> MappedTensor:

@@ -1,14 +1,24 @@
 """Matches an adapter to a model, strictly: every tensor claims one weight, every target module names one at least."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from mindgen.adapters.base_model import BaseModel, output_change
-from mindgen.adapters.fused import split_fused
+from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD, TensorNames, aliases
+from mindgen.checkpoint.lora_names import (
+    EMBEDDING,
+    EMBEDDINGS,
+    FUSED,
+    HEAD,
+    TensorNames,
+    fused_kinds,
+    is_gpt2_module,
+    trained_name,
+    without_prefix,
+)
 from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.errors import AdapterError, CheckpointError
 
@@ -50,7 +60,7 @@ def read_claim(folder: Path) -> Claim | None:
         config = parse_lora_config(folder / CONFIG_FILE, read_json_object(folder / CONFIG_FILE, AdapterError))
     except (AdapterError, CheckpointError):
         return None
-    has_tables = config.targets(aliases(EMBEDDING)) or config.targets(aliases(HEAD))
+    has_tables = any(config.targets(module) for module in (*EMBEDDINGS, without_prefix(EMBEDDING), HEAD))
     return Claim(max([config.rank, *config.rank_pattern.values()]), has_tables)
 
 
@@ -60,12 +70,11 @@ def load_adapter(
     modules: dict[str, tuple[int, int]],
     base: BaseModel = _NO_MODEL,
     names: TensorNames | None = None,
+    max_rank: int | None = None,
 ) -> AdapterWeights:
-    """The adapter in the folder, checked against the model.
+    """The adapter in the folder, as `fit_adapter` checks it.
 
     Args:
-        modules: (in, out) sizes of every linear, embedding and head, by Hugging Face module name; of the embedding the
-            vocabulary is `in`.
         names: of adapters that were read before.
 
     Raises:
@@ -73,14 +82,33 @@ def load_adapter(
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-    adapter = read_adapter(folder, names)
-    reasons = unservable(adapter, base)
+    return fit_adapter(adapter_id, read_adapter(folder, names), modules, base, max_rank)
+
+
+def fit_adapter(
+    adapter_id: str,
+    adapter: Adapter,
+    modules: dict[str, tuple[int, int]],
+    base: BaseModel = _NO_MODEL,
+    max_rank: int | None = None,
+) -> AdapterWeights:
+    """The adapter as batches of the model have it: whether it is served is decided here.
+
+    Args:
+        modules: (in, out) sizes of every linear, embedding and head, by Hugging Face module name; of the embedding the
+            vocabulary is `in`.
+        max_rank: that is served; None is any.
+
+    Raises:
+        AdapterError: it was made for another model, or is not served.
+    """
+    where = f"adapter {adapter_id} ({adapter.folder})"
+    adapter = replace(adapter, base_weights=split_base_weights(where, adapter.base_weights, modules))
+    reasons = unservable(adapter, base, max_rank)
     if reasons:
         raise AdapterError(
-            f"adapter {adapter_id} ({folder}) {' and '.join(reasons)}, which is not served in a batch: "
-            "merge it with `mindgen adapters merge`"
+            f"{where} {' and '.join(reasons)}, which is not served in a batch: merge it with `mindgen adapters merge`"
         )
-    where = f"adapter {adapter_id} ({folder})"
     updates = match_updates(where, adapter, modules)
     biases = {name.removesuffix(".bias") for name in adapter.base_weights if name.endswith(".bias")}
     if biases - modules.keys():
@@ -93,10 +121,10 @@ def load_adapter(
         for module in sorted(changed)
         if base.has(module)
     }
-    return AdapterWeights(adapter_id, folder, adapter.digest, pairs, outputs)
+    return AdapterWeights(adapter_id, adapter.folder, adapter.digest, pairs, outputs)
 
 
-def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
+def unservable(adapter: Adapter, base: BaseModel | None = None, max_rank: int | None = None) -> list[str]:
     """What the adapter has that a batch cannot mix, as the ends of a sentence.
 
     Without a model it gets the benefit of the doubt: tools save embeddings and tokens that are the model's own, too.
@@ -109,6 +137,9 @@ def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
         reasons.append(f"replaces {' and '.join(tables)}")
     if adapter.extra_rows or (base is not None and not base.knows(adapter.added_tokens)):
         reasons.append("brings tokens of its own")
+    rank = max(adapter.ranks())
+    if max_rank is not None and rank > max_rank:
+        reasons.append(f"has rank {rank} (max_lora_rank is {max_rank}: raise it)")
     return reasons
 
 
@@ -134,7 +165,7 @@ def match_updates(where: str, adapter: Adapter, modules: dict[str, tuple[int, in
     Raises:
         AdapterError: a target, a tensor or a size does not fit the model.
     """
-    updates = split_fused(where, adapter.updates, modules)
+    updates = split_updates(where, adapter.updates, modules)
     problems = find_misfits(adapter, updates, modules)
     if problems:
         raise AdapterError(f"{where}: {problems[0]}")
@@ -144,16 +175,13 @@ def match_updates(where: str, adapter: Adapter, modules: dict[str, tuple[int, in
 def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[str, tuple[int, int]]) -> list[str]:
     """What of the adapter's targets, updates and sizes does not fit the model; `updates` are the adapter's, split."""
     config = adapter.config
-    names = {module: aliases(module) for module in modules}
     problems = []
     if isinstance(config.target_modules, list):
-        every = [alias for known in names.values() for alias in known]
-        dead = [name for name in config.target_modules if not any(is_suffix(name, alias) for alias in every)]
+        every = [name for module in modules for name in _known_names(module)]
+        dead = [target for target in config.target_modules if not any(is_suffix(target, name) for name in every)]
         if dead:
             problems.append(f"target_modules {dead} match no layer of the model; it has {_kinds(modules)}")
-    targeted = {module for module, known in names.items() if config.targets(known)}
-    if config.ensure_weight_tying and targeted & {EMBEDDING, HEAD}:
-        targeted |= {EMBEDDING, HEAD} & updates.keys()
+    targeted = _targeted(adapter, updates, modules)
     if not targeted:
         problems.append(
             f"target_modules {config.target_modules!r} match no layer of the model; it has {_kinds(modules)}"
@@ -172,6 +200,33 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
                 f"but its lora_A is {update.a.shape} and its lora_B {update.b.shape}"
             )
     return problems
+
+
+def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[str, tuple[int, int]]) -> set[str]:
+    """The modules that the configuration asks for, as the model that the adapter was trained on calls them.
+
+    Whether that one had a head, whose absence shortens all names, only shows in which names fit the tensors.
+    """
+    config, fused = adapter.config, fused_kinds(adapter.updates)
+    names = {module: trained_name(module, fused, _is_gpt2(modules)) for module in modules}
+    with_head = {module for module, name in names.items() if config.targets(name)}
+    without_head = {module for module, name in names.items() if config.targets(without_prefix(name))}
+    for targeted in (with_head, without_head):
+        if config.ensure_weight_tying and targeted & {*EMBEDDINGS, HEAD}:
+            targeted |= {*EMBEDDINGS, HEAD} & updates.keys()
+    return without_head if without_head == updates.keys() else with_head
+
+
+def _known_names(module: str) -> list[str]:
+    """Every name that any model has for a module."""
+    parent, _, name = module.rpartition(".")
+    known = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
+    known += EMBEDDINGS if module in EMBEDDINGS else ()
+    return [*known, *map(without_prefix, known)]
+
+
+def _is_gpt2(modules: dict[str, tuple[int, int]]) -> bool:
+    return any(map(is_gpt2_module, modules))
 
 
 def _kinds(modules: dict[str, tuple[int, int]]) -> str:

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from mindgen import dtypes
-from mindgen.adapters.fused import split_fused
+from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.checkpoint.gpt2_weights import is_conv1d, with_huggingface_names
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
-from mindgen.checkpoint.network_names import has_own_head
+from mindgen.checkpoint.lora_names import EMBEDDING, GPT2_EMBEDDING, HEAD
+from mindgen.checkpoint.network_names import has_own_head, linear_modules
 from mindgen.checkpoint.peft import Adapter, LoraUpdate
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.config_file import read_names
 from mindgen.errors import AdapterError
 from mindgen.model_config import warn_of_own_head
 
-_EMBEDDING_WEIGHT, _HEAD_WEIGHT = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+_HEAD_WEIGHT = f"{HEAD}.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,14 @@ class MergedParameter:
 
 @dataclass(slots=True)
 class MergePlan:
-    """All parameters by name, and the settings of config.json that change with them."""
+    """All parameters by name, and the settings of config.json that change with them.
+
+    Attributes:
+        embedding: the name of its weight.
+    """
 
     parameters: dict[str, MergedParameter]
+    embedding: str
     config_changes: dict[str, Any] = field(default_factory=dict)
     unties: bool = False
     changes_vocabulary: bool = False
@@ -85,19 +90,20 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
     names = read_names(model)
     is_gpt2, tied = names.is_gpt2, names.ties_head
     tensors = with_huggingface_names(tensors) if is_gpt2 else tensors
-    plan = MergePlan({name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()})
-    parameters = plan.parameters
+    embedding = GPT2_EMBEDDING if is_gpt2 else EMBEDDING
+    parameters = {name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()}
+    plan = MergePlan(parameters, f"{embedding}.weight")
     if tied and has_own_head(tensors):
         warn_of_own_head(model)
         tied = False
         plan.config_changes["tie_word_embeddings"] = False
-    if tied and _HEAD_WEIGHT in parameters and _EMBEDDING_WEIGHT not in parameters and not is_gpt2:
-        parameters[_EMBEDDING_WEIGHT] = parameters[_HEAD_WEIGHT]  # some tools save a tied table under this name
+    if tied and _HEAD_WEIGHT in parameters and plan.embedding not in parameters:
+        parameters[plan.embedding] = parameters[_HEAD_WEIGHT]  # some tools save a tied table under this name
     if tied:
         parameters.pop(_HEAD_WEIGHT, None)  # some tools save it as well
-    _replace_base_weights(plan, adapter, tied)
-    if tied and _EMBEDDING_WEIGHT in parameters and _needs_a_head_of_its_own(adapter):
-        parameters[_HEAD_WEIGHT] = parameters[_EMBEDDING_WEIGHT]
+    _replace_base_weights(plan, adapter, tied, is_gpt2)
+    if tied and plan.embedding in parameters and _needs_a_head_of_its_own(adapter, embedding):
+        parameters[_HEAD_WEIGHT] = parameters[plan.embedding]
         plan.unties = True
         plan.config_changes["tie_word_embeddings"] = False
     for name, tensor in adapter.saved_modules.items():
@@ -112,12 +118,16 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
     return plan
 
 
-def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool) -> None:
+def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool) -> None:
     """Parameters that the base model itself gets: a tied head follows its embedding."""
-    replacements = dict(adapter.base_weights)
+    try:
+        replacements = split_base_weights("fused module", adapter.base_weights, _modules(plan, tied, is_gpt2))
+    except AdapterError as error:
+        plan.problems.append(str(error))
+        return
     if tied and _HEAD_WEIGHT in replacements:
         head = replacements.pop(_HEAD_WEIGHT)
-        other = replacements.setdefault(_EMBEDDING_WEIGHT, head)
+        other = replacements.setdefault(plan.embedding, head)
         if other.shape != head.shape or not np.array_equal(other.data, head.data):
             plan.problems.append("the model ties its head to the embedding, but the adapter has different ones")
     for name, tensor in replacements.items():
@@ -129,7 +139,7 @@ def _replace(plan: MergePlan, name: str, tensor: MappedTensor) -> None:
     if old is None:
         plan.problems.append(f"the adapter replaces {name}, which the model does not have")
         return
-    is_table = name in (_EMBEDDING_WEIGHT, _HEAD_WEIGHT)
+    is_table = name in (plan.embedding, _HEAD_WEIGHT)
     if tensor.shape != old.shape and not (is_table and tensor.shape[1:] == old.shape[1:]):
         plan.problems.append(f"{name} is {old.shape} in the model, but {tensor.shape} in the adapter")
         return
@@ -144,16 +154,16 @@ def _extend(plan: MergePlan, name: str, rows: MappedTensor) -> None:
     plan.parameters[name] = replace(old, extra_rows=rows)
 
 
-def _needs_a_head_of_its_own(adapter: Adapter) -> bool:
+def _needs_a_head_of_its_own(adapter: Adapter, embedding: str) -> bool:
     """Whether the adapter changes only one of a tied embedding and head."""
     modules = {*adapter.updates, *adapter.extra_rows, *(name.rpartition(".")[0] for name in adapter.saved_modules)}
-    return bool(modules & {EMBEDDING, HEAD})
+    return bool(modules & {embedding, HEAD})
 
 
 def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool) -> None:
-    modules = linear_modules(plan.parameters, tied, is_gpt2)
+    modules = _modules(plan, tied, is_gpt2)
     try:
-        updates = split_fused("fused module", adapter.updates, modules)
+        updates = split_updates("fused module", adapter.updates, modules)
     except AdapterError as error:
         plan.problems.append(str(error))
         return
@@ -163,7 +173,7 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool)
         name = f"{module}.weight"
         if misfits or name not in plan.parameters:
             continue
-        is_stored_by_inputs = is_gpt2 or update.is_embedding
+        is_stored_by_inputs = update.is_embedding or (is_gpt2 and is_conv1d(name))
         of_weight = replace(update, bias=None, is_embedding=is_stored_by_inputs)
         plan.parameters[name] = replace(plan.parameters[name], update=of_weight)
         if update.bias is not None:
@@ -174,28 +184,17 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool)
             plan.parameters[f"{module}.bias"] = replace(bias, addend=update.bias, addend_scaling=update.scaling)
 
 
-def linear_modules(
-    parameters: dict[str, MergedParameter], tied: bool, is_gpt2: bool = False
-) -> dict[str, tuple[int, int]]:
-    """(in, out) of every linear, embedding and head: of tables the vocabulary is `in`, as in an adapter's A."""
-    modules = {}
-    for name, parameter in parameters.items():
-        if name.endswith(".weight") and len(parameter.shape) == 2 and (is_conv1d(name) or not is_gpt2):
-            rows, columns = parameter.shape
-            module = name.removesuffix(".weight")
-            is_stored_by_inputs = is_gpt2 or module == EMBEDDING
-            modules[module] = (rows, columns) if is_stored_by_inputs else (columns, rows)
-    if tied and EMBEDDING in modules and HEAD not in modules:
-        modules[HEAD] = modules[EMBEDDING][::-1]
-    return modules
+def _modules(plan: MergePlan, tied: bool, is_gpt2: bool) -> dict[str, tuple[int, int]]:
+    shapes = {name: parameter.shape for name, parameter in plan.parameters.items()}
+    return linear_modules(shapes, tied, is_stored_by_inputs=is_gpt2)
 
 
 def _settle_vocabulary(plan: MergePlan, adapter: Adapter, tensors: dict[str, MappedTensor]) -> None:
-    tables = [plan.parameters[name].shape[0] for name in (_EMBEDDING_WEIGHT, _HEAD_WEIGHT) if name in plan.parameters]
+    tables = [plan.parameters[name].shape[0] for name in (plan.embedding, _HEAD_WEIGHT) if name in plan.parameters]
     if len(set(tables)) > 1:
         plan.problems.append(f"the embedding would have {tables[0]} rows, the head {tables[1]}")
     if adapter.added_tokens and tables and max(adapter.added_tokens.values()) >= tables[0]:
         plan.problems.append(f"added_tokens.json goes up to {max(adapter.added_tokens.values())} of {tables[0]} rows")
-    if _EMBEDDING_WEIGHT in tensors and tables and tables[0] != tensors[_EMBEDDING_WEIGHT].shape[0]:
+    if plan.embedding in tensors and tables and tables[0] != tensors[plan.embedding].shape[0]:
         plan.config_changes["vocab_size"] = tables[0]
     plan.changes_vocabulary = "vocab_size" in plan.config_changes or bool(adapter.added_tokens)

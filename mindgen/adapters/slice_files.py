@@ -12,7 +12,8 @@ from urllib.parse import quote
 from mindgen.adapters.loader import AdapterWeights, match_updates
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
-from mindgen.checkpoint.lora_names import EMBEDDING
+from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.network_names import linear_modules
 from mindgen.checkpoint.peft import Adapter, LoraUpdate, lora_pair, read_adapter
 from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors, read_metadata
 from mindgen.checkpoint.safetensors_write import write_safetensors
@@ -36,11 +37,9 @@ def slice_adapters(folder: Path, registry: AdapterRegistry, layouts: dict[str, T
     Raises:
         AdapterError: one cannot be read, or was made for another model.
     """
-    weights = {name.removesuffix(".weight"): each for name, each in layouts.items() if len(each.shape) == 2}
-    modules = {}  # (in, out) of each
-    for name, weight in weights.items():
-        rows, columns = weight.shape
-        modules[name] = (rows, columns) if name == EMBEDDING else (columns, rows)
+    modules = linear_modules({name: layout.shape for name, layout in layouts.items()}, tied=True)
+    tied_head = layouts.get(f"{HEAD}.weight", layouts[f"{EMBEDDING}.weight"])
+    weights = {module: layouts.get(f"{module}.weight", tied_head) for module in modules}
     for version in registry.versions():
         adapter = read_adapter(version.folder)
         if _is_plain(adapter):

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,14 @@ class LoraConfig:
     lora_bias: bool
     ensure_weight_tying: bool
 
-    def targets(self, names: Sequence[str]) -> bool:
-        """Whether PEFT would put LoRA on a module that goes by any of these full names."""
-        excludes = self.exclude_modules or self.modules_to_save
-        if excludes and any(_matches(self.exclude_modules, name) or self._is_part_of_saved(name) for name in names):
+    def targets(self, module: str) -> bool:
+        """Whether PEFT would put LoRA on the module of this full name."""
+        if _matches(self.exclude_modules, module) or self._is_part_of_saved(module):
             return False
-        if isinstance(self.target_modules, str):  # with an expression PEFT leaves the choice of layers to it
-            return any(_matches(self.target_modules, name) for name in names)
-        return any(self._is_chosen_layer(name) and _matches(self.target_modules, name) for name in names)
+        # Expressions and exact names leave PEFT no choice of layers.
+        if isinstance(self.target_modules, str) or module in self.target_modules:
+            return _matches(self.target_modules, module)
+        return _matches(self.target_modules, module) and self._is_chosen_layer(module)
 
     def _is_chosen_layer(self, module: str) -> bool:
         if not self.layers_to_transform:

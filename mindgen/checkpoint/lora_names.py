@@ -1,11 +1,14 @@
 """What the tools that write adapters call their tensors and modules, translated to Hugging Face's names."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-OUTPUT_MODULES = ("embed_tokens", "lm_head")
+GPT2_EMBEDDING = "transformer.wte"
+EMBEDDINGS = (EMBEDDING, GPT2_EMBEDDING)
+OUTPUT_MODULES = ("embed_tokens", "wte", "lm_head")
 
 # Modules that some models keep as one: their parts lie one after the other in the outputs.
 FUSED = {
@@ -71,7 +74,7 @@ def parse_tensor_name(name: str) -> TensorName | None:
         return TensorName(_module(match["module"]), "extra", True)
     if match := _MINDFORMERS_LORA.fullmatch(bare) or _MINDPET_UPPER.fullmatch(bare):
         module = _module(match["module"])
-        return TensorName(module, match["half"].upper(), module == EMBEDDING)
+        return TensorName(module, match["half"].upper(), module in EMBEDDINGS)
     if match := _LORA.fullmatch(bare):
         role = "B.bias" if match["kind"] == ".bias" else match["half"]
         is_embedding = match["embedding"] is not None
@@ -109,12 +112,32 @@ def interleaved_module(module: str) -> bool:
     return module.endswith(_MINDFORMERS_FUSED)
 
 
+def fused_kinds(modules: Iterable[str]) -> frozenset[str]:
+    """Which kinds of fused modules there are among these."""
+    return frozenset(FUSED.keys() & {module.rpartition(".")[2] for module in modules})
+
+
 @lru_cache(_MAX_KNOWN_NAMES)
-def aliases(module: str) -> tuple[str, ...]:
-    """What a target may call a module: its own name and those of fused modules, each with and without prefix."""
+def trained_name(module: str, fused: frozenset[str], is_gpt2: bool) -> str:
+    """What the model that an adapter was trained on calls a module of the network.
+
+    Args:
+        fused: the kinds of fused modules that the adapter has.
+    """
+    if is_gpt2 and module == EMBEDDING:
+        return GPT2_EMBEDDING
     parent, _, name = module.rpartition(".")
-    own = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    return (*own, *(known.removeprefix("model.").removeprefix("transformer.") for known in own))
+    kinds = ("c_attn",) if is_gpt2 else sorted(fused - {"c_attn"})
+    return next((f"{parent}.{kind}" for kind in kinds if name in FUSED[kind]), module)
+
+
+def is_gpt2_module(module: str) -> bool:
+    return module.startswith("transformer.")
+
+
+def without_prefix(module: str) -> str:
+    """As a model that was saved without its head calls it."""
+    return module.removeprefix("model.").removeprefix("transformer.")
 
 
 def mindformers_module(module: str) -> str:
@@ -133,12 +156,12 @@ def huggingface_pattern(text: str) -> str:
 
 
 def _module(name: str) -> str:
-    """Adds what some tools leave out: a model saved without its head begins at `layers`, GPT-2 at `h`."""
+    """Adds what some tools leave out: a model saved without its head begins at `layers`, GPT-2 at `h` and `wte`."""
     for ours, theirs in _FROM_MINDFORMERS.items():
         if name == ours or name.endswith(f".{ours}"):
             name = name.removesuffix(ours) + theirs
             break
     name = name.removesuffix(".base_layer")
-    if name.startswith("h."):
+    if name.startswith("h.") or name in ("wte", "wpe", "ln_f"):
         return f"transformer.{name}"
     return f"model.{name}" if name.startswith(("layers.", "embed_tokens", "norm")) else name

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen.checkpoint.gpt2_weights import PREFIX, linear_weights
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
+from mindgen.checkpoint.gpt2_weights import POSITIONS, PREFIX, is_conv1d, linear_weights
+from mindgen.checkpoint.lora_names import EMBEDDING, EMBEDDINGS, HEAD
 from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.config_file import read_names
 
@@ -24,6 +24,29 @@ def network_weights(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, 
         ModelError: the folder has no readable config.json.
     """
     return linear_weights(tensors) if read_names(model).is_gpt2 else tensors
+
+
+def linear_modules(
+    shapes: Mapping[str, tuple[int, ...]], tied: bool, is_stored_by_inputs: bool = False
+) -> dict[str, tuple[int, int]]:
+    """(in, out) of every linear, embedding and head: of tables the vocabulary is `in`, as in an adapter's A.
+
+    Args:
+        shapes: of the tensors, by name.
+        tied: whether the head is the embedding's where it has no tensor.
+        is_stored_by_inputs: whether linears of GPT-2 are (in, out), as in its checkpoints.
+    """
+    modules = {}
+    for name, shape in shapes.items():
+        if name.endswith(".weight") and len(shape) == 2 and name != POSITIONS:
+            rows, columns = shape
+            module = name.removesuffix(".weight")
+            by_inputs = module in EMBEDDINGS or (is_stored_by_inputs and is_conv1d(name))
+            modules[module] = (rows, columns) if by_inputs else (columns, rows)
+    embedding = next((module for module in EMBEDDINGS if module in modules), EMBEDDING)
+    if tied and embedding in modules:
+        modules.setdefault(HEAD, modules[embedding][::-1])
+    return modules
 
 
 def layer_of(name: str) -> int | None:

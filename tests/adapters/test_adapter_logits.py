@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 from probe import Probe
 from safetensors.torch import load_file, save_file
-from tiny_adapters import CONFIGS, make_adapter
+from tiny_adapters import CONFIGS, GPT2_CONFIGS, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
 KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2")
@@ -83,9 +83,9 @@ def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
             second.token_ids.append(int(row.argmax()))
 
 
-@pytest.mark.parametrize("name", ["all-linear", "dora"])
+@pytest.mark.parametrize("name", sorted(GPT2_CONFIGS.keys() - CONFIGS.keys()))
 @pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_gpt2_adapters_of_all_linears_and_without_prefix(prefix, name, tmp_path):
+def test_gpt2_adapters_of_every_option_and_without_prefix(prefix, name, tmp_path):
     """Trained on the whole model, and on the model without its head."""
     folder = make_model("gpt2", tmp_path / "model", torch.float32)
     adapter = make_adapter(name, folder, tmp_path)

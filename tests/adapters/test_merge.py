@@ -11,7 +11,7 @@ from adapter_options import EXTENDED, MERGED, SERVED, make_option
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_adapters import CONFIGS, GPT2_CONFIGS, make_adapter
+from tiny_adapters import CONFIGS, GPT2_CONFIGS, GPT2_MERGED, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
 from mindgen import dtypes
@@ -58,6 +58,7 @@ def test_merged_folder_answers_as_peft(name, model, tmp_path):
         "dora-head",
         "embedding-tied",
         "embedding-and-head",
+        "one-layer-and-head",
         "modules-to-save",
         "saved-embedding",
     )
@@ -65,7 +66,7 @@ def test_merged_folder_answers_as_peft(name, model, tmp_path):
     assert (tmp_path / "merged/tokenizer.json").is_file() and not (tmp_path / "merged/lora_adapter.json").exists()
 
 
-@pytest.mark.parametrize("name", GPT2_CONFIGS)
+@pytest.mark.parametrize("name", [*GPT2_CONFIGS, *GPT2_MERGED])
 @pytest.mark.parametrize("has_head", [True, False])
 def test_weights_that_are_stored_by_inputs(name, has_head, tmp_path):
     """GPT-2's, some of them square, so that no shape tells; also in a checkpoint whose names lack their prefix."""
