@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mindgen import demo
-from mindgen.adapters.pool import AdapterStatus
+from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.config import EngineConfig

@@ -59,6 +59,11 @@ class AdapterRegistry:
         except AdapterError as error:
             raise AdapterError(f"{path}: {error}") from error
 
+    @property
+    def num_versions(self) -> int:
+        """How many there have been, so that it tells whether one has come."""
+        return self._num_versions
+
     def names(self) -> list[str]:
         return list(self._adapters)
 
