@@ -96,24 +96,21 @@ def _levels(capacities: tuple[int, ...]) -> tuple[SlotLevel, ...]:
     return tuple(levels)
 
 
-def plan_slots(
-    ranks: Sequence[int], max_slots: int, max_rank: int | None, max_ranks: int, needed: int | None = None
-) -> SlotLayout:
+def plan_slots(ranks: Sequence[int], max_slots: int, max_rank: int | None, max_ranks: int, needed: int) -> SlotLayout:
     """Slots for adapters of these ranks, as many as are allowed, in the ranks' proportions.
 
     Args:
         ranks: of the adapters that exist; those above max_rank get no slot.
         max_slots: how many slots at most.
         max_ranks: of all slots together, for the memory that they take.
-        needed: the rank that must have a slot, while larger ones that have no room are left out; None is the largest.
+        needed: the rank that must have a slot, while larger ones that have no room are left out.
 
     Raises:
-        ConfigError: not even the largest adapter, or the one needed, alone has room.
+        ConfigError: not even that one alone has room.
     """
     served = [rank for rank in ranks if max_rank is None or rank <= max_rank]
     capacities = sorted(map(_capacity, served), reverse=True)
-    if needed is not None:
-        capacities = [each for each in capacities if each <= max(max_ranks, _capacity(needed))]
+    capacities = [each for each in capacities if each <= max(max_ranks, _capacity(needed))]
     if not capacities:
         return SlotLayout(())
     if capacities[0] > max_ranks:

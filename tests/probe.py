@@ -45,7 +45,7 @@ class Probe:
         ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
-        self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000)
+        self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000, 64)
         if adapters:
             self.runner.enable_lora(self.layout)
         for slot, place in enumerate(order):

@@ -41,13 +41,13 @@ class SlotPlanner:
         """What the slots take, in bytes, for each pipeline stage on all its ranks together.
 
         Raises:
-            ConfigError: not even the largest adapter alone has room.
+            ConfigError: max_lora_rank has no room. An adapter that has none is refused when it is asked for.
         """
-        layout = self._layout(self._ranks(), None)
+        layout = self._layout(self._ranks(), self.max_rank or 0)
         return [layout.num_ranks() * each for each in self._rank_bytes()]
 
     def first(self) -> SlotLayout:
-        return self._plans().setdefault(0, self._layout(self._ranks(), 0))
+        return self._plans().setdefault(0, self._layout(self._ranks(), self.max_rank or 0))
 
     def larger(self, layout: SlotLayout, rank: int) -> SlotLayout:
         """With a slot for an adapter of that rank, and room for as many adapters again, where there is memory for it:
@@ -82,7 +82,7 @@ class SlotPlanner:
             self._planned = {}
         return self._planned
 
-    def _layout(self, ranks: list[int], needed: int | None) -> SlotLayout:
+    def _layout(self, ranks: list[int], needed: int) -> SlotLayout:
         config = self._config
         max_ranks = parse_size(config.adapter_memory) // sum(self._rank_bytes())
         return plan_slots(ranks, config.max_loras or config.max_num_seqs, config.max_lora_rank, max_ranks, needed)

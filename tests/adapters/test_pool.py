@@ -270,15 +270,16 @@ def test_adapters_in_use_keep_their_levels_and_find_a_slot_or_all_wait():
 
 
 def test_slots_follow_the_ranks_within_the_limits():
-    assert plan_slots([4, 8, 16, 64, 9], 10, 64, 1000).capacities == (64, 16, 16, 8, 8)
-    assert plan_slots([4] * 90 + [64] * 10, 10, 64, 1000).capacities == (64, *[8] * 9)
-    assert plan_slots([4] * 90 + [64] * 10, 10, 16, 1000).capacities == (8,) * 10
-    assert plan_slots([64, 8, 8, 8], 4, 64, 80).capacities == (64, 8, 8)
-    assert plan_slots([], 4, 64, 80).capacities == ()
-    assert plan_slots([128, 4], 4, None, 200).capacities == (128, 8)
-    assert plan_slots([128, 4, 9], 4, None, 63, needed=9).capacities == (16, 8)
+    assert plan_slots([4, 8, 16, 64, 9], 10, 64, 1000, 0).capacities == (64, 16, 16, 8, 8)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 64, 1000, 0).capacities == (64, *[8] * 9)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 16, 1000, 0).capacities == (8,) * 10
+    assert plan_slots([64, 8, 8, 8], 4, 64, 80, 0).capacities == (64, 8, 8)
+    assert plan_slots([], 4, 64, 80, 0).capacities == ()
+    assert plan_slots([128, 4], 4, None, 200, 0).capacities == (128, 8)
+    assert plan_slots([128, 4, 9], 4, None, 63, 9).capacities == (16, 8)
+    assert plan_slots([10**12], 4, None, 63, 0).capacities == ()
     with pytest.raises(ConfigError, match="adapter_memory holds 63 ranks"):
-        plan_slots([64], 4, 64, 63)
+        plan_slots([64], 4, 64, 63, 64)
 
 
 def test_levels_cover_every_rank_once():
