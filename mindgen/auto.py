@@ -12,6 +12,7 @@ from mindgen import demo
 from mindgen.chat_template import load_chat_templates
 from mindgen.errors import RequestError
 from mindgen.llm import LLM
+from mindgen.model_files import AdapterPaths
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.padding import count_leading, without_padding
 from mindgen.pretrained_tokenizer import PretrainedTokenizer, find_pad_token
@@ -25,7 +26,7 @@ class AutoModel:
     """Makes models, whatever their architecture."""
 
     @staticmethod
-    def from_pretrained(path: str | Path = demo.NAME, adapters: str | Path | None = None, **options: Any) -> "Model":
+    def from_pretrained(path: str | Path = demo.NAME, adapters: AdapterPaths | None = None, **options: Any) -> "Model":
         """The model of a Hugging Face folder, or "demo" or "gpt2"; options are LLM's, like dtype or max_num_seqs."""
         return Model(LLM(path, adapters, **options))
 

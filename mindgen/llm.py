@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mindgen import demo
-from mindgen.adapters.pool import AdapterStatus
+from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.config import EngineConfig
@@ -18,11 +18,11 @@ from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.worker import serve_launched
 from mindgen.engine_client import EngineClient
 from mindgen.engine_limits import read_limits
-from mindgen.errors import AdapterError, ConfigError, MindgenError, RequestError
+from mindgen.errors import ConfigError, MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.model_config import ModelConfig, read_model_config
-from mindgen.model_files import ModelFiles
+from mindgen.model_files import AdapterPaths, ModelFiles, adapter_folder
 from mindgen.node import meet_nodes, serve_node, verdict
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.nodes import Nodes
@@ -46,8 +46,8 @@ class LLM:
 
     Args:
         model: a Hugging Face folder, or "demo" or "gpt2" for an embedded model.
-        adapters: a lora_adapter.json or the folder that holds it; None takes the one in the model's folder, if any,
-            and the demo's own for the demo.
+        adapters: a lora_adapter.json or the folder that holds it, or a dict of names and folders; None takes the list
+            in the model's folder, if any, and the demo's own for the demo.
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.
         config: the engine's limits.
         on_missing_adapter: "error", or "base" to let the base model answer for an unknown adapter, marked as such.
@@ -65,7 +65,7 @@ class LLM:
     def __init__(
         self,
         model: str | Path = demo.NAME,
-        adapters: str | Path | None = None,
+        adapters: AdapterPaths | None = None,
         dtype: str = "auto",
         config: EngineConfig | None = None,
         on_missing_adapter: str = "error",
@@ -135,13 +135,12 @@ class LLM:
         """Gives a name to an adapter, also while requests run; if it had one, for new requests only.
 
         Raises:
-            AdapterError: there is no such folder, or the name is the base model's.
+            AdapterError: there is no such folder, or the name is the base model's, or no text.
         """
-        if not Path(folder).is_dir():
-            raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-        self._registry.add(adapter_id, Path(folder))
+        path = adapter_folder(adapter_id, folder)
+        self._registry.add(adapter_id, path)
         if self._replicas is not None:
-            self._replicas.call("add_adapter", adapter_id, Path(folder))
+            self._replicas.call("add_adapter", adapter_id, path)
 
     def remove_adapter(self, adapter_id: str) -> None:
         """Forgets a name; requests that have it keep the adapter.

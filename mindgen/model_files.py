@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.checkpoint.hf import model_folder
 from mindgen.checkpoint.weight_files import WeightFiles, find_weights
+from mindgen.errors import AdapterError, ConfigError, MindgenError
+from mindgen.sampling_checks import shown
 
 _TEXTS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
@@ -21,17 +24,24 @@ _NUM_SAMPLES = 16
 _DIGEST_LETTERS = 16
 
 
+# A lora_adapter.json or its folder, or what it would hold: the folder of each name.
+AdapterPaths: TypeAlias = str | Path | Mapping[str, str | Path]
+
+
 class ModelFiles(NamedTuple):
     """The arguments of LLM that are paths, or an embedded model's name."""
 
     model: str
-    adapters: str | None
+    adapters: str | dict[str, str] | None
     checkpoint: str | None
 
     @classmethod
-    def of(cls, model: str | Path, adapters: str | Path | None, checkpoint: str | Path | None) -> "ModelFiles":
+    def of(cls, model: str | Path, adapters: AdapterPaths | None, checkpoint: str | Path | None) -> "ModelFiles":
+        """Raises ConfigError where one is no path, and AdapterError where a name or a folder cannot be an adapter's."""
         return cls(
-            str(model), None if adapters is None else str(adapters), None if checkpoint is None else str(checkpoint)
+            _to_path("model", model, "a folder, or the name of an embedded model"),
+            _to_adapters(adapters),
+            None if checkpoint is None else _to_path("checkpoint", checkpoint, "a folder"),
         )
 
     @property
@@ -41,6 +51,8 @@ class ModelFiles(NamedTuple):
 
     def registry(self) -> AdapterRegistry:
         """The adapters that are listed; those beside the model, or the demo's own, unless others are named."""
+        if isinstance(self.adapters, dict):
+            return AdapterRegistry({name: adapter_folder(name, path) for name, path in self.adapters.items()})
         if self.adapters is not None:
             return AdapterRegistry.read(Path(self.adapters))
         if self.folder == demo.model_folder():
@@ -49,6 +61,35 @@ class ModelFiles(NamedTuple):
 
     def weights(self, num_ranks: int) -> WeightFiles:
         return find_weights(self.folder, self.checkpoint, num_ranks)
+
+
+def adapter_folder(adapter_id: str, folder: str | Path) -> Path:
+    """The folder that a program names for an adapter.
+
+    Raises:
+        AdapterError: the name is no text, or there is no such folder.
+    """
+    if not isinstance(adapter_id, str):
+        raise AdapterError(f"an adapter's name must be a text, not {shown(adapter_id)}")
+    path = Path(_to_path(f"adapter {adapter_id}: its folder", folder, "a path", AdapterError))
+    if not path.is_dir():
+        raise AdapterError(f"adapter {adapter_id}: no such folder: {path}")
+    return path
+
+
+def _to_adapters(adapters: Any) -> str | dict[str, str] | None:
+    if adapters is None:
+        return None
+    if isinstance(adapters, Mapping):
+        return {name: str(adapter_folder(name, folder)) for name, folder in adapters.items()}
+    return _to_path("adapters", adapters, f'a {LIST_FILE} or its folder, or a dict like {{"A1": "path/of/its/folder"}}')
+
+
+def _to_path(what: str, value: Any, expected: str, error: type[MindgenError] = ConfigError) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path:
+        raise error(f"{what} must be {expected}, not {shown(value)}")
+    return path
 
 
 def model_digest(folder: Path, weights: WeightFiles) -> str:

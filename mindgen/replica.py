@@ -33,7 +33,7 @@ class ReplicaHost:
     """What the machine of a replica has for it: the arguments of LLM that are paths, and its share of the cores."""
 
     model: str
-    adapters: str | None
+    adapters: str | dict[str, str] | None
     checkpoint: str | None
     cores: list[int] | None
     num_threads: int

@@ -48,6 +48,44 @@ class SlotLayout:
         return sum(self.capacities)
 
 
+class SlotMove(NamedTuple):
+    """An adapter of so many ranks that goes from a slot of one layout to a slot of another."""
+
+    source: int
+    target: int
+    rank: int
+
+
+def move_slots(old: SlotLayout, new: SlotLayout, held: Sequence[tuple[int, int]], wanted: int) -> list[SlotMove] | None:
+    """Where adapters that are in use go when the slots change.
+
+    An adapter keeps its levels, for the sums of its rows must be taken as before.
+
+    Args:
+        held: of each adapter in use its slot and its rank.
+        wanted: the rank of one more, for which a slot must be left.
+
+    Returns:
+        None if there is no such way.
+    """
+    if any(_levels_of(old, rank) != _levels_of(new, rank) for _, rank in held):
+        return None
+    free = list(range(new.num_slots))  # the largest first
+    moves = []
+    for slot, rank in sorted([*held, (-1, wanted)], key=lambda each: -each[1]):
+        usable = [place for place in free if new.capacities[place] >= rank]
+        if not usable:
+            return None
+        free.remove(usable[-1])
+        if slot >= 0:
+            moves.append(SlotMove(slot, usable[-1], rank))
+    return moves
+
+
+def _levels_of(layout: SlotLayout, rank: int) -> list[tuple[int, int]]:
+    return [(level.first_rank, level.rank) for level in layout.levels() if level.first_rank < rank]
+
+
 @cache
 def _levels(capacities: tuple[int, ...]) -> tuple[SlotLevel, ...]:
     levels, first = [], 0
@@ -58,18 +96,21 @@ def _levels(capacities: tuple[int, ...]) -> tuple[SlotLevel, ...]:
     return tuple(levels)
 
 
-def plan_slots(ranks: Sequence[int], max_slots: int, max_rank: int, max_ranks: int) -> SlotLayout:
+def plan_slots(ranks: Sequence[int], max_slots: int, max_rank: int | None, max_ranks: int, needed: int) -> SlotLayout:
     """Slots for adapters of these ranks, as many as are allowed, in the ranks' proportions.
 
     Args:
         ranks: of the adapters that exist; those above max_rank get no slot.
         max_slots: how many slots at most.
         max_ranks: of all slots together, for the memory that they take.
+        needed: the rank that must have a slot, while larger ones that have no room are left out.
 
     Raises:
-        ConfigError: not even the largest adapter alone has room.
+        ConfigError: not even that one alone has room.
     """
-    capacities = sorted((_capacity(rank) for rank in ranks if rank <= max_rank), reverse=True)
+    served = [rank for rank in ranks if max_rank is None or rank <= max_rank]
+    capacities = sorted(map(_capacity, served), reverse=True)
+    capacities = [each for each in capacities if each <= max(max_ranks, _capacity(needed))]
     if not capacities:
         return SlotLayout(())
     if capacities[0] > max_ranks:

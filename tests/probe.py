@@ -17,7 +17,7 @@ from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
 from mindgen.model_config import read_model_config
-from mindgen.slot_layout import plan_slots
+from mindgen.slot_layout import SlotLayout, SlotMove, plan_slots
 
 BLOCK_SIZE = 8
 
@@ -45,12 +45,21 @@ class Probe:
         ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
-        self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000)
+        self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000, 64)
         if adapters:
             self.runner.enable_lora(self.layout)
         for slot, place in enumerate(order):
             self.runner.write_adapter(slot, self.runner.pack_adapter(loaded[place])[0])
         self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE, enable_prefix_caching=False)
+
+    def add(self, path: Path, layout: SlotLayout, moves: list[SlotMove]) -> None:
+        """One more adapter, in the first slot of other slots."""
+        self.layout = layout
+        self.runner.enable_lora(layout, moves)
+        adapter = load_adapter(path.name, path, self.runner.modules(), self.runner.base_model)
+        self.runner.write_adapter(0, self.runner.pack_adapter(adapter)[0])
+        places = {move.source: move.target for move in moves}
+        self._slots = [None, *(places[slot] for slot in self._slots[1:]), 0]
 
     def open(self, token_ids: list[int], slot: int = 0) -> Sequence:
         sequence = make_sequence(0, token_ids, 80, vocab_size=self._vocab_size)

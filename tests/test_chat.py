@@ -171,7 +171,7 @@ def test_ctrl_c_stops_an_answer_of_the_command():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--adapter_id", "A9"], "known adapters: base, A1, A2, A3"),
+        (["--adapter_id", "A9"], "unknown adapter_id 'A9'; known adapters: A1, A2, A3"),
         (["--model", "nowhere"], "no such model folder"),
         (["--temperature", "-1"], "temperature must be"),
     ],

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mindgen import LLM, SamplingParams
+from mindgen import LLM, AutoModel, SamplingParams
 from mindgen.engine.config import EngineConfig
-from mindgen.errors import AdapterError, MindgenError, RequestError, UnknownAdapterError
+from mindgen.errors import AdapterError, ConfigError, MindgenError, RequestError, UnknownAdapterError
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 PROMPTS = [answer["prompt"] for answer in ANSWERS]
@@ -89,6 +89,43 @@ def test_a_broken_adapter_in_the_list_harms_no_other(tmp_path):
     for name, expected in (("gone", "no such folder"), ("greedy", "rank 1000000000000")):
         with pytest.raises(AdapterError, match=expected):
             llm.generate(answer["prompt"], GREEDY, name)
+
+
+def test_adapters_are_a_dict_of_names_and_folders_as_well():
+    root = Path(__file__).parents[1] / "adapters"
+    llm = LLM("demo", adapters={"law": str(root / "A1"), "poetry": root / "A3"})
+    assert llm.adapter_ids == ["law", "poetry"]
+    for adapter_id, name in (("A1", "law"), ("A3", "poetry")):
+        answer = next(answer for answer in ANSWERS if answer["adapter_id"] == adapter_id)
+        assert llm.generate(answer["prompt"], GREEDY, name)[0].outputs[0].text == answer["answer"]
+    for arguments, message in (
+        ((5, root / "A1"), "an adapter's name must be a text, not 5"),
+        (("n", None), "adapter n: its folder must be a path, not None"),
+        (("n", "nowhere"), "adapter n: no such folder: nowhere"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            llm.add_adapter(*arguments)
+    with pytest.raises(UnknownAdapterError, match=r"adapter_id must be a text, not \['law'\]"):
+        llm.remove_adapter(["law"])
+
+
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [
+        ([("law", "adapters/A1")], r"adapters must be a lora_adapter.json or its folder, or a dict .*, not \[\('law'"),
+        (5, "adapters must be .*, not 5"),
+        ("", "adapters must be .*, not ''"),
+        ({"law": 3}, "adapter law: its folder must be a path, not 3"),
+        ({"law": "nowhere"}, "adapter law: no such folder: nowhere"),
+        ({3: "adapters/A1"}, "an adapter's name must be a text, not 3"),
+        ({"base": "adapters"}, "no adapter can be named 'base'"),
+    ],
+)
+def test_what_cannot_be_adapters_is_said(adapters, message, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    for make in (LLM, AutoModel.from_pretrained):
+        with pytest.raises((ConfigError, AdapterError), match=message):
+            make("demo", adapters=adapters)
 
 
 def test_stream_joins_to_the_final_text(llm):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mindgen import demo
 from mindgen.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,24 @@ def test_missing_adapter_may_be_asked_to_be_the_base_model():
 )
 def test_mistakes_get_one_line(arguments, code, expected):
     assert expected in refusal(*arguments, code=code)
+
+
+@pytest.mark.parametrize("launcher", [(), ("-m", "mindgen", "launch", "--ranks", "2", "--", sys.executable)])
+def test_an_unknown_adapter_is_said_before_the_model_is_loaded(launcher, tmp_path):
+    """Whose weights are broken, so that it could not be."""
+    for file in demo.model_folder().iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    adapters = ("--adapter_path", ROOT / "adapters", "--adapter_id", "A1", "A11", "--prompt", "one,", "two,")
+    command = [sys.executable, *launcher, ROOT / "run_generate.py", "--model", tmp_path, *adapters]
+    result = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    shown = (result.stdout + result.stderr).splitlines()
+    last = shown.pop() if launcher else ""  # who failed
+    assert launcher == () or "ended with exit code 2" in last
+    expected = "mindgen: error: unknown adapter_id 'A11' (did you mean A1?); known adapters: A1, A2, A3"
+    assert {line.removeprefix("[rank 0] ").removeprefix("[rank 1] ") for line in shown} == {expected}
 
 
 def test_damaged_adapters_are_refused_and_others_still_work(tmp_path):

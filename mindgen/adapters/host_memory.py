@@ -7,15 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from mindgen.adapters.registry import AdapterVersion
+from mindgen.slot_layout import SlotLayout
 
 
 class ReadAdapter(NamedTuple):
-    """An adapter in the form of a slot."""
+    """An adapter in the form of a slot.
+
+    Attributes:
+        layout: of the slots that it is packed for.
+    """
 
     digest: str
     rank: int
     packed: Any
     num_bytes: int
+    layout: SlotLayout
 
 
 class HostMemory:

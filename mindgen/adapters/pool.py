@@ -3,80 +3,45 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from mindgen.adapters.host_memory import HostMemory, ReadAdapter
 from mindgen.adapters.loader import AdapterWeights
+from mindgen.adapters.pool_metrics import AdapterCounters, AdapterStatus, PoolMetrics
 from mindgen.adapters.registry import AdapterVersion
-from mindgen.errors import AdapterError
-from mindgen.slot_layout import SlotLayout
-
-
-@dataclass(slots=True)
-class AdapterCounters:
-    """Of one version: what it has answered, and how often it had to be brought in."""
-
-    requests: int = 0
-    tokens: int = 0
-    loads: int = 0
-    evictions: int = 0
-    load_seconds: float = 0.0
-
-
-class AdapterStatus(NamedTuple):
-    """An adapter as it stands; hit_rate is the share of its requests that found it in memory."""
-
-    adapter_id: str
-    folder: Path
-    version: int
-    digest: str | None
-    is_resident: bool
-    requests: int
-    tokens: int
-    loads: int
-    evictions: int
-    load_seconds: float
-
-    @property
-    def hit_rate(self) -> float | None:
-        return _hit_rate(self.loads, self.requests)
-
-
-class PoolMetrics(NamedTuple):
-    """Of all adapters together, since the start; hit_rate is the share of requests that found theirs in memory.
-
-    Attributes:
-        slots, slots_in_use: places in the network's memory, and those that hold an adapter.
-        host_bytes: of adapters that were read and are kept in host memory.
-    """
-
-    slots: int
-    slots_in_use: int
-    host_bytes: int
-    requests: int
-    tokens: int
-    loads: int
-    evictions: int
-    load_seconds: float
-
-    @property
-    def hit_rate(self) -> float | None:
-        return _hit_rate(self.loads, self.requests)
-
-
-def _hit_rate(loads: int, requests: int) -> float | None:
-    return max(0.0, 1 - loads / requests) if requests else None
+from mindgen.errors import AdapterError, ConfigError
+from mindgen.slot_layout import SlotLayout, SlotMove, move_slots
 
 
 @dataclass(slots=True)
 class _Slot:
     capacity: int
+    rank: int = 0
     digest: str | None = None
     counters: AdapterCounters | None = None
     num_pins: int = 0
     last_used: int = 0
+
+
+class SlotPlan(Protocol):
+    """How many slots there are, and of what ranks.
+
+    Attributes:
+        max_rank: the highest that is served, if anything says so.
+    """
+
+    @property
+    def max_rank(self) -> int | None: ...
+
+    def first(self) -> SlotLayout: ...
+
+    def larger(self, layout: SlotLayout, rank: int) -> SlotLayout:
+        """With a slot for an adapter of that rank; the layout itself if there cannot be more slots of those ranks.
+
+        Raises:
+            ConfigError: no slot can be as large.
+        """
 
 
 class AdapterPool:
@@ -85,8 +50,12 @@ class AdapterPool:
     A slot holds content, whatever its name: two names of the same content share it. Reading, checking and packing
     happen in a thread beside the steps; what happens between steps is a copy into the slot.
 
+    For an adapter that no slot can have, or that has been added since and finds none free, slots are planned anew;
+    adapters in use come along, and others are read again.
+
     Args:
-        layout: the slots; asked for at the first use of an adapter.
+        plan: of the slots, asked at the first use of an adapter.
+        enable: makes room for them in the network.
         read: reads an adapter from disk, and checks that it fits.
         pack: puts it in the form of a slot, and says how many bytes that takes.
         write: copies it into a slot of the network.
@@ -95,13 +64,15 @@ class AdapterPool:
 
     def __init__(
         self,
-        layout: Callable[[], SlotLayout],
+        plan: SlotPlan,
+        enable: Callable[[SlotLayout, list[SlotMove]], None],
         read: Callable[[AdapterVersion], AdapterWeights],
         pack: Callable[[AdapterWeights], tuple[Any, int]],
         write: Callable[[int, Any], None],
         host_bytes: int,
     ) -> None:
-        self._plan_layout = layout
+        self._plan = plan
+        self._enable = enable
         self._read = read
         self._pack = pack
         self._write = write
@@ -110,6 +81,7 @@ class AdapterPool:
         self._resident: dict[str, int] = {}
         self._clock = 0
         self.layout = SlotLayout(())
+        self._moves: list[SlotMove] = []
         self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
         self._read_seconds: dict[AdapterVersion, float] = {}  # of those read since they last came into a slot
 
@@ -145,6 +117,11 @@ class AdapterPool:
             else:
                 self._slots[place].last_used = self._clock
         self._host.want(absent)
+
+    def take_moves(self) -> list[SlotMove]:
+        """Where pinned adapters have come to since this was asked last."""
+        moves, self._moves = self._moves, []
+        return moves
 
     def wait(self, seconds: float) -> None:
         """Until an adapter that was not there has been read, but no longer than that."""
@@ -188,8 +165,7 @@ class AdapterPool:
 
     def _bring_in(self, version: AdapterVersion, counters: AdapterCounters) -> int | None:
         if self._slots is None:
-            self.layout = self._plan_layout()
-            self._slots = [_Slot(capacity) for capacity in self.layout.capacities]
+            self._use(self._plan.first(), [])
         read = self._host.get(version)
         if read is None:
             return None
@@ -197,6 +173,12 @@ class AdapterPool:
         place = self._resident.get(read.digest)  # under another name
         if place is None:
             place = self._free_slot(read.rank)
+            if place is None:
+                self._grow(version, read.rank)
+            if read.layout is not self.layout:
+                self._host.forget(version)
+                self._host.get(version)
+                return None
             if place is None:
                 return None
             self._fill(place, read, counters)
@@ -210,11 +192,41 @@ class AdapterPool:
         if version.digest != read.digest:
             self._host.forget(version)
             raise AdapterError(f"adapter {version.adapter_id} has changed on disk since it was added: add it again")
-        if read.rank > self.layout.max_rank:
+        if self._plan.max_rank is not None and read.rank > self._plan.max_rank:
             raise AdapterError(
-                f"adapter {version.adapter_id} has rank {read.rank}, and slots hold up to {self.layout.max_rank}: "
-                "set max_lora_rank in the engine's configuration"
+                f"adapter {version.adapter_id} has rank {read.rank}, above max_lora_rank ({self._plan.max_rank}) "
+                "in the engine's configuration: raise it"
             )
+
+    def _grow(self, version: AdapterVersion, rank: int) -> None:
+        """Makes room for an adapter of that rank beside those in use, if that is possible now.
+
+        Raises:
+            AdapterError: it never is.
+        """
+        assert self._slots is not None
+        try:
+            layout = self._plan.larger(self.layout, rank)
+        except ConfigError as error:
+            raise AdapterError(f"adapter {version.adapter_id} has rank {rank}: {error}") from error
+        held = [(place, slot.rank) for place, slot in enumerate(self._slots) if slot.num_pins]
+        moves = None if layout == self.layout else move_slots(self.layout, layout, held, rank)
+        if moves is not None:
+            self._use(layout, moves)
+
+    def _use(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
+        """Slots of this layout from now on."""
+        self._enable(layout, moves)
+        before, self._slots = self._slots or [], [_Slot(capacity) for capacity in layout.capacities]
+        self._resident = {}
+        for source, target, _ in moves:
+            self._slots[target] = replace(before[source], capacity=layout.capacities[target])
+            self._resident[before[source].digest or ""] = target
+        moved = {move.source for move in moves}
+        for place, slot in enumerate(before):
+            if place not in moved and slot.counters is not None:
+                slot.counters.evictions += 1
+        self.layout, self._moves = layout, moves
 
     def _free_slot(self, rank: int) -> int | None:
         """The smallest slot that is free, else of those that nobody uses the one that was used longest ago."""
@@ -236,14 +248,14 @@ class AdapterPool:
         slot.digest = None  # should writing fail, the slot holds nothing
         started = time.perf_counter()
         self._write(place, read.packed)
-        slot.digest, slot.counters = read.digest, counters
+        slot.digest, slot.counters, slot.rank = read.digest, counters, read.rank
         self._resident[read.digest] = place
         counters.loads += 1
         counters.load_seconds += time.perf_counter() - started
 
     def _read_and_pack(self, version: AdapterVersion) -> ReadAdapter:
-        started = time.perf_counter()
+        started, layout = time.perf_counter(), self.layout
         adapter = self._read(version)
-        packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= self.layout.max_rank else (None, 0)
+        packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= layout.max_rank else (None, 0)
         self._read_seconds[version] = time.perf_counter() - started
-        return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes)
+        return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes, layout)

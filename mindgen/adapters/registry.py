@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import AdapterError, UnknownAdapterError
+from mindgen.sampling_checks import shown
 
 LIST_FILE = "lora_adapter.json"
 # What the command line calls the base model, so that no adapter may be called that.
@@ -59,6 +60,11 @@ class AdapterRegistry:
         except AdapterError as error:
             raise AdapterError(f"{path}: {error}") from error
 
+    @property
+    def num_versions(self) -> int:
+        """How many there have been, so that it tells whether one has come."""
+        return self._num_versions
+
     def names(self) -> list[str]:
         return list(self._adapters)
 
@@ -71,12 +77,14 @@ class AdapterRegistry:
         Raises:
             UnknownAdapterError: there is no adapter of that name.
         """
+        if not isinstance(adapter_id, str):
+            raise UnknownAdapterError(f"adapter_id must be a text, not {shown(adapter_id)}")
         if adapter_id not in self._adapters:
             close = difflib.get_close_matches(adapter_id, self._adapters, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            shown = list(self._adapters)[:20]
-            known = ", ".join(shown) or "none"
-            more = f" and {len(self._adapters) - len(shown)} more" if len(shown) < len(self._adapters) else ""
+            first = list(self._adapters)[:20]
+            known = ", ".join(first) or "none"
+            more = f" and {len(self._adapters) - len(first)} more" if len(first) < len(self._adapters) else ""
             raise UnknownAdapterError(f"unknown adapter_id {adapter_id!r}{hint}; known adapters: {known}{more}")
         return self._adapters[adapter_id]
 

@@ -37,22 +37,25 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
     if flags.served_node_0(settings) or not part.share(1):  # there is one conversation, the first replica's
         return 0
+    adapter = _adapter_id(settings.adapter_id)
+    flags.check_adapters(settings, [adapter])
     flags.serve_rank_0(settings)
     llm = flags.load_llm(settings)
     with closing(llm):
-        adapter = settings.adapter_id or BASE_NAME
-        if adapter != BASE_NAME and adapter not in llm.adapter_ids:
-            known = ", ".join([BASE_NAME, *llm.adapter_ids])
-            raise UsageError(f"unknown adapter_id {adapter!r}; known adapters: {known}")
         print(llm.memory_plan, file=sys.stderr)
-        session = ChatSession(
-            llm, params, None if adapter == BASE_NAME else str(adapter), arguments.system, sys.stdout, sys.stderr
-        )
+        session = ChatSession(llm, params, adapter, arguments.system, sys.stdout, sys.stderr)
         for line in _lines(session):
             if not session.handle(line):
                 break
     llm.close()
     return 0
+
+
+def _adapter_id(given: str | list[str] | None) -> str | None:
+    if isinstance(given, list) and len(given) != 1:
+        raise UsageError(f"adapter_id has {len(given)} names, and one adapter begins a conversation: give one")
+    name = given[0] if isinstance(given, list) else given
+    return None if name == BASE_NAME else name
 
 
 def _lines(session: ChatSession) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The flags that commands share, each a key of the YAML file: the model, the engine's limits, the sampling options."""
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,19 @@ def load_llm(settings: Settings) -> "LLM":
     files = _model_files(settings)
     config = replace(settings.engine, adapter_slices=_adapter_slices(settings, files))
     return LLM(files.model, files.adapters, settings.model.dtype, config, settings.on_missing_adapter, files.checkpoint)
+
+
+def check_adapters(settings: Settings, adapter_ids: Iterable[str | None]) -> None:
+    """What can be said of them before the model is loaded.
+
+    Raises:
+        AdapterError: the list cannot be read, or does not have one of them, for which no other may answer.
+    """
+    wanted = [adapter_id for adapter_id in dict.fromkeys(adapter_ids) if adapter_id is not None]
+    if wanted and settings.on_missing_adapter == "error":
+        registry = ModelFiles.of(settings.model.path, settings.model.pet_config.adapter_path, None).registry()
+        for adapter_id in wanted:
+            registry.get(adapter_id)
 
 
 def served_node_0(settings: Settings) -> bool:

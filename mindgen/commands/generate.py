@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     share = part.share(len(prompts))
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
+    flags.check_adapters(settings, adapter_ids)
     target, trace = parse_target(arguments.output), arguments.profile
     if not part.writes_files:
         target, trace = replace(target, path=None), None

@@ -24,8 +24,8 @@ class EngineConfig:
         max_waiting: requests that may wait; more are refused. None is any number.
         max_model_len: tokens of prompt and output together; None is what the model was made for.
         max_loras: adapters in memory at once; None is as many as max_num_seqs.
-        max_lora_rank: the highest rank that is served; None is that of the adapters there are at the first use of
-            one, up to 64.
+        max_lora_rank: the highest rank that is served, for which there is room from the start; None is any, and room is
+            made when an adapter comes that needs it.
         adapter_memory: of the adapters in memory, at most.
         host_adapter_memory: of adapters that have been read and wait for a place, at most.
         executor: what runs the network on the CPU: "mindgen", "mindgen_unfused" (no two ops in one kernel, for

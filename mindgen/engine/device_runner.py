@@ -1,6 +1,6 @@
 """Runs the network on a device with memory of its own, on MindSpore's runtime: an Ascend NPU, or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from mindgen.models.registry import build_network
 from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import Shard, TensorLayout
 from mindgen.row_memory import RowMemory
-from mindgen.slot_layout import SlotLayout
+from mindgen.slot_layout import SlotLayout, SlotMove
 
 
 class StepKind(NamedTuple):
@@ -107,10 +107,10 @@ class DeviceRunner:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
         return self.report.modules
 
-    def enable_lora(self, layout: SlotLayout) -> None:
-        """Makes room for adapters, in place of what room there was."""
+    def enable_lora(self, layout: SlotLayout, moves: Sequence[SlotMove] = ()) -> None:
+        """As a Runner's."""
         # On a card every row belongs to a group: those of the base model to a last slot, which stays zero.
-        self._slots.enable([level._replace(num_slots=level.num_slots + 1) for level in layout.levels()])
+        self._slots.enable([level._replace(num_slots=level.num_slots + 1) for level in layout.levels()], moves)
         self._layout = layout
         self._steps = {kind: step for kind, step in self._steps.items() if kind.adapters.num_levels == 0}
 

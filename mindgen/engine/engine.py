@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 
-from mindgen.adapters.loader import AdapterWeights, load_adapter, read_claim
-from mindgen.adapters.pool import AdapterPool, AdapterStatus
+from mindgen.adapters.loader import AdapterWeights, load_adapter
+from mindgen.adapters.pool import AdapterPool
+from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.checkpoint.lora_names import TensorNames
 from mindgen.checkpoint.weight_files import WeightFiles
@@ -16,7 +17,7 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.device import choose_device
-from mindgen.engine.memory_plan import lora_rank_bytes, parse_size, plan_memory, weight_bytes
+from mindgen.engine.memory_plan import parse_size, plan_memory, weight_bytes
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.parallel_runner import ParallelRunner, build_runner
@@ -26,6 +27,7 @@ from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
+from mindgen.engine.slot_planner import SlotPlanner
 from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import MindgenError, RequestError
 from mindgen.guided import GuidedMatcher
@@ -36,10 +38,8 @@ from mindgen.outputs import RequestMetrics
 from mindgen.parallel.nodes import Nodes
 from mindgen.profiling import Profile
 from mindgen.sampling_params import SamplingParams
-from mindgen.slot_layout import SlotLayout, plan_slots
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
-MAX_LORA_RANK = 64  # unless the configuration says more
 
 
 class Engine:
@@ -68,7 +68,8 @@ class Engine:
         self._config = config
         self._dtype = dtype
         on_cpu = choose_device(config.device_target) == "CPU"
-        sizes = weight_bytes(weights, model_config, config), self._slots_size()
+        slots = SlotPlanner(model_config, dtype, config, adapters, on_cpu)
+        sizes = weight_bytes(weights, model_config, config), slots.sizes()
         self.memory_plan = plan_memory(model_config, dtype, config, self.max_model_len, *sizes, on_cpu)
         num_blocks = self.memory_plan.num_blocks
         num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
@@ -76,7 +77,8 @@ class Engine:
         self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config, nodes)
         self._tensor_names = TensorNames()
         self._pool = AdapterPool(
-            self._enable_lora,
+            slots,
+            self._runner.enable_lora,
             self._read_adapter,
             self._runner.pack_adapter,
             self._runner.write_adapter,
@@ -274,26 +276,6 @@ class Engine:
             )
             for index in range(1 if params.use_beam_search else params.num_sequences)
         ]
-
-    def _plan_slots(self) -> tuple[SlotLayout, list[int]]:
-        """Slots for the adapters that exist now, and the bytes that a rank of them takes in each pipeline stage."""
-        claims = [claim for version in self._adapters.versions() if (claim := read_claim(version.folder)) is not None]
-        config, has_tables = self._config, any(claim.has_tables for claim in claims)
-        rank_bytes = lora_rank_bytes(self._model_config, self._dtype, has_tables, config)
-        ranks = [claim.rank for claim in claims]
-        if config.max_lora_rank is not None:
-            ranks.append(config.max_lora_rank)
-        max_slots, max_rank = config.max_loras or config.max_num_seqs, config.max_lora_rank or MAX_LORA_RANK
-        return plan_slots(ranks, max_slots, max_rank, parse_size(config.adapter_memory) // sum(rank_bytes)), rank_bytes
-
-    def _slots_size(self) -> list[int]:
-        layout, rank_bytes = self._plan_slots()
-        return [layout.num_ranks() * each for each in rank_bytes]
-
-    def _enable_lora(self) -> SlotLayout:
-        layout, _ = self._plan_slots()
-        self._runner.enable_lora(layout)
-        return layout
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
         modules, base = self._runner.modules(), self._runner.base_model

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mindgen.adapters.pool import PoolMetrics
+from mindgen.adapters.pool_metrics import PoolMetrics
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """Adapters in the slots of a network: packed for them, and copied into them."""
 
+import threading
 import weakref
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from mindgen.layers.adapted import AdaptedLayer, OutputVectors
 from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.packed_form import PackedForm, SlotCopies, form_key, in_rows
 from mindgen.row_memory import RowMemory
-from mindgen.slot_layout import SlotLevel
+from mindgen.slot_layout import SlotLevel, SlotMove
 
 _PIECE_BYTES = 64 << 20  # of memory for slots
 _MAX_KNOWN_FORMS = 64
@@ -59,26 +60,36 @@ class NetworkSlots:
         self._dtype = dtype
         self._kernels = kernels
         self._beyond_plain: set[int] = set()
+        self._changing = threading.Lock()  # of the slots' sizes, while nothing is packed for them
         self._forms: dict[Hashable, PackedForm] = {}
         self._spares: deque[tuple[PackedForm, np.ndarray]] = deque(maxlen=1)
         self.modules = {
             name: (layer.inputs.size, axis.size) for layer in self._layers for name, axis in layer.parts.items()
         }
 
-    def enable(self, levels: list[SlotLevel]) -> None:
-        """Makes room for adapters, in place of what room there was."""
+    def enable(self, levels: list[SlotLevel], moves: Sequence[SlotMove] = ()) -> None:
+        """Makes room for adapters, in place of what room there was.
+
+        Args:
+            moves: the adapters that come along; what has been packed fits no longer.
+        """
         arena = Arena(_PIECE_BYTES)
-        for layer in self._layers:
-            layer.enable_lora(levels, arena)
-        self._beyond_plain.clear()
-        self._forms.clear()
-        self._spares.clear()
+        with self._changing:
+            for layer in self._layers:
+                layer.enable_lora(levels, arena, moves)
+            self._beyond_plain = {target for source, target, _ in moves if source in self._beyond_plain}
+            self._forms.clear()
+            self._spares.clear()
 
     def are_plain(self, slots: list[int]) -> bool:
         return self._beyond_plain.isdisjoint(slots)
 
     def pack(self, adapter: AdapterWeights) -> PackedAdapter:
         """May be called from any thread."""
+        with self._changing:
+            return self._pack(adapter)
+
+    def _pack(self, adapter: AdapterWeights) -> PackedAdapter:
         pairs = {name: in_rows(pair) for layer in self._layers for name, pair in layer.own_pairs(adapter).items()}
         form = self._form(form_key(pairs), pairs)
         memory = self._spare(form)

@@ -1,6 +1,6 @@
 """The network on several ranks: rank 0's part here, the others in worker processes that make the same steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
-from mindgen.slot_layout import SlotLayout
+from mindgen.slot_layout import SlotLayout, SlotMove
 
 Result = TypeVar("Result")
 
@@ -118,8 +118,8 @@ class ParallelRunner:
     def modules(self) -> dict[str, tuple[int, int]]:
         return self._modules
 
-    def enable_lora(self, layout: SlotLayout) -> None:
-        self._on_all_ranks("enable_lora", (layout,), lambda: self._own.enable_lora(layout))
+    def enable_lora(self, layout: SlotLayout, moves: Sequence[SlotMove] = ()) -> None:
+        self._on_all_ranks("enable_lora", (layout, list(moves)), lambda: self._own.enable_lora(layout, moves))
 
     def pack_adapter(self, adapter: AdapterWeights) -> tuple[SlicedAdapter, int]:
         """As the Runner's; every rank reads the adapter itself, and has read the same."""

@@ -1,5 +1,6 @@
 """Runs the network on a batch: builds it, loads it, compiles a graph for each kind of step, feeds it tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from mindgen.models.registry import build_network
 from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts
 from mindgen.parallel.stage import ONLY_STAGE
-from mindgen.slot_layout import SlotLayout
+from mindgen.slot_layout import SlotLayout, SlotMove
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
 _CACHED_BYTES = 16 << 20
@@ -117,9 +118,13 @@ class Runner:
         """(in, out) sizes of everything that adapters can target, by Hugging Face module name."""
         return self.report.modules
 
-    def enable_lora(self, layout: SlotLayout) -> None:
-        """Makes room for adapters, in place of what room there was."""
-        self._slots.enable(layout.levels())
+    def enable_lora(self, layout: SlotLayout, moves: Sequence[SlotMove] = ()) -> None:
+        """Makes room for adapters, in place of what room there was; what has been packed fits no longer.
+
+        Args:
+            moves: the adapters that come along.
+        """
+        self._slots.enable(layout.levels(), moves)
         self._layout = layout
         self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
 

@@ -7,6 +7,7 @@ from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError
+from mindgen.slot_layout import SlotMove
 
 
 class ScheduledSequence(NamedTuple):
@@ -49,7 +50,18 @@ class AdapterSlots(Protocol):
     def pin(self, version: AdapterVersion) -> int | None:
         """The adapter's slot; None if it has to wait. Raises MindgenError if it cannot be served."""
 
+    def take_moves(self) -> list[SlotMove]:
+        """Where pinned adapters have come to meanwhile, as slots have grown."""
+
     def unpin(self, place: int) -> None: ...
 
     def prefetch(self, versions: list[AdapterVersion]) -> None:
         """What waiting requests will ask for, the most urgent first."""
+
+
+def follow(moves: list[SlotMove], running: list[Sequence]) -> None:
+    """Tells requests where their adapters are now."""
+    places = {move.source: move.target for move in moves}
+    for request in {sequence.request for sequence in running} if moves else ():
+        if request.adapter_slot is not None:
+            request.adapter_slot = places[request.adapter_slot]

@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from mindgen.engine.block_manager import BlockCopy, BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence
+from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence, follow
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, QueueFullError
 
@@ -216,6 +216,7 @@ class Scheduler:
         if request.adapter is None or self._adapters is None:
             return True
         slot = self._adapters.pin(request.adapter)
+        follow(self._adapters.take_moves(), self._running)
         if slot is None:
             return False
         request.adapter_slot = slot

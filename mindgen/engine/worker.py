@@ -27,7 +27,7 @@ from mindgen.model_config import ModelConfig
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.parallel.stage import PipelineShape
-from mindgen.slot_layout import SlotLayout
+from mindgen.slot_layout import SlotLayout, SlotMove
 
 if TYPE_CHECKING:
     from mindgen.adapters.loader import AdapterWeights
@@ -82,7 +82,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "set_up": (WorkerSetup,),
     "read_adapter": (str, Path, str),
     "write_adapter": (int, str, Path, str),
-    "enable_lora": (SlotLayout,),
+    "enable_lora": (SlotLayout, list[SlotMove]),
     "copy_blocks": (list[BlockCopy],),
     "keep_blocks": (int, list[int]),
     "restore_blocks": (int, list[int]),
@@ -216,6 +216,7 @@ class _Shard:
         self._host_adapter_bytes = setup.host_adapter_bytes
         self._slices = None if setup.adapter_slices is None else Path(setup.adapter_slices)
         self._adapters: OrderedDict[str, tuple[PackedAdapter, int]] = OrderedDict()
+        self._layout = SlotLayout(())  # what they are packed for
         self._adapters_lock = threading.Lock()
 
     def set_modules(self, modules: dict[str, tuple[int, int]]) -> None:
@@ -236,8 +237,11 @@ class _Shard:
     def drop_blocks(self, key: int) -> None:
         self._runner.block_store.drop(key)
 
-    def enable_lora(self, layout: SlotLayout) -> None:
-        self._runner.enable_lora(layout)
+    def enable_lora(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
+        self._runner.enable_lora(layout, moves)
+        with self._adapters_lock:
+            self._layout = layout
+            self._adapters.clear()
 
     def read_adapter(self, adapter_id: str, folder: Path, digest: str) -> "PackedAdapter":
         """The adapter in the form of a slot, from disk or from memory.
@@ -251,11 +255,14 @@ class _Shard:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest][0]
+            layout = self._layout
         adapter = self._load_adapter(adapter_id, folder, digest)
         packed, num_bytes = self._runner.pack_adapter(
             take_slices(adapter, self._slices, self.place.group.size, self.place.group.rank)
         )
         with self._adapters_lock:
+            if layout is not self._layout:
+                return packed
             self._adapters[digest] = packed, num_bytes
             total = sum(size for _, size in self._adapters.values())
             while len(self._adapters) > 1 and total > self._host_adapter_bytes:

@@ -1,5 +1,6 @@
 """What linears, embedding and head have in common: adapters change their outputs, row by row."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 from mindgen.row_memory import RowMemory
-from mindgen.slot_layout import SlotLevel
+from mindgen.slot_layout import SlotLevel, SlotMove
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
 #   segment_ends  of each level, as in LoraLevel; none for a batch without adapters
@@ -68,12 +69,14 @@ class AdaptedLayer(nn.Cell):
         self.add = ops.Add().shard((by_outputs, by_outputs))
         self.mul = ops.Mul().shard((by_outputs, by_outputs))
 
-    def enable_lora(self, levels: list[SlotLevel], arena: Arena | None = None) -> None:
+    def enable_lora(self, levels: list[SlotLevel], arena: Arena | None = None, moves: Sequence[SlotMove] = ()) -> None:
         """Makes room for adapters, in place of what room there was; to be called before the network is compiled.
 
         Args:
             arena: for the slots; None gives every weight a place of its own.
+            moves: the adapters that come along.
         """
+        before = self.lora, self.scale, self.shift, self.has_lora
         axes = tuple(self.parts.values())
         made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard, arena) for level in levels]
         self.lora = nn.CellList(made)
@@ -81,6 +84,22 @@ class AdaptedLayer(nn.Cell):
         self.num_slots = max((level.num_slots for level in levels), default=0)
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_lora = self.has_scale = self.has_shift = False
+        if moves:
+            self._take_over(*before, moves)
+
+    def _take_over(
+        self, lora: nn.CellList, scale: nn.CellList, shift: nn.CellList, has_lora: bool, moves: Sequence[SlotMove]
+    ) -> None:
+        """From the slots before."""
+        self.has_lora = has_lora
+        self._make_vectors(bool(scale), bool(shift))
+        for source, target, rank in moves:
+            for old, new in zip(lora, self.lora, strict=False):
+                if new.first_rank < rank:
+                    for from_memory, to_memory in zip(old.memories(), new.memories(), strict=True):
+                        to_memory[target] = from_memory[[source]][0]
+            for old, new in zip((*scale, *shift), (*self.scale, *self.shift), strict=True):
+                new.memory[target] = old.memory[[source]][0]
 
     def layouts(self) -> dict[str, TensorLayout]:
         """Of the weights as (out, in), by Hugging Face module name."""
@@ -96,7 +115,7 @@ class AdaptedLayer(nn.Cell):
     def memories(self) -> list[RowMemory]:
         """Where adapters are written to."""
         vectors = [vectors.memory for vectors in (*self.scale, *self.shift)]
-        return [memory for level in self.lora for memory in (level.a_memory, *level.b_memory)] + vectors
+        return [memory for level in self.lora for memory in level.memories()] + vectors
 
     def own_pairs(self, adapter: AdapterWeights) -> dict[str, LoraPair]:
         """This process's part of what an adapter has for this layer."""
@@ -121,12 +140,7 @@ class AdaptedLayer(nn.Cell):
     def write_vectors(self, slot: int, vectors: OutputVectors) -> bool:
         """Puts an adapter's into a slot; whether graphs with scales or shifts are too old now."""
         had = (self.has_scale, self.has_shift)
-        if vectors.scale is not None and not self.has_scale:
-            self.scale, self.has_scale = self._vectors(1.0), True
-            self._name_uniquely(self.scale, "scale")
-        if vectors.shift is not None and not self.has_shift:
-            self.shift, self.has_shift = self._vectors(0.0), True
-            self._name_uniquely(self.shift, "shift")
+        self._make_vectors(vectors.scale is not None, vectors.shift is not None)
         for cells, values in ((self.scale, vectors.scale), (self.shift, vectors.shift)):
             for cell in cells:
                 cell.write_slot(slot, values)
@@ -171,6 +185,14 @@ class AdaptedLayer(nn.Cell):
             for part, axis in zip(values, self.parts.values(), strict=True)
         ]
         return np.concatenate(filled)
+
+    def _make_vectors(self, wants_scale: bool, wants_shift: bool) -> None:
+        if wants_scale and not self.has_scale:
+            self.scale, self.has_scale = self._vectors(1.0), True
+            self._name_uniquely(self.scale, "scale")
+        if wants_shift and not self.has_shift:
+            self.shift, self.has_shift = self._vectors(0.0), True
+            self._name_uniquely(self.shift, "shift")
 
     def _vectors(self, default: float) -> nn.CellList:
         return nn.CellList([SlotVectors(self.num_slots, self.outputs, default, self.output_dtype, self.shard)])

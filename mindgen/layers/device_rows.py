@@ -44,7 +44,11 @@ class DeviceRows:
 
     def __getitem__(self, rows: list[int]) -> np.ndarray:
         """A copy of these rows."""
-        assert self._waiting is None
+        if self._waiting is not None:
+            stored: np.ndarray = np.zeros(self._shape, dtypes.STORAGE[self._dtype])
+            for waiting, values in self._waiting:
+                stored[waiting] = values
+            return stored[rows]
         taken = ops.gather(self._parameter, _indices(rows), 0).asnumpy()
         return np.asarray(taken).view(dtypes.STORAGE[self._dtype])
 

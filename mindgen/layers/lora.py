@@ -52,6 +52,9 @@ class LoraLevel(nn.Cell):
         b = {parameter.name: layout for parameter, layout in zip(self.lora_b, self.b_layouts, strict=True)}
         return {self.lora_a.name: self.a_layout} | b
 
+    def memories(self) -> list[RowMemory]:
+        return [self.a_memory, *self.b_memory]
+
     def plan(self, pairs: list[tuple[str, LoraPair | None]], form: PackedForm) -> LoraBlock | None:
         """Room in a form for the pair of each part, by its module's name; None if there is nothing for this level."""
         ranks = [

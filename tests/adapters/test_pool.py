@@ -14,7 +14,23 @@ from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.checkpoint.peft import LoraPair
 from mindgen.errors import AdapterError, ConfigError
-from mindgen.slot_layout import SlotLayout, plan_slots
+from mindgen.slot_layout import SlotLayout, SlotMove, move_slots, plan_slots
+
+
+class Plan:
+    """Slots as a test says, and others once it says so."""
+
+    def __init__(self, layout: SlotLayout) -> None:
+        self.layout = layout
+        self.max_rank: int | None = None
+
+    def first(self) -> SlotLayout:
+        return self.layout
+
+    def larger(self, layout: SlotLayout, rank: int) -> SlotLayout:
+        if rank > self.layout.max_rank:
+            raise ConfigError("there is no memory for it")
+        return self.layout
 
 
 class Slots:
@@ -27,7 +43,13 @@ class Slots:
         self.may_read = threading.Event()
         self.may_read.set()
         self.registry = AdapterRegistry({name: Path(name) for name in ranks})
-        self.pool = AdapterPool(lambda: SlotLayout(capacities), self._read, self._pack, self._write, host_bytes)
+        self.plan = Plan(SlotLayout(capacities))
+        self.pool = AdapterPool(self.plan, self._enable, self._read, self._pack, self._write, host_bytes)
+
+    def _enable(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
+        before, self.contents = self.contents, [None] * layout.num_slots
+        for source, target, _ in moves:
+            self.contents[target] = before[source]
 
     def _read(self, version) -> AdapterWeights:
         name = version.folder.name
@@ -91,7 +113,10 @@ def test_the_least_recently_used_makes_way():
 def test_large_slots_are_left_to_large_adapters():
     slots = Slots((64, 16, 8), {"small": 3, "middle": 9, "large": 40, "huge": 65})
     assert [slots.pin(name) for name in ("small", "middle", "large")] == [2, 1, 0]
-    with pytest.raises(AdapterError, match="rank 65, and slots hold up to 64: set max_lora_rank"):
+    with pytest.raises(AdapterError, match="adapter huge has rank 65: there is no memory for it"):
+        slots.pin("huge")
+    slots.plan.max_rank = 64
+    with pytest.raises(AdapterError, match=r"adapter huge has rank 65, above max_lora_rank \(64\)"):
         slots.pin("huge")
 
 
@@ -215,14 +240,46 @@ def test_a_pinned_adapter_is_always_the_one_that_was_asked_for(capacities, ranks
         slots.pool.check_integrity([place for _, place in pins])
 
 
+def test_slots_grow_and_adapters_in_use_come_along():
+    slots = Slots((8, 8), {"a": 4, "b": 8, "large": 9})
+    a, b = slots.pin("a"), slots.pin("b")
+    slots.pool.unpin(b)
+    slots.plan.layout = SlotLayout((16, 8, 8))
+    assert slots.pin("large") is None, "it has to be packed for the other slots"
+    (move,) = slots.pool.take_moves()
+    assert (move.source, move.rank, slots.pool.take_moves()) == (a, 4, [])
+    assert slots.contents[move.target] == "digest of a" and slots.pool.pin(slots.registry.get("a")) == move.target
+    large = slots.pin("large")
+    assert large == 0 and slots.contents[0] == "digest of large"
+    assert slots.pin("b") not in (large, move.target) and "".join(slots.reads) == "ablargelargeb"
+    assert [slots.pool.status(slots.registry.get(name)).evictions for name in ("a", "b", "large")] == [0, 1, 0]
+    slots.pool.check_integrity([move.target, move.target, large, slots.pool.pin(slots.registry.get("b")), 1])
+
+
+def test_adapters_in_use_keep_their_levels_and_find_a_slot_or_all_wait():
+    old = SlotLayout((8, 8))
+    assert move_slots(old, SlotLayout((16, 8)), [(0, 4)], 9) == [(0, 1, 4)]
+    assert move_slots(old, SlotLayout((16, 8)), [(0, 4), (1, 8)], 9) is None, "three adapters, two slots"
+    assert move_slots(old, SlotLayout((16, 16, 16)), [(0, 4)], 9) is None, "their ranks would be added up otherwise"
+    assert move_slots(SlotLayout((16,)), SlotLayout((16, 8)), [(0, 9)], 4) is None
+    assert move_slots(SlotLayout((16, 8)), SlotLayout((64, 16, 8, 8)), [(0, 3), (1, 8)], 40) in (
+        [(1, 3, 8), (0, 2, 3)],
+        [(0, 2, 3), (1, 3, 8)],
+    )
+    assert move_slots(SlotLayout((16, 8)), SlotLayout((64, 16, 8)), [(0, 9), (1, 8)], 40) == [(0, 1, 9), (1, 2, 8)]
+
+
 def test_slots_follow_the_ranks_within_the_limits():
-    assert plan_slots([4, 8, 16, 64, 9], 10, 64, 1000).capacities == (64, 16, 16, 8, 8)
-    assert plan_slots([4] * 90 + [64] * 10, 10, 64, 1000).capacities == (64, *[8] * 9)
-    assert plan_slots([4] * 90 + [64] * 10, 10, 16, 1000).capacities == (8,) * 10
-    assert plan_slots([64, 8, 8, 8], 4, 64, 80).capacities == (64, 8, 8)
-    assert plan_slots([], 4, 64, 80).capacities == ()
+    assert plan_slots([4, 8, 16, 64, 9], 10, 64, 1000, 0).capacities == (64, 16, 16, 8, 8)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 64, 1000, 0).capacities == (64, *[8] * 9)
+    assert plan_slots([4] * 90 + [64] * 10, 10, 16, 1000, 0).capacities == (8,) * 10
+    assert plan_slots([64, 8, 8, 8], 4, 64, 80, 0).capacities == (64, 8, 8)
+    assert plan_slots([], 4, 64, 80, 0).capacities == ()
+    assert plan_slots([128, 4], 4, None, 200, 0).capacities == (128, 8)
+    assert plan_slots([128, 4, 9], 4, None, 63, 9).capacities == (16, 8)
+    assert plan_slots([10**12], 4, None, 63, 0).capacities == ()
     with pytest.raises(ConfigError, match="adapter_memory holds 63 ranks"):
-        plan_slots([64], 4, 64, 63)
+        plan_slots([64], 4, 64, 63, 64)
 
 
 def test_levels_cover_every_rank_once():

@@ -65,7 +65,13 @@ def test_residual_behind_lora(library: KernelLibrary, fuse):
     normed = graph.node("LayerNorm", total, gamma, beta, [-1], [-1], [1e-5], outputs=shapes)
     graph.compile(total, graph.node("GeLU", normed, outputs=[rows(N)]))
     if fuse:
-        assert graph.kernels() == ["Linear", "AddLora", "Add", "LayerNorm", "GeLU"]  # the update comes before the residual
+        assert graph.kernels() == [
+            "Linear",
+            "AddLora",
+            "Add",
+            "LayerNorm",
+            "GeLU",
+        ]  # the update comes before the residual
     rng = np.random.default_rng(0)
     for count in (5, 1, 40, 0):
         arrays = [random(rng, *shape) for shape in ((count, K), (N, K), (N,), (count, N), (2, K, 4), (2, 4, N))]

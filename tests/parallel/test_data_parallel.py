@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from mindgen import LLM, SamplingParams
 from mindgen.commands.launched import Part
@@ -58,6 +60,24 @@ def test_failures_come_back_and_adapters_go_everywhere(llm):
     llm.reset_prefix_cache()
     with pytest.raises(UnknownAdapterError):
         llm.generate(["one,"] * 2, GREEDY, "nobody")
+
+
+def test_a_larger_adapter_that_comes_late_is_served_everywhere(llm, tmp_path):
+    """The demo's own with ranks of zeros, which change nothing."""
+    llm.generate(PROMPTS[:2], GREEDY, "A1")
+    config = json.loads((ROOT / "adapters/A1/adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 20, "lora_alpha": 40}))
+    tensors = load_file(ROOT / "adapters/A1/adapter_model.safetensors")
+    for name, tensor in tensors.items():
+        padding = (0, 0, 0, 12) if "lora_A" in name else (0, 12)
+        tensors[name] = torch.nn.functional.pad(tensor, padding).contiguous()
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    expected = llm.generate(PROMPTS[:4], GREEDY, ["A1", "A1", "A2", "A3"])
+    llm.add_adapter("padded", tmp_path)
+    found = llm.generate(PROMPTS[:4], GREEDY, ["padded", "A1", "A2", "padded"])
+    expected[3] = llm.generate(PROMPTS[3], GREEDY, "A1")[0]
+    assert [each.outputs[0].text for each in found] == [each.outputs[0].text for each in expected]
+    llm.remove_adapter("padded")
 
 
 def test_the_first_of_all_launched_ranks_prints_what_all_replicas_say(llm, tmp_path):
