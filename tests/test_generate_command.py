@@ -85,6 +85,8 @@ def test_bytes_that_are_no_text_fail_alone(run, tmp_path):
 def test_the_exit_code_is_the_first_failure_s(run):
     assert run("--prompt", A1["prompt"], A1["prompt"], "--adapter_id", "A1", "A9")[0] == 2
     code, out, notes = run("--prompt", "", "x", "--adapter_id", "base", "A9", "--output", "jsonl")
+    assert (code, out, len(notes)) == (2, "", 1)  # before the model is loaded
+    code, out, notes = run("--prompt", "", "", "--adapter_id", "base", "A1", "--output", "jsonl")
     assert (code, out, len(notes)) == (1, "", 3)  # the memory plan, and why each failed
     code, out, notes = run("--prompt", "I", "I love", "--max_length", 3, "--debug")
     assert code == 1 and out.startswith("I") and "max_length 3 leaves nothing to generate" in "\n".join(notes)

@@ -56,6 +56,11 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, N):
     test_matmul.test_result_is_the_same_for_any_number_of_threads(kernels, "bfloat16", 150, N, True)
 
 
+@pytest.mark.parametrize("transpose_w", [False, True])
+def test_row_does_not_depend_on_the_others(kernels, transpose_w):
+    test_matmul.test_row_does_not_depend_on_the_others(kernels, "bfloat16", 50, 300, transpose_w)
+
+
 @pytest.mark.parametrize("sizes", test_grouped_matmul.GROUPS.values(), ids=test_grouped_matmul.GROUPS.keys())
 @pytest.mark.parametrize("K, N", [(131, 16), (16, 131), (64, 200)])
 def test_groups(kernels, sizes, K, N):
