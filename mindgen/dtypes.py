@@ -1,8 +1,25 @@
-"""The three float dtypes of a model, and how numpy stores them: bfloat16, which numpy lacks, as its bits in uint16."""
+"""Dtypes, and how numpy stores them: bfloat16 and float8, which numpy lacks, as their bits."""
 
 import numpy as np
 
+# In which a model can be.
 STORAGE: dict[str, type] = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
+# From which a model's and an adapter's tensors can be made.
+FLOATS = (*STORAGE, "float64")
+# In which files may hold tensors, whether or not anybody needs these.
+FILE_STORAGE: dict[str, type] = {
+    **STORAGE,
+    "float64": np.float64,
+    **dict.fromkeys(("bool", "uint8", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"), np.uint8),
+    "int8": np.int8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "int32": np.int32,
+    "uint32": np.uint32,
+    "int64": np.int64,
+    "uint64": np.uint64,
+    "complex64": np.complex64,
+}
 # The bits besides the sign, and infinity's.
 _MAGNITUDES: dict[str, tuple[np.unsignedinteger, int]] = {
     "float32": (np.uint32(0x7FFFFFFF), 0x7F800000),
@@ -22,9 +39,10 @@ def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """The float32 values of an array in the storage of dtype."""
+    """The float32 values of an array in the storage of dtype; what is beyond float32 becomes infinite."""
     if dtype != "bfloat16":
-        return stored.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return stored.astype(np.float32)
     bits = stored.astype(np.uint32, subok=False)
     bits <<= 16
     return bits.view(np.float32)

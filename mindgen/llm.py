@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.chat_template import ChatTemplates, load_chat_templates
-from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.device import check_launched
 from mindgen.engine.engine import Engine
@@ -21,7 +20,7 @@ from mindgen.engine_limits import read_limits
 from mindgen.errors import ConfigError, MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.model_config import ModelConfig, read_model_config
+from mindgen.model_config import read_model_config
 from mindgen.model_files import AdapterPaths, ModelFiles, adapter_folder
 from mindgen.node import meet_nodes, serve_node, verdict
 from mindgen.outputs import RequestOutput
@@ -110,7 +109,7 @@ class LLM:
         self.tokenizer: Tokenizer = load_tokenizer(self._folder)
         self._registry = files.registry()
         weights = files.weights(config.ranks_per_replica)
-        self._dtype = _auto_dtype(model_config, weights) if setup.dtype == "auto" else setup.dtype
+        self._dtype = weights.choose_dtype(model_config.dtype) if setup.dtype == "auto" else setup.dtype
         self._engine = Engine(weights, model_config, self._registry, self._dtype, config, nodes)
         self._client = EngineClient(
             self._engine, self.tokenizer, model_config, self._registry, setup.on_missing_adapter
@@ -283,13 +282,3 @@ class LLM:
         self._client.reset_prefix_cache()
         if self._replicas is not None:
             self._replicas.call("reset_prefix_cache")
-
-
-def _auto_dtype(model_config: ModelConfig, weights: WeightFiles) -> str:
-    """The dtype that config.json gives the folder's weights, or else that of most of the checkpoint's tensors."""
-    if model_config.dtype in _DTYPES[1:] and weights.folders == (weights.model,):
-        return model_config.dtype
-    names = [tensor.dtype for tensor in weights.map(0).values() if tensor.dtype in _DTYPES]
-    if not names:
-        raise ConfigError(f"{weights.folders[0]}: the checkpoint has no tensor in bfloat16, float16 or float32")
-    return max(set(names), key=names.count)

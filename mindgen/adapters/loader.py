@@ -15,7 +15,6 @@ from mindgen.checkpoint.lora_names import (
     HEAD,
     TensorNames,
     fused_kinds,
-    is_gpt2_module,
     trained_name,
     without_prefix,
 )
@@ -70,7 +69,6 @@ def load_adapter(
     modules: dict[str, tuple[int, int]],
     base: BaseModel = _NO_MODEL,
     names: TensorNames | None = None,
-    max_rank: int | None = None,
 ) -> AdapterWeights:
     """The adapter in the folder, as `fit_adapter` checks it.
 
@@ -82,29 +80,24 @@ def load_adapter(
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
-    return fit_adapter(adapter_id, read_adapter(folder, names), modules, base, max_rank)
+    return fit_adapter(adapter_id, read_adapter(folder, names), modules, base)
 
 
 def fit_adapter(
-    adapter_id: str,
-    adapter: Adapter,
-    modules: dict[str, tuple[int, int]],
-    base: BaseModel = _NO_MODEL,
-    max_rank: int | None = None,
+    adapter_id: str, adapter: Adapter, modules: dict[str, tuple[int, int]], base: BaseModel = _NO_MODEL
 ) -> AdapterWeights:
-    """The adapter as batches of the model have it: whether it is served is decided here.
+    """The adapter as batches of the model have it: whether it is served is decided here, its rank aside.
 
     Args:
         modules: (in, out) sizes of every linear, embedding and head, by Hugging Face module name; of the embedding the
             vocabulary is `in`.
-        max_rank: that is served; None is any.
 
     Raises:
         AdapterError: it was made for another model, or is not served.
     """
     where = f"adapter {adapter_id} ({adapter.folder})"
     adapter = replace(adapter, base_weights=split_base_weights(where, adapter.base_weights, modules))
-    reasons = unservable(adapter, base, max_rank)
+    reasons = unservable(adapter, base)
     if reasons:
         raise AdapterError(
             f"{where} {' and '.join(reasons)}, which is not served in a batch: merge it with `mindgen adapters merge`"
@@ -124,7 +117,7 @@ def fit_adapter(
     return AdapterWeights(adapter_id, adapter.folder, adapter.digest, pairs, outputs)
 
 
-def unservable(adapter: Adapter, base: BaseModel | None = None, max_rank: int | None = None) -> list[str]:
+def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
     """What the adapter has that a batch cannot mix, as the ends of a sentence.
 
     Without a model it gets the benefit of the doubt: tools save embeddings and tokens that are the model's own, too.
@@ -137,9 +130,6 @@ def unservable(adapter: Adapter, base: BaseModel | None = None, max_rank: int | 
         reasons.append(f"replaces {' and '.join(tables)}")
     if adapter.extra_rows or (base is not None and not base.knows(adapter.added_tokens)):
         reasons.append("brings tokens of its own")
-    rank = max(adapter.ranks())
-    if max_rank is not None and rank > max_rank:
-        reasons.append(f"has rank {rank} (max_lora_rank is {max_rank}: raise it)")
     return reasons
 
 
@@ -208,7 +198,8 @@ def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[st
     Whether that one had a head, whose absence shortens all names, only shows in which names fit the tensors.
     """
     config, fused = adapter.config, fused_kinds(adapter.updates)
-    names = {module: trained_name(module, fused, _is_gpt2(modules)) for module in modules}
+    is_gpt2 = any(module.startswith("transformer.") for module in modules)
+    names = {module: trained_name(module, fused, is_gpt2) for module in modules}
     with_head = {module for module, name in names.items() if config.targets(name)}
     without_head = {module for module, name in names.items() if config.targets(without_prefix(name))}
     for targeted in (with_head, without_head):
@@ -223,10 +214,6 @@ def _known_names(module: str) -> list[str]:
     known = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
     known += EMBEDDINGS if module in EMBEDDINGS else ()
     return [*known, *map(without_prefix, known)]
-
-
-def _is_gpt2(modules: dict[str, tuple[int, int]]) -> bool:
-    return any(map(is_gpt2_module, modules))
 
 
 def _kinds(modules: dict[str, tuple[int, int]]) -> str:

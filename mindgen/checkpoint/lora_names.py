@@ -131,10 +131,6 @@ def trained_name(module: str, fused: frozenset[str], is_gpt2: bool) -> str:
     return next((f"{parent}.{kind}" for kind in kinds if name in FUSED[kind]), module)
 
 
-def is_gpt2_module(module: str) -> bool:
-    return module.startswith("transformer.")
-
-
 def without_prefix(module: str) -> str:
     """As a model that was saved without its head calls it."""
     return module.removeprefix("model.").removeprefix("transformer.")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgen import dtypes
 from mindgen.checkpoint.protobuf import (
     BYTES,
     encode_field,
@@ -25,14 +26,21 @@ from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import CheckpointError
 
 _DTYPES = {
-    "Float32": ("float32", np.float32),
-    "Float16": ("float16", np.float16),
-    "BFloat16": ("bfloat16", np.uint16),
-    "Float64": ("float64", np.float64),
-    "Int32": ("int32", np.int32),
-    "Int64": ("int64", np.int64),
+    "Float32": "float32",
+    "Float16": "float16",
+    "BFloat16": "bfloat16",
+    "Float64": "float64",
+    "Int8": "int8",
+    "UInt8": "uint8",
+    "Int16": "int16",
+    "UInt16": "uint16",
+    "Int32": "int32",
+    "UInt32": "uint32",
+    "Int64": "int64",
+    "UInt64": "uint64",
+    "Bool": "bool",
 }
-_NAMES = {dtype: name for name, (dtype, _) in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _CRC_MARK, _CRC_BYTES = b"crc_num", 10
 _MAX_DIMS = 8
 _MAX_TENSORS = 100_000
@@ -138,7 +146,7 @@ def _read_tensor(name: str, tensor: np.ndarray) -> tuple[str, tuple[int, ...], n
 
 
 def _assemble(name: str, kind: str, shape: tuple[int, ...], pieces: list[np.ndarray]) -> MappedTensor:
-    dtype, storage = _DTYPES[kind]
+    dtype, storage = _DTYPES[kind], dtypes.FILE_STORAGE[_DTYPES[kind]]
     size, expected = sum(piece.size for piece in pieces), math.prod(shape) * np.dtype(storage).itemsize
     if size != expected or len(shape) > _MAX_DIMS:
         raise CheckpointError(f"{name!r} of shape {shape} needs {expected} bytes, but has {size}")

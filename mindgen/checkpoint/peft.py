@@ -179,7 +179,7 @@ class _Contents:
             raise AdapterError(
                 f"{self._path}: {module} is interleaved by heads (qkv_concat: True); save it with qkv_concat: False"
             )
-        if tensor.dtype not in dtypes.STORAGE:
+        if tensor.dtype not in dtypes.FLOATS:
             raise AdapterError(f"{self._path}: the tensors of {module} must be floats, not {tensor.dtype}")
         if role == "extra":
             self._claim(self.extra_rows, module, tensor)
@@ -238,12 +238,12 @@ class _Contents:
 
 
 def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
-    """The update in the dtype of its file, where it has one.
+    """The update in the dtype of its file, where that is one of a model; else in float32.
 
     Raises:
         AdapterError: it is not finite.
     """
-    dtype = update.a.dtype if update.a.dtype == update.b.dtype else "float32"
+    dtype = update.a.dtype if update.a.dtype == update.b.dtype and update.a.dtype in dtypes.STORAGE else "float32"
     pair = LoraPair(update.a.as_dtype(dtype), update.b.as_dtype(dtype), update.scaling, dtype)
     if not (dtypes.are_finite(pair.a, dtype) and dtypes.are_finite(pair.b, dtype)):
         raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")

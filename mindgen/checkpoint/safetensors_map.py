@@ -19,16 +19,27 @@ from mindgen import dtypes
 from mindgen.checkpoint.json_file import with_unique_keys
 from mindgen.errors import CheckpointError
 
-# numpy has no bfloat16; its bits travel as uint16, and the record keeps the name.
+# All but those of which several values share a byte.
 _DTYPES = {
-    "F64": ("float64", np.float64),
-    "F32": ("float32", np.float32),
-    "F16": ("float16", np.float16),
-    "BF16": ("bfloat16", np.uint16),
-    "I64": ("int64", np.int64),
-    "I32": ("int32", np.int32),
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "C64": "complex64",
+    "I64": "int64",
+    "U64": "uint64",
+    "I32": "int32",
+    "U32": "uint32",
+    "I16": "int16",
+    "U16": "uint16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-DTYPE_CODES = {dtype: code for code, (dtype, _) in _DTYPES.items()}
+DTYPE_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 _DAMAGED = "the file is truncated or damaged; copy or download it again"
 _KNOWN_HEADERS = 8  # adapters of a model that were made alike have the same
@@ -36,7 +47,7 @@ _KNOWN_HEADERS = 8  # adapters of a model that were made alike have the same
 
 @dataclass(frozen=True, slots=True)
 class MappedTensor:
-    """A tensor as it lies in a file: `data` is a view of the mapped file, bfloat16 as uint16 bits."""
+    """A tensor as it lies in a file: `data` is a view of the mapped file, in the storage of dtype."""
 
     dtype: str
     data: np.ndarray
@@ -46,7 +57,7 @@ class MappedTensor:
         return self.data.shape
 
     def as_dtype(self, dtype: str) -> np.ndarray:
-        """The tensor in the storage of dtype: the mapped view itself, or a converted copy."""
+        """The tensor, which must be of floats, in the storage of dtype: the mapped view itself, or a converted copy."""
         if self.dtype == dtype:
             return self.data
         return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
@@ -163,10 +174,11 @@ def _check_entry(name: str, entry: Any, data_bytes: int) -> _Entry:
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"the header's entry for {name!r} is malformed") from error
     if not isinstance(code, str) or code not in _DTYPES:
-        raise ValueError(f"{name!r} has dtype {code!r}; served are {', '.join(_DTYPES)}")
+        raise ValueError(f"{name!r} has dtype {code!r}; read are {', '.join(_DTYPES)}")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise ValueError(f"the shape and offsets of {name!r} must be natural numbers: {entry!r}")
-    dtype, storage = _DTYPES[code][0], np.dtype(_DTYPES[code][1])
+    dtype = _DTYPES[code]
+    storage: np.dtype = np.dtype(dtypes.FILE_STORAGE[dtype])
     expected = math.prod(shape) * storage.itemsize
     if end - begin != expected or end > data_bytes:
         raise ValueError(

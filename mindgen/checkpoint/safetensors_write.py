@@ -44,7 +44,7 @@ def stream_safetensors(
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, (dtype, shape) in kinds.items():
-        begin, end = end, end + math.prod(shape) * np.dtype(dtypes.STORAGE[dtype]).itemsize
+        begin, end = end, end + math.prod(shape) * np.dtype(dtypes.FILE_STORAGE[dtype]).itemsize
         header[name] = {"dtype": DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)

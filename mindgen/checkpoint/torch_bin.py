@@ -22,12 +22,19 @@ _STORAGES = {
     "FloatStorage": "float32",
     "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16",
+    "DoubleStorage": "float64",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
 _GLOBALS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
-    *(f"torch {name}" for name in (*_STORAGES, "DoubleStorage", "LongStorage", "IntStorage")),
+    *(f"torch {name}" for name in _STORAGES),
 }
 _MAX_PICKLE_BYTES = 4_000_000
 _MAX_STACK = 100_000
@@ -64,7 +71,7 @@ def map_torch_file(path: Path) -> dict[str, MappedTensor]:
     """All tensors of the file by name, as views of it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds anything but float tensors by name.
+        CheckpointError: the file is missing, damaged, or holds anything but tensors by name.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -97,9 +104,7 @@ def _view(
     path: Path, name: str, tensor: _StoredTensor, entries: dict[str, zipfile.ZipInfo], root: str, content: np.ndarray
 ) -> MappedTensor:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
-    if storage.dtype not in dtypes.STORAGE:
-        raise CheckpointError(f"{path}: {name!r} holds {storage.dtype}; only floats are read")
-    itemsize = np.dtype(dtypes.STORAGE[storage.dtype]).itemsize
+    itemsize = np.dtype(dtypes.FILE_STORAGE[storage.dtype]).itemsize
     entry = entries.get(f"{root}data/{storage.key}")
     if entry is None or entry.file_size != storage.size * itemsize:
         raise CheckpointError(f"{path}: the data of {name!r} is missing or not of {storage.size} {storage.dtype}")
@@ -112,7 +117,7 @@ def _view(
     start = header + _LOCAL_HEADER_BYTES + (int(lengths.sum()) if lengths.size == 2 else content.size)
     if bytes(content[header : header + 4]) != b"PK\x03\x04" or start + entry.file_size > content.size:
         raise CheckpointError(f"{path}: the data of {name!r} does not lie within the file")
-    values: np.ndarray = content[start : start + entry.file_size].view(dtypes.STORAGE[storage.dtype])
+    values: np.ndarray = content[start : start + entry.file_size].view(dtypes.FILE_STORAGE[storage.dtype])
     byte_strides = [stride * itemsize for stride in strides]
     data = np.lib.stride_tricks.as_strided(values[tensor.offset :], shape, byte_strides, writeable=False)
     return MappedTensor(storage.dtype, data)
@@ -221,9 +226,9 @@ def _storage(identity: Any) -> _Storage:
     if kind != "storage" or not isinstance(storage_type, _Global) or type(size) is not int or size < 0:
         raise CheckpointError("its pickle is damaged")
     name = storage_type.name.removeprefix("torch ")
-    if not isinstance(key, str):
+    if not isinstance(key, str) or name not in _STORAGES:
         raise CheckpointError("its pickle is damaged")
-    return _Storage(_STORAGES.get(name, name), key, size)
+    return _Storage(_STORAGES[name], key, size)
 
 
 def _build(function: Any, arguments: Any) -> Any:

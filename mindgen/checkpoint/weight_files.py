@@ -8,6 +8,7 @@ from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
 from mindgen.checkpoint.network_names import are_equal, has_own_head, network_weights
 from mindgen.checkpoint.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.dtypes import FLOATS, STORAGE
 from mindgen.errors import ModelError
 
 
@@ -33,6 +34,20 @@ class WeightFiles:
         """
         folder = self.folders[rank if self.is_sharded else 0]
         return map_weights(folder) if _is_model(folder, self.model) else map_rank_folder(folder)
+
+    def choose_dtype(self, declared: str | None) -> str:
+        """The dtype that config.json gives the model's own weights, or else that of most of the checkpoint's tensors.
+
+        Raises:
+            ModelError: no tensor is in a dtype that is served; or as of `map`.
+        """
+        if declared in STORAGE and self.folders == (self.model,):
+            return declared
+        names = [tensor.dtype for tensor in self.map(0).values() if tensor.dtype in FLOATS]
+        if not names:
+            raise ModelError(f"{self.folders[0]}: the checkpoint has no tensor in {', '.join(FLOATS)}")
+        most = max(set(names), key=names.count)
+        return most if most in STORAGE else "float32"
 
     def num_bytes(self, ranks: slice = slice(None)) -> int:
         """Of all ranks together, or of some for which there are folders."""

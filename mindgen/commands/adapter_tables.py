@@ -68,8 +68,8 @@ def print_adapter(adapter: Adapter) -> None:
     console.print(modules)
 
 
-def print_problems(adapter: Adapter, problems: list[str], reasons: list[str]) -> None:
-    """What does not fit, or that all does; and for which reasons no batch can have the adapter."""
+def print_problems(adapter: Adapter, problems: list[str], refusal: str | None) -> None:
+    """What does not fit, or that all does; and why no batch can have the adapter, if so."""
     table = _table("", "problem")
     for number, problem in enumerate(problems, start=1):
         table.add_row(str(number), problem)
@@ -78,7 +78,7 @@ def print_problems(adapter: Adapter, problems: list[str], reasons: list[str]) ->
         console.print(table)
     else:
         console.print(f"{len(adapter.updates)} modules fit the model; digest {adapter.digest[:_DIGEST_DIGITS]}")
-    console.print(f"served in a batch: {_served(reasons)}")
+    console.print(f"served in a batch: {'yes' if refusal is None else f'no: {refusal}'}")
 
 
 def print_differences(first: Adapter, second: Adapter) -> None:

@@ -8,22 +8,22 @@ from typing import Any
 from mindgen import demo
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.convert import MINDFORMERS_HALVES, convert_adapter
-from mindgen.adapters.loader import unservable
+from mindgen.adapters.loader import fit_adapter
 from mindgen.adapters.merge import merge_adapter
 from mindgen.adapters.merge_plan import try_merge
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.checkpoint.hf import map_weights, model_folder, warn_of_two_checkpoints
-from mindgen.checkpoint.network_names import has_own_head
+from mindgen.checkpoint.network_names import linear_modules, network_weights
 from mindgen.checkpoint.peft import Adapter, lora_pair, read_adapter
+from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.commands.adapter_tables import (
     print_adapter,
     print_differences,
     print_list,
     print_problems,
 )
-from mindgen.config_file import read_names
-from mindgen.dtypes import STORAGE
-from mindgen.errors import AdapterError
+from mindgen.errors import AdapterError, ModelError
+from mindgen.model_config import read_model_config
 
 _PATHS = "a lora_adapter.json, a YAML configuration, or a folder (default: the demo's)"
 
@@ -105,19 +105,29 @@ def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
     model = model_folder(arguments.model)
     warn_of_two_checkpoints(model)
-    tensors = map_weights(model)
-    problems = try_merge(model, adapter, tensors).problems
+    problems = try_merge(model, adapter, map_weights(model)).problems
     for module, update in adapter.updates.items():
         try:
             lora_pair(str(adapter.folder), module, update)
         except AdapterError as error:
             problems.append(str(error))
-    dtype = next(iter(tensors.values())).dtype
-    tied = read_names(model).ties_head and not has_own_head(tensors)
-    base = BaseModel(model, tensors, dtype if dtype in STORAGE else "float32", tied)
-    print_problems(adapter, problems, unservable(adapter, base))
+    print_problems(adapter, problems, _refusal(adapter, model))
     if problems:
         raise AdapterError(f"{adapter.folder} does not fit {arguments.model}: {len(problems)} problem(s)")
+
+
+def _refusal(adapter: Adapter, model: Path) -> str | None:
+    """Why no batch of the model can have the adapter, if so."""
+    try:
+        config, files = read_model_config(model), WeightFiles(model, (model,))
+        tied = config.tie_word_embeddings and not files.has_own_head()
+        weights = network_weights(model, files.map(0))
+        modules = linear_modules({name: tensor.shape for name, tensor in weights.items()}, tied)
+        base = BaseModel(model, weights, files.choose_dtype(config.dtype), tied)
+        fit_adapter(adapter.folder.name, adapter, modules, base)
+    except (AdapterError, ModelError) as error:
+        return str(error)
+    return None
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -88,7 +88,7 @@ class WeightSource:
         """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
 
         Raises:
-            ModelError: it is missing, already taken, or of another shape.
+            ModelError: it is missing, already taken, of another shape, or not of floats.
         """
         if self._check is not None:
             self._check()
@@ -99,6 +99,8 @@ class WeightSource:
         shape = self._shard.shape(layout) if self._is_sharded else layout.shape
         if tensor.shape != shape:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
+        if tensor.dtype not in dtypes.FLOATS:
+            raise ModelError(f"the checkpoint's {name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
         self.taken[name] = math.prod(self._shard.shape(layout)) * np.dtype(dtypes.STORAGE[self.dtype]).itemsize
         part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))
         weight = np.ascontiguousarray(part.as_dtype(self.dtype))

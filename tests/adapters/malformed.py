@@ -107,8 +107,8 @@ def damage_shapes(folder: Path, rng: random.Random, marker: Path) -> None:
         [
             np.zeros((*shape, 1), np.float32), np.zeros(shape[0], np.float32), np.zeros((), np.float32),
             np.zeros(shape[::-1], np.float32), np.zeros((0, *shape[1:]), np.float32), np.zeros(shape, np.int32),
-            np.zeros((shape[0] + rng.randrange(1, 9), shape[1]), np.float32), np.zeros(shape, np.float64),
-            np.zeros((shape[0], shape[1] - 1), np.float32), np.full(shape, rng.choice([np.nan, np.inf, -np.inf])),
+            np.zeros((shape[0] + rng.randrange(1, 9), shape[1]), np.float32), np.zeros(shape, np.int8),
+            np.zeros((shape[0], shape[1] - 1), np.float32), np.full(shape, rng.choice([np.nan, -np.inf, 1e300])),
             np.full(shape, rng.choice([np.nan, np.inf]), np.float32), np.full(shape, np.inf, np.float16),
         ]
     )  # fmt: skip

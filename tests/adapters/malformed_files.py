@@ -163,7 +163,7 @@ def damage_mindspore_file(folder: Path, rng: random.Random, marker: Path) -> Non
             records[victim] + records[victim - 1] + records[victim],
             b"",
             cut,
-            field(1, tag + field(2, tensor(value.astype(np.float64), kind=b"Float64"))),
+            field(1, tag + field(2, tensor(value.astype(np.int64), kind=b"Int64"))),
             field(1, tag + field(2, tensor(np.full_like(value, np.nan)))),
             field(1, field(1, b"model.layers.0.attention.wq.lora_c") + field(2, tensor(value))),
             field(1, field(1, b"model.layers.0.attention.w_qkv.lora_a") + field(2, tensor(value))),

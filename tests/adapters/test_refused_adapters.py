@@ -51,6 +51,16 @@ def refusal(folder: Path) -> str:
     return message
 
 
+def test_float64_is_rounded_to_float32(tmp_path):
+    wide = {name: tensor.astype(np.float64) + 1e-12 for name, tensor in tensors().items()}
+    adapter = load_adapter("A1", write(tmp_path / "A1", CONFIG, wide), MODULES)
+    expected = load_adapter("A1", write(tmp_path / "A2", CONFIG, tensors()), MODULES)
+    for module, pair in adapter.pairs.items():
+        assert pair.dtype == "float32"
+        np.testing.assert_array_equal(pair.a, expected.pairs[module].a)
+        np.testing.assert_array_equal(pair.b, expected.pairs[module].b)
+
+
 def test_a_good_adapter_loads(tmp_path):
     adapter = load_adapter("A1", write(tmp_path / "A1", CONFIG, tensors()), MODULES)
     assert adapter.pairs.keys() == {module for module in MODULES if not module.endswith("v_proj")}

@@ -56,6 +56,7 @@ ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
         {"data_offsets": [16, 0]},
         {"data_offsets": [0]},
         {"dtype": "F8_E4M3"},
+        {"dtype": "F4", "shape": [8, 4]},
         {"dtype": ["F32"]},
     ],
 )

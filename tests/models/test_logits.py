@@ -1,6 +1,7 @@
 """The networks' logits against transformers on the same weights."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from probe import Probe
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
+from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.adapter_rows import AdapterInputs
 from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import ModelError
@@ -80,12 +82,31 @@ def test_checkpoint_of_another_dtype_is_converted(tmp_path, executor):
     )
 
 
+def test_float64_is_read_and_no_integers_stand_for_weights(tmp_path):
+    folder = make_model("qwen2-tied", tmp_path / "model", torch.float32)
+    tensors = load_file(folder / "model.safetensors")
+    wide = Path(shutil.copytree(folder, tmp_path / "wide"))
+    save_file({name: tensor.double() for name, tensor in tensors.items()}, wide / "model.safetensors")
+    assert find_weights(wide, None, 1).choose_dtype(None) == "float32"
+    np.testing.assert_array_equal(Probe(folder, "float32").logits(prompts()), Probe(wide, "float32").logits(prompts()))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for kind in (torch.int8, torch.int64, torch.float8_e4m3fn):
+        save_file({**tensors, name: tensors[name].to(kind)}, wide / "model.safetensors")
+        with pytest.raises(ModelError, match=f"'{name}' is {str(kind)[6:]}; served are float32, "):
+            Probe(wide, "float32")
+
+
 def test_gpt2_saved_without_its_head_and_with_its_masks(tmp_path):
     folder = make_model("gpt2", tmp_path / "model", torch.bfloat16)
     tensors = load_file(folder / "model.safetensors")
     bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     masks = {"bias": torch.ones(1, 1, 256, 256), "masked_bias": torch.tensor(-1e4)}
-    bare |= {f"h.{layer}.attn.{name}": mask.bfloat16() for layer in range(2) for name, mask in masks.items()}
+    kinds = [torch.bfloat16, torch.bool, torch.uint8, torch.int8]
+    bare |= {
+        f"h.{layer}.attn.{name}": mask.to(kinds[2 * layer + number])
+        for layer in range(2)
+        for number, (name, mask) in enumerate(masks.items())
+    }
     shutil.copytree(folder, tmp_path / "bare")
     save_file(bare, tmp_path / "bare" / "model.safetensors")
     np.testing.assert_array_equal(

@@ -11,18 +11,20 @@ import pytest
 
 SECONDS = 30  # in which it must be over
 COMMAND = [
-    sys.executable, "-m", "mindgen", "generate", "--model", "demo", "--prompt", "An increasing sequence: one,",
-    "--max_new_tokens", "400", "--ignore_eos", "True",
+    sys.executable, "-m", "mindgen", "generate", "--model", "demo", "--max_new_tokens", "400", "--ignore_eos", "True",
 ]  # fmt: skip
 
 
 class Job:
     """The command in a session and a temporary folder of its own."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, prompts: tuple[str, ...] = ("An increasing sequence: one,",)
+    ) -> None:
         self._folder = folder
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            [*COMMAND, *arguments, "--prompt", *prompts],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
 
@@ -100,7 +102,7 @@ def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
 
 
 def test_a_stopped_replica_ends_the_command(tmp_path):
-    job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", "--prompt", *["one,", "two,"] * 100)
+    job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", prompts=("one,", "two,") * 100)
     assert job.process.stdout.read(2)
     pid = job.await_worker("mindgen.replica")
     os.kill(pid, signal.SIGSTOP)
@@ -110,7 +112,7 @@ def test_a_stopped_replica_ends_the_command(tmp_path):
 
 @pytest.mark.parametrize("moment", ["load", "decode"])
 def test_a_killed_replica_ends_the_command(moment, tmp_path):
-    job = Job(tmp_path, "--dp", "2", "--prompt", *["one,", "two,"] * 100)  # more than it can answer in that time
+    job = Job(tmp_path, "--dp", "2", prompts=("one,", "two,") * 100)  # more than it can answer in that time
     if moment == "decode":
         assert job.process.stdout.read(2)
     pid = job.await_worker("mindgen.replica", "libmindspore_core" if moment == "load" else None)
@@ -164,7 +166,7 @@ def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
 
 
 def test_workers_end_with_whom_they_work_for(tmp_path):
-    job = Job(tmp_path, "--tp", "2", "--dp", "2", "--prompt", "one,", "two,")  # a replica with a rank of its own, too
+    job = Job(tmp_path, "--tp", "2", "--dp", "2", prompts=("one,", "two,"))  # a replica with a rank of its own, too
     assert job.process.stdout.read(2)
     assert len(job.processes()) == 4
     job.process.kill()

@@ -1,5 +1,6 @@
 """Two and more pipeline stages, of one or two ranks each, against transformers and peft, and against one rank."""
 
+import json
 from contextlib import closing
 
 import numpy as np
@@ -123,8 +124,9 @@ def test_what_cannot_be_is_refused_before_anything_starts(tmp_path):
 
 def test_a_tensor_that_no_stage_takes_is_refused(tmp_path):
     folder = make_model("qwen3-untied", tmp_path, torch.float32, **SIZES)
-    config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace('"num_hidden_layers": 3', '"num_hidden_layers": 2'))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 2, "layer_types": config["layer_types"][:2]}
+    (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="tensors that Qwen3ForCausalLM does not: .'model.layers.2"):
         Probe(folder, "float32", num_stages=2)
 
