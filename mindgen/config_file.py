@@ -95,7 +95,7 @@ class LlamaFile(ConfigFile):
     head_dim: Size | None = None
     max_position_embeddings: Size
     hidden_act: Literal["silu", "swish"] = "silu"
-    rms_norm_eps: Annotated[float, Field(ge=0)] = 1e-6
+    rms_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6  # what MindSpore's RmsNorm takes
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False

@@ -123,6 +123,8 @@ REFUSED = [
     (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not served, only 1.0"),
     (LLAMA, {"rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5 is not served"),
     (LLAMA, {"rms_norm_eps": "x"}, "rms_norm_eps must be a valid number, not 'x'"),
+    (LLAMA, {"rms_norm_eps": 0}, "rms_norm_eps must be greater than 0, not 0"),
+    (LLAMA, {"rms_norm_eps": 1.5}, "rms_norm_eps must be less than or equal to 1, not 1.5"),
     (LLAMA, {"rms_norm_eps": float("nan")}, "rms_norm_eps must be a finite number, not nan"),
     (LLAMA, {"tie_word_embeddings": "yes"}, "tie_word_embeddings must be a valid boolean, not 'yes'"),
     (LLAMA, {"attention_bias": 1}, "attention_bias must be a valid boolean, not 1"),
