@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SECONDS = 30  # in which it must be over
+PROMPT = "An increasing sequence: one,"
 COMMAND = [
     sys.executable, "-m", "mindgen", "generate", "--model", "demo", "--max_new_tokens", "400", "--ignore_eos", "True",
 ]  # fmt: skip
@@ -18,9 +19,7 @@ COMMAND = [
 class Job:
     """The command in a session and a temporary folder of its own."""
 
-    def __init__(
-        self, folder: Path, *arguments: str, prompts: tuple[str, ...] = ("An increasing sequence: one,",)
-    ) -> None:
+    def __init__(self, folder: Path, *arguments: str, prompts: tuple[str, ...] = (PROMPT,)) -> None:
         self._folder = folder
         self.process = subprocess.Popen(
             [*COMMAND, *arguments, "--prompt", *prompts],
@@ -150,12 +149,17 @@ def test_stages_that_wait_use_no_core(tmp_path):
 
 def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
     launcher = subprocess.Popen(
-        [*COMMAND[:3], "launch", "--ranks", "2", "--", *COMMAND, "--tp", "2", "--worker_timeout", "2"],
+        [
+            *COMMAND[:3], "launch", "--ranks", "2", "--", *COMMAND, "--tp", "2", "--worker_timeout", "2",
+            "--prompt", PROMPT,
+        ],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     shown = launcher.stdout.readline()
     while "increasing" not in shown:  # it decodes
-        shown += launcher.stdout.read(10)
+        more = launcher.stdout.read(10)
+        assert more, launcher.communicate()
+        shown += more
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     (pid,) = (int(each) for each in children if b"MINDGEN_RANK=1\0" in Path(f"/proc/{each}/environ").read_bytes())
     os.kill(pid, signal.SIGSTOP)
