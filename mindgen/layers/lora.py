@@ -2,6 +2,7 @@
 
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore.ops import Primitive
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
@@ -42,8 +43,8 @@ class LoraLevel(nn.Cell):
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
-        self.multiply_a = GroupedMatmul(shard.cuts(inputs), 1)
-        self.multiply_b = GroupedMatmul(1, shard.cuts(parts[0]))
+        self.multiply_a = _grouped_matmul(shard.cuts(inputs), 1)
+        self.multiply_b = _grouped_matmul(1, shard.cuts(parts[0]))
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
 
@@ -81,27 +82,27 @@ class LoraLevel(nn.Cell):
 
     def construct(self, x: Tensor, segment_ends: Tensor) -> Tensor:
         """x (T, in) to (T, out); segment_ends (E,) int64: slot e has the rows up to segment_ends[e], others get 0."""
-        low_rank = self.multiply_a(x, self.lora_a, segment_ends)  # (T, P*r)
+        low_rank = self.multiply_a((x,), (self.lora_a,), None, None, None, None, None, segment_ends)[0]  # (T, P*r)
         if self.num_parts == 1:
-            return self.multiply_b(low_rank, self.lora_b[0], segment_ends)
+            return self.multiply_b((low_rank,), (self.lora_b[0],), None, None, None, None, None, segment_ends)[0]
+        low = self.split(low_rank)  # P of (T, r)
         deltas: tuple[Tensor, ...] = ()
-        for part, low in enumerate(self.split(low_rank)):  # P of (T, r)
-            deltas = (*deltas, self.multiply_b(low, self.lora_b[part], segment_ends))
+        for part in range(self.num_parts):
+            deltas += (
+                self.multiply_b((low[part],), (self.lora_b[part],), None, None, None, None, None, segment_ends)[0],
+            )
         return self.concat(deltas)
 
 
-class GroupedMatmul(nn.Cell):
-    """x (T, K) to (T, N) by weights (E, K, N), each group of rows by its own; cut along K or along N."""
+def _grouped_matmul(cuts_in: int, cuts_out: int) -> Primitive:
+    """x (T, K) to (T, N) by weights (E, K, N), each group of rows by its own; cut along K or along N.
 
-    def __init__(self, cuts_in: int, cuts_out: int) -> None:
-        super().__init__()
-        # split_item 3: one tensor in, one out; group_type 0: the rows are what is grouped.
-        self.grouped_matmul = gen.GroupedMatmul(split_item=3, group_type=0)
-        absent = ((),)  # bias, scales, offsets
-        self.grouped_matmul.shard((((1, cuts_in),), ((1, cuts_in, cuts_out),), *[absent] * 5, (1,)))
-
-    def construct(self, x: Tensor, weights: Tensor, segment_ends: Tensor) -> Tensor:
-        return self.grouped_matmul([x], [weights], None, None, None, None, None, segment_ends)[0]
+    It takes and gives tuples of one. Lists would double the time that MindSpore needs to compile the network.
+    """
+    # split_item 3: one tensor in, one out; group_type 0: the rows are what is grouped.
+    primitive = gen.GroupedMatmul(split_item=3, group_type=0)
+    absent = ((),)  # bias, scales, offsets
+    return primitive.shard((((1, cuts_in),), ((1, cuts_in, cuts_out),), *[absent] * 5, (1,)))
 
 
 class TableLevel(LoraLevel):
@@ -117,7 +118,9 @@ class TableLevel(LoraLevel):
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
         """rows (T,) of the table to (T, out)."""
-        return self.multiply_b(self.gather(self.lora_a, rows, 0), self.lora_b[0], segment_ends)
+        return self.multiply_b(
+            (self.gather(self.lora_a, rows, 0),), (self.lora_b[0],), None, None, None, None, None, segment_ends
+        )[0]
 
 
 class SplitTableLevel(TableLevel):
@@ -130,4 +133,6 @@ class SplitTableLevel(TableLevel):
         self.lookup = ops.EmbeddingLookup()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
-        return self.multiply_b(self.lookup(self.lora_a, rows, 0), self.lora_b[0], segment_ends)
+        return self.multiply_b(
+            (self.lookup(self.lora_a, rows, 0),), (self.lora_b[0],), None, None, None, None, None, segment_ends
+        )[0]
