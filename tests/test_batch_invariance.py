@@ -4,7 +4,8 @@ With a real model in bfloat16: small ones have sums too short to show a differen
 """
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 ADAPTERS = {
     "plain": LoraConfig(r=8, target_modules=["q_proj", "v_proj"]),
     "every": LoraConfig(r=20, target_modules=PROJECTIONS),
-    "scaled": LoraConfig(r=16, target_modules=["q_proj", "down_proj"], use_dora=True, bias="none"),
+    "scaled": LoraConfig(r=16, target_modules=["q_proj", "down_proj"], use_dora=True),
 }
 ADAPTER_IDS = [(None, *ADAPTERS)[number // 2 % 4] for number in range(len(PROMPTS))]
 
@@ -50,67 +51,57 @@ def adapters(model, tmp_path_factory) -> dict[str, str]:
     return {name: str(folder / name) for name in ADAPTERS}
 
 
-@contextmanager
-def served(model: Path, adapters: dict[str, str], **limits: object) -> Iterator[LLM]:
-    with closing(
-        LLM(str(model), adapters=adapters, enable_prefix_caching=limits.pop("cached", False), **limits)
-    ) as llm:
-        yield llm
-
-
-def generate(llm: LLM, numbers: range, adapter_ids: list[str | None], params: SamplingParams = PARAMS) -> Found:
-    """The tokens of these prompts, and of each step the log-probabilities of the likeliest tokens."""
-    outputs = llm.generate([PROMPTS[n] for n in numbers], params, [adapter_ids[n] for n in numbers])
-    assert all(output.error is None for output in outputs)
-    completions = [output.outputs[0] for output in outputs]
-    return [
-        (
-            list(each.token_ids),
-            [{token: entry.logprob for token, entry in step.items()} for step in each.logprobs],
-        )
-        for each in completions
-    ]
+def generate(llm: LLM, count: int, adapter_ids: list[str | None] = ADAPTER_IDS, **params: object) -> Found:
+    """All prompts, so many at once: their tokens, and of each step the log-probabilities of the likeliest tokens."""
+    sampling = replace(PARAMS, **params)
+    found: Found = []
+    for first in range(0, len(PROMPTS), count):
+        numbers = slice(first, first + count)
+        for output in llm.generate(PROMPTS[numbers], sampling, adapter_ids[numbers]):
+            assert output.error is None
+            completion = output.outputs[0]
+            steps = [{token: entry.logprob for token, entry in step.items()} for step in completion.logprobs]
+            found.append((list(completion.token_ids), steps))
+    return found
 
 
 @pytest.fixture(scope="module")
-def alone(model, adapters) -> Found:
-    with served(model, adapters, max_num_seqs=1) as llm:
-        found = [generate(llm, range(n, n + 1), ADAPTER_IDS)[0] for n in range(len(PROMPTS))]
+def llm(model, adapters) -> Iterator[LLM]:
+    with closing(LLM(str(model), adapters=adapters, enable_prefix_caching=False)) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def alone(llm) -> Found:
+    found = generate(llm, 1)
     assert len({tuple(tokens) for tokens, _ in found}) > 24
     return found
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        {"max_num_seqs": 7},
-        {"max_num_seqs": 32},
-        {"max_num_seqs": 32, "num_threads": 1},
-        {"max_num_seqs": 32, "max_num_batched_tokens": 40, "block_size": 8},
-    ],
-    ids=["seven", "all", "one-thread", "chunked"],
-)
-def test_in_batches(limits, model, adapters, alone):
-    with served(model, adapters, **limits) as llm:
-        assert generate(llm, range(len(PROMPTS)), ADAPTER_IDS) == alone
+@pytest.mark.slow
+def test_in_batches_of_seven_and_of_all(llm, alone):
+    assert generate(llm, 7) == alone
+    assert generate(llm, len(PROMPTS)) == alone
 
 
-def test_cached(model, adapters, alone):
-    with served(model, adapters, cached=True, memory_utilization="2GiB") as llm:
-        assert generate(llm, range(len(PROMPTS)), ADAPTER_IDS) == alone
+@pytest.mark.slow
+def test_speculating(llm, alone):
+    assert generate(llm, len(PROMPTS), num_speculative_tokens=4) == alone
+
+
+@pytest.mark.slow
+def test_in_chunks_by_one_thread_and_from_the_cache(model, adapters, alone):
+    limits = {"max_num_batched_tokens": 40, "block_size": 8, "num_threads": 1, "memory_utilization": "2GiB"}
+    with closing(LLM(str(model), adapters=adapters, **limits)) as llm:
+        assert generate(llm, len(PROMPTS)) == alone
+        assert generate(llm, len(PROMPTS)) == alone
         again = llm.generate(PROMPTS, PARAMS, ADAPTER_IDS)
-        assert sum(output.num_cached_tokens > 0 for output in again) > 8
-        assert generate(llm, range(len(PROMPTS)), ADAPTER_IDS) == alone
+        assert sum(output.num_cached_tokens >= 8 for output in again) > 8
 
 
-def test_speculating(model, adapters, alone):
-    with served(model, adapters) as llm:
-        params = SamplingParams(max_tokens=64, ignore_eos=True, temperature=0, logprobs=2, num_speculative_tokens=4)
-        assert generate(llm, range(len(PROMPTS)), ADAPTER_IDS, params) == alone
-
-
+@pytest.mark.slow
 def test_base_rows_are_those_of_an_engine_without_adapters(model, alone):
-    base = [n for n in range(len(PROMPTS)) if ADAPTER_IDS[n] is None]
-    with served(model, {}) as llm:
-        found = generate(llm, range(len(PROMPTS)), [None] * len(PROMPTS))
-    assert [found[n] for n in base] == [alone[n] for n in base]
+    with closing(LLM(str(model))) as llm:
+        found = generate(llm, len(PROMPTS), [None] * len(PROMPTS))
+    base = [number for number, adapter_id in enumerate(ADAPTER_IDS) if adapter_id is None]
+    assert [found[number] for number in base] == [alone[number] for number in base]

@@ -53,7 +53,7 @@ _SIGNATURES = {
     "linear": "pn pppp nnn dd",
     "linear_swiglu": "pn ppp nnn d",
     "grouped_matmul": "pppp nnnn b d",
-    "add_lora": "pn pPpi pp nnnn d",
+    "add_lora": "pn pi pi p nn dd",
     "measure_read_bandwidth": "pn",
     "measure_product_rate": "d",
     "rms_norm": "pppp nn f d",

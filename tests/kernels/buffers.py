@@ -1,5 +1,8 @@
 """Float buffers as the kernels take them: bfloat16 as uint16, the others as numpy has them."""
 
+import ctypes
+from typing import Any
+
 import numpy as np
 
 from mindgen.kernels.library import DType
@@ -41,3 +44,21 @@ def empty_buffer(shape, dtype: str) -> np.ndarray:
 
 def random_buffer(rng: np.random.Generator, shape, dtype: str, scale: float = 1.0) -> np.ndarray:
     return to_buffer((rng.standard_normal(shape) * scale).astype(np.float32), dtype)
+
+
+_LORA_LEVEL = np.dtype(  # mg_lora_level
+    [("a", np.uintp), ("b", np.uintp), ("group_ends", np.uintp), ("E", np.int64), ("rank", np.int64)], align=True
+)
+
+
+def lora_levels(levels: list[tuple[np.ndarray, list[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, list[Any]]:
+    """The records for a (E, K, parts * rank), b of each part and group_ends of each level, and what they point to."""
+    pointers = [(ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b)) for _, b, _ in levels]
+    records = np.array(
+        [
+            (a.ctypes.data, ctypes.addressof(parts), ends.ctypes.data, len(a), a.shape[-1] // len(parts))
+            for (a, _, ends), parts in zip(levels, pointers, strict=True)
+        ],
+        _LORA_LEVEL,
+    )
+    return records, [*pointers, levels]

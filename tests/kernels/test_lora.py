@@ -1,8 +1,8 @@
-import ctypes
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, random_buffer
+from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, lora_levels, random_buffer, to_buffer
 
 from mindgen.errors import KernelError
 
@@ -22,11 +22,13 @@ SIZES = {1: [70], 2: [131, 131], 3: [96, 17, 1]}
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def add_lora(library, dtype, x, x_step, a, b, ends, y, K, rank):
-    pointers = (ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b))
-    sizes = np.array([part.shape[2] for part in b], np.int64)
-    T, E = len(x), len(ends)
-    library.call("add_lora", x, x_step, a, pointers, sizes, len(b), ends, y, T, E, K, rank, DTYPES[dtype])
+def add_lora(library, dtype, x, x_step, levels, ends, y, K, y_dtype=None):
+    """levels: (a, parts of b) of each."""
+    sizes = np.array([part.shape[2] for part in levels[0][1]], np.int64)
+    records, kept = lora_levels([(a, b, ends[: len(a)].copy()) for a, b in levels])
+    arguments = (x, x_step, records, len(levels), sizes, len(sizes), y, len(x), K)
+    library.call("add_lora", *arguments, DTYPES[dtype], DTYPES[y_dtype or dtype])
+    assert kept
 
 
 def random_adapters(rng, dtype, E, sizes, K, rank):
@@ -43,7 +45,7 @@ def check(library, dtype, rows, sizes, K, rank, *, rows_after=0, gap=0):
     a, b = random_adapters(rng, dtype, E, sizes, K, rank)
     before = random_buffer(rng, (T, sum(sizes)), dtype)
     y = before.copy()
-    add_lora(library, dtype, x, K + gap, a, b, ends, y, K, rank)
+    add_lora(library, dtype, x, K + gap, [(a, b)], ends, y, K)
 
     x, a, result, expected = (from_buffer(buffer, dtype) for buffer in (x[:, :K], a, y, before))
     b = [from_buffer(part, dtype) for part in b]
@@ -104,56 +106,106 @@ def test_slot_of_zeros_adds_nothing(kernels, dtype):
     a, b = random_adapters(rng, dtype, 3, [30, 40], 40, 8)
     a[1] = 0
     before = y.copy()
-    add_lora(kernels, dtype, x, 40, a, b, np.array([2, 7, 10], np.int64), y, 40, 8)
+    add_lora(kernels, dtype, x, 40, [(a, b)], np.array([2, 7, 10], np.int64), y, 40)
     assert np.array_equal(y[2:7], before[2:7])
     assert not np.array_equal(y[:2], before[:2]) and not np.array_equal(y[7:], before[7:])
 
 
+@dtypes
+@pytest.mark.parametrize("rows", [[1] * 5, [9, 2, 40, 3, 1]], ids=["decode", "prompts"])
+def test_sums_do_not_depend_on_where_levels_end(kernels, dtype, rows):
+    """Slots of rank 40, 40, 24, 8 and 8: in one level with zeros, in levels of 8, and as they would lie."""
+    rng = np.random.default_rng(1)
+    K, sizes, ranks = 160, SIZES[3], [40, 40, 24, 8, 8]
+    ends = np.cumsum(rows, dtype=np.int64)
+    x, before = random_buffer(rng, (ends[-1], K), dtype), random_buffer(rng, (ends[-1], sum(sizes)), dtype)
+    a, b = random_adapters(rng, dtype, len(ranks), sizes, K, 40)
+    a = a.reshape(len(ranks), K, len(sizes), 40)
+    for slot, rank in enumerate(ranks):
+        a[slot, :, :, rank:] = 0
+
+    def result(bounds: list[int], reaches: bool, y_dtype: str = dtype) -> np.ndarray:
+        levels = []
+        for first, end in pairwise(bounds):
+            slots = sum(rank > first for rank in ranks) if reaches else len(ranks)
+            level_a = np.ascontiguousarray(a[:slots, :, :, first:end]).reshape(slots, K, -1)
+            levels.append((level_a, [np.ascontiguousarray(part[:slots, first:end]) for part in b]))
+        y = before.copy() if y_dtype == dtype else from_buffer(before, dtype).astype(np.float32)
+        add_lora(kernels, dtype, x, K, levels, ends, y, K, y_dtype)
+        return y
+
+    whole = result([0, 40], reaches=False)
+    assert not np.array_equal(whole, before)
+    for bounds in ([0, 8, 16, 24, 32, 40], [0, 8, 24, 40], [0, 3, 40]):
+        np.testing.assert_array_equal(result(bounds, reaches=True), whole)
+    wide = result([0, 8, 24, 40], reaches=True, y_dtype="float32")
+    np.testing.assert_array_equal(wide, result([0, 40], reaches=False, y_dtype="float32"))
+    np.testing.assert_array_equal(to_buffer(wide, dtype), whole)
+
+
 def test_nothing_to_do(kernels):
-    rng = np.random.default_rng(0)
-    y = random_buffer(rng, (3, 4), "float32")
-    before = y.copy()
-    ends = np.array([3], np.int64)
-    for T, E, K, rank, num_parts in [
-        (0, 1, 1, 1, 1),
-        (3, 0, 1, 1, 1),
-        (3, 1, 0, 1, 1),
-        (3, 1, 1, 0, 1),
-        (3, 1, 1, 1, 0),
+    y = np.ones((3, 4), np.float32)
+    weights, dtype = np.ones(16, np.float32), DTYPES["float32"]
+    sizes = np.array([4])
+    for T, E, K, rank, num_parts, num_levels in [
+        (0, 1, 1, 1, 1, 1),
+        (3, 0, 1, 1, 1, 1),
+        (3, 1, 0, 1, 1, 1),
+        (3, 1, 1, 0, 1, 1),
+        (3, 1, 1, 1, 0, 1),
+        (3, 1, 1, 1, 1, 0),
     ]:
-        pointers = (None, None, None, None, num_parts, ends)
-        kernels.call("add_lora", pointers[0], K, *pointers[1:], y, T, E, K, rank, DTYPES["float32"])
-    assert np.array_equal(y, before)
+        shape = (E, K, num_parts * rank)
+        records, kept = lora_levels(
+            [(weights[: E * K * rank].reshape(shape) if num_parts else weights, [weights], np.array([3]))]
+        )
+        records["E"], records["rank"] = E, rank
+        kernels.call("add_lora", weights, K, records, num_levels, sizes, num_parts, y, T, K, dtype, dtype)
+        assert kept
+    assert np.array_equal(y, np.ones((3, 4)))
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"dtype": 4}, "dtype must be float32, bfloat16 or float16"),
-        ({"rank": -1}, "negative size: T 3, E 1, K 2, rank -1, num_parts 1"),
+        ({"y_dtype": DTYPES["bfloat16"]}, "y_dtype must be float32 or that of x"),
+        ({"rank": -1}, "level 0 has E 1 and rank -1"),
+        ({"K": -1}, "negative size: T 3, K -1, num_parts 1"),
+        ({"num_levels": 33}, r"33 levels, not 0..32"),
         ({"x_step": 1}, "x_step is 1, less than K 2"),
-        ({"x": None}, "x, a, b, sizes, group_ends or y is NULL"),
+        ({"x": None}, "x, levels, sizes or y is NULL"),
         ({"sizes": np.array([-4])}, r"sizes\[0\] is negative: -4"),
-        ({"b": (ctypes.c_void_p * 1)(None)}, r"b\[0\] is NULL"),
+        ({"a": 0}, "a, b or group_ends of level 0 is NULL"),
+        ({"part": 0}, r"b\[0\] of level 0 is NULL"),
         ({"group_ends": np.array([4])}, r"group_ends\[0\] is 4, not within 0..3"),
+        ({"second_ends": np.array([2])}, "the group_ends of level 1 are others than those of level 0"),
+        ({"second_E": 2}, "level 1 has E 2 and rank 2"),
     ],
 )
 def test_bad_arguments(kernels, changes, message):
-    weights = np.zeros(8, np.float32)
+    weights = np.zeros((1, 2, 2), np.float32)
+    ends = changes.get("group_ends", np.array([3]))
+    both = [(weights, [weights], ends), (weights, [weights], changes.get("second_ends", ends))]
+    records, kept = lora_levels(both)
+    if "part" in changes:
+        kept[0][0] = None
+    for field in ("a", "rank"):
+        records[field][0] = changes.get(field, records[field][0])
+    records["E"][1] = changes.get("second_E", 1)
     arguments = {
         "x": np.zeros((3, 2), np.float32),
         "x_step": 2,
-        "a": weights,
-        "b": (ctypes.c_void_p * 1)(weights.ctypes.data),
-        "sizes": np.array([4]),
+        "levels": records,
+        "num_levels": 2,
+        "sizes": np.array([2]),
         "num_parts": 1,
-        "group_ends": np.array([3]),
-        "y": np.zeros((3, 4), np.float32),
+        "y": np.zeros((3, 2), np.float32),
         "T": 3,
-        "E": 1,
         "K": 2,
-        "rank": 2,
         "dtype": DTYPES["float32"],
+        "y_dtype": DTYPES["float32"],
     }
+    arguments |= {name: value for name, value in changes.items() if name in arguments}
     with pytest.raises(KernelError, match=f"^add_lora: {message}"):
-        kernels.call("add_lora", *(arguments | changes).values())
+        kernels.call("add_lora", *arguments.values())

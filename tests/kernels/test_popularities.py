@@ -1,12 +1,11 @@
 """Adapters as Punica measures them: dtypes, ranks, popularities and batch sizes, each row by itself in float32."""
 
-import ctypes
 import functools
 import math
 
 import numpy as np
 import pytest
-from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, random_buffer
+from buffers import DTYPES, EPSILON, SMALLEST, empty_buffer, from_buffer, lora_levels, random_buffer
 
 BATCH_SIZES = [1, 2, 7, 16, 33, 64, 101, 133]
 K, N = 96, 80
@@ -78,8 +77,10 @@ def test_every_batch_size(kernels, dtype, rank, popularity):
         low_error = summation_error(K, multiply_rows(np.abs(rows[:T]), np.abs(down), slots))
         assert_close(low, expected, low_error, dtype)
 
-        y, part = before[:T].copy(), (ctypes.c_void_p * 1)(b.ctypes.data)
-        kernels.call("add_lora", x, K, a, part, np.array([N]), 1, ends, y, T, E, K, rank, DTYPES[dtype])
+        y = before[:T].copy()
+        levels, kept = lora_levels([(a[:E], [b[:E]], ends)])
+        kernels.call("add_lora", x, K, levels, 1, np.array([N]), 1, y, T, K, DTYPES[dtype], DTYPES[dtype])
+        assert kept
         magnitude = multiply_rows(np.abs(expected), np.abs(up), slots) + np.abs(added_to[:T])
         error = summation_error(rank, magnitude) + multiply_rows(low_error, np.abs(up), slots)
         assert_close(y, added_to[:T] + multiply_rows(expected, up, slots), error, dtype)

@@ -67,18 +67,24 @@ Cost attention_cost(const Graph& graph, const Node& node) {
   return {2 * query.bytes() + 2 * keys * width * item_size(key.dtype), 4 * scores * query.shape.last()};
 }
 
-// Inputs: x, a, group_ends, y, parts of b; only the weights of groups with rows are read.
+// Only the weights of groups with rows are read.
 Cost add_lora_cost(const Graph& graph, const Node& node) {
-  const Tensor &x = graph.tensor(node.inputs[0]), &a = graph.tensor(node.inputs[1]);
-  const Tensor &ends = graph.tensor(node.inputs[2]), &y = graph.tensor(node.inputs[3]);
-  int64_t weights = a.shape.elements(1), start = 0, groups = 0;
-  for (size_t i = 4; i < node.inputs.size(); i++) weights += graph.tensor(node.inputs[i]).shape.elements(1);
-  for (int64_t e = 0; e < ends.shape.elements(); e++) {
-    const int64_t end = static_cast<const int64_t*>(ends.data)[e];
-    groups += end > start;
-    start = end;
+  const Tensor &x = graph.tensor(node.inputs[0]), &y = graph.tensor(node.inputs[1]);
+  const size_t step = lora_level_inputs(graph, node);
+  Cost cost{x.bytes() + 2 * y.bytes(), 0};
+  for (size_t level = 2; level < node.inputs.size(); level += step) {
+    const Tensor& ends = graph.tensor(node.inputs[level]);
+    int64_t weights = 0, start = 0, groups = 0;
+    for (size_t i = 1; i < step; i++) weights += graph.tensor(node.inputs[level + i]).shape.elements(1);
+    for (int64_t e = 0; e < ends.shape.elements(); e++) {
+      const int64_t end = static_cast<const int64_t*>(ends.data)[e];
+      groups += end > start;
+      start = end;
+    }
+    cost.bytes += groups * weights * item_size(x.dtype);
+    cost.operations += 2 * start * weights;
   }
-  return {groups * weights * item_size(a.dtype) + x.bytes() + 2 * y.bytes(), 2 * start * weights};
+  return cost;
 }
 
 }  // namespace mindgen

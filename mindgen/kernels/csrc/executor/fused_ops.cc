@@ -60,27 +60,31 @@ int run_rotary_and_cache(Graph& graph, const Node& node) {
 }
 
 void infer_add_lora(Graph& graph, const Node& node) {
-  graph.tensor(node.outputs[0]).set_shape(graph.tensor(node.inputs[3]).shape);
+  graph.tensor(node.outputs[0]).set_shape(graph.tensor(node.inputs[1]).shape);
 }
 
-// a (E, K, parts * rank) and b (E, rank, size) of each part
 int run_add_lora(Graph& graph, const Node& node) {
-  constexpr size_t first_part = 4;
-  const Tensor &x = graph.tensor(node.inputs[0]), &a = graph.tensor(node.inputs[1]);
-  const Tensor &ends = graph.tensor(node.inputs[2]), &before = graph.tensor(node.inputs[3]);
+  constexpr size_t first_level = 2, first_part = 2;  // of a level
+  const Tensor &x = graph.tensor(node.inputs[0]), &before = graph.tensor(node.inputs[1]);
   const Tensor& y = graph.tensor(node.outputs[0]);
   if (before.data != y.data && mg_copy(before.data, y.data, y.bytes()) != MG_OK) return MG_ERROR;
-  const int num_parts = static_cast<int>(node.inputs.size() - first_part);
-  std::vector<const void*> parts;
-  std::vector<int64_t> sizes;
-  parts.reserve(num_parts), sizes.reserve(num_parts);
-  for (size_t i = first_part; i < node.inputs.size(); i++) {
-    parts.push_back(graph.tensor(node.inputs[i]).data);
-    sizes.push_back(graph.tensor(node.inputs[i]).shape.last());
+  const size_t inputs = node.inputs.size() - first_level, step = lora_level_inputs(graph, node);
+  const size_t num_levels = inputs / step, num_parts = step - first_part;
+  std::vector<mg_lora_level> levels(num_levels);
+  std::vector<const void*> parts(num_levels * num_parts);
+  std::vector<int64_t> sizes(num_parts);
+  for (size_t l = 0; l < num_levels; l++) {
+    const int* level = node.inputs.data() + first_level + l * step;
+    const Tensor &ends = graph.tensor(level[0]), &a = graph.tensor(level[1]);
+    for (size_t p = 0; p < num_parts; p++) {
+      const Tensor& b = graph.tensor(level[first_part + p]);
+      parts[l * num_parts + p] = b.data, sizes[p] = b.shape.last();
+    }
+    levels[l] = {a.data, parts.data() + l * num_parts, static_cast<const int64_t*>(ends.data), a.shape.first(),
+                 a.shape.last() / static_cast<int64_t>(num_parts)};
   }
-  return mg_add_lora(x.data, x.step, a.data, parts.data(), sizes.data(), num_parts,
-                     static_cast<const int64_t*>(ends.data), y.data, y.shape.first(), a.shape.first(),
-                     a.shape.dims[1], a.shape.last() / num_parts, y.dtype);
+  return mg_add_lora(x.data, x.step, levels.data(), static_cast<int>(num_levels), sizes.data(),
+                     static_cast<int>(num_parts), y.data, y.shape.first(), x.shape.last(), x.dtype, y.dtype);
 }
 
 void infer_contiguous(Graph& graph, const Node& node) {
@@ -100,6 +104,12 @@ int run_contiguous(Graph& graph, const Node& node) {
 
 }  // namespace
 
+size_t lora_level_inputs(const Graph& graph, const Node& node) {
+  size_t next = 3;
+  while (next < node.inputs.size() && graph.values[node.inputs[next]].type.dtype != MG_INT64) next++;
+  return next - 2;
+}
+
 namespace fused {
 
 const Op linear = {.name = "Linear", .infer = infer_linear, .run = run_linear, .strided_inputs = 1,
@@ -109,7 +119,7 @@ const Op linear_swiglu = {.name = "LinearSwiglu", .infer = infer_linear_swiglu, 
 const Op rotary_and_cache = {.name = "RotaryAndCache", .infer = infer_rotary_and_cache, .run = run_rotary_and_cache,
                              .strided_inputs = 3, .cost = rotary_and_cache_cost};
 const Op add_lora = {.name = "AddLora", .infer = infer_add_lora, .run = run_add_lora, .strided_inputs = 1,
-                     .in_place = {0, 3}, .cost = add_lora_cost};
+                     .in_place = {0, 1}, .cost = add_lora_cost};
 const Op contiguous = {.name = "Contiguous", .infer = infer_contiguous, .run = run_contiguous, .strided_inputs = 1};
 
 }  // namespace fused

@@ -73,7 +73,8 @@ struct Lora {
 };
 
 // delta = Concat(GroupedMatmul(part of low, b), ...) with low = GroupedMatmul(x, a); one part needs no Split and Concat.
-bool find_lora(const Rewriter& r, int delta, Lora& lora) {
+// The only user of delta is of that op.
+bool find_lora(const Rewriter& r, int delta, const char* user, Lora& lora) {
   const int concat = r.producer(delta, "Concat");
   std::vector<int> deltas = {delta};
   if (concat != kNowhere) {
@@ -84,7 +85,7 @@ bool find_lora(const Rewriter& r, int delta, Lora& lora) {
   for (size_t part = 0; part < deltas.size(); part++) {
     const int second = r.producer(deltas[part]);
     if (!is_grouped(r, second)) return false;
-    if (r.only_user(deltas[part], concat == kNowhere ? "Add" : "Concat") == kNowhere) return false;
+    if (r.only_user(deltas[part], concat == kNowhere ? user : "Concat") == kNowhere) return false;
     const Node& node = r.node(second);
     const int rows = node.inputs[0];
     if (r.only_user(rows, "GroupedMatmul") == kNowhere) return false;
@@ -115,20 +116,32 @@ bool find_lora(const Rewriter& r, int delta, Lora& lora) {
 
 // The product that the value comes from, through any number of LoRA's updates.
 int find_linear(const Rewriter& r, int value) {
-  for (int lora; (lora = r.producer(value, "AddLora")) != kNowhere;) value = r.node(lora).inputs[3];
+  for (int lora; (lora = r.producer(value, "AddLora")) != kNowhere;) value = r.node(lora).inputs[1];
   return r.producer(value, "Linear");
 }
 
-// Add(y, LoRA's delta)
+// Add(y, LoRA's delta), where delta may be cast to y's dtype; y may have the levels before this one.
 void fuse_lora(Rewriter& r, int index) {
   if (!r.is(index, "Add")) return;
   const Node add = r.node(index);
   for (int side = 0; side < 2; side++) {
-    const int y = add.inputs[side], delta = add.inputs[1 - side];
+    const int y = add.inputs[side], added = add.inputs[1 - side];
+    if (!r.same_rows(y, added) || find_linear(r, y) == kNowhere || r.only_user(y, "Add") != index) continue;
     Lora lora{};
-    if (!r.same_rows(y, delta) || find_linear(r, y) == kNowhere || r.only_user(y, "Add") != index) continue;
-    if (!find_lora(r, delta, lora)) continue;
-    Node fused{&fused::add_lora, add.name, {lora.x, lora.a, lora.group_ends, y}, add.outputs};
+    const int cast = r.producer(added, "Cast");
+    if (cast != kNowhere) {
+      if (r.type(added).dtype != MG_FLOAT32 || r.only_user(added, "Add") != index) continue;
+      lora.nodes.push_back(cast);
+    }
+    if (!find_lora(r, cast == kNowhere ? added : r.node(cast).inputs[0], cast == kNowhere ? "Add" : "Cast", lora)) continue;
+    Node fused{&fused::add_lora, add.name, {lora.x, y}, add.outputs};
+    const int before = r.producer(y, "AddLora");
+    if (before != kNowhere && r.node(before).inputs[0] == lora.x &&
+        lora_level_inputs(r.graph, r.node(before)) == lora.parts.size() + 2) {
+      fused.inputs = r.node(before).inputs;
+      lora.nodes.push_back(before);
+    }
+    fused.inputs.insert(fused.inputs.end(), {lora.group_ends, lora.a});
     fused.inputs.insert(fused.inputs.end(), lora.parts.begin(), lora.parts.end());
     lora.nodes.push_back(index);
     return r.replace(lora.nodes, fused);

@@ -38,7 +38,7 @@ extern const Op linear;           // x, w, bias or none, residual or none -> y, 
 extern const Op linear_swiglu;    // x, w, bias or none -> y
 extern const Op rotary_and_cache; // query, key, value, cos, sin, slots, caches (2), gammas (2) or none, epsilon,
                                   // interleaved -> query
-extern const Op add_lora;         // x, a, group_ends, y, b of each part -> y, in place
+extern const Op add_lora;         // x, y, of each level: group_ends, a, b of each part -> y, in place
 extern const Op contiguous;       // x -> a copy whose rows follow each other
 }  // namespace fused
 
@@ -49,6 +49,9 @@ Cost gather_cost(const Graph& graph, const Node& node);
 Cost cache_cost(const Graph& graph, const Node& node);
 Cost rotary_and_cache_cost(const Graph& graph, const Node& node);
 Cost attention_cost(const Graph& graph, const Node& node);
+// How many inputs of AddLora belong to a level.
+size_t lora_level_inputs(const Graph& graph, const Node& node);
+
 Cost add_lora_cost(const Graph& graph, const Node& node);
 
 }  // namespace mindgen

@@ -1,4 +1,6 @@
 // The matrix products of the C interface: arguments are checked here.
+#include <cstring>
+
 #include "dispatch.h"
 
 using namespace mindgen;
@@ -72,23 +74,38 @@ int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, v
   return kernels().grouped_matmul(x, w, group_ends, y, T, E, K, N, transpose_w, dtype);
 }
 
-int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
-                int num_parts, const int64_t* group_ends, void* y, int64_t T, int64_t E, int64_t K, int64_t rank,
-                mg_dtype dtype) {
+int mg_add_lora(const void* x, int64_t x_step, const mg_lora_level* levels, int num_levels, const int64_t* sizes,
+                int num_parts, void* y, int64_t T, int64_t K, mg_dtype dtype, mg_dtype y_dtype) {
   if (!is_compute_dtype(dtype)) return fail("add_lora: dtype must be float32, bfloat16 or float16");
-  if (T < 0 || E < 0 || K < 0 || rank < 0 || num_parts < 0) {
-    return fail("add_lora: negative size: T %lld, E %lld, K %lld, rank %lld, num_parts %d", (long long)T, (long long)E,
-                (long long)K, (long long)rank, num_parts);
+  if (y_dtype != dtype && y_dtype != MG_FLOAT32) return fail("add_lora: y_dtype must be float32 or that of x");
+  if (T < 0 || K < 0 || num_parts < 0) {
+    return fail("add_lora: negative size: T %lld, K %lld, num_parts %d", (long long)T, (long long)K, num_parts);
+  }
+  if (num_levels < 0 || num_levels > MG_MAX_LORA_LEVELS) {
+    return fail("add_lora: %d levels, not 0..%d", num_levels, MG_MAX_LORA_LEVELS);
   }
   if (x_step < K) return fail("add_lora: x_step is %lld, less than K %lld", (long long)x_step, (long long)K);
-  if (T == 0 || E == 0 || K == 0 || rank == 0 || num_parts == 0) return MG_OK;
-  if (!x || !a || !b || !sizes || !group_ends || !y) return fail("add_lora: x, a, b, sizes, group_ends or y is NULL");
+  if (T == 0 || K == 0 || num_parts == 0 || num_levels == 0) return MG_OK;
+  if (!x || !levels || !sizes || !y) return fail("add_lora: x, levels, sizes or y is NULL");
   for (int p = 0; p < num_parts; p++) {
     if (sizes[p] < 0) return fail("add_lora: sizes[%d] is negative: %lld", p, (long long)sizes[p]);
-    if (sizes[p] > 0 && !b[p]) return fail("add_lora: b[%d] is NULL", p);
   }
-  if (check_groups("add_lora", group_ends, E, T) != MG_OK) return MG_ERROR;
-  return kernels().add_lora(x, x_step, a, b, sizes, num_parts, group_ends, y, T, E, K, rank, dtype);
+  for (int l = 0; l < num_levels; l++) {
+    const mg_lora_level& level = levels[l];
+    if (level.E < 0 || level.rank < 0 || level.E > levels[0].E) {
+      return fail("add_lora: level %d has E %lld and rank %lld", l, (long long)level.E, (long long)level.rank);
+    }
+    if (level.E == 0) continue;
+    if (!level.a || !level.b || !level.group_ends) return fail("add_lora: a, b or group_ends of level %d is NULL", l);
+    for (int p = 0; p < num_parts; p++) {
+      if (sizes[p] > 0 && !level.b[p]) return fail("add_lora: b[%d] of level %d is NULL", p, l);
+    }
+    if (memcmp(level.group_ends, levels[0].group_ends, level.E * sizeof(int64_t)) != 0) {
+      return fail("add_lora: the group_ends of level %d are others than those of level 0", l);
+    }
+  }
+  if (check_groups("add_lora", levels[0].group_ends, levels[0].E, T) != MG_OK) return MG_ERROR;
+  return kernels().add_lora(x, x_step, levels, num_levels, sizes, num_parts, y, T, K, dtype, y_dtype);
 }
 
 double mg_measure_read_bandwidth(const void* data, int64_t bytes) {

@@ -36,12 +36,14 @@ int mg_get_num_threads(void);
 int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t batch, int64_t M, int64_t N,
               int64_t K, bool transpose_x, bool transpose_w, mg_dtype dtype);
 
-// y (M, N) = x (M, K) w (N, K)^T + bias (N) or NULL + residual (M, N) or NULL. y may be the residual. Rows of x are
-// x_step elements apart. float32, bfloat16, float16; y and residual may also be float32 where the rest is not.
+// y (M, N) = x (M, K) w (N, K)^T + bias (N) or NULL, rounded to y_dtype, + residual (M, N) or NULL. y may be the
+// residual. Rows of x are x_step elements apart. float32, bfloat16, float16; y and residual may also be float32 where the
+// rest is not.
 int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
               int64_t N, int64_t K, mg_dtype dtype, mg_dtype y_dtype);
 
-// y (M, N) = silu(x w[:N]^T + bias[:N]) * (x w[N:]^T + bias[N:]); w (2N, K), bias (2N) or NULL; else as mg_linear.
+// y (M, N) = silu(x w[:N]^T + bias[:N]) * (x w[N:]^T + bias[N:]), both rounded to dtype before; w (2N, K), bias (2N) or
+// NULL; else as mg_linear.
 int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,
                      int64_t K, mg_dtype dtype);
 
@@ -50,13 +52,22 @@ int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* b
 int mg_grouped_matmul(const void* x, const void* w, const int64_t* group_ends, void* y, int64_t T, int64_t E,
                       int64_t K, int64_t N, bool transpose_w, mg_dtype dtype);
 
+// Ranks of stacked adapters: a (E, K, num_parts*rank), b[p] (E, rank, sizes[p]); group_ends (E) as in mg_grouped_matmul.
+typedef struct {
+  const void* a;
+  const void* const* b;
+  const int64_t* group_ends;
+  int64_t E, rank;
+} mg_lora_level;
+
 // LoRA of weights whose outputs lie side by side in y (T, sum of sizes): for row t of slot e, as in mg_grouped_matmul,
-// and part p, y[t, columns of p] += (x[t] a[e])[p*rank .. (p+1)*rank] b[p][e].
-// x (T, K), rows x_step elements apart; a (E, K, num_parts*rank); b[p] (E, rank, sizes[p]). Rows after the last group's
-// end stay as they are. float32, bfloat16, float16.
-int mg_add_lora(const void* x, int64_t x_step, const void* a, const void* const* b, const int64_t* sizes,
-                int num_parts, const int64_t* group_ends, void* y, int64_t T, int64_t E, int64_t K, int64_t rank,
-                mg_dtype dtype);
+// and part p, y[t, columns of p] += sum over levels of (x[t] a[e])[p*rank .. (p+1)*rank] b[p][e], in float32 till then.
+// Each level has the first slots of the one before, and only its own rows. The sums do not depend on where levels end.
+// x (T, K), rows x_step elements apart. Rows after the last group's end stay as they are. float32, bfloat16, float16; y
+// may also be float32 where the rest is not.
+#define MG_MAX_LORA_LEVELS 32
+int mg_add_lora(const void* x, int64_t x_step, const mg_lora_level* levels, int num_levels, const int64_t* sizes,
+                int num_parts, void* y, int64_t T, int64_t K, mg_dtype dtype, mg_dtype y_dtype);
 
 // What limits the products: bytes per second of all threads reading data once, whole megabytes of it, and operations
 // per second of the multiplications that the instruction set in use has for the dtype; 0 when there is nothing to
