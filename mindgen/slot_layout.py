@@ -59,7 +59,7 @@ class SlotMove(NamedTuple):
 def move_slots(old: SlotLayout, new: SlotLayout, held: Sequence[tuple[int, int]], wanted: int) -> list[SlotMove] | None:
     """Where adapters that are in use go when the slots change.
 
-    An adapter keeps its levels, for the sums of its rows must be taken as before.
+    An adapter keeps its levels, for its weights are copied level by level.
 
     Args:
         held: of each adapter in use its slot and its rank.

@@ -90,8 +90,9 @@ def test_speculating(llm, alone):
 
 
 @pytest.mark.slow
-def test_in_chunks_by_one_thread_and_from_the_cache(model, adapters, alone):
+def test_in_chunks_by_one_thread_from_the_cache_and_with_other_slots(model, adapters, alone):
     limits = {"max_num_batched_tokens": 40, "block_size": 8, "num_threads": 1, "memory_utilization": "2GiB"}
+    limits |= {"max_loras": 2}
     with closing(LLM(str(model), adapters=adapters, **limits)) as llm:
         assert generate(llm, len(PROMPTS)) == alone
         assert generate(llm, len(PROMPTS)) == alone

@@ -9,7 +9,6 @@ static KernelTable products_in_tiles() {
   products.linear = linear;
   products.linear_swiglu = linear_swiglu;
   products.grouped_matmul = grouped_matmul;
-  products.add_lora = add_lora;
   return products;
 }
 

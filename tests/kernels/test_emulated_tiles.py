@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import test_grouped_matmul
 import test_linear
-import test_lora
 import test_matmul
 
 from mindgen.kernels.library import KernelLibrary
@@ -72,8 +71,3 @@ def test_groups(kernels, sizes, K, N):
 def test_epilogues(kernels, M, N, K):
     test_linear.check_linear(kernels, "bfloat16", M, N, K, with_bias=True, residual="y")
     test_linear.check_swiglu(kernels, "bfloat16", M, N, K, with_bias=True)
-
-
-@pytest.mark.parametrize("rows", test_lora.GROUPS.values(), ids=test_lora.GROUPS.keys())
-def test_lora_groups(kernels, rows):
-    test_lora.check(kernels, "bfloat16", rows, [131, 40], 129, 8, rows_after=2)

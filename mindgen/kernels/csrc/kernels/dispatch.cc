@@ -23,13 +23,14 @@ std::atomic<int> current_threads{available_cores()};
 const KernelTable& table_of(mg_instruction_set set) {
 #ifdef MG_X86
   static const KernelTable amx_table = [] {
-    KernelTable table = avx512::table;  // AMX speeds up matrix products only
+    KernelTable table = avx512::table;  // AMX speeds up large matrix products only
+#ifdef MG_HAS_AMX
     table.matmul = amx::matmul;
     table.linear = amx::linear;
     table.linear_swiglu = amx::linear_swiglu;
     table.grouped_matmul = amx::grouped_matmul;
-    table.add_lora = amx::add_lora;
     table.measure_product_rate = amx::measure_product_rate;
+#endif
     return table;
   }();
   switch (set) {
