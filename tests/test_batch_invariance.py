@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from mindgen import LLM, SamplingParams
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = ["the sea", "a clock that runs backwards", "photosynthesis", "巴黎", "prime numbers", "my neighbour's dog",
             "the year 1848", "a recipe for bread"]  # fmt: skip
 TASKS = ["Write a short story about {}.", "{}:", "Explain {} to a child, then list three facts:\n1.",
@@ -78,18 +80,15 @@ def alone(llm) -> Found:
     return found
 
 
-@pytest.mark.slow
 def test_in_batches_of_seven_and_of_all(llm, alone):
     assert generate(llm, 7) == alone
     assert generate(llm, len(PROMPTS)) == alone
 
 
-@pytest.mark.slow
 def test_speculating(llm, alone):
     assert generate(llm, len(PROMPTS), num_speculative_tokens=4) == alone
 
 
-@pytest.mark.slow
 def test_in_chunks_by_one_thread_from_the_cache_and_with_other_slots(model, adapters, alone):
     limits = {"max_num_batched_tokens": 40, "block_size": 8, "num_threads": 1, "memory_utilization": "2GiB"}
     limits |= {"max_loras": 2}
@@ -100,7 +99,6 @@ def test_in_chunks_by_one_thread_from_the_cache_and_with_other_slots(model, adap
         assert sum(output.num_cached_tokens >= 8 for output in again) > 8
 
 
-@pytest.mark.slow
 def test_base_rows_are_those_of_an_engine_without_adapters(model, alone):
     with closing(LLM(str(model))) as llm:
         found = generate(llm, len(PROMPTS), [None] * len(PROMPTS))

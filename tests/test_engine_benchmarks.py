@@ -22,7 +22,6 @@ def run(monkeypatch, module, path, *arguments) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.slow
 def test_what_is_outside_the_network(monkeypatch, tmp_path):
     arguments = ("--turns", 3, "--tokens", 16, "--batch_sizes", 1, 32, 256)
     report = run(monkeypatch, engine_overhead, tmp_path / "overhead.json", *arguments)
@@ -31,7 +30,6 @@ def test_what_is_outside_the_network(monkeypatch, tmp_path):
     assert report["gain"]["ratio"] > 0
 
 
-@pytest.mark.slow
 def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     arguments = ("--turns", 3, "--shape", "tiny", "--folder", tmp_path / "model")
     report = run(monkeypatch, prompt_gains, tmp_path / "gains.json", *arguments)
@@ -39,14 +37,12 @@ def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     assert all(gap["longest gap ms"] > 0 for gap in report["gaps"])
 
 
-@pytest.mark.slow
 def test_stages_and_one_process(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     rows = run(monkeypatch, pipeline, tmp_path / "pipeline.json", *arguments)
     assert len(rows) == 4 and all(row["ratio"] > 0 for row in rows)
 
 
-@pytest.mark.slow
 def test_ranks_against_threads(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     rows = run(monkeypatch, tensor_parallel, tmp_path / "ranks.json", *arguments)["rows"]

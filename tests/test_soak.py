@@ -106,7 +106,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("swap_space", [0, 2e-3], ids=["recompute", "swap"])
 def test_soak(swap_space):
     config = EngineConfig(

@@ -5,10 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import stand_in
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--dtype", "bfloat16", "--ignore_eos", "--output", "jsonl"]

@@ -15,8 +15,6 @@ from mindgen.checkpoint.hf import map_weights
 from mindgen.model_config import read_model_config
 from mindgen.models.registry import NETWORKS
 
-pytestmark = pytest.mark.slow
-
 # The first and the last rank; MindSpore's dry run of level 1 as one in between.
 RANKS = [(2, 0), (2, 1), (4, 0), (4, 3), (8, 0), (8, 7)]
 RUN_AS = (4, 1)

@@ -8,8 +8,6 @@ from mindspore import Tensor
 
 from mindgen.checkpoint.hf import map_weights
 
-pytestmark = pytest.mark.slow
-
 NUM_RANKS = 4
 SPLIT_OUTPUTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens", "lm_head")
 SPLIT_INPUTS = ("o_proj", "down_proj")

@@ -14,8 +14,6 @@ ROOT = Path(__file__).parents[2]
 ONE = "An increasing sequence: one, two, three, four, five, six."
 TWO = "I love Beijing, because it is the capital of China."
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def run(tmp_path):

@@ -161,7 +161,6 @@ def test_ctrl_c_on_node_1_ends_both(tmp_path):
         assert "mindgen: interrupted" in nodes[1].end(130)[1]
 
 
-@pytest.mark.slow
 def test_a_cut_network_ends_both(tmp_path):
     """In a network of their own, whose only interface goes down."""
     if subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0:
