@@ -10,7 +10,7 @@ STARTED = time.perf_counter()
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from mindgen.cli import main  # noqa: E402
+from mindgen.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     demo = Path(__file__).parent / "configs" / "demo.yaml"

@@ -17,11 +17,11 @@ import numpy as np
 from random_model import make_adapter, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.weight_files import find_weights
 
 RUNNING, PROMPT_LEN = 8, 32
 CONTENTS = 8

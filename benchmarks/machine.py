@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.kernels.plugin import library_path
-from mindgen.profiling import MachineLimits
+from mindgen.runner.profiling import MachineLimits
 
 _PROC_STAT = Path("/proc/stat")
 _PAUSE = 0.05  # the threads of the measurement spin for a while before they sleep

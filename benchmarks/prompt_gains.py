@@ -19,11 +19,11 @@ from matmul import print_table
 from random_model import SHAPES, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.weight_files import find_weights
 
 COMMON, OWN = 1024, 16  # tokens of the prompts that begin alike
 NUM_RUNNING, LONG = 8, 1536  # requests that run, and tokens of the prompt that comes in

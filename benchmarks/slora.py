@@ -32,12 +32,12 @@ from slora_baselines import is_available as has_baselines
 from workloads import read_costs
 
 from mindgen.adapters.loader import read_claim
-from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import lora_rank_bytes
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.weight_files import find_weights
 
 REQUESTS, PROMPT_LEN = 32, 32
 # Which of n registered adapters each of the requests names.

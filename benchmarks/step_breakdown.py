@@ -6,7 +6,7 @@ from typing import Any
 
 from step_times import PARTS
 
-from mindgen.profiling import Profile
+from mindgen.runner.profiling import Profile
 
 _OUTSIDE = [{"network": "between kernels"}.get(part, part) for part in PARTS]
 

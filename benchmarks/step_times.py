@@ -7,7 +7,7 @@ from typing import Any
 
 from mindgen.engine import engine as engine_module
 from mindgen.engine.engine import Engine
-from mindgen.engine_client import EngineClient
+from mindgen.loop.engine_client import EngineClient
 
 PARTS = (
     "schedule", "build batch", "bind", "network", "sampling", "sampling kernel", "postprocess", "detokenize", "rest",

@@ -24,16 +24,16 @@ from step_times import StepTimes
 from workloads import ModelCosts, read_costs
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
-from mindgen.engine_client import EngineClient
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.model_config import ModelConfig, read_model_config
-from mindgen.profiling import MachineLimits, Profile
+from mindgen.loop.engine_client import EngineClient
+from mindgen.models.config import ModelConfig, read_model_config
+from mindgen.runner.profiling import MachineLimits, Profile
 from mindgen.sampling_params import SamplingParams
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.tokenizer import load_tokenizer
+from mindgen.weights.weight_files import find_weights
 
 _STEPS = 24  # of decoding, in a turn
 

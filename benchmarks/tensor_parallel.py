@@ -63,11 +63,11 @@ class Case:
 def serve(folder: Path, ranks: int, threads: int) -> None:
     """Answers each line {prompts, new_tokens} with the seconds of its steps and the tokens."""
     from mindgen.adapters.registry import AdapterRegistry
-    from mindgen.checkpoint.weight_files import find_weights
     from mindgen.engine.config import EngineConfig
     from mindgen.engine.engine import Engine
-    from mindgen.model_config import read_model_config
+    from mindgen.models.config import read_model_config
     from mindgen.sampling_params import SamplingParams
+    from mindgen.weights.weight_files import find_weights
 
     config = EngineConfig(
         max_num_seqs=32, max_model_len=2048, enable_prefix_caching=False, num_threads=threads,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen.checkpoint.hf import map_weights
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
+from mindgen.weights.folder import map_weights
 
 
 @dataclass(frozen=True)

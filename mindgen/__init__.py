@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 from mindgen.kernels import plugin
 
 if TYPE_CHECKING:
-    from mindgen.auto import AutoModel as AutoModel
-    from mindgen.auto import AutoTokenizer as AutoTokenizer
+    from mindgen.compat.mindformers import AutoModel as AutoModel
+    from mindgen.compat.mindformers import AutoTokenizer as AutoTokenizer
+    from mindgen.compat.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+    from mindgen.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
+    from mindgen.compat.streamers import TextStreamer as TextStreamer
     from mindgen.llm import LLM as LLM
     from mindgen.outputs import CompletionOutput as CompletionOutput
     from mindgen.outputs import RequestOutput as RequestOutput
     from mindgen.sampling_params import SamplingParams as SamplingParams
-    from mindgen.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
-    from mindgen.streamers import TextIteratorStreamer as TextIteratorStreamer
-    from mindgen.streamers import TextStreamer as TextStreamer
 
 _HOMES = {
     "LLM": "mindgen.llm",
-    "AutoModel": "mindgen.auto",
-    "AutoTokenizer": "mindgen.auto",
+    "AutoModel": "mindgen.compat.mindformers",
+    "AutoTokenizer": "mindgen.compat.mindformers",
     "SamplingParams": "mindgen.sampling_params",
     "RequestOutput": "mindgen.outputs",
     "CompletionOutput": "mindgen.outputs",
-    "TextStreamer": "mindgen.streamers",
-    "TextIteratorStreamer": "mindgen.streamers",
-    "AsyncTextIteratorStreamer": "mindgen.streamers",
+    "TextStreamer": "mindgen.compat.streamers",
+    "TextIteratorStreamer": "mindgen.compat.streamers",
+    "AsyncTextIteratorStreamer": "mindgen.compat.streamers",
 }
 __all__ = [
     "LLM",

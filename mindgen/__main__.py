@@ -2,7 +2,7 @@
 
 import sys
 
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

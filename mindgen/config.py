@@ -9,12 +9,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen import demo
+from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
 from mindgen.engine.config import EngineConfig
-from mindgen.engine_limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
+from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
-from mindgen.sampling_aliases import LENGTH_OPTIONS, sampling_options, translate_options
 from mindgen.sampling_params import SamplingParams
-from mindgen.text_file import read_text_file
+from mindgen.system.text_file import read_text_file
 
 
 class _Section(BaseModel):

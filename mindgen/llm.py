@@ -8,31 +8,31 @@ from typing import Any, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
-from mindgen.chat_template import ChatTemplates, load_chat_templates
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.device import check_launched
 from mindgen.engine.engine import Engine
+from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
-from mindgen.engine.worker import serve_launched
-from mindgen.engine_client import EngineClient
-from mindgen.engine_limits import read_limits
 from mindgen.errors import ConfigError, MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.model_config import read_model_config
-from mindgen.model_files import AdapterPaths, ModelFiles, adapter_folder
-from mindgen.node import meet_nodes, serve_node, verdict
+from mindgen.loop.engine_client import EngineClient
+from mindgen.loop.model_files import AdapterPaths, ModelFiles, adapter_folder
+from mindgen.loop.node import meet_nodes, serve_node, verdict
+from mindgen.loop.replica import ReplicaSetup
+from mindgen.loop.replicas import Replicas, ReplicatedStream, replica_config
+from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
+from mindgen.loop.stream import ChunkStream, Stream
+from mindgen.models.config import read_model_config
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.nodes import Nodes
-from mindgen.profiling import Profile
-from mindgen.replica import ReplicaSetup
-from mindgen.replicas import Replicas, ReplicatedStream, replica_config
-from mindgen.request_reader import CheckedRequest, Prompt, read_requests
-from mindgen.sampling_checks import shown, to_token_ids
+from mindgen.runner.device import check_launched
+from mindgen.runner.profiling import Profile
+from mindgen.runner.rank_process import serve_launched
 from mindgen.sampling_params import SamplingParams
-from mindgen.stream import ChunkStream, Stream
-from mindgen.tokenizer import Tokenizer, load_tokenizer
+from mindgen.system.checks import shown, to_token_ids
+from mindgen.text.chat_template import ChatTemplates, load_chat_templates
+from mindgen.text.tokenizer import Tokenizer, load_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mindgen.errors import RequestError
-from mindgen.sampling_checks import require_texts, shown, to_integer, to_number, to_token_ids, to_truth
+from mindgen.system.checks import require_texts, shown, to_integer, to_number, to_token_ids, to_truth
 
 GREEDY_BELOW = 1e-5  # temperatures that are as good as 0
 _MOST_OUTPUTS = 16384  # of one request, so that it leaves room for others

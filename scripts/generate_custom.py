@@ -8,7 +8,7 @@ import time
 
 STARTED = time.perf_counter()
 
-from mindgen.cli import main  # noqa: E402
+from mindgen.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(["generate_custom", *sys.argv[1:]], STARTED))

@@ -8,16 +8,16 @@ import numpy as np
 from sequences import make_sequence
 
 from mindgen.adapters.loader import load_adapter
-from mindgen.checkpoint.weight_files import find_weights
+from mindgen.adapters.slot_layout import SlotLayout, SlotMove, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.parallel_runner import build_runner
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
-from mindgen.model_config import read_model_config
-from mindgen.slot_layout import SlotLayout, SlotMove, plan_slots
+from mindgen.models.config import read_model_config
+from mindgen.runner.parallel import build_runner
+from mindgen.weights.weight_files import find_weights
 
 BLOCK_SIZE = 8
 

@@ -12,10 +12,10 @@ from tiny_models import load_oracle
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, AutoModel, AutoTokenizer, SamplingParams, TextIteratorStreamer, TextStreamer
-from mindgen.auto import Model
+from mindgen.compat.mindformers import Model
+from mindgen.compat.padding import without_padding
 from mindgen.demo import model_folder
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
-from mindgen.padding import without_padding
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 CHOSEN = [next(a for a in ANSWERS if a["adapter_id"] == name) for name in ("A1", None, "A3")]

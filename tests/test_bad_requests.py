@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from mindgen import LLM, SamplingParams
-from mindgen.auto import Model
+from mindgen.compat.mindformers import Model
 from mindgen.demo import model_folder
 from mindgen.engine.engine import Engine
 from mindgen.errors import RequestError
-from mindgen.open_request import OutputText
+from mindgen.loop.open_request import OutputText
 
 PROMPT = "An increasing sequence: one,"
 HALF = "\ud83d"
@@ -180,7 +180,7 @@ def test_an_end_token_outside_the_vocabulary_is_refused_by_those_who_need_it(llm
 
 @pytest.mark.parametrize("name", ["fill_mask", "accept"])
 def test_a_guide_that_breaks_fails_alone(llm, answers, name, monkeypatch):
-    monkeypatch.setattr(f"mindgen.guided.GuidedMatcher.{name}", broken)
+    monkeypatch.setattr(f"mindgen.text.guided.GuidedMatcher.{name}", broken)
     check_in_company(llm, answers, (PROMPT, replace(GREEDY, guided_regex="[a-z]{3,9}"), None), "IndexError: it broke")
 
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, make_tokenizer
 
-from mindgen.bad_words import bad_word_sequences
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.errors import RequestError
 from mindgen.sampling_params import SamplingParams
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.bad_words import bad_word_sequences
+from mindgen.text.tokenizer import load_tokenizer
 
 
 def banned_token_ids(sequences, output, vocab_size: int) -> list[int]:

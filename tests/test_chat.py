@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mindgen.commands.chat_session import ChatSession
+from mindgen.cli.chat_session import ChatSession
 from mindgen.errors import RequestError
 from mindgen.outputs import CompletionOutput, RequestMetrics, RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams

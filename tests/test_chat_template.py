@@ -9,10 +9,11 @@ from chat_templates import HOSTILE, QWEN_3, REAL_LIFE
 from tiny_tokenizers import make_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mindgen import auto, demo
-from mindgen.chat_template import ChatTemplates, load_chat_templates
+from mindgen import demo
+from mindgen.compat import mindformers as auto
 from mindgen.errors import ModelError, RequestError
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.chat_template import ChatTemplates, load_chat_templates
+from mindgen.text.tokenizer import load_tokenizer
 
 USER, ANSWER = (
     {"role": "user", "content": " Hello\n\n北京 <b>&'\"🙂 "},

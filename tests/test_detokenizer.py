@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, TEXT, make_tokenizer
 
-from mindgen.detokenizer import IncrementalDetokenizer
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.detokenizer import IncrementalDetokenizer
+from mindgen.text.tokenizer import load_tokenizer
 
 HARD_TEXT = st.text(st.sampled_from("ab ,\n北京龘🙂👩\u200d👧🏽🇨🇳\ufe0fé▁e\u0301"), max_size=25)
 

@@ -13,7 +13,7 @@ from step_times import PARTS
 
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.profiling import KernelCall, Profile, Step
+from mindgen.runner.profiling import KernelCall, Profile, Step
 
 
 def run(monkeypatch, module, path, *arguments) -> dict:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM
-from mindgen.cli import main
-from mindgen.commands import flags
+from mindgen.cli import flags
+from mindgen.cli.main import main
 from mindgen.engine.config import EngineConfig
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))

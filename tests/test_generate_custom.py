@@ -14,10 +14,10 @@ from tiny_models import load_oracle
 from transformers import AutoTokenizer
 
 from mindgen import demo
-from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
-from mindgen.checkpoint.safetensors_map import MappedTensor
-from mindgen.cli import main
+from mindgen.cli.main import main
+from mindgen.weights.folder import map_weights
+from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FOLDER = demo.find_model("gpt2")

@@ -14,8 +14,8 @@ from tiny_tokenizers import make_tokenizer
 
 from mindgen import demo
 from mindgen.errors import RequestError
-from mindgen.guided import GuidedCompiler, GuidedMatcher, num_mask_words, read_guide
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.guided import GuidedCompiler, GuidedMatcher, num_mask_words, read_guide
+from mindgen.text.tokenizer import load_tokenizer
 
 EOS_IDS = (2, 0)  # Llama 3 has several as well
 LONGEST_WALK = 600

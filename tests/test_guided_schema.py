@@ -10,8 +10,8 @@ import pytest
 
 from mindgen import LLM, SamplingParams, demo
 from mindgen.errors import RequestError
-from mindgen.guided import GuidedCompiler, read_guide
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.guided import GuidedCompiler, read_guide
+from mindgen.text.tokenizer import load_tokenizer
 
 PROMPT = "An increasing sequence: one,"
 GREEDY = SamplingParams(temperature=0, max_tokens=8)

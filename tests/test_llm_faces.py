@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams
-from mindgen.chat_template import load_chat_templates
 from mindgen.demo import model_folder
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
+from mindgen.text.chat_template import load_chat_templates
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 CHOSEN = [next(a for a in ANSWERS if a["adapter_id"] == name) for name in ("A1", None, "A3", "A2")]

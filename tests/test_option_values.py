@@ -2,9 +2,9 @@
 
 import pytest
 
-from mindgen.commands.option_values import is_boolean, is_list, parse_value, read_text_or_file
+from mindgen.cli.option_values import is_boolean, is_list, parse_value, read_text_or_file
+from mindgen.compat.option_aliases import sampling_options
 from mindgen.errors import UsageError
-from mindgen.sampling_aliases import sampling_options
 
 KINDS = {name: option.kind for name, option in sampling_options().items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mindgen import demo
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
 
 
 def test_mistakes_need_not_wait_for_mindspore():
-    script = "import sys, mindgen.cli; sys.exit('mindspore' in sys.modules)"
+    script = "import sys, mindgen.cli.main; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

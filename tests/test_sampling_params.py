@@ -6,8 +6,8 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
+from mindgen.compat.option_aliases import evaluation_params, translate_options
 from mindgen.errors import RequestError
-from mindgen.sampling_aliases import evaluation_params, translate_options
 from mindgen.sampling_params import SamplingParams
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -9,9 +9,9 @@ import pytest
 
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
-from mindgen.open_request import OpenRequest
+from mindgen.loop.open_request import OpenRequest
+from mindgen.loop.request_reader import read_request
 from mindgen.outputs import RequestOutput
-from mindgen.request_reader import read_request
 
 NUM_REQUESTS = 2000
 NUM_BLOCKS = 34

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindgen.errors import RequestError
-from mindgen.stop_strings import StopMatcher
+from mindgen.text.stop_strings import StopMatcher
 
 # Few letters, so that stop strings overlap themselves and each other.
 TEXT = st.text("ab\n我", max_size=30)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import make_tokenizer
 
+from mindgen.compat.streamers import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
 from mindgen.errors import RequestError
-from mindgen.streamers import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.tokenizer import load_tokenizer
 
 PROMPT, ANSWER = "Hello world,", " 我爱北京 🙂 and two\n"
 FORMS = {

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.chat_template import load_chat_templates
-from mindgen.commands.generate import read_prompts
-from mindgen.commands.option_values import read_text_or_file
+from mindgen.cli.generate import read_prompts
+from mindgen.cli.option_values import read_text_or_file
 from mindgen.config import load_settings
 from mindgen.errors import MindgenError, ModelError
-from mindgen.parallel.rank_table import read_rank_table
-from mindgen.text_file import read_text_file
+from mindgen.parallel.launch.rank_table import read_rank_table
+from mindgen.system.text_file import read_text_file
+from mindgen.text.chat_template import load_chat_templates
 
 TABLE = {
     "version": "1.0",

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from mindgen import demo
 from mindgen.errors import ModelError
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.tokenizer import load_tokenizer
 
 SAMPLES = ["Hello world", " leading", "double  space", "北京 and 🙂🚀 emoji", "é ü ñ", "naïve\nline", "龘", "👩‍👩‍👧"]
 

@@ -9,7 +9,7 @@ from tiny_tokenizers import TEXT, make_tokenizer
 from transformers import AutoTokenizer
 
 from mindgen.errors import ModelError
-from mindgen.tokenizer import load_tokenizer
+from mindgen.text.tokenizer import load_tokenizer
 
 TEXTS = [
     "Hello world",

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from mindgen.errors import MindgenError, UsageError
-from mindgen.parallel.device_range import half_open_range, parse_devices
-from mindgen.parallel.machine import HCCN_CONF
-from mindgen.parallel.make_rank_table import DEVICE_TARGETS, make_rank_table
-from mindgen.parallel.rank_table import write_rank_table
+from mindgen.parallel.launch.device_range import half_open_range, parse_devices
+from mindgen.parallel.launch.machine import HCCN_CONF
+from mindgen.parallel.launch.make_rank_table import DEVICE_TARGETS, make_rank_table
+from mindgen.parallel.launch.rank_table import write_rank_table
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from mindgen.errors import MindgenError
-from mindgen.parallel.make_rank_table import merged_name
-from mindgen.parallel.rank_table import merge_rank_tables, read_rank_table, write_rank_table
+from mindgen.parallel.launch.make_rank_table import merged_name
+from mindgen.parallel.launch.rank_table import merge_rank_tables, read_rank_table, write_rank_table
 
 
 def main() -> int:

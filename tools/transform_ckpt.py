@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)

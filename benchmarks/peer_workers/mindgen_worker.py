@@ -11,11 +11,11 @@ class MindgenEngine(PeerEngine):
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
-        from mindgen.checkpoint.weight_files import find_weights
         from mindgen.engine.config import EngineConfig
         from mindgen.engine.engine import Engine
         from mindgen.kernels import plugin
-        from mindgen.model_config import read_model_config
+        from mindgen.models.config import read_model_config
+        from mindgen.weights.weight_files import find_weights
 
         adapters = AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})
         config = EngineConfig(

@@ -3,10 +3,10 @@ onto the parts that the model keeps apart, those of GPT-2's wte on its embedding
 
 from dataclasses import replace
 
-from mindgen.checkpoint.lora_names import EMBEDDING, FUSED, GPT2_EMBEDDING
-from mindgen.checkpoint.peft import LoraUpdate
-from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.adapters.formats.peft import LoraUpdate
 from mindgen.errors import AdapterError
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.lora_names import EMBEDDING, FUSED, GPT2_EMBEDDING
 
 
 def split_updates(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from mindgen.adapters.registry import AdapterVersion
-from mindgen.slot_layout import SlotLayout
+from mindgen.adapters.slot_layout import SlotLayout
 
 
 class ReadAdapter(NamedTuple):

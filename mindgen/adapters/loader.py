@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mindgen.adapters.base_model import BaseModel, output_change
+from mindgen.adapters.formats.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
+from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.adapters.fused import split_base_weights, split_updates
-from mindgen.checkpoint.json_file import read_json_object
-from mindgen.checkpoint.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
-from mindgen.checkpoint.lora_names import (
+from mindgen.errors import AdapterError, CheckpointError
+from mindgen.system.json_file import read_json_object
+from mindgen.weights.lora_names import (
     EMBEDDING,
     EMBEDDINGS,
     FUSED,
@@ -18,8 +20,6 @@ from mindgen.checkpoint.lora_names import (
     trained_name,
     without_prefix,
 )
-from mindgen.checkpoint.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
-from mindgen.errors import AdapterError, CheckpointError
 
 _MAX_NAMES_SHOWN = 4
 _NO_MODEL = BaseModel(None, {}, "float32", False)

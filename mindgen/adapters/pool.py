@@ -10,8 +10,8 @@ from mindgen.adapters.host_memory import HostMemory, ReadAdapter
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.pool_metrics import AdapterCounters, AdapterStatus, PoolMetrics
 from mindgen.adapters.registry import AdapterVersion
+from mindgen.adapters.slot_layout import SlotLayout, SlotMove, move_slots
 from mindgen.errors import AdapterError, ConfigError
-from mindgen.slot_layout import SlotLayout, SlotMove, move_slots
 
 
 @dataclass(slots=True)

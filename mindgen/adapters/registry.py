@@ -4,9 +4,9 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgen.checkpoint.json_file import read_json_object
 from mindgen.errors import AdapterError, UnknownAdapterError
-from mindgen.sampling_checks import shown
+from mindgen.system.checks import shown
+from mindgen.system.json_file import read_json_object
 
 LIST_FILE = "lora_adapter.json"
 # What the command line calls the base model, so that no adapter may be called that.

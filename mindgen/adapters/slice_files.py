@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from mindgen.adapters.formats.peft import Adapter, LoraUpdate, lora_pair, read_adapter
 from mindgen.adapters.loader import AdapterWeights, match_updates
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
-from mindgen.checkpoint.network_names import linear_modules
-from mindgen.checkpoint.peft import Adapter, LoraUpdate, lora_pair, read_adapter
-from mindgen.checkpoint.safetensors_map import MappedTensor, map_safetensors, read_metadata
-from mindgen.checkpoint.safetensors_write import write_safetensors
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.parallel.layout import TensorLayout
+from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors, read_metadata
+from mindgen.weights.formats.safetensors_write import write_safetensors
+from mindgen.weights.lora_names import EMBEDDING, HEAD
+from mindgen.weights.network_names import linear_modules
 
 
 def find_slices(registry: AdapterRegistry) -> Path | None:

@@ -4,10 +4,10 @@ Where a weight (out, in) is cut along its outputs, B (out, r) is cut alike and A
 it is cut along its inputs, A is cut alike, B is whole, and the ranks' products add up.
 """
 
-from mindgen.checkpoint.peft import LoraPair, LoraUpdate
-from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.adapters.formats.peft import LoraPair, LoraUpdate
 from mindgen.errors import AdapterError
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 
 def half_layouts(weight: TensorLayout, rank: int) -> tuple[TensorLayout, TensorLayout]:

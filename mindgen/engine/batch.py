@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.schedule import ScheduledSequence
-from mindgen.slot_layout import SlotLayout
 
 _MOST_UNEVEN = 1.5  # the largest part of a batch, of an even share
 

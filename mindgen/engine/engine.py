@@ -10,17 +10,13 @@ from mindgen.adapters.loader import AdapterWeights, load_adapter
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
-from mindgen.checkpoint.lora_names import TensorNames
-from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.device import choose_device
 from mindgen.engine.memory_plan import parse_size, plan_memory, weight_bytes
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
-from mindgen.engine.parallel_runner import ParallelRunner, build_runner
 from mindgen.engine.prompt_lookup import draft_tokens
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
@@ -28,16 +24,20 @@ from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.slot_planner import SlotPlanner
-from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import MindgenError, RequestError
-from mindgen.guided import GuidedMatcher
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
-from mindgen.model_config import ModelConfig, settle_head
+from mindgen.models.config import ModelConfig, settle_head
 from mindgen.outputs import RequestMetrics
 from mindgen.parallel.nodes import Nodes
-from mindgen.profiling import Profile
+from mindgen.runner.device import choose_device
+from mindgen.runner.parallel import ParallelRunner, build_runner
+from mindgen.runner.profiling import Profile
+from mindgen.runner.swap_space import SwapSpace
 from mindgen.sampling_params import SamplingParams
+from mindgen.text.guided import GuidedMatcher
+from mindgen.weights.lora_names import TensorNames
+from mindgen.weights.weight_files import WeightFiles
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
 

@@ -5,16 +5,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mindgen.checkpoint.gpt2_weights import POSITIONS
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
-from mindgen.checkpoint.network_names import layer_of, network_weights
-from mindgen.checkpoint.weight_files import WeightFiles
 from mindgen.dtypes import STORAGE
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
-from mindgen.model_config import ModelConfig
+from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
+from mindgen.weights.gpt2_weights import POSITIONS
+from mindgen.weights.lora_names import EMBEDDING, HEAD
+from mindgen.weights.network_names import layer_of, network_weights
+from mindgen.weights.weight_files import WeightFiles
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 

@@ -14,8 +14,8 @@ from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, RequestError, as_request_error
-from mindgen.guided import GuidedMatcher, num_mask_words
 from mindgen.outputs import Logprob, TokenLogprobs
+from mindgen.text.guided import GuidedMatcher, num_mask_words
 
 
 @dataclass(slots=True)

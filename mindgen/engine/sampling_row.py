@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from mindgen.errors import RequestError
-from mindgen.sampling_checks import require_tokens
 from mindgen.sampling_params import SamplingParams
+from mindgen.system.checks import require_tokens
 
 
 class RowRecord(ctypes.Structure):

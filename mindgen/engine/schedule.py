@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from mindgen.adapters.registry import AdapterVersion
+from mindgen.adapters.slot_layout import SlotMove
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError
-from mindgen.slot_layout import SlotMove
 
 
 class ScheduledSequence(NamedTuple):

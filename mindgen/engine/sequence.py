@@ -9,9 +9,9 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.sampler import Continuation
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.errors import MindgenError
-from mindgen.guided import GuidedMatcher
 from mindgen.outputs import RequestMetrics, TokenLogprobs
 from mindgen.sampling_params import SamplingParams
+from mindgen.text.guided import GuidedMatcher
 
 
 @dataclass(slots=True, eq=False)

@@ -2,11 +2,11 @@
 
 from mindgen.adapters.loader import Claim, read_claim
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.adapters.slot_layout import SlotLayout, plan_slots
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import free_memory, lora_rank_bytes, parse_size
 from mindgen.errors import ConfigError
-from mindgen.model_config import ModelConfig
-from mindgen.slot_layout import SlotLayout, plan_slots
+from mindgen.models.config import ModelConfig
 
 _MIB = 2**20
 

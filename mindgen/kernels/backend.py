@@ -20,10 +20,10 @@ from typing import ClassVar
 import mindspore
 from mindspore import Tensor, graph, nn
 
-from mindgen import environment
 from mindgen.errors import KernelError
 from mindgen.kernels import plugin
 from mindgen.kernels.compiler import find_compiler
+from mindgen.system import environment
 
 # Who runs compiled graphs: mindgen's executor, the same without making one kernel of several ops, MindSpore's runtime.
 EXECUTORS = ("mindgen", "mindgen_unfused", "mindspore")

@@ -4,9 +4,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from mindgen import environment
 from mindgen.errors import KernelError
 from mindgen.kernels.library import KernelLibrary
+from mindgen.system import environment
 
 _REBUILD = "run `pip install -e .` in mindgen's folder (it needs g++ and CMake)"
 

@@ -6,17 +6,17 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindgen.adapters.formats.peft import LoraPair, OutputChange
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slicing import slice_pair
-from mindgen.checkpoint.peft import LoraPair, OutputChange
+from mindgen.adapters.slot_layout import SlotLevel, SlotMove
 from mindgen.kernels.arena import Arena
+from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.lora import LoraLevel
 from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
-from mindgen.row_memory import RowMemory
-from mindgen.slot_layout import SlotLevel, SlotMove
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
 #   segment_ends  of each level, as in LoraLevel; none for a batch without adapters

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
+from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.causal_mask import prompt_mask
 from mindgen.layers.device_rows import zeros_parameter
@@ -13,9 +14,8 @@ from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
-from mindgen.model_config import ModelConfig
+from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
-from mindgen.row_memory import RowMemory
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:

@@ -8,9 +8,9 @@ from mindspore import Parameter, Tensor, ops
 
 from mindgen import dtypes
 from mindgen.kernels.arena import Arena
+from mindgen.kernels.row_memory import RowMemory, Rows
 from mindgen.layers.parameters import as_tensor, empty_parameter, share, whole_parameter
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
-from mindgen.row_memory import RowMemory, Rows
 
 
 class DeviceRows:

@@ -6,14 +6,14 @@ from mindspore.ops import Primitive
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
-from mindgen.checkpoint.peft import LoraPair
+from mindgen.adapters.formats.peft import LoraPair
+from mindgen.adapters.slot_layout import SlotLevel
 from mindgen.kernels.arena import Arena
+from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import share
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
-from mindgen.row_memory import RowMemory
-from mindgen.slot_layout import SlotLevel
 
 
 class LoraLevel(nn.Cell):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mindgen.checkpoint.peft import LoraPair
+from mindgen.adapters.formats.peft import LoraPair
 from mindgen.dtypes import STORAGE
 from mindgen.kernels.arena import Arena, padded
 from mindgen.kernels.library import DType, KernelLibrary

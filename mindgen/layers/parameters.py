@@ -11,9 +11,9 @@ from mindspore.common.initializer import initializer
 from mindspore.nn.utils import no_init_parameters
 
 from mindgen import dtypes
-from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 MINDSPORE_DTYPES = {
     "float32": mindspore.float32,

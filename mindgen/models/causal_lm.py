@@ -4,16 +4,16 @@ from collections.abc import Collection
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.checkpoint.lora_names import EMBEDDING, HEAD
-from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import ModelError
+from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
-from mindgen.model_config import ModelConfig
+from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import Stage
-from mindgen.row_memory import RowMemory
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.lora_names import EMBEDDING, HEAD
 
 
 class CausalLm(nn.Cell):

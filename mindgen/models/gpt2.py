@@ -1,10 +1,7 @@
-"""GPT-2; parameter names as in Hugging Face, except what mindgen.checkpoint.gpt2_weights translates."""
+"""GPT-2; parameter names as in Hugging Face, except what mindgen.weights.gpt2_weights translates."""
 
 from mindspore import Tensor, nn, ops
 
-from mindgen.checkpoint.gpt2_weights import POSITIONS, linear_weights
-from mindgen.checkpoint.lora_names import EMBEDDING
-from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, StepInputs
 from mindgen.layers.causal_mask import NoMask, PagedMask
@@ -12,10 +9,13 @@ from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
-from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
+from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.gpt2_weights import POSITIONS, linear_weights
+from mindgen.weights.lora_names import EMBEDDING
 
 
 class GPT2Mlp(nn.Cell):

@@ -4,7 +4,6 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
 from mindgen import dtypes
-from mindgen.checkpoint.lora_names import EMBEDDING
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
@@ -14,10 +13,11 @@ from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
-from mindgen.model_config import ModelConfig
 from mindgen.models.causal_lm import CausalLm
+from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.weights.lora_names import EMBEDDING
 
 
 class LlamaMlp(nn.Cell):

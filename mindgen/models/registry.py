@@ -4,7 +4,7 @@ from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.model_config import ModelConfig
+from mindgen.models.config import ModelConfig
 from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout

@@ -15,13 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mindgen import environment
 from mindgen.errors import MessageError, WorkerError
 from mindgen.parallel.channel import SOCKET, Channel, listen
 from mindgen.parallel.liveness import give_up_the_still
 from mindgen.parallel.messages import Arrival
 from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.worker import Worker
+from mindgen.system import environment
 
 _CONNECT_SECONDS = 60.0
 _END_SECONDS = 5.0

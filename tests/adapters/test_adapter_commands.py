@@ -12,8 +12,8 @@ from adapter_options import make_option
 from tiny_adapters import make_adapter
 from tiny_models import make_model
 
-from mindgen.checkpoint.peft import read_adapter
-from mindgen.cli import main
+from mindgen.adapters.formats.peft import read_adapter
+from mindgen.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_mindspore_does_not_start(folder, tmp_path):
         ["convert", folder / "everything", "--to", "mindformers", "--output", tmp_path / "out"],
         ["merge", folder / "dora", "--model", folder / "model", "--output", tmp_path / "merged"],
     ]  # fmt: skip
-    code = "import sys; from mindgen.cli import main\n"
+    code = "import sys; from mindgen.cli.main import main\n"
     for command in commands:
         code += f"assert main({['adapters', *map(str, command)]!r}) == 0\n"
     code += "assert not {'mindspore', 'torch'} & sys.modules.keys()"

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import make_model
 
-from mindgen.adapters.compare import compare_adapters
-from mindgen.adapters.convert import convert_adapter
-from mindgen.checkpoint.peft import read_adapter
+from mindgen.adapters.formats.peft import read_adapter
+from mindgen.adapters.tools.compare import compare_adapters
+from mindgen.adapters.tools.convert import convert_adapter
 from mindgen.errors import AdapterError
 
 UNIFORM = ("everything", "query-value", "rslora-one-layer", "all-linear", "excluded", "layers-pattern", "full-names")

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from tiny_adapters import make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
+from mindgen.adapters.formats.peft import read_adapter
 from mindgen.adapters.loader import load_adapter
-from mindgen.adapters.merge import merge_adapter
-from mindgen.checkpoint.peft import read_adapter
+from mindgen.adapters.tools.merge import merge_adapter
 from mindgen.errors import AdapterError
 
 KINDS = ("llama3-grouped-tied", "llama-biased-one-kv-head", "qwen2-tied", "qwen3-untied")

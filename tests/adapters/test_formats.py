@@ -15,14 +15,14 @@ from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import load_oracle, make_model
 
 from mindgen import dtypes
+from mindgen.adapters.formats.peft import read_adapter
 from mindgen.adapters.loader import load_adapter, unservable
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file, write_mindspore_file
-from mindgen.checkpoint.peft import read_adapter
-from mindgen.checkpoint.safetensors_map import map_safetensors
 from mindgen.config import load_settings
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.weights.folder import map_weights
+from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
+from mindgen.weights.formats.safetensors_map import map_safetensors
 
 # Written down once more, apart from mindgen's own table.
 MINDFORMERS = {
@@ -115,7 +115,7 @@ def test_torch_is_not_needed(adapters, tmp_path):
     folder = copy_config(adapters["everything"], tmp_path / "bin")
     torch.save(load_file(adapters["everything"] / "adapter_model.safetensors"), folder / "adapter_model.bin")
     code = (
-        "import sys; from pathlib import Path; from mindgen.checkpoint.peft import read_adapter\n"
+        "import sys; from pathlib import Path; from mindgen.adapters.formats.peft import read_adapter\n"
         f"read_adapter(Path({str(folder)!r})); assert not {{'torch', 'mindspore'}} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,10 +12,10 @@ from probe import Probe
 from tiny_adapters import make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-from mindgen.engine.device_runner import DeviceRunner
+from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.errors import AdapterError
+from mindgen.runner.ascend import DeviceRunner
 from mindgen.sampling_params import SamplingParams
-from mindgen.slot_layout import SlotLayout, SlotMove
 
 LOGPROBS = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=-1)
 

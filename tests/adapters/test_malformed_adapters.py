@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from malformed import KINDS
 from safetensors.numpy import save_file
 
+from mindgen.adapters.formats.peft import MINDSPORE, SAFETENSORS, TORCH
 from mindgen.adapters.loader import load_adapter
-from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
-from mindgen.checkpoint.peft import MINDSPORE, SAFETENSORS, TORCH
-from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import MindgenError
+from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 CASES = [(damage, seed) for damage, count in KINDS.items() for seed in range(count)]
 MAX_BYTES = 64_000_000

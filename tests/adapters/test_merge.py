@@ -15,12 +15,12 @@ from tiny_adapters import CONFIGS, GPT2_CONFIGS, GPT2_MERGED, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
 from mindgen import dtypes
-from mindgen.adapters.merge import merge_adapter
-from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.mindspore_ckpt import write_mindspore_file
-from mindgen.checkpoint.peft import read_adapter
-from mindgen.checkpoint.safetensors_map import MappedTensor
+from mindgen.adapters.formats.peft import read_adapter
+from mindgen.adapters.tools.merge import merge_adapter
 from mindgen.errors import AdapterError
+from mindgen.weights.folder import map_weights
+from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 PROMPTS = np.random.default_rng(3).integers(3, VOCAB_SIZE, (3, 12)).tolist()

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mindgen.adapters.formats.peft import LoraPair
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.peft import LoraPair
+from mindgen.adapters.slot_layout import SlotLayout, SlotMove, move_slots, plan_slots
 from mindgen.errors import AdapterError, ConfigError
-from mindgen.slot_layout import SlotLayout, SlotMove, move_slots, plan_slots
 
 
 class Plan:

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mindgen.adapters.formats.peft import LoraUpdate
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slice_files import find_slices, read_slices, write_slices
 from mindgen.adapters.slicing import join_updates, slice_update
-from mindgen.checkpoint.peft import LoraUpdate
-from mindgen.checkpoint.safetensors_map import MappedTensor
 from mindgen.errors import AdapterError
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.weights.formats.safetensors_map import MappedTensor
 
 
 def random_update(in_features: int, out_features: int, rank: int, seed: int = 0) -> LoraUpdate:

@@ -14,7 +14,7 @@ from tiny_models import load_oracle, make_model
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
 
 from mindgen import LLM, SamplingParams
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 
 def make_adapters(kind: str, model: Path, folder: Path) -> dict[str, Path]:

@@ -21,19 +21,19 @@ from sequences import make_sequence
 
 import mindgen  # noqa: F401  before mindspore
 from mindgen.adapters.loader import load_adapter
-from mindgen.checkpoint.weight_files import find_weights
-from mindgen.engine import semi_auto
+from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.batch import Batch, build_batch
-from mindgen.engine.device_runner import DeviceRunner
 from mindgen.engine.schedule import ScheduledSequence
-from mindgen.engine.semi_auto import AutoParallel, check_layouts
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
 from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
-from mindgen.slot_layout import SlotLayout
+from mindgen.runner import semi_auto
+from mindgen.runner.ascend import DeviceRunner
+from mindgen.runner.semi_auto import AutoParallel, check_layouts
+from mindgen.weights.weight_files import find_weights
 
 _CACHE = CacheShape(num_blocks=8, block_size=16)
 _NUM_POSITIONS = 64

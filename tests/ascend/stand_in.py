@@ -20,7 +20,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mindgen.environment import cache_folder
+from mindgen.system.environment import cache_folder
 
 _SOURCE = Path(__file__).with_name("stand_in.cc")
 _LIBRARY = "cann/lib64/libstand_in.so"  # MindSpore looks for CANN in a path with "cann/lib64"

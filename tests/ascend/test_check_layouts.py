@@ -2,9 +2,9 @@
 
 import pytest
 
-from mindgen.engine.semi_auto import CompiledLayout, check_layouts
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
+from mindgen.runner.semi_auto import CompiledLayout, check_layouts
 
 SHARD = Shard(4, sliced_by_compiler=True)
 DECLARED = {"q_proj.weight": SHARD.layout(SHARD.split(16), Axis(6)), "norm.weight": SHARD.layout(Axis(6))}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindgen.checkpoint.hf import map_weights
+from mindgen.weights.folder import map_weights
 
 NUM_RANKS = 4
 SPLIT_OUTPUTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens", "lm_head")

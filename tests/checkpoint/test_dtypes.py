@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file, write_mindspore_file
-from mindgen.checkpoint.safetensors_map import map_safetensors
-from mindgen.checkpoint.safetensors_write import stream_safetensors, write_safetensors
-from mindgen.checkpoint.torch_bin import map_torch_file
 from mindgen.errors import CheckpointError
+from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
+from mindgen.weights.formats.safetensors_map import map_safetensors
+from mindgen.weights.formats.safetensors_write import stream_safetensors, write_safetensors
+from mindgen.weights.formats.torch_bin import map_torch_file
 
 PLAIN = ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]
 OTHERS = ["uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "complex64"]

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save_file
 
 from mindgen import dtypes
-from mindgen.checkpoint.hf import map_weights
-from mindgen.checkpoint.safetensors_map import map_safetensors
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.weights.folder import map_weights
+from mindgen.weights.formats.safetensors_map import map_safetensors
 
 
 def write_raw(path, header: object, data: bytes, length: int | None = None) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.checkpoint.weight_files import find_weights
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request
-from mindgen.model_config import read_model_config
+from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.weight_files import find_weights
 
 
 @dataclass(frozen=True)

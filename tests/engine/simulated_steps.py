@@ -10,7 +10,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import Schedule, ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Sequence
-from mindgen.engine.swap_space import BlockStore, SwapSpace
+from mindgen.runner.swap_space import BlockStore, SwapSpace
 
 BLOCK_SIZE = 4
 

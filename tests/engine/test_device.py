@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from mindgen.engine import device
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
-from mindgen.parallel.machine import ascend_devices
+from mindgen.parallel.launch.machine import ascend_devices
+from mindgen.runner import device
 
 without_npu = pytest.mark.skipif(bool(ascend_devices()), reason="there is an NPU")
 

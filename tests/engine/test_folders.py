@@ -9,11 +9,11 @@ from engine_probe import Ask, EngineProbe
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB_SIZE, load_oracle, make_model
 
-from mindgen.checkpoint.rank_files import map_rank_folder
-from mindgen.checkpoint.weight_files import find_weights
-from mindgen.cli import main
+from mindgen.cli.main import main
 from mindgen.errors import ConfigError
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.rank_files import map_rank_folder
+from mindgen.weights.weight_files import find_weights
 
 PROMPT = list(range(3, 20))
 

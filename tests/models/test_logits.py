@@ -11,11 +11,11 @@ from probe import Probe
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-from mindgen.checkpoint.weight_files import find_weights
-from mindgen.engine.adapter_rows import AdapterInputs
-from mindgen.engine.step_graph import CompiledStep, StepGraph
 from mindgen.errors import ModelError
 from mindgen.kernels import plugin
+from mindgen.runner.adapter_rows import AdapterInputs
+from mindgen.runner.step_graph import CompiledStep, StepGraph
+from mindgen.weights.weight_files import find_weights
 
 LENGTHS = (1, 2, 7, 8, 9, 16, 31, 57)
 

@@ -3,7 +3,7 @@
 import shutil
 
 from mindgen import demo
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 PROMPT = "An increasing sequence: one,"
 

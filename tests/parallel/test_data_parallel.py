@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mindgen import LLM, SamplingParams
-from mindgen.commands.launched import Part
-from mindgen.environment import LaunchedRank
+from mindgen.cli.launched import Part
 from mindgen.errors import ConfigError, UnknownAdapterError
+from mindgen.system.environment import LaunchedRank
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::8]

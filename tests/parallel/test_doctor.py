@@ -10,10 +10,10 @@ import pytest
 from launches import write_table
 from tables import loopback_json, table_json
 
-from mindgen import doctor
-from mindgen.cli import main
+from mindgen.cli import diagnosis as doctor
+from mindgen.cli.main import main
 from mindgen.kernels import plugin
-from mindgen.parallel import table_check
+from mindgen.parallel.launch import table_check
 
 
 def test_this_machine_is_well(tmp_path, capsys):

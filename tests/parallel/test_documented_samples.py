@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 ONE = "An increasing sequence: one, two, three, four, five, six."

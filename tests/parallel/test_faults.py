@@ -78,7 +78,7 @@ def test_a_killed_rank_ends_the_command(kind, moment, tmp_path):
     job = Job(tmp_path, kind, "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
-    pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
+    pid = job.await_worker("mindgen.runner.rank_process", "libmindspore_core" if moment == "load" else None)
     os.kill(pid, signal.SIGKILL)
     errors = job.end(time.monotonic())
     assert f"mindgen: error: rank 1 (process {pid}) was killed by signal 9" in errors
@@ -92,7 +92,7 @@ def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
     job = Job(tmp_path, ranks, "--worker_timeout", "2")
     if moment == "decode":
         assert job.process.stdout.read(5)
-    pid = job.await_worker("mindgen.engine.worker", "libmindspore_core" if moment == "load" else None)
+    pid = job.await_worker("mindgen.runner.rank_process", "libmindspore_core" if moment == "load" else None)
     os.kill(pid, signal.SIGSTOP)
     errors = job.end(time.monotonic())
     assert f"mindgen: error: rank 1 (process {pid}) is stopped or stuck: it has done nothing for 2 seconds" in errors
@@ -103,7 +103,7 @@ def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
 def test_a_stopped_replica_ends_the_command(tmp_path):
     job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", prompts=("one,", "two,") * 100)
     assert job.process.stdout.read(2)
-    pid = job.await_worker("mindgen.replica")
+    pid = job.await_worker("mindgen.loop.replica")
     os.kill(pid, signal.SIGSTOP)
     assert f"mindgen: error: replica 1 (process {pid}) is stopped or stuck" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())
@@ -114,7 +114,7 @@ def test_a_killed_replica_ends_the_command(moment, tmp_path):
     job = Job(tmp_path, "--dp", "2", prompts=("one,", "two,") * 100)  # more than it can answer in that time
     if moment == "decode":
         assert job.process.stdout.read(2)
-    pid = job.await_worker("mindgen.replica", "libmindspore_core" if moment == "load" else None)
+    pid = job.await_worker("mindgen.loop.replica", "libmindspore_core" if moment == "load" else None)
     os.kill(pid, signal.SIGKILL)
     assert f"mindgen: error: replica 1 (process {pid}) was killed by signal 9" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())
@@ -124,7 +124,7 @@ def test_a_killed_replica_ends_the_command(moment, tmp_path):
 def test_whichever_stage_dies_is_named(rank, tmp_path):
     job = Job(tmp_path, "--tp", "2", "--pp", "2")
     assert job.process.stdout.read(5)
-    pid = job.await_worker("mindgen.engine.worker", number=rank)
+    pid = job.await_worker("mindgen.runner.rank_process", number=rank)
     os.kill(pid, signal.SIGKILL)
     assert f"mindgen: error: rank {rank} (process {pid}) was killed by signal 9" in job.end(time.monotonic())
     assert not list(tmp_path.iterdir())

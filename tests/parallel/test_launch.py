@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launches import ROOT, launch, write_table
 
-from mindgen.cli import main
+from mindgen.cli.main import main
 
 TELL = """
 import os, sys
@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 )
 def test_mistakes_are_one_line_and_start_nothing(tmp_path, monkeypatch, capfd, arguments, code, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mindgen.parallel.launch._SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("mindgen.parallel.launch.launcher._SHARED_MEMORY", tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "no_program").write_bytes(b"\x7fELF")
     (tmp_path / "no_program").chmod(0o755)

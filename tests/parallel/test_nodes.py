@@ -84,7 +84,7 @@ def test_ranks_on_two_nodes_say_what_one_rank_says(num_ranks, model, tmp_path):
         sizes = {"tensor_parallel_size": num_ranks, "nnodes": 2, "master_addr": MASTER, "master_port": port}
         with closing(LLM(folder, adapters, **sizes)) as llm:
             found_tokens, found = ask(llm)
-            assert len(other.workers("mindgen.engine.worker")) == num_ranks // 2
+            assert len(other.workers("mindgen.runner.rank_process")) == num_ranks // 2
         assert found_tokens == tokens
         np.testing.assert_allclose(found, logprobs, atol=2e-5 * np.abs(logprobs).max())
         output, errors = other.end(0)
@@ -134,7 +134,7 @@ def test_whoever_dies_ends_both(victim, tmp_path):
     flags = ["generate", "--tp", 2]
     with commands(tmp_path, [*flags, *ENDLESS], flags) as nodes:
         assert nodes[0].process.stdout.read(5)
-        (rank,) = nodes[1].workers("mindgen.engine.worker")
+        (rank,) = nodes[1].workers("mindgen.runner.rank_process")
         os.kill(
             {"the rank": rank, "node 1": nodes[1].process.pid, "node 0": nodes[0].process.pid}[victim], signal.SIGKILL
         )

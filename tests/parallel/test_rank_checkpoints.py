@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mindgen import LLM, SamplingParams, demo
-from mindgen.cli import main
+from mindgen.cli.main import main
 from mindgen.errors import CheckpointError, ModelError
 
 PROMPT = "An increasing sequence: one,"

@@ -7,7 +7,7 @@ import pytest
 from tables import loopback_json, table_json
 
 from mindgen.errors import RankTableError
-from mindgen.parallel.rank_table import (
+from mindgen.parallel.launch.rank_table import (
     Device,
     RankTable,
     Server,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mindgen.errors import RankTableError, UsageError
-from mindgen.parallel.machine import ascend_addresses, ascend_devices, is_own_address
-from mindgen.parallel.make_rank_table import make_rank_table
-from mindgen.parallel.rank_table import read_rank_table
+from mindgen.parallel.launch.machine import ascend_addresses, ascend_devices, is_own_address
+from mindgen.parallel.launch.make_rank_table import make_rank_table
+from mindgen.parallel.launch.rank_table import read_rank_table
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from mindgen.checkpoint.mindspore_ckpt import map_mindspore_file
-from mindgen.checkpoint.rank_files import map_rank_folder
-from mindgen.checkpoint.safetensors_map import MappedTensor
-from mindgen.cli import main
+from mindgen.cli.main import main
 from mindgen.dtypes import from_float32
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Axis, TensorLayout
-from mindgen.parallel.placement import Placement, strategy_placement, whole_placement
-from mindgen.parallel.reshard import ShardedCheckpoint, Target, open_ranks, open_whole, transform
-from mindgen.parallel.strategy_file import ParameterStrategy, Strategy, write_strategy
+from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.placement import Placement, strategy_placement, whole_placement
+from mindgen.weights.rank_files import map_rank_folder
+from mindgen.weights.reshard import ShardedCheckpoint, Target, open_ranks, open_whole, transform
+from mindgen.weights.strategy_file import ParameterStrategy, Strategy, write_strategy
 
 RNG = np.random.default_rng(0)
 WHOLE = {
@@ -221,7 +221,7 @@ def test_memory_is_that_of_a_tensor(tmp_path):
     transform(lambda: open_whole(whole), whole_placement(shapes), Target(tmp_path / "whole"))
     write_strategy(tmp_path / "s.ckpt", Strategy(({name: ParameterStrategy((4,), (-1, 0)) for name in whole},)))
     script = (
-        "import sys; from resource import RUSAGE_SELF, getrusage; from mindgen.cli import main;"
+        "import sys; from resource import RUSAGE_SELF, getrusage; from mindgen.cli.main import main;"
         "before = getrusage(RUSAGE_SELF).ru_maxrss; code = main(sys.argv[1:]);"
         "print((getrusage(RUSAGE_SELF).ru_maxrss - before) // 1024); sys.exit(code)"
     )

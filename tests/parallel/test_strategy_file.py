@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mindspore.train.node_strategy_pb2 import ParallelStrategyMap
 
 from mindgen.errors import CheckpointError
-from mindgen.parallel.strategy_file import ParameterStrategy, Strategy, read_strategy, write_strategy
+from mindgen.weights.strategy_file import ParameterStrategy, Strategy, read_strategy, write_strategy
 
 STAGE = {
     "q.weight": ParameterStrategy((2, 2), (0, -1)),

@@ -1,0 +1,1 @@
+"""What adapters look like on disk."""

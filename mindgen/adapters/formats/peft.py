@@ -1,0 +1,277 @@
+"""An adapter folder of PEFT or MindFormers: one record of what it changes, whatever its files are called."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mindgen import dtypes
+from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
+from mindgen.errors import AdapterError, CheckpointError
+from mindgen.system.json_file import read_json_object
+from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors
+from mindgen.weights.formats.torch_bin import map_torch_file
+from mindgen.weights.lora_names import EMBEDDINGS, OUTPUT_MODULES, TensorNames, interleaved_module
+
+SAFETENSORS, TORCH, MINDSPORE = "adapter_model.safetensors", "adapter_model.bin", "adapter_model.ckpt"
+ADDED_TOKENS = "added_tokens.json"
+_MAX_CONFIG_BYTES = 10_000_000
+# In the order in which they are looked for, as PEFT does.
+_READERS: dict[str, Callable[[Path], dict[str, MappedTensor]]] = {
+    SAFETENSORS: map_safetensors,
+    TORCH: map_torch_file,
+    MINDSPORE: map_mindspore_file,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraPair:
+    """One module's update: y += scaling * (x a^T) b^T, with a (r, in) and b (out, r) in the storage of dtype."""
+
+    a: np.ndarray
+    b: np.ndarray
+    scaling: float
+    dtype: str
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What an adapter does to a module's outputs besides LoRA: y * scale + shift, (out,) in float32; None is nothing.
+
+    DoRA scales, biases shift.
+    """
+
+    scale: np.ndarray | None
+    shift: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUpdate:
+    """What the files hold for one module: W += scaling * b a, with a (r, in) and b (out, r).
+
+    Attributes:
+        bias: of b (lora_bias), (out,).
+        magnitude: DoRA's (arXiv:2402.09353), one for each output.
+        is_embedding: a (r, vocabulary) and b (hidden, r) update a table (vocabulary, hidden) by (b a)^T.
+    """
+
+    a: MappedTensor
+    b: MappedTensor
+    scaling: float
+    bias: MappedTensor | None = None
+    magnitude: MappedTensor | None = None
+    is_embedding: bool = False
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    def tensors(self) -> dict[str, MappedTensor]:
+        every = {"A": self.a, "B": self.b, "B.bias": self.bias, "magnitude": self.magnitude}
+        return {role: tensor for role, tensor in every.items() if tensor is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter as it lies on disk; modules have Hugging Face's names, without a prefix.
+
+    Attributes:
+        weights_file: the name of the file that its tensors came from.
+        updates: LoRA by module.
+        base_weights: whole parameters that replace the base model's, also where another is tied to them (bias, resized
+            embeddings), by parameter name.
+        saved_modules: whole parameters of modules_to_save, which replace the module's alone.
+        extra_rows: rows that new tokens add to a table, by module (MindFormers).
+        added_tokens: the ids of new tokens by their text.
+        digest: SHA-256 of what it computes: tensors, their names and scalings. The same in every format.
+    """
+
+    folder: Path
+    weights_file: str
+    config: LoraConfig
+    updates: dict[str, LoraUpdate]
+    base_weights: dict[str, MappedTensor]
+    saved_modules: dict[str, MappedTensor]
+    extra_rows: dict[str, MappedTensor]
+    added_tokens: dict[str, int]
+    digest: str
+
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        pairs = [tensor for update in self.updates.values() for tensor in update.tensors().values()]
+        whole = (*self.base_weights.values(), *self.saved_modules.values(), *self.extra_rows.values())
+        return sum(tensor.data.nbytes for tensor in (*pairs, *whole))
+
+    def ranks(self) -> list[int]:
+        return sorted({update.rank for update in self.updates.values()})
+
+
+def weights_path(folder: Path) -> Path:
+    """The file in the folder that holds the adapter's tensors; where PEFT would write it if there is none."""
+    return next((folder / name for name in _READERS if (folder / name).is_file()), folder / SAFETENSORS)
+
+
+def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
+    """The adapter in the folder, its tensors paired and checked against its configuration.
+
+    Args:
+        names: of adapters that were read before.
+
+    Raises:
+        AdapterError: a file is missing or damaged, a tensor has no partner or not the rank the configuration gives.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"no such folder: {folder}")
+    config_path = folder / CONFIG_FILE
+    config = parse_lora_config(config_path, read_json_object(config_path, AdapterError, _MAX_CONFIG_BYTES))
+    path = weights_path(folder)
+    if path.exists() and not path.is_file():
+        raise AdapterError(f"{path} is no regular file")
+    try:
+        tensors = _READERS[path.name](path)
+    except CheckpointError as error:
+        raise AdapterError(str(error)) from error
+    contents = _Contents(path, config, names or TensorNames())
+    for name, tensor in tensors.items():
+        contents.add(name, tensor)
+    if not tensors or not contents.halves:
+        raise AdapterError(f"{path} holds no tensors of an adapter")
+    updates = {module: contents.update(module) for module in sorted(contents.halves)}
+    contents.check_saved_modules()
+    adapter = Adapter(
+        folder, path.name, config, updates, contents.base_weights, contents.saved_modules, contents.extra_rows,
+        _read_added_tokens(folder / ADDED_TOKENS), "",
+    )  # fmt: skip
+    return replace(adapter, digest=_digest(adapter))
+
+
+class _Contents:
+    """Sorts the tensors of a file by what they are."""
+
+    def __init__(self, path: Path, config: LoraConfig, names: TensorNames) -> None:
+        self._path = path
+        self._names = names
+        self._config = config
+        self.halves: dict[str, dict[str, MappedTensor]] = {}
+        self.base_weights: dict[str, MappedTensor] = {}
+        self.saved_modules: dict[str, MappedTensor] = {}
+        self.extra_rows: dict[str, MappedTensor] = {}
+
+    def add(self, name: str, tensor: MappedTensor) -> None:
+        parsed = self._names.parse(name)
+        if parsed is not None and parsed.role == "training":
+            return
+        if parsed is None or not self._expects(parsed.module, parsed.role):
+            raise AdapterError(
+                f"{self._path}: tensor {name[:200]!r} is not of the form base_model.model.<module>.lora_A|B.weight"
+            )
+        module, role = parsed.module, parsed.role
+        if interleaved_module(module):
+            raise AdapterError(
+                f"{self._path}: {module} is interleaved by heads (qkv_concat: True); save it with qkv_concat: False"
+            )
+        if tensor.dtype not in dtypes.FLOATS:
+            raise AdapterError(f"{self._path}: the tensors of {module} must be floats, not {tensor.dtype}")
+        if role == "extra":
+            self._claim(self.extra_rows, module, tensor)
+        elif role.startswith("saved.") or (role.startswith("base.") and self._config.saves(module)):
+            self._claim(self.saved_modules, f"{module}.{role.rpartition('.')[2]}", tensor)
+        elif role.startswith("base."):
+            self._claim(self.base_weights, f"{module}.{role.rpartition('.')[2]}", tensor)
+        else:
+            if role in ("A", "B") and parsed.is_embedding != (module in EMBEDDINGS):
+                raise AdapterError(f"{self._path}: {module} is no embedding, or has no tensors of one")
+            self._claim(self.halves.setdefault(module, {}), role, tensor)
+
+    def _expects(self, module: str, role: str) -> bool:
+        if role == "base.bias":
+            return self._config.bias != "none" or self._config.saves(module)
+        if role == "base.weight":
+            return self._config.saves(module) or module.endswith(OUTPUT_MODULES)
+        return True
+
+    def _claim(self, tensors: dict[str, MappedTensor], name: str, tensor: MappedTensor) -> None:
+        if name in tensors:
+            raise AdapterError(f"{self._path}: two tensors claim {name}: is there more than one adapter in the file?")
+        tensors[name] = tensor
+
+    def update(self, module: str) -> LoraUpdate:
+        halves, path, config = self.halves[module], self._path, self._config
+        if not {"A", "B"} <= halves.keys():
+            there = "A" if "A" in halves else "B" if "B" in halves else next(iter(halves))
+            raise AdapterError(f"{path}: {module} has lora_{there} but not its other half")
+        a, b = halves["A"], halves["B"]
+        if len(a.shape) != 2 or len(b.shape) != 2:
+            raise AdapterError(f"{path}: the tensors of {module} must be matrices, not of shape {a.shape}, {b.shape}")
+        rank, scaling = config.rank_of(module), config.scaling_of(module)
+        # MindFormers pads to the configuration's rank, so that its scaling holds for smaller ones as well.
+        fits = a.shape[0] == rank or (path.name == MINDSPORE and a.shape[0] <= rank)
+        if not fits or a.shape[0] != b.shape[1]:
+            raise AdapterError(
+                f"{path}: {module} has lora_A {a.shape} and lora_B {b.shape}, but {CONFIG_FILE} gives it rank {rank}"
+            )
+        if not math.isfinite(scaling):
+            raise AdapterError(f"{path}: {module} has the scaling {scaling}")
+        outputs = b.shape[0]
+        for role, asked in (("magnitude", config.use_dora), ("B.bias", config.lora_bias)):
+            tensor = halves.get(role)
+            if (tensor is not None) != asked and not (role == "B.bias" and module in EMBEDDINGS):
+                raise AdapterError(f"{path}: {CONFIG_FILE} and the tensors of {module} disagree about its {role}")
+            if tensor is not None and tensor.shape != (outputs,):
+                raise AdapterError(f"{path}: {role} of {module} must be of shape ({outputs},), not {tensor.shape}")
+        return LoraUpdate(a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), module in EMBEDDINGS)
+
+    def check_saved_modules(self) -> None:
+        """Every entry of modules_to_save must have brought a tensor."""
+        for saved in self._config.modules_to_save:
+            if not any(f"{saved}." in name for name in self.saved_modules):
+                raise AdapterError(f"{self._path}: modules_to_save names {saved}, but the file has no tensor of it")
+
+
+def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
+    """The update in the dtype of its file, where that is one of a model; else in float32.
+
+    Raises:
+        AdapterError: it is not finite.
+    """
+    dtype = update.a.dtype if update.a.dtype == update.b.dtype and update.a.dtype in dtypes.STORAGE else "float32"
+    pair = LoraPair(update.a.as_dtype(dtype), update.b.as_dtype(dtype), update.scaling, dtype)
+    if not (dtypes.are_finite(pair.a, dtype) and dtypes.are_finite(pair.b, dtype)):
+        raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")
+    return pair
+
+
+def _read_added_tokens(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        return {}
+    tokens = read_json_object(path, AdapterError, _MAX_CONFIG_BYTES)
+    if not all(type(token_id) is int and token_id >= 0 for token_id in tokens.values()):
+        raise AdapterError(f'{path} must give new tokens their ids, like {{"<new>": 32000}}')
+    return tokens
+
+
+def _digest(adapter: Adapter) -> str:
+    hasher = hashlib.sha256()
+
+    def add(name: str, tensor: MappedTensor) -> None:
+        hasher.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        hasher.update(np.ascontiguousarray(tensor.data).data)
+
+    for module, update in adapter.updates.items():
+        hasher.update(f"{module} {update.scaling.hex()} {update.is_embedding}\n".encode())
+        for role, tensor in update.tensors().items():
+            add(role, tensor)
+    for kind in ("base_weights", "saved_modules", "extra_rows"):
+        for name, tensor in sorted(getattr(adapter, kind).items()):
+            add(f"{kind} {name}", tensor)
+    hasher.update(json.dumps(adapter.added_tokens, sort_keys=True).encode())
+    return hasher.hexdigest()

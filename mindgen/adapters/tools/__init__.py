@@ -1,0 +1,1 @@
+"""What people do with adapters besides serving them: merge, convert, compare."""

@@ -1,1 +1,0 @@
-"""Checkpoint formats: files are mapped, not copied, and nothing in them is executed."""

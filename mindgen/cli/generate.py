@@ -1,0 +1,175 @@
+"""`mindgen generate`, which run_generate.py is: prompts in, text or JSON lines out, streamed as it comes."""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindgen.adapters.registry import BASE_NAME
+from mindgen.cli import flags
+from mindgen.cli.launched import closing, take_part
+from mindgen.cli.prediction_output import open_output, parse_target
+from mindgen.cli.profile_report import report_profile
+from mindgen.cli.run_report import RunReport
+from mindgen.config import GenerationSettings, load_settings
+from mindgen.errors import RequestError, UsageError
+from mindgen.loop.request_reader import read_request
+from mindgen.outputs import TextChunk
+from mindgen.sampling_params import SamplingParams
+from mindgen.system.text_file import read_text_file
+
+if TYPE_CHECKING:
+    from mindgen.llm import LLM
+
+_DEFAULT_NEW_TOKENS = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--predict_data", "--prompt", "--input_data", nargs="+", action="append", metavar="PROMPT",
+        help="prompts: one or several texts, or a file with a prompt per line",
+    )  # fmt: skip
+    add(
+        "--adapter_id",
+        nargs="+",
+        help=f"the adapter that answers: one for all prompts or one each; '{BASE_NAME}' is none",
+    )
+    add("--output", default="text", help="text or jsonl on standard output, or a file ending in .txt or .jsonl")
+    add(
+        "--profile",
+        nargs="?",
+        const=Path("output/profile.json"),
+        type=Path,
+        metavar="JSON",
+        help="print a table of the kernels, and write a Chrome trace (default: output/profile.json)",
+    )
+    add("--run_mode", choices=["predict"])
+    flags.add_model_arguments(parser)
+    flags.add_engine_arguments(parser)
+    flags.add_sampling_arguments(parser)
+
+
+def run(arguments: argparse.Namespace, started: float) -> int:
+    """Generates and prints; `started` is when the process began, in time.perf_counter() seconds.
+
+    Returns:
+        The exit code: 0, or that of the first prompt that failed.
+
+    Raises:
+        MindgenError: of whatever part refused all prompts alike.
+    """
+    arguments.predict_data = _one_choice(arguments.predict_data)
+    part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
+    if flags.served_node_0(settings):
+        return 0
+    prompts = read_prompts(settings.predict_data)
+    adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
+    share = part.share(len(prompts))
+    settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
+    flags.check_adapters(settings, adapter_ids)
+    target, trace = parse_target(arguments.output), arguments.profile
+    if not part.writes_files:
+        target, trace = replace(target, path=None), None
+    if not share:
+        return 0
+    flags.serve_rank_0(settings)
+    report = RunReport(started, arguments.debug)
+    import mindgen.llm  # noqa: F401  (starts MindSpore)
+
+    report.imported = time.perf_counter()
+    llm = flags.load_llm(settings)
+    with closing(llm):
+        report.begin(llm.memory_plan)
+        params = [_sampling_params(llm, settings.generation, prompt) for prompt in prompts]
+        chunks = _stream(llm, prompts, params, adapter_ids, share)
+        if not part.prints:
+            part.hand_over(list(chunks))
+            return 0
+        num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
+        others = chain.from_iterable(part.handed_over(list[TextChunk], len(prompts)))
+        first = part.first_here(len(prompts))
+        with open_output(target, prompts, num_outputs, first) as output, _profiled(llm, trace):
+            for chunk in chain(chunks, others):
+                report.add(chunk)
+                output.write(chunk)
+        report.print()
+    llm.close(report.exit_code)
+    return report.exit_code
+
+
+def _one_choice(given: list[list[str]] | None) -> list[str] | None:
+    """What --predict_data and its other names say; they may say the same."""
+    if given and any(each != given[0] for each in given):
+        texts = " and ".join(repr(" ".join(each)) for each in given)
+        raise UsageError(f"--predict_data, --prompt and --input_data are the same, and say {texts}: keep one of them")
+    return given[0] if given else None
+
+
+def _sampling_params(llm: "LLM", generation: GenerationSettings, prompt: str) -> SamplingParams | RequestError:
+    """The parameters for a prompt, or why there are none for this one."""
+    try:
+        return generation.sampling_params(_DEFAULT_NEW_TOKENS, len(llm.encode(prompt)))
+    except RequestError as error:
+        return error
+
+
+def _stream(
+    llm: "LLM",
+    prompts: Sequence[str],
+    params: Sequence[SamplingParams | RequestError],
+    adapter_ids: Sequence[str | None],
+    share: range,
+) -> Iterator[TextChunk]:
+    """What comes of this share of the prompts."""
+    requests = [read_request(prompts[index], params[index], adapter_ids[index]) for index in share]
+    for chunk in llm.stream_requests(requests, is_streamed=True):
+        yield replace(chunk, index=share.start + chunk.index)
+
+
+@contextmanager
+def _profiled(llm: "LLM", trace: Path | None) -> Iterator[None]:
+    if trace is None:
+        yield
+        return
+    with llm.profile() as profile:
+        yield
+    report_profile(profile, trace)
+
+
+def read_prompts(predict_data: str | list[str] | None) -> list[str]:
+    """Texts as they are; of a file its lines.
+
+    Raises:
+        MindgenError: there is no prompt, or the file cannot be read.
+    """
+    given = [predict_data] if isinstance(predict_data, str) else predict_data or []
+    if not given:
+        raise UsageError("no prompt: pass --prompt with a text, several texts, or a file with a prompt per line")
+    path = Path(given[0])
+    looks_like_file = path.suffix in (".txt", ".prompts") and not any(character.isspace() for character in given[0])
+    if len(given) > 1 or not (looks_like_file or _is_file(path)):
+        return given
+    prompts = [line for line in read_text_file(path, UsageError, "the prompts in").splitlines() if line.strip()]
+    if not prompts:
+        raise RequestError(f"{path} holds no prompt: expected one per line")
+    return prompts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a file name
+        return False
+
+
+def _adapter_ids(adapter_id: str | list[str] | None, num_prompts: int) -> list[str | None]:
+    ids = [adapter_id] if isinstance(adapter_id, str) else adapter_id or [BASE_NAME]
+    ids = ids * num_prompts if len(ids) == 1 else ids
+    if len(ids) != num_prompts:
+        raise UsageError(f"--adapter_id has {len(ids)} names for {num_prompts} prompts; give one, or one for each")
+    return [None if name == BASE_NAME else name for name in ids]

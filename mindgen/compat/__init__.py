@@ -1,0 +1,1 @@
+"""The faces of other projects: MindFormers' AutoModel and AutoTokenizer, streamers, names of options."""

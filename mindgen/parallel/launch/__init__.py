@@ -1,0 +1,1 @@
+"""Rank tables, and one process for each device."""

@@ -1,0 +1,35 @@
+"""The ranks of this machine: what they meet through, and what they are told of it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from mindgen.parallel.workers import Workers
+from mindgen.runner.rank_process import RankHost
+
+
+def prepare_ranks(
+    workers: Workers, ranks: range, files: Callable[[int], list[int]], host: RankHost, num_sharing: int
+) -> None:
+    """Tells this machine's ranks, but rank 0, which speaks for itself.
+
+    Args:
+        files: descriptors of what each meets the others through.
+        host: of each, but for the cores.
+        num_sharing: consecutive ranks that work at the same time, and share the cores.
+    """
+    for rank in ranks:
+        workers.send_files(rank, files(rank))
+        own = replace(host, cores=_cores(rank % num_sharing, host.num_threads))
+        workers.tell_one(rank, "prepare", own)
+
+
+def threads_per_rank(num_threads: int | None, num_ranks: int) -> int:
+    return max(1, (num_threads or len(os.sched_getaffinity(0))) // num_ranks)
+
+
+def _cores(place: int, num_threads: int) -> list[int] | None:
+    """Of their own where a rank has several threads, which the kernels pin to cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[place * num_threads : (place + 1) * num_threads]
+    return own if num_threads > 1 and len(own) == num_threads else None

@@ -1,0 +1,1 @@
+"""Texts and token ids: tokenizers, stop strings, chat templates, guided decoding."""

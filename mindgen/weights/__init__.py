@@ -1,0 +1,1 @@
+"""Checkpoints: where they lie, under which names, and how ranks share them."""

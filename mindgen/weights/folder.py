@@ -1,0 +1,109 @@
+"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files, or of MindSpore's."""
+
+from pathlib import Path
+
+from mindgen.errors import CheckpointError, ModelError, warn
+from mindgen.system.json_file import read_json_object
+from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
+from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors
+
+SINGLE_FILE = "model.safetensors"
+MINDSPORE_FILE = "model.ckpt"
+INDEX_FILE = "model.safetensors.index.json"
+_BY_PREFERENCE = (SINGLE_FILE, INDEX_FILE, MINDSPORE_FILE)  # transformers takes the first before the second
+
+
+def model_folder(path: Path) -> Path:
+    """The folder itself, after a look whether it is a model's.
+
+    Raises:
+        ModelError: there is no such folder, or no config.json in it.
+    """
+    if not path.is_dir():
+        raise ModelError(
+            f"no such model folder: {path} (expected a Hugging Face folder with config.json, `demo` or `gpt2`)"
+        )
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
+    return path
+
+
+def map_weights(folder: Path) -> dict[str, MappedTensor]:
+    """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
+
+    Raises:
+        ModelError: there is no safetensors checkpoint, or its index is wrong.
+        CheckpointError: a file is damaged.
+    """
+    checkpoint = _checkpoint(folder)
+    if checkpoint.name == SINGLE_FILE:
+        return map_safetensors(checkpoint)
+    if checkpoint.name == MINDSPORE_FILE:
+        return map_mindspore_file(checkpoint)
+    weight_map = _read_index(checkpoint)
+    shards = {file_name: map_safetensors(folder / file_name) for file_name in sorted(set(weight_map.values()))}
+    return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The files that map_weights maps; others in the folder do not count.
+
+    Raises:
+        ModelError, CheckpointError: as of map_weights, but only an index is read.
+    """
+    checkpoint = _checkpoint(folder)
+    if checkpoint.name != INDEX_FILE:
+        return [checkpoint]
+    return [folder / file_name for file_name in sorted(set(_read_index(checkpoint).values()))]
+
+
+def warn_of_two_checkpoints(folder: Path) -> None:
+    """Says which of two is used."""
+    names = [name for name in _BY_PREFERENCE if (folder / name).is_file()]
+    if len(names) > 1:
+        warn(f"{folder} has {' and '.join(names)}: {names[0]} is used")
+
+
+def _checkpoint(folder: Path) -> Path:
+    for name in _BY_PREFERENCE:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json_object(path, ModelError).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError(f"{path} has no weight_map of tensor names to file names")
+    for file_name in weight_map.values():
+        if Path(file_name).name != file_name:
+            raise CheckpointError(f"{path} names {file_name!r}, which is outside the model's folder")
+    return weight_map
+
+
+def read_added_tokens(folder: Path) -> dict[str, int]:
+    """The ids of the tokens that the folder's tokenizer adds to its own, by their text.
+
+    Raises:
+        ModelError: a file of the tokenizer is damaged.
+    """
+    tokens: dict[str, int] = {}
+    try:
+        if (folder / "added_tokens.json").is_file():
+            tokens |= read_json_object(folder / "added_tokens.json", ModelError)
+        if (folder / "tokenizer_config.json").is_file():
+            config = read_json_object(folder / "tokenizer_config.json", ModelError)
+            listed = (config.get("added_tokens_decoder") or {}).items()
+            tokens |= {token["content"]: int(token_id) for token_id, token in listed}
+        if (folder / "tokenizer.json").is_file():
+            listed = read_json_object(folder / "tokenizer.json", ModelError).get("added_tokens") or []
+            tokens |= {token["content"]: token["id"] for token in listed}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder}: the tokenizer's added tokens are malformed: {error!r}") from error
+    return tokens
+
+
+def _tensor_of(shard: dict[str, MappedTensor], name: str, path: Path) -> MappedTensor:
+    if name not in shard:
+        raise CheckpointError(f"the index promises {name!r} in {path}, but it is not there")
+    return shard[name]

@@ -1,0 +1,1 @@
+"""File formats of tensors: mapped and checked, never executed."""
