@@ -21,8 +21,8 @@ from random_model import SHAPES, make_model
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
-from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 COMMON, OWN = 1024, 16  # tokens of the prompts that begin alike

@@ -35,8 +35,8 @@ from mindgen.adapters.loader import read_claim
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import lora_rank_bytes
-from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 REQUESTS, PROMPT_LEN = 32, 32

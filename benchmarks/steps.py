@@ -29,10 +29,10 @@ from mindgen.engine.engine import Engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.loop.engine_client import EngineClient
-from mindgen.models.config import ModelConfig, read_model_config
 from mindgen.runner.profiling import MachineLimits, Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.tokenizer import load_tokenizer
+from mindgen.weights.model_config import ModelConfig, read_model_config
 from mindgen.weights.weight_files import find_weights
 
 _STEPS = 24  # of decoding, in a turn

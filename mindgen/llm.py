@@ -23,7 +23,6 @@ from mindgen.loop.replica import ReplicaSetup
 from mindgen.loop.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.stream import ChunkStream, Stream
-from mindgen.models.config import read_model_config
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.nodes import Nodes
 from mindgen.runner.device import check_launched
@@ -33,6 +32,7 @@ from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import shown, to_token_ids
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
+from mindgen.weights.model_config import read_model_config
 
 Message: TypeAlias = Mapping[str, Any]
 

@@ -15,8 +15,8 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
 from mindgen.layers.attention import CacheShape
-from mindgen.models.config import read_model_config
 from mindgen.runner.parallel import build_runner
+from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 BLOCK_SIZE = 8

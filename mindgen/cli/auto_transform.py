@@ -10,9 +10,9 @@ from pathlib import Path
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slice_files import slice_adapters
 from mindgen.errors import CheckpointError, ModelError
-from mindgen.models.config import read_model_config, settle_head
 from mindgen.models.registry import declared_layouts
 from mindgen.weights.folder import weight_paths
+from mindgen.weights.model_config import read_model_config, settle_head
 from mindgen.weights.placement import declared_placement
 from mindgen.weights.rank_files import find_rank_folders, rank_files
 from mindgen.weights.reshard import Target, open_source, transform

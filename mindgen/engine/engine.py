@@ -27,7 +27,6 @@ from mindgen.engine.slot_planner import SlotPlanner
 from mindgen.errors import MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
-from mindgen.models.config import ModelConfig, settle_head
 from mindgen.outputs import RequestMetrics
 from mindgen.parallel.nodes import Nodes
 from mindgen.runner.device import choose_device
@@ -37,6 +36,7 @@ from mindgen.runner.swap_space import SwapSpace
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.guided import GuidedMatcher
 from mindgen.weights.lora_names import TensorNames
+from mindgen.weights.model_config import ModelConfig, settle_head
 from mindgen.weights.weight_files import WeightFiles
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do

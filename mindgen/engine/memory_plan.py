@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from mindgen.dtypes import STORAGE
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
 from mindgen.weights.gpt2_weights import POSITIONS
 from mindgen.weights.lora_names import EMBEDDING, HEAD
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.network_names import layer_of, network_weights
 from mindgen.weights.weight_files import WeightFiles
 

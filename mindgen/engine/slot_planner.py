@@ -6,7 +6,7 @@ from mindgen.adapters.slot_layout import SlotLayout, plan_slots
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import free_memory, lora_rank_bytes, parse_size
 from mindgen.errors import ConfigError
-from mindgen.models.config import ModelConfig
+from mindgen.weights.model_config import ModelConfig
 
 _MIB = 2**20
 

@@ -14,8 +14,8 @@ from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.weights.model_config import ModelConfig
 
 # What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
 # no class of ours apart:

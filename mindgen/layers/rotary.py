@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mindgen.models.config import RopeConfig
+from mindgen.weights.model_config import RopeConfig
 
 
 def rotary_tables(rope: RopeConfig, head_size: int, num_positions: int) -> tuple[np.ndarray, np.ndarray]:

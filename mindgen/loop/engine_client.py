@@ -9,12 +9,12 @@ from mindgen.engine.metrics import EngineMetrics
 from mindgen.errors import as_request_error
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import CheckedRequest
-from mindgen.models.config import ModelConfig
 from mindgen.runner.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.bad_words import bad_word_sequences
 from mindgen.text.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.text.tokenizer import Tokenizer
+from mindgen.weights.model_config import ModelConfig
 
 
 class EngineClient:

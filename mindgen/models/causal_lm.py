@@ -9,11 +9,11 @@ from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import Stage
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.lora_names import EMBEDDING, HEAD
+from mindgen.weights.model_config import ModelConfig
 
 
 class CausalLm(nn.Cell):

@@ -10,12 +10,12 @@ from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.models.causal_lm import CausalLm
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.gpt2_weights import POSITIONS, linear_weights
 from mindgen.weights.lora_names import EMBEDDING
+from mindgen.weights.model_config import ModelConfig
 
 
 class GPT2Mlp(nn.Cell):

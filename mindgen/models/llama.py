@@ -14,10 +14,10 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
 from mindgen.models.causal_lm import CausalLm
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
 from mindgen.weights.lora_names import EMBEDDING
+from mindgen.weights.model_config import ModelConfig
 
 
 class LlamaMlp(nn.Cell):

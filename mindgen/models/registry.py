@@ -4,11 +4,11 @@ from mindspore import nn
 
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.models.config import ModelConfig
 from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.parallel.stage import ONLY_STAGE, Stage, pipeline_stages
+from mindgen.weights.model_config import ModelConfig
 
 NETWORKS = {
     "LlamaForCausalLM": LlamaForCausalLM,

@@ -18,7 +18,6 @@ from mindgen.layers.attention import CacheShape
 from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.parameters import WeightSource
 from mindgen.models.causal_lm import refuse_unknown
-from mindgen.models.config import ModelConfig
 from mindgen.models.registry import build_network
 from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import Shard, TensorLayout
@@ -30,6 +29,7 @@ from mindgen.runner.slots import DeviceSlots, PackedAdapter
 from mindgen.runner.step_graph import StepGraph
 from mindgen.runner.swap_space import BlockStore
 from mindgen.system import environment
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 
 

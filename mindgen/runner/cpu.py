@@ -17,7 +17,6 @@ from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.layers.parameters import MINDSPORE_DTYPES, WeightSource
 from mindgen.models.causal_lm import refuse_unknown
-from mindgen.models.config import ModelConfig
 from mindgen.models.registry import build_network
 from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts
@@ -27,6 +26,7 @@ from mindgen.runner.device import open_device
 from mindgen.runner.slots import NetworkSlots, PackedAdapter
 from mindgen.runner.step_graph import CompiledStep, StepGraph
 from mindgen.runner.swap_space import BlockStore
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.

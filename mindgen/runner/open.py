@@ -3,10 +3,10 @@
 from typing import TypeAlias
 
 from mindgen.layers.attention import CacheShape
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.rank_place import RankPlace
 from mindgen.runner.ascend import DeviceRunner
 from mindgen.runner.cpu import Runner
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 
 AnyRunner: TypeAlias = Runner | DeviceRunner

@@ -20,7 +20,6 @@ from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
 from mindgen.models.causal_lm import refuse_unknown
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.group import NodeLinks
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
@@ -34,6 +33,7 @@ from mindgen.runner.rank_process import RankHost, WorkerSetup
 from mindgen.runner.slots import PackedAdapter
 from mindgen.runner.swap_space import BlockStore
 from mindgen.system import environment
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 
 Result = TypeVar("Result")

@@ -22,11 +22,11 @@ from mindgen.engine.batch import Batch
 from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import AdapterError, MessageError, MindgenError, WorkerError
-from mindgen.models.config import ModelConfig
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.parallel.stage import PipelineShape
 from mindgen.system.environment import launched_rank
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen.models.config_file import read_names
+from mindgen.weights.config_file import read_names
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.gpt2_weights import POSITIONS, PREFIX, is_conv1d, linear_weights
 from mindgen.weights.lora_names import EMBEDDING, EMBEDDINGS, HEAD

@@ -27,12 +27,12 @@ from mindgen.engine.schedule import ScheduledSequence
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
-from mindgen.models.config import read_model_config
 from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
 from mindgen.runner import semi_auto
 from mindgen.runner.ascend import DeviceRunner
 from mindgen.runner.semi_auto import AutoParallel, check_layouts
+from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 _CACHE = CacheShape(num_blocks=8, block_size=16)

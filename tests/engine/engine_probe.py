@@ -8,8 +8,8 @@ from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request
-from mindgen.models.config import read_model_config
 from mindgen.sampling_params import SamplingParams
+from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 

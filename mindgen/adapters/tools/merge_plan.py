@@ -12,11 +12,11 @@ from mindgen.adapters.formats.peft import Adapter, LoraUpdate
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.errors import AdapterError
-from mindgen.models.config import warn_of_own_head
-from mindgen.models.config_file import read_names
+from mindgen.weights.config_file import read_names
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.gpt2_weights import is_conv1d, with_huggingface_names
 from mindgen.weights.lora_names import EMBEDDING, GPT2_EMBEDDING, HEAD
+from mindgen.weights.model_config import warn_of_own_head
 from mindgen.weights.network_names import has_own_head, linear_modules
 
 _HEAD_WEIGHT = f"{HEAD}.weight"

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.errors import ModelError, warn
-from mindgen.models import config_file
-from mindgen.models.config_file import (
+from mindgen.system.json_file import read_json_object
+from mindgen.weights import config_file
+from mindgen.weights.config_file import (
     GPT2,
     ConfigFile,
     GenerationFile,
@@ -16,7 +17,6 @@ from mindgen.models.config_file import (
     Qwen3File,
     read_record,
 )
-from mindgen.system.json_file import read_json_object
 
 
 @dataclass(frozen=True, slots=True)
