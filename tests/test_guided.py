@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import demo
+from mindgen.engine.guide import num_mask_words
 from mindgen.errors import RequestError
-from mindgen.text.guided import GuidedCompiler, GuidedMatcher, num_mask_words, read_guide
+from mindgen.text.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.text.tokenizer import load_tokenizer
 
 EOS_IDS = (2, 0)  # Llama 3 has several as well

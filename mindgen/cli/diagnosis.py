@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from mindgen.engine.memory_plan import free_memory
 from mindgen.errors import KernelError, MindgenError
 from mindgen.kernels import plugin
 from mindgen.kernels.compiler import find_compiler
@@ -28,6 +27,7 @@ from mindgen.parallel.launch.plan import own_server
 from mindgen.parallel.launch.rank_table import read_rank_table
 from mindgen.parallel.launch.table_check import check_server
 from mindgen.system import environment
+from mindgen.system.memory import free_memory
 
 Verdict = Literal["ok", "warning", "fails"]
 

@@ -4,16 +4,9 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from mindgen.engine.sequence import Sequence
-
-
-class BlockCopy(NamedTuple):
-    """A block whose content must be in another before the next step writes there."""
-
-    source: int
-    target: int
+from mindgen.runner.block_store import BlockCopy
 
 
 class BlockManager:

@@ -14,7 +14,8 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.memory_plan import parse_size, plan_memory, weight_bytes
+from mindgen.engine.guide import Guide
+from mindgen.engine.memory_plan import plan_memory, weight_bytes
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.prompt_lookup import draft_tokens
@@ -24,6 +25,7 @@ from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.engine.slot_planner import SlotPlanner
+from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import MindgenError, RequestError
 from mindgen.kernels import plugin
 from mindgen.layers.attention import CacheShape
@@ -32,9 +34,8 @@ from mindgen.parallel.nodes import Nodes
 from mindgen.runner.device import choose_device
 from mindgen.runner.parallel import ParallelRunner, build_runner
 from mindgen.runner.profiling import Profile
-from mindgen.runner.swap_space import SwapSpace
 from mindgen.sampling_params import SamplingParams
-from mindgen.text.guided import GuidedMatcher
+from mindgen.system.memory import parse_size
 from mindgen.weights.lora_names import TensorNames
 from mindgen.weights.model_config import ModelConfig, settle_head
 from mindgen.weights.weight_files import WeightFiles
@@ -98,7 +99,7 @@ class Engine:
         token_ids: list[int],
         params: SamplingParams,
         adapter_id: str | None = None,
-        matcher: GuidedMatcher | None = None,
+        matcher: Guide | None = None,
         bad_word_token_ids: Iterable[list[int]] = (),
     ) -> Request:
         """Queues a request; the Request returned grows as `step` is called.
@@ -251,7 +252,7 @@ class Engine:
         )
 
     def _sequences(
-        self, request: Request, matcher: GuidedMatcher | None, bad_word_token_ids: list[list[int]]
+        self, request: Request, matcher: Guide | None, bad_word_token_ids: list[list[int]]
     ) -> list[Sequence]:
         params = request.params
         if matcher is not None and params.use_beam_search:

@@ -1,7 +1,5 @@
 """How much memory goes where, decided before any of it is taken."""
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +8,12 @@ from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
+from mindgen.system.memory import free_memory, parse_size
 from mindgen.weights.gpt2_weights import POSITIONS
 from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.network_names import layer_of, network_weights
 from mindgen.weights.weight_files import WeightFiles
-
-_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,30 +191,6 @@ def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, config: En
     elements[0] += table
     elements[-1] += table
     return [shard.num_ranks * count * STORAGE[dtype]().itemsize for count in elements]
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size like "4GiB", "512 MB" or "1048576".
-
-    Raises:
-        ConfigError: it is none.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if match is None or match[2] not in _UNITS:
-        raise ConfigError(f"expected a share up to 1, or a size like 4GiB, not {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: MemAvailable, or what the system has free."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _affordable(utilization: float | str, free: int, taken: int) -> int:

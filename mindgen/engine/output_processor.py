@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.guide import Guide, num_mask_words
 from mindgen.engine.metrics import RequestCounters
 from mindgen.engine.sampler import SampledToken, Sampler
 from mindgen.engine.sampling_row import SamplingRow
@@ -15,7 +16,6 @@ from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, RequestError, as_request_error
 from mindgen.outputs import Logprob, TokenLogprobs
-from mindgen.text.guided import GuidedMatcher, num_mask_words
 
 
 @dataclass(slots=True)
@@ -221,7 +221,7 @@ def _grown(beam: Sequence, token_id: int, index: int) -> Sequence:
     return Sequence(beam.request, index, [*beam.token_ids, token_id], row)
 
 
-def _fill_mask(sequence: Sequence, matcher: GuidedMatcher) -> None:
+def _fill_mask(sequence: Sequence, matcher: Guide) -> None:
     """Has the sequence's grammar say what may come next."""
     if sequence.mask is None:
         sequence.mask = np.zeros(num_mask_words(sequence.sampling_row.vocab_size), np.uint32)

@@ -5,9 +5,9 @@ from typing import NamedTuple, Protocol
 
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.adapters.slot_layout import SlotMove
-from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError
+from mindgen.runner.block_store import BlockCopy
 
 
 class ScheduledSequence(NamedTuple):

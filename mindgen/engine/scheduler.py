@@ -4,11 +4,12 @@ from bisect import insort
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
-from mindgen.engine.block_manager import BlockCopy, BlockManager
+from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence, follow
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, QueueFullError
+from mindgen.runner.block_store import BlockCopy
 
 # A request goes before so many later ones for each level of priority, and before no more: none waits forever.
 _RANKS_PER_PRIORITY = 256

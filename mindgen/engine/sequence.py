@@ -6,12 +6,12 @@ import numpy as np
 
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.engine.beam_search import BeamSearch
+from mindgen.engine.guide import Guide
 from mindgen.engine.sampler import Continuation
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.errors import MindgenError
 from mindgen.outputs import RequestMetrics, TokenLogprobs
 from mindgen.sampling_params import SamplingParams
-from mindgen.text.guided import GuidedMatcher
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class Sequence:
     prompt_len: int = field(init=False)
     token_ids: list[int]
     sampling_row: SamplingRow
-    matcher: GuidedMatcher | None = None
+    matcher: Guide | None = None
     mask: np.ndarray | None = None
     block_table: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mindgen.adapters.slot_layout import SlotLayout
-from mindgen.engine.batch import Batch
 from mindgen.layers.adapted import AdaptedLayer
 from mindgen.parallel.layout import Slice
+from mindgen.runner.batch import Batch
 
 
 class AdapterInputs(NamedTuple):

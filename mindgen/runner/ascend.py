@@ -9,8 +9,6 @@ from mindspore import Tensor
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.engine.batch import Batch, has_whole_prompts_only
-from mindgen.engine.block_manager import BlockCopy
 from mindgen.errors import AdapterError, KernelError, ModelError
 from mindgen.kernels import backend, plugin
 from mindgen.kernels.row_memory import RowMemory
@@ -22,12 +20,13 @@ from mindgen.models.registry import build_network
 from mindgen.parallel.group import ProcessGroup
 from mindgen.parallel.layout import Shard, TensorLayout
 from mindgen.runner.adapter_rows import AdapterInputs, adapter_arrays, adapter_inputs
+from mindgen.runner.batch import Batch, has_whole_prompts_only
+from mindgen.runner.block_store import BlockCopy, BlockStore
 from mindgen.runner.cpu import RankReport
 from mindgen.runner.device import open_device
 from mindgen.runner.semi_auto import NamesAndLayouts, compile_sliced
 from mindgen.runner.slots import DeviceSlots, PackedAdapter
 from mindgen.runner.step_graph import StepGraph
-from mindgen.runner.swap_space import BlockStore
 from mindgen.system import environment
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles

@@ -10,8 +10,6 @@ from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.dtypes import STORAGE
-from mindgen.engine.batch import Batch, split_batch
-from mindgen.engine.block_manager import BlockCopy
 from mindgen.errors import KernelError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
@@ -22,10 +20,11 @@ from mindgen.parallel.layout import WHOLE, Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts
 from mindgen.parallel.stage import ONLY_STAGE
 from mindgen.runner.adapter_rows import AdapterInputs, adapter_arrays, adapter_inputs
+from mindgen.runner.batch import Batch, split_batch
+from mindgen.runner.block_store import BlockCopy, BlockStore
 from mindgen.runner.device import open_device
 from mindgen.runner.slots import NetworkSlots, PackedAdapter
 from mindgen.runner.step_graph import CompiledStep, StepGraph
-from mindgen.runner.swap_space import BlockStore
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 

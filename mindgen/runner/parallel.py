@@ -12,10 +12,7 @@ from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slice_files import take_slices
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.dtypes import STORAGE
-from mindgen.engine.batch import Batch
-from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.memory_plan import parse_size
 from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
 from mindgen.layers.attention import CacheShape
@@ -25,14 +22,16 @@ from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
+from mindgen.runner.batch import Batch
+from mindgen.runner.block_store import BlockCopy, BlockStore
 from mindgen.runner.cpu import RankReport
 from mindgen.runner.device import choose_device
 from mindgen.runner.local_ranks import prepare_ranks, threads_per_rank
 from mindgen.runner.open import AnyRunner, open_runner
 from mindgen.runner.rank_process import RankHost, WorkerSetup
 from mindgen.runner.slots import PackedAdapter
-from mindgen.runner.swap_space import BlockStore
 from mindgen.system import environment
+from mindgen.system.memory import parse_size
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.engine.batch import Batch
-from mindgen.engine.block_manager import BlockCopy
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import AdapterError, MessageError, MindgenError, WorkerError
 from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
 from mindgen.parallel.messages import Answer, Arrival, Call
 from mindgen.parallel.stage import PipelineShape
+from mindgen.runner.batch import Batch
+from mindgen.runner.block_store import BlockCopy
 from mindgen.system.environment import launched_rank
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles

@@ -11,6 +11,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
 from pydantic import BaseModel
 
+from mindgen.engine.guide import num_mask_words
 from mindgen.errors import RequestError
 from mindgen.system.checks import require_text, require_tokens, shown
 from mindgen.system.json_file import with_unique_keys
@@ -237,10 +238,6 @@ def schema_text(schema: dict[str, Any] | str | type[BaseModel]) -> str:
     if not isinstance(value, (dict, bool)):
         raise RequestError(f"guided_json must be a schema, like {{'type': 'object'}}, not {shown(value)}")
     return _text_or_refuse("guided_json", json.dumps(check_schema(value), ensure_ascii=False))
-
-
-def num_mask_words(vocab_size: int) -> int:
-    return -(-vocab_size // _WORD_BITS)
 
 
 class _Vocabulary:

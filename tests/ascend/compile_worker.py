@@ -22,7 +22,7 @@ from sequences import make_sequence
 import mindgen  # noqa: F401  before mindspore
 from mindgen.adapters.loader import load_adapter
 from mindgen.adapters.slot_layout import SlotLayout
-from mindgen.engine.batch import Batch, build_batch
+from mindgen.engine.batch import build_batch
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
@@ -31,6 +31,7 @@ from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
 from mindgen.runner import semi_auto
 from mindgen.runner.ascend import DeviceRunner
+from mindgen.runner.batch import Batch
 from mindgen.runner.semi_auto import AutoParallel, check_layouts
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights

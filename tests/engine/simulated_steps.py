@@ -10,7 +10,8 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.schedule import Schedule, ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Sequence
-from mindgen.runner.swap_space import BlockStore, SwapSpace
+from mindgen.engine.swap_space import SwapSpace
+from mindgen.runner.block_store import BlockStore
 
 BLOCK_SIZE = 4
 

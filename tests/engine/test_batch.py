@@ -4,8 +4,9 @@ import numpy as np
 from sequences import make_sequence
 
 from mindgen.adapters.slot_layout import SlotLayout
-from mindgen.engine.batch import build_batch, split_batch
+from mindgen.engine.batch import build_batch
 from mindgen.engine.schedule import ScheduledSequence
+from mindgen.runner.batch import split_batch
 
 
 def test_batch_of_prompts_chunks_and_decodes_sorted_by_adapter():

@@ -5,8 +5,9 @@ import pytest
 from mindgen import demo
 from mindgen.engine import memory_plan
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.memory_plan import free_memory, parse_size, plan_memory
+from mindgen.engine.memory_plan import plan_memory
 from mindgen.errors import ConfigError
+from mindgen.system.memory import free_memory, parse_size
 from mindgen.weights.model_config import read_model_config
 
 GIB = 2**30

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mindgen import SamplingParams
-from mindgen.engine.batch import Batch
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import LaunchError, MessageError, MindgenError, UnknownAdapterError
 from mindgen.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, TextChunk
 from mindgen.parallel.channel import Channel
 from mindgen.parallel.encoding import decode, encode
 from mindgen.parallel.messages import Call
+from mindgen.runner.batch import Batch
 
 PARAMS = SamplingParams(
     stop=["x"], stop_token_ids=[4], logit_bias={3: 1.5}, early_stopping="never", guided_json={"type": ["object", None]},
