@@ -19,7 +19,7 @@ from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
 from mindgen.weights.formats.safetensors_map import MappedTensor
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 FOLDER = demo.find_model("gpt2")
 PROMPTS = ["An increasing sequence: one,", "I love Beijing,"]
 TEXTS = [

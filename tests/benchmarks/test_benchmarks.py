@@ -15,7 +15,7 @@ from random_model import SHAPES, make_model
 from worker_process import WorkerError, WorkerProcess
 from workloads import ModelCosts, Workload, read_costs, room_for
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "peers.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers.py"
 
 
 def test_smoke_run(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from mindgen import demo
 from mindgen.cli.main import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 
 

@@ -17,7 +17,7 @@ from mindgen.compat.padding import without_padding
 from mindgen.demo import model_folder
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
 
-ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
+ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 CHOSEN = [next(a for a in ANSWERS if a["adapter_id"] == name) for name in ("A1", None, "A3")]
 PROMPTS = [answer["prompt"] for answer in CHOSEN]
 ADAPTERS = [answer["adapter_id"] for answer in CHOSEN]
@@ -194,7 +194,7 @@ def test_failures_are_raised_and_end_the_streamer(model, llm, tokenizer):
 
 
 def test_from_pretrained_takes_limits_and_adapters():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     model = AutoModel.from_pretrained(model_folder(), adapters=root / "adapters", max_num_seqs=2, num_blocks=40)
     assert model.llm.memory_plan.num_blocks == 40 and model.llm.adapter_ids == ["A1", "A2", "A3"]
     with pytest.raises(ConfigError, match="did you mean 'max_num_seqs'"):

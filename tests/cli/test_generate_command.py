@@ -10,7 +10,7 @@ from mindgen.cli import flags
 from mindgen.cli.main import main
 from mindgen.engine.config import EngineConfig
 
-ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
+ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 A1 = next(answer for answer in ANSWERS if answer["adapter_id"] == "A1")
 BASE = next(answer for answer in ANSWERS if answer["adapter_id"] is None)
 

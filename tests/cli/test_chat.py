@@ -17,7 +17,7 @@ from mindgen.errors import RequestError
 from mindgen.outputs import CompletionOutput, RequestMetrics, RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
 
-ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
+ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 PROMPT = "An increasing sequence: one,"
 
 
