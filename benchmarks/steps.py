@@ -29,6 +29,7 @@ from mindgen.engine.engine import Engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.loop.engine_client import EngineClient
+from mindgen.loop.request_reader import read_request
 from mindgen.runner.profiling import MachineLimits, Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.tokenizer import load_tokenizer
@@ -112,7 +113,7 @@ class Bench:
         params = SamplingParams(max_tokens=_STEPS if case.kind == "decode" else 1, temperature=0, ignore_eos=True)
         for index, prompt in enumerate(prompts.tolist()):
             adapter = self.adapters[index % len(self.adapters)] if case.with_adapters else None
-            self.client.submit(index, prompt, params, adapter, is_streamed=False)
+            self.client.submit(index, read_request(prompt, params, adapter), is_streamed=False)
         self.client.profile = profile
         with StepTimes(self.engine, self.client) as times:
             while self.engine.has_unfinished():
