@@ -176,7 +176,7 @@ class AdapterPool:
             if place is None:
                 self._grow(version, read.rank)
             if read.layout is not self.layout:
-                self._host.forget(version)
+                self._host.forget(version)  # it was packed for other slots: it is read again
                 self._host.get(version)
                 return None
             if place is None:

@@ -1,1 +1,1 @@
-"""The commands: a file each, and what they share; nothing else prints or ends the process."""
+"""The commands of the command line, one module each: add_arguments(parser) and run(arguments); and what they share."""

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-_WORD_BITS = 32
+WORD_BITS = 32  # of a mask, a bit for each token
 
 
 class Guide(Protocol):
@@ -29,4 +29,5 @@ class Guide(Protocol):
 
 
 def num_mask_words(vocab_size: int) -> int:
-    return -(-vocab_size // _WORD_BITS)
+    """Words of 32 bits in a mask of so many tokens."""
+    return -(-vocab_size // WORD_BITS)

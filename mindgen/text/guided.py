@@ -11,7 +11,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
 from pydantic import BaseModel
 
-from mindgen.engine.guide import num_mask_words
+from mindgen.engine.guide import WORD_BITS, num_mask_words
 from mindgen.errors import RequestError
 from mindgen.system.checks import require_text, require_tokens, shown
 from mindgen.system.json_file import with_unique_keys
@@ -22,7 +22,6 @@ from mindgen.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_WORD_BITS = 32
 _CACHED_GRAMMARS = 256
 _LONGEST_REASON = 300  # characters
 _NOTHING = "nothing can follow it, as where a rule or a $ref needs itself"
@@ -129,7 +128,7 @@ class GuidedMatcher:
         words = mask.view(np.uint32)
         words[:] = 0
         for token_id in self._eos_token_ids:
-            words[token_id // _WORD_BITS] |= np.uint32(1 << token_id % _WORD_BITS)
+            words[token_id // WORD_BITS] |= np.uint32(1 << token_id % WORD_BITS)
 
     def accept(self, token_id: int) -> bool:
         """Takes a token, unless the grammar refuses it: then nothing has changed."""
