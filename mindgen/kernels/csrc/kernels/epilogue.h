@@ -15,7 +15,6 @@ struct Epilogue {
   const T* bias = nullptr;     // NULL or as many as w has rows
   const Y* residual = nullptr;  // NULL or (M, N), possibly y
   bool swiglu = false;
-  bool adds_unrounded = false;  // the sums to the residual, of which they are an update
 
   int parts() const { return swiglu ? 2 : 1; }
   Epilogue from_row(int64_t m) const {
@@ -29,7 +28,7 @@ struct Epilogue {
   void write(int64_t m, int64_t n, int64_t count, floatv sums, floatv up = floatv{}) const {
     floatv value = add_bias(sums, n, count);
     if (swiglu) value = silu(rounded(value)) * rounded(add_bias(up, columns + n, count));
-    if (residual) value = (adds_unrounded ? value : rounded(value)) + load_upto(residual + m * step + n, count);
+    if (residual) value = rounded(value) + load_upto(residual + m * step + n, count);
     store_upto(y + m * step + n, value, count);
   }
 

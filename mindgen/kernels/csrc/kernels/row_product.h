@@ -16,19 +16,9 @@ constexpr int64_t kSumColumns = 4 * kWidth;
 constexpr int kSumPieces = 4;
 constexpr int64_t kLeastPiecesDepth = 256;  // a shorter K is one piece
 
-// Of inputs that are not the weights' type, each by itself.
-template <class X, class T>
-struct SumOf {
-  using type = FloatKernel<T>;
-};
-template <class T>
-struct SumOf<T, T> {
-  using type = typename ArithmeticOf<T>::type;
-};
-
 // The unit of a row of inputs that a unit of weights is multiplied by.
-template <class Units, class X>
-static inline uint32_t load_input(const X* from, int64_t depth) {
+template <class Units, class T>
+static inline uint32_t load_input(const T* from, int64_t depth) {
   if constexpr (Units::kElements == 1) {
     return bit_cast<uint32_t>(to_float(*from));
   } else {
@@ -39,14 +29,14 @@ static inline uint32_t load_input(const X* from, int64_t depth) {
 }
 
 // ROWS rows from m on times count <= VECTORS * kWidth columns from n on.
-template <int ROWS, int VECTORS, class X, class T, class Y>
-static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
+template <int ROWS, int VECTORS, class T, class Y>
+static void sum_block(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
                       int64_t count) {
-  using Kernel = typename SumOf<X, T>::type;
+  using Kernel = typename ArithmeticOf<T>::type;
   using Units = typename Kernel::Units;
   constexpr int kElements = Units::kElements;
   constexpr int kAtOnce = ROWS * VECTORS >= 8 ? 1 : ROWS * VECTORS >= 4 ? 2 : kSumPieces;  // pieces
-  const X* inputs = x.at(m, 0);
+  const T* inputs = x.at(m, 0);
   const T* columns = w.at(n, 0);
   const int64_t x_step = x.step, w_step = w.step;
   // Rows of many columns are streams of their own, narrow ones follow each other.
@@ -105,8 +95,8 @@ static void sum_block(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, 
   }
 }
 
-template <int ROWS, class X, class T, class Y>
-static void sum_columns(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
+template <int ROWS, class T, class Y>
+static void sum_columns(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t m, int64_t n,
                         int64_t count) {
   switch ((count + kWidth - 1) / kWidth) {
     case 1: return sum_block<ROWS, 1>(x, w, epilogue, m, n, count);
@@ -117,8 +107,8 @@ static void sum_columns(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T
 }
 
 // Columns begin .. end of x w^T, w being transposed.
-template <class X, class T, class Y>
-static void row_product(const Matrix<X>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t begin,
+template <class T, class Y>
+static void row_product(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int64_t begin,
                         int64_t end) {
   for (int64_t n = begin; n < end; n += kSumColumns) {
     const int64_t count = end - n < kSumColumns ? end - n : kSumColumns;

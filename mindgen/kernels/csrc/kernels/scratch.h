@@ -6,7 +6,8 @@
 namespace mindgen {
 
 enum Scratch {
-  kScratchInputs, kScratchWeights, kScratchSums, kScratchLowRank, kScratchFlags, kScratchLogits, kScratchHistory, kScratchCount
+  kScratchInputs, kScratchWeights, kScratchSums, kScratchLowRank, kScratchFlags, kScratchLogits, kScratchHistory,
+  kScratchCount
 };
 
 // This thread's buffer of that use, at least so large, aligned to 64 bytes. Its contents do not survive the call.
