@@ -18,7 +18,7 @@ from random_model import make_adapter, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.engine import Engine
+from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
@@ -47,7 +47,7 @@ class Bench:
             max_num_seqs=RUNNING + 1, max_loras=1, max_model_len=2048, enable_prefix_caching=False,
             host_adapter_memory="1MiB",
         )  # fmt: skip
-        self._engine = Engine(
+        self._engine = open_engine(
             find_weights(folder, None, 1), read_model_config(folder), self._registry, "bfloat16", config
         )
         self._generator = np.random.default_rng(rank)

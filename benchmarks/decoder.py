@@ -83,34 +83,28 @@ class Adapters:
         calls = []
         for name, a, *b in self.layers:
             K, sizes = SHAPES[name][1], np.array(PARTS[name], np.int64)
-            pointers = (ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b))
+            level = _LoraLevel(a, b, ends, self.rank)
             y = outputs[int(sizes.sum())]
-            calls.append(
-                (
-                    "add_lora",
-                    inputs[K],
-                    K,
-                    a,
-                    pointers,
-                    sizes,
-                    len(b),
-                    ends,
-                    y,
-                    rows,
-                    len(ends),
-                    K,
-                    self.rank,
-                    dtype,
-                )
-            )
+            calls.append(("add_lora", inputs[K], K, level, 1, sizes, len(b), y, rows, K, dtype, dtype))
         return bind(library, calls)
+
+
+class _LoraLevel:
+    """An mg_lora_level, and the arrays that it points to."""
+
+    def __init__(self, a: np.ndarray, b: list[np.ndarray], ends: np.ndarray, rank: int):
+        self.parts = (ctypes.c_void_p * len(b))(*(part.ctypes.data for part in b))
+        pointers = (a.ctypes.data, ctypes.addressof(self.parts), ends.ctypes.data)
+        self.record = np.array([*pointers, len(ends), rank], np.int64)
+        self.arrays = (a, b, ends)
 
 
 def bind(library: KernelLibrary, calls: list) -> list:
     """Addresses for arrays, which stay alive beside them: what remains is what a graph's call costs."""
     bound = []
     for name, *arguments in calls:
-        addresses = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        arrays = [a.record if isinstance(a, _LoraLevel) else a for a in arguments]
+        addresses = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arrays]
         bound.append((library.function(name), addresses, arguments))
     return bound
 

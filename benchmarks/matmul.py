@@ -1,6 +1,6 @@
 """The matrix products against torch's linear, and against what the machine gives at best.
 
-    python benchmarks/matmul.py [--json PATH] [--threads N] [--library PATH]
+    python benchmarks/matmul.py [--json PATH] [--threads N] [--layers N] [--library PATH]
 
 Whatever is compared takes turns within one run, as machines speed up and slow down from minute to minute.
 """
@@ -14,7 +14,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-from decoder import Adapters, Decoder, random_bfloat16, run
+from decoder import LAYERS, Adapters, Decoder, random_bfloat16, run
 
 from mindgen.kernels.library import DType, KernelLibrary
 
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("output/benchmarks/matmul.json"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of the model whose steps are timed")
     parser.add_argument("--library", type=Path, help="default: that of the installed package")
     arguments = parser.parse_args()
 
@@ -153,13 +154,13 @@ def main() -> None:
     print_table("bfloat16, medians", report["shapes"])
     report["steps"] = []
     for huge_pages in (False, True):
-        decoder = Decoder(huge_pages)
+        decoder = Decoder(huge_pages, arguments.layers)
         for rows in STEP_ROWS:
             step = compare_step(library, decoder, rows, arguments.turns)
             report["steps"].append({"huge_pages": str(huge_pages), **step})
-    adapters = Adapters(LORA_SLOTS, LORA_RANK)
+    adapters = Adapters(LORA_SLOTS, LORA_RANK, arguments.layers)
     report["lora"] = [compare_lora(library, decoder, adapters, LORA_ROWS, arguments.turns)]
-    prompt = Decoder(huge_pages=True, layers=4, vocabulary=0)
+    prompt = Decoder(huge_pages=True, layers=min(4, arguments.layers), vocabulary=0)
     report["prompt"] = [compare_step(library, prompt, PROMPT_ROWS, arguments.turns)]
     print_table("decoding step, medians", report["steps"])
     print_table("the same with LoRA", report["lora"])

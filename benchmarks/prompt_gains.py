@@ -21,6 +21,7 @@ from random_model import SHAPES, make_model
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
+from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
@@ -33,7 +34,8 @@ _NUM_LATER = 4
 
 def make_engine(folder: Path, threads: int, **limits: object) -> Engine:
     config = EngineConfig(**{"max_model_len": 2048, "max_num_seqs": 16, "num_threads": threads, **limits})
-    return Engine(find_weights(folder, None, 1), read_model_config(folder), AdapterRegistry({}), "bfloat16", config)
+    model = read_model_config(folder)
+    return open_engine(find_weights(folder, None, 1), model, AdapterRegistry({}), "bfloat16", config)
 
 
 def random_prompt(engine: Engine, seed: list[int], length: int) -> list[int]:

@@ -33,8 +33,8 @@ from workloads import read_costs
 
 from mindgen.adapters.loader import read_claim
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import lora_rank_bytes
+from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
@@ -103,7 +103,7 @@ class Bench:
             adapter_memory="4GiB", host_adapter_memory="2GiB",
         )  # fmt: skip
         self._model_config, self._weight_bytes = read_model_config(folder), read_costs(folder).weight_bytes
-        self._engine = Engine(find_weights(folder, None, 1), self._model_config, self.names, "bfloat16", config)
+        self._engine = open_engine(find_weights(folder, None, 1), self._model_config, self.names, "bfloat16", config)
         self._new_tokens = new_tokens
         self._turn = 0
 

@@ -25,7 +25,7 @@ from workloads import ModelCosts, read_costs
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.engine import Engine
+from mindgen.engine.open_engine import open_engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.loop.engine_client import EngineClient
@@ -85,7 +85,7 @@ class Bench:
         config = EngineConfig(
             max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads
         )
-        self.engine = Engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
+        self.engine = open_engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
         self.client = EngineClient(self.engine, load_tokenizer(folder), self.model, registry, "error")
 
     def run(self, case: Case, turn: int) -> None:

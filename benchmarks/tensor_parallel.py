@@ -64,7 +64,7 @@ def serve(folder: Path, ranks: int, threads: int) -> None:
     """Answers each line {prompts, new_tokens} with the seconds of its steps and the tokens."""
     from mindgen.adapters.registry import AdapterRegistry
     from mindgen.engine.config import EngineConfig
-    from mindgen.engine.engine import Engine
+    from mindgen.engine.open_engine import open_engine
     from mindgen.sampling_params import SamplingParams
     from mindgen.weights.model_config import read_model_config
     from mindgen.weights.weight_files import find_weights
@@ -74,7 +74,7 @@ def serve(folder: Path, ranks: int, threads: int) -> None:
         tensor_parallel_size=ranks,
     )  # fmt: skip
     model = read_model_config(folder)
-    engine = Engine(find_weights(folder, None, ranks), model, AdapterRegistry({}), "bfloat16", config)
+    engine = open_engine(find_weights(folder, None, ranks), model, AdapterRegistry({}), "bfloat16", config)
     for line in sys.stdin:
         asked = json.loads(line)
         params = SamplingParams(max_tokens=asked["new_tokens"], temperature=0, ignore_eos=True)

@@ -68,6 +68,13 @@ class MessageError(MindgenError):
     """What came over a connection is no message, or none that is expected there."""
 
 
+class WorkerFinished(SystemExit):
+    """This process works for another one of its job, and has served it to its end: there is nothing left to do here.
+
+    As nobody need catch it, a program that makes an LLM ends then, with the code of the job.
+    """
+
+
 class QueueFullError(RequestError):
     """As many requests wait as may; to be sent again when some have been answered."""
 

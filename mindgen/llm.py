@@ -9,25 +9,24 @@ from typing import Any, TypeAlias
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.engine import Engine
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
-from mindgen.errors import ConfigError, MindgenError, RequestError
+from mindgen.engine.open_engine import open_engine
+from mindgen.errors import ConfigError, MindgenError, RequestError, WorkerFinished
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.loop.engine_client import EngineClient
 from mindgen.loop.model_files import AdapterPaths, ModelFiles, adapter_folder
-from mindgen.loop.node import meet_nodes, serve_node, verdict
+from mindgen.loop.node import meet_nodes, verdict
 from mindgen.loop.replica import ReplicaSetup
 from mindgen.loop.replicas import Replicas, ReplicatedStream, replica_config
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
+from mindgen.loop.roles import serve_if_worker
 from mindgen.loop.stream import ChunkStream, Stream
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.nodes import Nodes
-from mindgen.runner.device import check_launched
 from mindgen.runner.profiling import Profile
-from mindgen.runner.rank_process import serve_launched
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import shown, to_token_ids
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
@@ -54,10 +53,11 @@ class LLM:
         limits: those of EngineConfig one by one, like max_num_seqs=8, instead of config.
 
     With nnodes above 1 every machine runs the same program. Where node_rank is above 0 this serves the machine whose
-    node_rank is 0 to its end, which is `close()` or the end of the program there, and then ends the program. So does a
-    rank above 0 of as many as a launcher has started and the model has; a model of one rank is each process's own.
+    node_rank is 0 to its end, which is `close()` or the end of the program there. So does a rank above 0 of as many as
+    a launcher has started and the model has; a model of one rank is each process's own.
 
     Raises:
+        WorkerFinished: this process has served another one to its end; a SystemExit, which need not be caught.
         MindgenError: the model or the adapter list cannot be served; the message says why.
     """
 
@@ -78,15 +78,11 @@ class LLM:
         if config is not None and limits:
             raise ConfigError(f"config holds the engine's limits: do not pass {', '.join(limits)} as well")
         config = config or read_limits(limits, _OWN_ARGUMENTS)
-        check_launched(config)
-        serve_launched(config)
         files = ModelFiles.of(model, adapters, checkpoint)
-        self._nodes: Nodes | None = None
-        if config.nnodes > 1:
-            if config.node_rank > 0:
-                serve_node(files, config)
-                raise SystemExit(0)
-            self._nodes = meet_nodes(files, config)
+        exit_code = serve_if_worker(files, config)
+        if exit_code is not None:
+            raise WorkerFinished(exit_code)
+        self._nodes: Nodes | None = meet_nodes(files, config) if config.nnodes > 1 else None
         try:
             self._load(files, ReplicaSetup(dtype, config, on_missing_adapter))
         except BaseException as error:
@@ -110,7 +106,7 @@ class LLM:
         self._registry = files.registry()
         weights = files.weights(config.ranks_per_replica)
         self._dtype = weights.choose_dtype(model_config.dtype) if setup.dtype == "auto" else setup.dtype
-        self._engine = Engine(weights, model_config, self._registry, self._dtype, config, nodes)
+        self._engine = open_engine(weights, model_config, self._registry, self._dtype, config, nodes)
         self._client = EngineClient(
             self._engine, self.tokenizer, model_config, self._registry, setup.on_missing_adapter
         )

@@ -12,10 +12,11 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.open_engine import runner_spec
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
-from mindgen.layers.attention import CacheShape
-from mindgen.runner.parallel import build_runner
+from mindgen.layers.cache_layout import CacheShape
+from mindgen.runner.parallel import make_runner
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
@@ -33,31 +34,32 @@ class Probe:
         executor: str = "mindgen",
         num_ranks: int = 1,
         num_stages: int = 1,
-        open_runner: Callable[..., Any] = build_runner,
+        open_runner: Callable[..., Any] = make_runner,
     ) -> None:
         cache = CacheShape(num_blocks=320, block_size=BLOCK_SIZE)
         model_config = read_model_config(folder)
         self._vocab_size = model_config.vocab_size
         limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks, pipeline_parallel_size=num_stages)
-        self.runner = open_runner(find_weights(folder, None, num_ranks), model_config, cache, 1025, dtype, limits)
+        spec = runner_spec(model_config, cache, 1025, dtype, limits)
+        self.runner = open_runner(spec, find_weights(folder, None, num_ranks))
         loaded = [
-            load_adapter(path.name, path, self.runner.modules(), self.runner.base_model) for path in adapters or []
+            load_adapter(path.name, path, self.runner.report.modules, self.runner.base_model) for path in adapters or []
         ]
         order = sorted(range(len(loaded)), key=lambda place: -loaded[place].max_rank())
         self._slots = [None, *(order.index(place) for place in range(len(loaded)))]
         self.layout = plan_slots([adapter.max_rank() for adapter in loaded], len(loaded), 64, 1000, 64)
         if adapters:
-            self.runner.enable_lora(self.layout)
+            self.runner.enable_lora(self.layout, [])
         for slot, place in enumerate(order):
-            self.runner.write_adapter(slot, self.runner.pack_adapter(loaded[place])[0])
+            self.runner.write_adapter(slot, self.runner.pack_adapter(loaded[place]))
         self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE, enable_prefix_caching=False)
 
     def add(self, path: Path, layout: SlotLayout, moves: list[SlotMove]) -> None:
         """One more adapter, in the first slot of other slots."""
         self.layout = layout
         self.runner.enable_lora(layout, moves)
-        adapter = load_adapter(path.name, path, self.runner.modules(), self.runner.base_model)
-        self.runner.write_adapter(0, self.runner.pack_adapter(adapter)[0])
+        adapter = load_adapter(path.name, path, self.runner.report.modules, self.runner.base_model)
+        self.runner.write_adapter(0, self.runner.pack_adapter(adapter))
         places = {move.source: move.target for move in moves}
         self._slots = [None, *(places[slot] for slot in self._slots[1:]), 0]
 
@@ -78,9 +80,11 @@ class Probe:
             num_tokens = sequence.num_computed_tokens + count
             if len(sequence.block_table) < self._blocks.num_needed(num_tokens):
                 assert not self._blocks.grow(sequence, num_tokens)
-        batch = build_batch(entries, BLOCK_SIZE, self.layout)
-        logits = np.empty_like(rows := self.runner.run(batch))
-        logits[[sequences.index(entry.sequence) for entry in batch.entries]] = rows
+        entries, batch = build_batch(entries, BLOCK_SIZE, self.layout)
+        rows, order = self.runner.run(batch)
+        logits = np.empty_like(rows)
+        places = range(len(entries)) if order is None else order
+        logits[[sequences.index(entries[place].sequence) for place in places]] = rows
         for sequence, count in zip(sequences, counts, strict=True):
             sequence.num_computed_tokens += count
         return logits

@@ -38,13 +38,15 @@ KINDS = {
 }
 
 
-def make_model(kind: str, folder: Path, dtype: torch.dtype, max_shard_size: str = "5GB", **other_sizes: int) -> Path:
+def make_model(
+    kind: str, folder: Path, dtype: torch.dtype, max_shard_size: str = "5GB", seed: int = 0, **other_sizes: int
+) -> Path:
     """Writes a random model of that kind; its weights are exact in dtype. Returns the folder."""
     config_class, heads, kv_heads, head_size, extra = KINDS[kind]
     sizes = {**_SIZES, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **extra, **other_sizes}
     if config_class in (_LLAMA, _QWEN3):
         sizes["head_dim"] = head_size
-    torch.manual_seed(len(kind))
+    torch.manual_seed(len(kind) + seed)
     model = transformers.AutoModelForCausalLM.from_config(config_class(**sizes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

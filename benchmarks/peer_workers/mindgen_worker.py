@@ -12,7 +12,7 @@ class MindgenEngine(PeerEngine):
     def __init__(self, folder: Path, limits: Limits) -> None:
         from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
         from mindgen.engine.config import EngineConfig
-        from mindgen.engine.engine import Engine
+        from mindgen.engine.open_engine import open_engine
         from mindgen.kernels import plugin
         from mindgen.weights.model_config import read_model_config
         from mindgen.weights.weight_files import find_weights
@@ -24,7 +24,9 @@ class MindgenEngine(PeerEngine):
             enable_prefix_caching=False,  # prompts repeat from turn to turn
             num_threads=limits.threads,
         )
-        self._engine = Engine(find_weights(folder, None, 1), read_model_config(folder), adapters, "bfloat16", config)
+        self._engine = open_engine(
+            find_weights(folder, None, 1), read_model_config(folder), adapters, "bfloat16", config
+        )
         self.precision = f"bfloat16, {plugin.load().instruction_set}, executor {config.executor}"
 
     def generate(self, prompts: list[list[int]], new_tokens: int, adapters: list[str | None]) -> list[list[int]]:

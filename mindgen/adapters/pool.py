@@ -44,6 +44,14 @@ class SlotPlan(Protocol):
         """
 
 
+class AdapterSlots(Protocol):
+    """The slots of a network, as a Runner has them."""
+
+    def enable_lora(self, layout: SlotLayout, moves: list[SlotMove]) -> None: ...
+    def pack_adapter(self, adapter: AdapterWeights) -> Any: ...
+    def write_adapter(self, slot: int, packed: Any) -> None: ...
+
+
 class AdapterPool:
     """Brings adapters into slots as they are wanted, in place of those that nobody uses, least recently used first.
 
@@ -55,27 +63,21 @@ class AdapterPool:
 
     Args:
         plan: of the slots, asked at the first use of an adapter.
-        enable: makes room for them in the network.
+        network: where they are.
         read: reads an adapter from disk, and checks that it fits.
-        pack: puts it in the form of a slot, and says how many bytes that takes.
-        write: copies it into a slot of the network.
         host_bytes: of read adapters to keep, beside the one that is just being read.
     """
 
     def __init__(
         self,
         plan: SlotPlan,
-        enable: Callable[[SlotLayout, list[SlotMove]], None],
+        network: AdapterSlots,
         read: Callable[[AdapterVersion], AdapterWeights],
-        pack: Callable[[AdapterWeights], tuple[Any, int]],
-        write: Callable[[int, Any], None],
         host_bytes: int,
     ) -> None:
         self._plan = plan
-        self._enable = enable
+        self._network = network
         self._read = read
-        self._pack = pack
-        self._write = write
         self._host = HostMemory(self._read_and_pack, host_bytes)
         self._slots: list[_Slot] | None = None
         self._resident: dict[str, int] = {}
@@ -216,7 +218,7 @@ class AdapterPool:
 
     def _use(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
         """Slots of this layout from now on."""
-        self._enable(layout, moves)
+        self._network.enable_lora(layout, moves)
         before, self._slots = self._slots or [], [_Slot(capacity) for capacity in layout.capacities]
         self._resident = {}
         for source, target, _ in moves:
@@ -247,7 +249,7 @@ class AdapterPool:
                 slot.counters.evictions += 1
         slot.digest = None  # should writing fail, the slot holds nothing
         started = time.perf_counter()
-        self._write(place, read.packed)
+        self._network.write_adapter(place, read.packed)
         slot.digest, slot.counters, slot.rank = read.digest, counters, read.rank
         self._resident[read.digest] = place
         counters.loads += 1
@@ -256,6 +258,7 @@ class AdapterPool:
     def _read_and_pack(self, version: AdapterVersion) -> ReadAdapter:
         started, layout = time.perf_counter(), self.layout
         adapter = self._read(version)
-        packed, num_bytes = self._pack(adapter) if adapter.max_rank() <= layout.max_rank else (None, 0)
+        packed = self._network.pack_adapter(adapter) if adapter.max_rank() <= layout.max_rank else None
+        num_bytes = 0 if packed is None else packed.num_bytes
         self._read_seconds[version] = time.perf_counter() - started
         return ReadAdapter(adapter.digest, adapter.max_rank(), packed, num_bytes, layout)

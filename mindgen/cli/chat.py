@@ -35,11 +35,15 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     """
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
-    if flags.served_node_0(settings) or not part.share(1):  # there is one conversation, the first replica's
+    if settings.engine.node_rank > 0:
+        return flags.serve_if_worker(settings) or 0
+    if not part.share(1):  # there is one conversation, the first replica's
         return 0
     adapter = _adapter_id(settings.adapter_id)
     flags.check_adapters(settings, [adapter])
-    flags.serve_rank_0(settings)
+    exit_code = flags.serve_if_worker(settings)
+    if exit_code is not None:
+        return exit_code
     llm = flags.load_llm(settings)
     with closing(llm):
         print(llm.memory_plan, file=sys.stderr)

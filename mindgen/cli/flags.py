@@ -14,9 +14,8 @@ from mindgen.config import Settings
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
+from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
-from mindgen.loop.node import serve_node
-from mindgen.runner.rank_process import serve_launched
 from mindgen.system.documented_fields import DocumentedField, documented_fields
 from mindgen.system.environment import launched_rank
 from mindgen.weights.folder import model_folder
@@ -109,20 +108,12 @@ def check_adapters(settings: Settings, adapter_ids: Iterable[str | None]) -> Non
             registry.get(adapter_id)
 
 
-def served_node_0(settings: Settings) -> bool:
-    """Whether this machine is another one than node 0, which it then has served to its end."""
-    if settings.engine.node_rank == 0:
-        return False
-    serve_node(_model_files(settings), settings.engine)
-    return True
-
-
-def serve_rank_0(settings: Settings) -> None:
-    """As a launched rank above 0 of a model, serves rank 0 and ends the program; else does nothing."""
-    launched = launched_rank()
+def serve_if_worker(settings: Settings) -> int | None:
+    """Where this process works for another one, serves that to its end, and returns the exit code; else None."""
+    files, launched = _model_files(settings), launched_rank()
     if launched is not None and launched.rank > 0 and settings.engine.ranks_per_replica > 1:
-        _adapter_slices(settings, _model_files(settings))  # rank 0 is not there before these are
-        serve_launched(settings.engine)
+        _adapter_slices(settings, files)  # rank 0 is not there before these are
+    return roles.serve_if_worker(files, settings.engine)
 
 
 def _model_files(settings: Settings) -> ModelFiles:

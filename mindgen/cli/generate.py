@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     """
     arguments.predict_data = _one_choice(arguments.predict_data)
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
-    if flags.served_node_0(settings):
-        return 0
+    if settings.engine.node_rank > 0:
+        return flags.serve_if_worker(settings) or 0
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
     share = part.share(len(prompts))
@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         target, trace = replace(target, path=None), None
     if not share:
         return 0
-    flags.serve_rank_0(settings)
+    exit_code = flags.serve_if_worker(settings)
+    if exit_code is not None:
+        return exit_code
     report = RunReport(started, arguments.debug)
     import mindgen.llm  # noqa: F401  (starts MindSpore)
 

@@ -15,8 +15,7 @@ from mindgen.config import load_settings
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import UsageError
 from mindgen.loop.model_files import ModelFiles
-from mindgen.loop.node import serve_node
-from mindgen.runner.rank_process import serve_launched
+from mindgen.loop.roles import serve_if_worker
 from mindgen.sampling_params import SamplingParams
 from mindgen.system import environment
 from mindgen.system.documented_fields import documented_fields
@@ -67,16 +66,18 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     config = part.limits(settings.engine)
     params = settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)
     model, checkpoint = _find_model(arguments.model_type, arguments.checkpoint_path)
+    files = ModelFiles.of(model, None, checkpoint)
     if config.node_rank > 0:
-        serve_node(ModelFiles.of(model, None, checkpoint), config)
-        return 0
+        return serve_if_worker(files, config) or 0
     prompts = read_prompts(_input_data(arguments.input_data))
     if arguments.batch_size not in (None, len(prompts)):
         raise UsageError(f"batch_size is {arguments.batch_size}, and prompts are {len(prompts)}: make them the same")
     share = part.share(len(prompts))
     if not share:
         return 0
-    serve_launched(config)
+    exit_code = serve_if_worker(files, config)
+    if exit_code is not None:
+        return exit_code
     texts = _continue(model, checkpoint, config, [prompts[index] for index in share], params)
     if part.prints:
         print([*texts, *chain.from_iterable(part.handed_over(list[str], len(prompts)))])

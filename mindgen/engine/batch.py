@@ -4,11 +4,14 @@ import numpy as np
 
 from mindgen.adapters.slot_layout import SlotLayout
 from mindgen.engine.schedule import ScheduledSequence
+from mindgen.layers.step_inputs import StepInputs
 from mindgen.runner.batch import Batch
 
 
-def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotLayout) -> Batch:
-    """The batch of a non-empty list of scheduled sequences."""
+def build_batch(
+    entries: list[ScheduledSequence], block_size: int, layout: SlotLayout
+) -> tuple[list[ScheduledSequence], Batch]:
+    """The batch of a non-empty list of scheduled sequences, and these in its order."""
     base = layout.num_slots  # after all adapters
     slots = [base if (slot := entry.sequence.request.adapter_slot) is None else slot for entry in entries]
     has_adapters = min(slots) < base
@@ -26,19 +29,17 @@ def build_batch(entries: list[ScheduledSequence], block_size: int, layout: SlotL
         positions = np.arange(num_tokens, dtype=np.int32) + np.repeat(context_lens - q_seq_ends, q_seq_lens)
         rows = np.repeat(np.arange(len(entries)), q_seq_lens)
     blocks, offsets = np.divmod(positions, np.int32(block_size))
-    return Batch(
-        entries=entries,
-        input_ids=_input_ids(entries),
-        positions=positions,
-        slot_mapping=tables[rows, blocks] * np.int32(block_size) + offsets,
-        block_tables=tables,
+    step = StepInputs(
+        inputs=_input_ids(entries),
         context_lens=context_lens,
         q_seq_lens=q_seq_lens,
         q_seq_ends=q_seq_ends,
+        positions=positions,
+        slot_mapping=tables[rows, blocks] * np.int32(block_size) + offsets,
+        block_tables=tables,
         output_rows=_output_rows(entries, q_seq_ends),
-        slots=slots,
-        segment_ends=_segment_ends(slots, q_seq_lens, layout) if has_adapters else [],
     )
+    return entries, Batch(step, slots, _segment_ends(slots, q_seq_lens, layout) if has_adapters else [])
 
 
 def _input_ids(entries: list[ScheduledSequence]) -> np.ndarray:

@@ -15,7 +15,7 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.guide import Guide
-from mindgen.engine.memory_plan import plan_memory, weight_bytes
+from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.prompt_lookup import draft_tokens
@@ -28,17 +28,13 @@ from mindgen.engine.slot_planner import SlotPlanner
 from mindgen.engine.swap_space import SwapSpace
 from mindgen.errors import MindgenError, RequestError
 from mindgen.kernels import plugin
-from mindgen.layers.attention import CacheShape
 from mindgen.outputs import RequestMetrics
-from mindgen.parallel.nodes import Nodes
-from mindgen.runner.device import choose_device
-from mindgen.runner.parallel import ParallelRunner, build_runner
 from mindgen.runner.profiling import Profile
+from mindgen.runner.spec import Runner
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.memory import parse_size
 from mindgen.weights.lora_names import TensorNames
-from mindgen.weights.model_config import ModelConfig, settle_head
-from mindgen.weights.weight_files import WeightFiles
+from mindgen.weights.model_config import ModelConfig
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
 
@@ -47,7 +43,9 @@ class Engine:
     """Continuous batching over one network: requests join and leave at every step.
 
     Args:
-        nodes: the other machines that the network lies on as well, if it does.
+        runner: of the network, which the engine closes.
+        memory_plan: that the runner was made by.
+        slots: plans the adapters' places.
 
     Attributes:
         memory_plan: where the memory goes.
@@ -55,38 +53,23 @@ class Engine:
 
     def __init__(
         self,
-        weights: WeightFiles,
+        runner: Runner,
         model_config: ModelConfig,
         adapters: AdapterRegistry,
-        dtype: str,
         config: EngineConfig,
-        nodes: Nodes | None = None,
+        memory_plan: MemoryPlan,
+        slots: SlotPlanner,
     ) -> None:
-        model_config = settle_head(model_config, weights.folders[0], weights.has_own_head())
-        self.max_model_len = config.longest_sequence(model_config.max_position)
+        self.max_model_len = memory_plan.max_model_len
+        self.memory_plan = memory_plan
         self._model_config = model_config
         self._adapters = adapters
         self._config = config
-        self._dtype = dtype
-        on_cpu = choose_device(config.device_target) == "CPU"
-        slots = SlotPlanner(model_config, dtype, config, adapters, on_cpu)
-        sizes = weight_bytes(weights, model_config, config), slots.sizes()
-        self.memory_plan = plan_memory(model_config, dtype, config, self.max_model_len, *sizes, on_cpu)
-        num_blocks = self.memory_plan.num_blocks
-        num_positions = max(self.max_model_len, config.max_num_batched_tokens) + 1
-        cache = CacheShape(num_blocks, config.block_size)
-        self._runner = build_runner(weights, model_config, cache, num_positions, dtype, config, nodes)
+        self._runner = runner
         self._tensor_names = TensorNames()
-        self._pool = AdapterPool(
-            slots,
-            self._runner.enable_lora,
-            self._read_adapter,
-            self._runner.pack_adapter,
-            self._runner.write_adapter,
-            parse_size(config.host_adapter_memory),
-        )
-        self._blocks = BlockManager(num_blocks, config.block_size, config.enable_prefix_caching)
-        self._swap_space = SwapSpace(self._runner.block_store)
+        self._pool = AdapterPool(slots, runner, self._read_adapter, parse_size(config.host_adapter_memory))
+        self._blocks = BlockManager(memory_plan.num_blocks, config.block_size, config.enable_prefix_caching)
+        self._swap_space = SwapSpace(runner)
         self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, draft_tokens, self._pool)
         self._output = OutputProcessor(
             Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
@@ -139,8 +122,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends the other ranks, if there are any; nothing can be asked for afterwards."""
-        if isinstance(self._runner, ParallelRunner):
-            self._runner.close()
+        self._runner.close()
 
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished()
@@ -203,12 +185,12 @@ class Engine:
         self._swap_space.move(schedule)
         if schedule.copies:
             self._runner.copy_blocks(schedule.copies)
-        batch = build_batch(schedule.entries, self._config.block_size, self._pool.layout)
-        logits = self._runner.run(batch)
-        for entry in batch.entries:
+        entries, batch = build_batch(schedule.entries, self._config.block_size, self._pool.layout)
+        logits, order = self._runner.run(batch)
+        for entry in entries:
             if entry.sequence.request.adapter is not None:
                 self._pool.count(entry.sequence.request.adapter, tokens=entry.num_tokens)
-        return self._output.process(batch.entries, logits)
+        return self._output.process(entries if order is None else [entries[place] for place in order], logits)
 
     def _abort_expired(self) -> list[Request]:
         if not self._with_deadline:
@@ -279,5 +261,5 @@ class Engine:
         ]
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        modules, base = self._runner.modules(), self._runner.base_model
+        modules, base = self._runner.report.modules, self._runner.base_model
         return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)

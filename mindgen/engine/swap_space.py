@@ -5,14 +5,14 @@ from itertools import count
 
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.sequence import Sequence
-from mindgen.runner.block_store import AnyBlockStore
+from mindgen.runner.spec import Runner
 
 
 class SwapSpace:
     """The blocks of waiting sequences; how many there may be is the scheduler's business."""
 
-    def __init__(self, store: AnyBlockStore) -> None:
-        self._store = store
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
         self._keys = count()
         self._kept: dict[Sequence, tuple[int, int]] = {}  # key, number of blocks
 
@@ -20,16 +20,16 @@ class SwapSpace:
         """Blocks out and in, as a step wants it."""
         for sequence, blocks in schedule.swapped_out:
             key = next(self._keys)
-            self._store.keep(key, blocks)
+            self._runner.keep_blocks(key, blocks)
             self._kept[sequence] = key, len(blocks)
         for sequence in schedule.swapped_in:
             key, num_blocks = self._kept.pop(sequence)
-            self._store.restore(key, sequence.block_table[:num_blocks])
+            self._runner.restore_blocks(key, sequence.block_table[:num_blocks])
 
     def forget_finished(self) -> None:
         """Drops the blocks of sequences that have ended while they waited."""
         for sequence in [each for each in self._kept if each.finish_reason is not None]:
-            self._store.drop(self._kept.pop(sequence)[0])
+            self._runner.drop_blocks(self._kept.pop(sequence)[0])
 
     def check_integrity(self, unfinished: Iterable[Sequence]) -> None:
         """Raises AssertionError unless every waiting sequence has as many blocks here as it says."""

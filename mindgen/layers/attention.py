@@ -1,6 +1,6 @@
 """Self-attention over a paged KV cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from mindspore import Tensor, nn, ops
@@ -8,34 +8,25 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdapterRows
+from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.causal_mask import prompt_mask
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
+from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 from mindgen.weights.model_config import ModelConfig
 
-# What every layer needs to know of a step besides its hidden states; a plain tuple, for MindSpore's compiler takes
-# no class of ours apart:
-#   slot_mapping    (T,) where each token's key and value go: block * block_size + offset
-#   block_tables    (B, n) the blocks of each sequence
-#   context_lens    (B,) tokens of each sequence up to and with this step's
-#   q_seq_lens      (B,) tokens of each sequence in this step
-#   q_seq_ends      (B,) their cumulative sums
-#   mask            (T, N) of PagedMask; None on the CPU
-StepInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
+# A StepInputs, to MindSpore's compiler.
+StepTensors: TypeAlias = tuple[Tensor, ...]
 # cos, sin (T, D) of each token, or the full tables for whole prompts.
 Rotation: TypeAlias = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """How many KV blocks there are, and how many tokens each holds."""
-
-    num_blocks: int
-    block_size: int
+_CONTEXT_LENS, _Q_SEQ_LENS, _Q_SEQ_ENDS = PLACES.context_lens, PLACES.q_seq_lens, PLACES.q_seq_ends
+_SLOT_MAPPING, _BLOCK_TABLES = PLACES.slot_mapping, PLACES.block_tables
 
 
 class Attention(nn.Cell):
@@ -110,28 +101,33 @@ class Attention(nn.Cell):
     def construct(
         self,
         x: Tensor,
-        step: StepInputs,
+        step: StepTensors,
+        paged_mask: Tensor | None,
         adapter_rows: AdapterRows,
         whole_prompts: bool,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """x (T, H) to (T, H)."""
-        slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, paged_mask = step
+        """x (T, H) to (T, H).
+
+        paged_mask: (T, N) of PagedMask; None on the CPU.
+        """
+        context_lens = step[_CONTEXT_LENS]
         query, key, value = self.split(self.qkv_proj(x, adapter_rows), self.sizes, 1)
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
         if rotation is not None:
             query, key = self.apply_rotary(query, key, rotation[0], rotation[1], context_lens)
-        written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, slot_mapping)
+        written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, step[_SLOT_MAPPING])
         query = self.depend(query, written)
         if whole_prompts:
-            mask, ends = self.prompt_mask, q_seq_ends
+            mask, ends = self.prompt_mask, step[_Q_SEQ_ENDS]
             attended = self.flash_attention(query, key, value, None, None, None, mask, None, ends, ends)[3]
         else:
             attended = self.paged_attention(
-                query, self.key_cache, self.value_cache, block_tables, context_lens, None, None, paged_mask, q_seq_lens
-            )
+                query, self.key_cache, self.value_cache, step[_BLOCK_TABLES], context_lens, None, None, paged_mask,
+                step[_Q_SEQ_LENS],
+            )  # fmt: skip
         return self.o_proj(attended, adapter_rows)
 
     def _norm_heads(self, norm: RmsNorm, x: Tensor, num_heads: int) -> Tensor:

@@ -32,7 +32,7 @@ class Embedding(AdaptedLayer):
             self.lookup = ops.EmbeddingLookup()
 
     def load(self, source: WeightSource) -> None:
-        self.memory = source.fill(self.weight, f"{next(iter(self.parts))}.weight", self.layout)
+        source.fill(self.weight, f"{next(iter(self.parts))}.weight", self.layout)
 
     def construct(self, input_ids: Tensor, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
         """table_rows: of each level that adds LoRA the row of its table (T,) for each token."""

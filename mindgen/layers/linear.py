@@ -1,10 +1,9 @@
 """Linear layers: one matmul over one or several Hugging Face weights side by side, with LoRA on top."""
 
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
-from mindgen.layers.parameters import WeightSource, share, split_parameter
+from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
 
@@ -50,10 +49,6 @@ class Linear(AdaptedLayer):
         source.fill_together(self.weight, self.weight_layouts())
         if self.bias is not None:
             source.fill_together(self.bias, self.bias_layouts())
-
-    def tie(self, weight: np.ndarray) -> None:
-        """Takes a weight (out, in) that another layer has loaded."""
-        share(self.weight, weight, self.dtype)
 
     def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
         segment_ends, slots = adapter_rows

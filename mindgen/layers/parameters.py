@@ -1,7 +1,7 @@
 """MindSpore parameters that live in memory of ours: mapped files, or arrays that are filled in place."""
 
-import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import mindspore
 import numpy as np
@@ -57,6 +57,34 @@ def share(parameter: Parameter, array: np.ndarray, dtype: str) -> None:
     parameter.set_data(as_tensor(array, dtype), slice_shape=True)
 
 
+@dataclass(slots=True)
+class LoadedWeight:
+    """Where a tensor of the checkpoint has gone.
+
+    Attributes:
+        parameters: that lie on the memory: the layer's, and those tied to it.
+        memory: of the parameters, in the storage of their dtype; read-only where it is a mapped file.
+        rows: this tensor's, if others lie beside it.
+        layout: of the whole tensor.
+    """
+
+    parameters: list[Parameter]
+    memory: np.ndarray
+    rows: slice
+    layout: TensorLayout
+
+    @property
+    def num_bytes(self) -> int:
+        return self.memory[self.rows].nbytes
+
+    def check(self, name: str, tensor: MappedTensor) -> None:
+        """Raises ModelError unless the tensor can take its place."""
+        if tensor.shape != self.layout.shape:
+            raise ModelError(f"{name!r} has shape {tensor.shape}, and the model's has {self.layout.shape}")
+        if tensor.dtype not in dtypes.FLOATS:
+            raise ModelError(f"{name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
+
+
 class WeightSource:
     """The tensors of a checkpoint, of which this process has its part; each is taken by exactly one layer.
 
@@ -66,7 +94,7 @@ class WeightSource:
 
     Attributes:
         dtype: the dtype that weights are handed out in.
-        taken: the bytes of each that a layer has taken.
+        taken: where each that a layer has taken has gone.
     """
 
     def __init__(
@@ -80,16 +108,54 @@ class WeightSource:
         self.dtype = dtype
         self._is_sharded = is_sharded
         self._tensors = dict(tensors)
-        self.taken: dict[str, int] = {}
+        self.taken: dict[str, LoadedWeight] = {}
         self._shard = shard
         self._check = check
 
-    def take(self, name: str, layout: TensorLayout) -> np.ndarray:
-        """This process's part of the weight in the storage of dtype; mapped when it lies in the file just like that.
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
+        """Puts the parameter on this process's part of the weight; mapped when it lies in the file just like that.
 
         Raises:
             ModelError: it is missing, already taken, of another shape, or not of floats.
         """
+        memory = self._take(name, layout)
+        share(parameter, memory, self.dtype)
+        self.taken[name] = LoadedWeight([parameter], memory, slice(None), layout)
+
+    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
+        """With the weights of these names, one after the other along their first axis; mapped if there is only one.
+
+        Raises:
+            ModelError: as of `fill`.
+        """
+        if len(layouts) == 1:
+            return self.fill(parameter, *next(iter(layouts.items())))
+        shapes = [self._shard.shape(layout) for layout in layouts.values()]
+        together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
+        row = 0
+        for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
+            tensor, rows = self._tensors.get(name), slice(row, row + shape[0])
+            together[rows] = self._take(name, layout)
+            if tensor is not None:
+                tensor.release()  # or the file would be in memory a second time
+            self.taken[name] = LoadedWeight([parameter], together, rows, layout)
+            row += shape[0]
+        share(parameter, together, self.dtype)
+
+    def tie(self, parameter: Parameter, name: str) -> None:
+        """Puts the parameter where a weight is that another layer has taken whole."""
+        loaded = self.taken[name]
+        share(parameter, loaded.memory, self.dtype)
+        loaded.parameters.append(parameter)
+
+    def part_of(self, tensor: MappedTensor, layout: TensorLayout) -> np.ndarray:
+        """This process's part of a whole tensor in the storage of dtype; a view where it is that just like that."""
+        return self._converted(tensor.dtype, self._shard.cut(tensor.data, layout))
+
+    def _converted(self, dtype: str, part: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(MappedTensor(dtype, part).as_dtype(self.dtype))
+
+    def _take(self, name: str, layout: TensorLayout) -> np.ndarray:
         if self._check is not None:
             self._check()
         tensor = self._tensors.pop(name, None)
@@ -101,49 +167,10 @@ class WeightSource:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
         if tensor.dtype not in dtypes.FLOATS:
             raise ModelError(f"the checkpoint's {name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
-        self.taken[name] = math.prod(self._shard.shape(layout)) * np.dtype(dtypes.STORAGE[self.dtype]).itemsize
-        part = MappedTensor(tensor.dtype, tensor.data if self._is_sharded else self._shard.cut(tensor.data, layout))
-        weight = np.ascontiguousarray(part.as_dtype(self.dtype))
-        if not np.may_share_memory(weight, tensor.data):
+        part = self._converted(tensor.dtype, tensor.data) if self._is_sharded else self.part_of(tensor, layout)
+        if not np.may_share_memory(part, tensor.data):
             tensor.release()
-        return weight
-
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
-        """Puts the parameter on this process's part of the weight, which is returned.
-
-        Raises:
-            ModelError: as of `take`.
-        """
-        weight = self.take(name, layout)
-        share(parameter, weight, self.dtype)
-        return weight
-
-    def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
-        """With the weights of these names, one after the other along their first axis; mapped if there is only one.
-
-        Raises:
-            ModelError: as of `take`.
-        """
-        share(parameter, self.take_together(layouts), self.dtype)
-
-    def take_together(self, layouts: Mapping[str, TensorLayout]) -> np.ndarray:
-        """The weights of these names, one after the other along their first axis; mapped if there is only one.
-
-        Raises:
-            ModelError: as of `take`.
-        """
-        if len(layouts) == 1:
-            return self.take(*next(iter(layouts.items())))
-        shapes = [self._shard.shape(layout) for layout in layouts.values()]
-        together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
-        row = 0
-        for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
-            tensor = self._tensors.get(name)
-            together[row : row + shape[0]] = self.take(name, layout)
-            if tensor is not None:
-                tensor.release()  # or the file would be in memory a second time
-            row += shape[0]
-        return together
+        return part
 
     def remaining(self) -> list[str]:
         """The names that no layer has taken."""
@@ -157,10 +184,12 @@ class NotedLayouts(WeightSource):
         super().__init__({}, dtype, shard)
         self.layouts: dict[str, TensorLayout] = {}
 
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
         self.layouts[name] = layout
-        return np.empty(0, dtypes.STORAGE[self.dtype])
 
     def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
         for name, layout in layouts.items():
             self.fill(parameter, name, layout)
+
+    def tie(self, parameter: Parameter, name: str) -> None:
+        """There is nothing to share."""

@@ -17,7 +17,7 @@ from mindgen.parallel.node_plan import NodePlan
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.workers import Workers
 from mindgen.runner.local_ranks import prepare_ranks, threads_per_rank
-from mindgen.runner.rank_process import RankHost
+from mindgen.runner.spec import RankHost
 from mindgen.system import environment
 
 _VERDICT_SECONDS = 10.0  # that node 0 has to answer a failure

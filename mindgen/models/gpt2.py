@@ -3,19 +3,20 @@
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdapterRows
-from mindgen.layers.attention import Attention, CacheShape, StepInputs
-from mindgen.layers.causal_mask import NoMask, PagedMask
-from mindgen.layers.embedding import Embedding
+from mindgen.layers.attention import Attention, StepTensors
+from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
-from mindgen.models.causal_lm import CausalLm
+from mindgen.layers.step_inputs import PLACES
+from mindgen.models.base import CausalLm, Decoder
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.gpt2_weights import POSITIONS, linear_weights
-from mindgen.weights.lora_names import EMBEDDING
 from mindgen.weights.model_config import ModelConfig
+
+_POSITIONS = PLACES.positions
 
 
 class GPT2Mlp(nn.Cell):
@@ -57,63 +58,48 @@ class GPT2Layer(nn.Cell):
         for linear in self.mlp.linears():
             linear.load(source)
 
-    def construct(self, x: Tensor, step: StepInputs, adapter_rows: AdapterRows, whole_prompts: bool) -> Tensor:
+    def construct(
+        self,
+        x: Tensor,
+        step: StepTensors,
+        paged_mask: Tensor | None,
+        adapter_rows: AdapterRows,
+        whole_prompts: bool,
+    ) -> Tensor:
         """x (T, H) to (T, H)."""
-        x = self.add(x, self.self_attn(self.ln_1(x), step, adapter_rows, whole_prompts))
+        x = self.add(x, self.self_attn(self.ln_1(x), step, paged_mask, adapter_rows, whole_prompts))
         return self.add(x, self.mlp(self.ln_2(x), adapter_rows))
 
 
-class GPT2Model(nn.Cell):
-    """Embeddings of tokens and positions, layers and final norm, or what of these a stage has."""
+class GPT2Model(Decoder):
+    """Learned positions, which are added to the tokens' embeddings."""
 
     def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard, stage: Stage) -> None:
-        super().__init__()
-        sizes = (config.vocab_size, config.hidden_size)
-        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
+        places = stage.layers(config.num_layers)
+        layers = [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in places]
+        norm = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
+        super().__init__(config, layers, norm, "transformer.ln_f", config.max_position, dtype, shard, stage)
         if stage.is_first:
             self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
             self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
             self.gather = ops.Gather().shard(((1, 1), (1,)))
             self.add = ops.Add().shard(((1, 1), (1, 1)))
-        self.mask = PagedMask(config.max_position, dtype) if shard.sliced_by_compiler else NoMask()
-        self.layers = nn.CellList(
-            [
-                GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard)
-                for index in stage.layers(config.num_layers)
-            ]
-        )
-        self.ln_f = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
 
     def load(self, source: WeightSource) -> None:
+        super().load(source)
         if self.embed_tokens is not None:
-            self.embed_tokens.load(source)
             source.fill(self.positions, POSITIONS, self.positions_layout)
-        for layer in self.layers:
-            layer.load(source)
-        if self.ln_f is not None:
-            self.ln_f.load(source, "transformer.ln_f")
 
     def construct(
-        self,
-        inputs: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        adapter_rows: AdapterRows,
-        table_rows: tuple[Tensor, ...],
-        whole_prompts: bool,
+        self, step: StepTensors, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...], whole_prompts: bool
     ) -> Tensor:
-        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
-        x = inputs
+        paged_mask = self.mask(step[_POSITIONS])
+        x = self.embed(step, adapter_rows, table_rows)
         if self.embed_tokens is not None:
-            embedded = self.embed_tokens(inputs, adapter_rows, table_rows)
-            x = self.add(embedded, self.gather(self.positions, positions, 0))  # (T, H)
+            x = self.add(x, self.gather(self.positions, step[_POSITIONS], 0))  # (T, H)
         for layer in self.layers:
-            x = layer(x, step, adapter_rows, whole_prompts)
-        return x if self.ln_f is None else self.ln_f(x)
+            x = layer(x, step, paged_mask, adapter_rows, whole_prompts)
+        return x if self.norm is None else self.norm(x)
 
 
 class GPT2LMHeadModel(CausalLm):

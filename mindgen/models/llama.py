@@ -6,18 +6,19 @@ from mindspore.ops import auto_generate as gen
 from mindgen import dtypes
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
-from mindgen.layers.attention import Attention, CacheShape, Rotation, StepInputs
-from mindgen.layers.causal_mask import NoMask, PagedMask
-from mindgen.layers.embedding import Embedding
+from mindgen.layers.attention import Attention, Rotation, StepTensors
+from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
-from mindgen.models.causal_lm import CausalLm
+from mindgen.layers.step_inputs import PLACES
+from mindgen.models.base import CausalLm, Decoder
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
-from mindgen.weights.lora_names import EMBEDDING
 from mindgen.weights.model_config import ModelConfig
+
+_POSITIONS = PLACES.positions
 
 
 class LlamaMlp(nn.Cell):
@@ -65,71 +66,46 @@ class LlamaLayer(nn.Cell):
         x: Tensor,
         residual: Tensor | None,
         rotation: Rotation,
-        step: StepInputs,
+        step: StepTensors,
+        paged_mask: Tensor | None,
         adapter_rows: AdapterRows,
         whole_prompts: bool,
     ) -> tuple[Tensor, Tensor]:
         """x, residual (T, H) to the same; the first layer has no residual yet."""
         x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, step, adapter_rows, whole_prompts, rotation)
+        x = self.self_attn(x, step, paged_mask, adapter_rows, whole_prompts, rotation)
         x, residual = self.post_attention_layernorm(x, residual)
         return self.mlp(x, adapter_rows), residual
 
 
-class LlamaModel(nn.Cell):
-    """Embedding, layers and final norm, or what of these a stage has."""
+class LlamaModel(Decoder):
+    """Rotary positions; the last residual addition happens in the final norm."""
 
     def __init__(
         self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard, stage: Stage
     ) -> None:
-        super().__init__()
-        sizes = (config.vocab_size, config.hidden_size)
-        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
-        self.layers = nn.CellList(
-            [
-                LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard)
-                for index in stage.layers(config.num_layers)
-            ]
-        )
-        self.norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
+        places = stage.layers(config.num_layers)
+        layers = [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in places]
+        norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
+        super().__init__(config, layers, norm, "model.norm", num_positions, dtype, shard, stage)
         self.add = ops.Add()
         assert config.rope is not None
         cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
         self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
         self.sin = filled_parameter(dtypes.from_float32(sin, dtype), dtype, "sin")
         self.gather = ops.Gather().shard(((1, 1), (1,)))
-        self.mask = PagedMask(num_positions, dtype) if shard.sliced_by_compiler else NoMask()
-
-    def load(self, source: WeightSource) -> None:
-        if self.embed_tokens is not None:
-            self.embed_tokens.load(source)
-        for layer in self.layers:
-            layer.load(source)
-        if self.norm is not None:
-            self.norm.load(source, "model.norm")
 
     def construct(
-        self,
-        inputs: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        adapter_rows: AdapterRows,
-        table_rows: tuple[Tensor, ...],
-        whole_prompts: bool,
+        self, step: StepTensors, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...], whole_prompts: bool
     ) -> Tensor:
+        positions = step[_POSITIONS]
         cos, sin = self.cos, self.sin  # (num_positions, D)
         if not whole_prompts:
             cos, sin = self.gather(cos, positions, 0), self.gather(sin, positions, 0)  # (T, D)
-        step = (slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, self.mask(positions))
-        x, residual = inputs, None
-        if self.embed_tokens is not None:
-            x = self.embed_tokens(inputs, adapter_rows, table_rows)
+        paged_mask = self.mask(positions)
+        x, residual = self.embed(step, adapter_rows, table_rows), None
         for layer in self.layers:
-            x, residual = layer(x, residual, (cos, sin), step, adapter_rows, whole_prompts)
+            x, residual = layer(x, residual, (cos, sin), step, paged_mask, adapter_rows, whole_prompts)
         return self.add(x, residual) if self.norm is None else self.norm(x, residual)[0]
 
 

@@ -2,7 +2,7 @@
 
 from mindspore import nn
 
-from mindgen.layers.attention import CacheShape
+from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.parameters import NotedLayouts
 from mindgen.models.gpt2 import GPT2LMHeadModel
 from mindgen.models.llama import LlamaForCausalLM

@@ -52,11 +52,11 @@ class PipelineShape(NamedTuple):
         dtype: of hidden states.
     """
 
-    num_stages: int
-    ranks_per_stage: int
-    hidden_bytes: int
-    logits_bytes: int
-    dtype: str
+    num_stages: int = 1
+    ranks_per_stage: int = 1
+    hidden_bytes: int = 0
+    logits_bytes: int = 0
+    dtype: str = "float32"
 
     @property
     def num_ranks(self) -> int:
@@ -66,3 +66,6 @@ class PipelineShape(NamedTuple):
         """A rank's stage, and its number there."""
         index, own = divmod(rank, self.ranks_per_stage)
         return Stage(index, self.num_stages), own
+
+
+ONE_RANK = PipelineShape()

@@ -49,12 +49,12 @@ def adapter_arrays(batch: Batch, layout: SlotLayout, inputs: AdapterInputs, voca
     arrays = [*batch.segment_ends]
     if not inputs.has_slots:
         return arrays
-    slots = np.repeat(np.array(batch.slots, np.int32), batch.q_seq_lens)  # (T,)
-    output_slots = slots[batch.output_rows]  # (R,)
+    slots = np.repeat(np.array(batch.slots, np.int32), batch.step.q_seq_lens)  # (T,)
+    output_slots = slots[batch.step.output_rows]  # (R,)
     arrays += [slots, output_slots]
     levels = layout.levels()
-    places = batch.input_ids - np.int32(vocabulary.start)
-    is_here = (places >= 0) & (batch.input_ids < vocabulary.stop)
+    places = batch.step.inputs - np.int32(vocabulary.start)
+    is_here = (places >= 0) & (batch.step.inputs < vocabulary.stop)
     for level in levels[: inputs.table_levels]:
         # Rows of slots beyond the level are not looked at, but must lie in its table.
         rows = np.where(slots < level.num_slots, slots * np.int32(vocabulary.size) + places, np.int32(0))

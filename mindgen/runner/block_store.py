@@ -1,6 +1,6 @@
 """What a runner does with blocks of its KV caches besides computing them."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,21 +25,13 @@ class BlockStore:
         self._caches = caches
         self._kept: dict[int, list[np.ndarray]] = {}
 
-    def keep(self, key: int, blocks: list[int]) -> None:
+    def keep_blocks(self, key: int, blocks: list[int]) -> None:
         self._kept[key] = [cache[blocks] for cache in self._caches]
 
-    def restore(self, key: int, blocks: list[int]) -> None:
+    def restore_blocks(self, key: int, blocks: list[int]) -> None:
         """Puts them back, into other blocks."""
         for cache, kept in zip(self._caches, self._kept.pop(key), strict=True):
             cache[blocks] = kept
 
-    def drop(self, key: int) -> None:
+    def drop_blocks(self, key: int) -> None:
         del self._kept[key]
-
-
-class AnyBlockStore(Protocol):
-    """A BlockStore, here or on several ranks."""
-
-    def keep(self, key: int, blocks: list[int]) -> None: ...
-    def restore(self, key: int, blocks: list[int]) -> None: ...
-    def drop(self, key: int) -> None: ...

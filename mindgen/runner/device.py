@@ -4,7 +4,6 @@ import mindspore
 from mindspore.communication import get_group_size, get_rank, init
 from mindspore.device_context import ascend
 
-from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.system import environment
 
@@ -23,25 +22,6 @@ def choose_device(device_target: str) -> str:
     if device_target == "Ascend":
         raise ConfigError(f"device_target is Ascend, but {reason}: `mindgen doctor` says more; auto takes the CPU")
     return "CPU"
-
-
-def check_launched(config: EngineConfig) -> None:
-    """Several NPUs are several processes of a launcher's, with a communication group of MindSpore's.
-
-    Raises:
-        ConfigError: they are wanted, and no launcher has started this process; or several pipeline stages are.
-    """
-    num_ranks = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
-    if num_ranks == 1 or choose_device(config.device_target) == "CPU":
-        return
-    if config.pipeline_parallel_size > 1:
-        raise ConfigError("engine: pipeline_parallel_size is served on the CPU only: on Ascend set it to 1")
-    launched = environment.launched_rank()
-    if launched is None or launched.world_size == 1:
-        replicas = f" --data_parallel {config.data_parallel_size}" if config.data_parallel_size > 1 else ""
-        raise ConfigError(
-            f"engine: on Ascend, `mindgen launch --ranks {num_ranks}{replicas} -- COMMAND` starts the {num_ranks} ranks"
-        )
 
 
 def open_device(device: str, rank: int, num_ranks: int) -> None:

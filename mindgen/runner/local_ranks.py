@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mindgen.parallel.workers import Workers
-from mindgen.runner.rank_process import RankHost
+from mindgen.runner.spec import RankHost
 
 
 def prepare_ranks(

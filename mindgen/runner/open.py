@@ -1,30 +1,13 @@
 """Which runner serves which device."""
 
-from typing import TypeAlias
-
-from mindgen.layers.attention import CacheShape
 from mindgen.parallel.rank_place import RankPlace
 from mindgen.runner.ascend import DeviceRunner
-from mindgen.runner.cpu import Runner
-from mindgen.weights.model_config import ModelConfig
+from mindgen.runner.cpu import CpuRunner
+from mindgen.runner.local import LocalRunner
+from mindgen.runner.spec import RunnerSpec
 from mindgen.weights.weight_files import WeightFiles
 
-AnyRunner: TypeAlias = Runner | DeviceRunner
 
-
-def open_runner(
-    weights: WeightFiles,
-    model_config: ModelConfig,
-    cache: CacheShape,
-    num_positions: int,
-    dtype: str,
-    device: str,
-    executor: str,
-    num_threads: int | None,
-    place: RankPlace | None = None,
-) -> AnyRunner:
+def open_runner(spec: RunnerSpec, weights: WeightFiles, place: RankPlace | None = None) -> LocalRunner:
     """This process's part of the network on its device: all of it, or a rank's."""
-    shared = (weights, model_config, cache, num_positions, dtype)
-    if device == "CPU":
-        return Runner(*shared, executor, num_threads, place)
-    return DeviceRunner(*shared, device, num_threads, None if place is None else place.group)
+    return (CpuRunner if spec.device == "CPU" else DeviceRunner)(spec, weights, place)

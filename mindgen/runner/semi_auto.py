@@ -84,9 +84,9 @@ def check_layouts(declared: Mapping[str, TensorLayout], compiled: Mapping[str, C
 class NamesAndLayouts(NotedLayouts):
     """Gives the parameters their Hugging Face names as well; there is one for each, for none are packed."""
 
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> np.ndarray:
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
         parameter.name = name
-        return super().fill(parameter, name, layout)
+        super().fill(parameter, name, layout)
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ _MAX_KNOWN_FORMS = 64
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class PackedAdapter:
+class PackedSlot:
     """An adapter as slots have it.
 
     Attributes:
@@ -84,12 +84,12 @@ class NetworkSlots:
     def are_plain(self, slots: list[int]) -> bool:
         return self._beyond_plain.isdisjoint(slots)
 
-    def pack(self, adapter: AdapterWeights) -> PackedAdapter:
+    def pack(self, adapter: AdapterWeights) -> PackedSlot:
         """May be called from any thread."""
         with self._changing:
             return self._pack(adapter)
 
-    def _pack(self, adapter: AdapterWeights) -> PackedAdapter:
+    def _pack(self, adapter: AdapterWeights) -> PackedSlot:
         pairs = {name: in_rows(pair) for layer in self._layers for name, pair in layer.own_pairs(adapter).items()}
         form = self._form(form_key(pairs), pairs)
         memory = self._spare(form)
@@ -98,11 +98,11 @@ class NetworkSlots:
         form.fill(memory, pairs, self._kernels)
         vectors = [layer.own_vectors(adapter.outputs) for layer in self._layers] if adapter.outputs else []
         is_plain = not adapter.outputs and self._table_names.isdisjoint(adapter.pairs)
-        packed = PackedAdapter(form, memory, vectors, is_plain)
+        packed = PackedSlot(form, memory, vectors, is_plain)
         weakref.finalize(packed, self._spares.append, (form, memory)).atexit = False
         return packed
 
-    def write(self, slot: int, adapter: PackedAdapter) -> bool:
+    def write(self, slot: int, adapter: PackedSlot) -> bool:
         """Puts an adapter into a slot; whether graphs with scales or shifts are too old now."""
         vectors = adapter.vectors or [OutputVectors()] * len(self._layers)
         is_new = [layer.write_vectors(slot, each) for layer, each in zip(self._layers, vectors, strict=True)]
@@ -132,7 +132,7 @@ class NetworkSlots:
             self._forms[key] = form
         return form
 
-    def _write_lora(self, slot: int, adapter: PackedAdapter) -> None:
+    def _write_lora(self, slot: int, adapter: PackedSlot) -> None:
         form = adapter.form
         key = slot, sum(layer.has_lora for layer in self._layers)
         if key not in form.copies:
@@ -148,7 +148,7 @@ class NetworkSlots:
 class DeviceSlots(NetworkSlots):
     """The same in a device's memory, into which the host writes part after part."""
 
-    def _write_lora(self, slot: int, adapter: PackedAdapter) -> None:
+    def _write_lora(self, slot: int, adapter: PackedSlot) -> None:
         for place, memory in self._parts(slot, adapter.form):
             assert isinstance(memory, DeviceRows)
             if place is None:

@@ -12,6 +12,7 @@ from mindgen.dtypes import STORAGE
 from mindgen.kernels import backend
 from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 from mindgen.layers.parameters import as_tensor
+from mindgen.layers.step_inputs import NUM_STEP_INPUTS, StepInputs
 from mindgen.runner.adapter_rows import AdapterInputs
 
 
@@ -28,30 +29,21 @@ class StepGraph(nn.Cell):
         """hidden: what a pipeline stage gets in place of token ids, its shape with None for the number of tokens."""
         tokens = Tensor(shape=[None], dtype=mindspore.int32)
         tables = Tensor(shape=[None, None], dtype=mindspore.int32)
-        first = tokens if hidden is None else hidden
-        inputs = [first, tokens, tokens, tables, tokens, tokens, tokens, tokens]
+        step: StepInputs[Tensor] = StepInputs(*[tokens] * NUM_STEP_INPUTS)
+        inputs = [*step._replace(inputs=tokens if hidden is None else hidden, block_tables=tables)]
         ends = Tensor(shape=[None], dtype=mindspore.int64)
         inputs += [ends] * self.num_levels
         if self.has_slots:
             inputs += [tokens, tokens] + [tokens] * self.table_levels + [ends] * self.head_levels
         self.set_inputs(*inputs)
 
-    def construct(
-        self,
-        inputs: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        batch_valid_length: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        output_rows: Tensor,
-        *adapter_inputs: Tensor,
-    ) -> Tensor:
-        """batch_valid_length: the context_lens; cards find the lengths among a graph's inputs, by these two names.
+    def construct(self, inputs: Tensor, batch_valid_length: Tensor, q_seq_lens: Tensor, *others: Tensor) -> Tensor:
+        """The first of StepInputs and the others; cards find the lengths among a graph's inputs, by these two names.
 
-        adapter_inputs: as of adapter_arrays.
+        Then come those of adapter_arrays.
         """
+        step = (inputs, batch_valid_length, q_seq_lens, *others[: NUM_STEP_INPUTS - 3])
+        adapter_inputs = others[NUM_STEP_INPUTS - 3 :]
         ends = adapter_inputs[: self.num_levels]
         adapter_rows, output_adapter_rows, table_rows = (ends, None), ((), None), ()
         if self.has_slots:
@@ -60,10 +52,7 @@ class StepGraph(nn.Cell):
             table_rows = adapter_inputs[first : first + self.table_levels]
             adapter_rows = (ends, slots)
             output_adapter_rows = (adapter_inputs[first + self.table_levels :], output_slots)
-        return self.network(
-            inputs, positions, slot_mapping, block_tables, batch_valid_length, q_seq_lens, q_seq_ends, output_rows,
-            adapter_rows, output_adapter_rows, table_rows, self.whole_prompts,
-        )  # fmt: skip
+        return self.network(step, adapter_rows, output_adapter_rows, table_rows, self.whole_prompts)
 
 
 class CompiledStep:

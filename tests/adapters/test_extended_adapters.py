@@ -129,7 +129,7 @@ def test_what_is_not_the_models_own_is_refused(model, tmp_path):
 
     def refusal(adapter: Path) -> str:
         with pytest.raises(AdapterError) as raised:
-            load_adapter("A1", adapter, probe.runner.modules(), probe.runner.base_model)
+            load_adapter("A1", adapter, probe.runner.report.modules, probe.runner.base_model)
         return str(raised.value)
 
     tensors = load_file(adapters["embedding-and-head"] / "adapter_model.safetensors")
@@ -145,8 +145,9 @@ def test_what_is_not_the_models_own_is_refused(model, tmp_path):
     model_tokens = shutil.copytree(folder, tmp_path / "model")
     (model_tokens / "tokenizer.json").write_text('{"added_tokens": [{"id": 7, "content": "<new>"}]}')
     base = replace(probe.runner.base_model, folder=model_tokens)
-    assert load_adapter("A1", known, probe.runner.modules(), base).pairs
+    assert load_adapter("A1", known, probe.runner.report.modules, base).pairs
     no_biases = {name: tensor for name, tensor in base.tensors.items() if not name.endswith("bias")}
     if len(no_biases) < len(base.tensors):
         with pytest.raises(AdapterError, match="it trained .*bias.* no "):
-            load_adapter("A1", adapters["bias-lora-only"], probe.runner.modules(), replace(base, tensors=no_biases))
+            without_biases = replace(base, tensors=no_biases)
+            load_adapter("A1", adapters["bias-lora-only"], probe.runner.report.modules, without_biases)

@@ -157,8 +157,8 @@ def test_memory_is_looked_at_before_slots_grow(files, monkeypatch):
 def test_slots_of_a_device_grow(files):
     """Also before they have any memory there."""
 
-    def open_on_device(weights, model_config, cache, num_positions, dtype, limits, nodes=None) -> DeviceRunner:
-        return DeviceRunner(weights, model_config, cache, num_positions, dtype, device="CPU")
+    def open_on_device(spec, weights, *_) -> DeviceRunner:
+        return DeviceRunner(spec, weights)
 
     adapters = [files[1]["dora"], files[1]["patterns"]]
     expected = Probe(files[0], "float16", adapters, open_runner=open_on_device).logits([prompt(0), prompt(1)], [1, 2])

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -33,6 +34,11 @@ class Plan:
         return self.layout
 
 
+class Packed(NamedTuple):
+    digest: str
+    num_bytes: int
+
+
 class Slots:
     """What a network would hold: of each slot the digest that was written last."""
 
@@ -44,9 +50,9 @@ class Slots:
         self.may_read.set()
         self.registry = AdapterRegistry({name: Path(name) for name in ranks})
         self.plan = Plan(SlotLayout(capacities))
-        self.pool = AdapterPool(self.plan, self._enable, self._read, self._pack, self._write, host_bytes)
+        self.pool = AdapterPool(self.plan, self, self._read, host_bytes)
 
-    def _enable(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
+    def enable_lora(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
         before, self.contents = self.contents, [None] * layout.num_slots
         for source, target, _ in moves:
             self.contents[target] = before[source]
@@ -62,11 +68,11 @@ class Slots:
         return AdapterWeights(version.adapter_id, version.folder, f"digest of {name}", {"linear": pair})
 
     @staticmethod
-    def _pack(adapter: AdapterWeights) -> tuple[str, int]:
-        return adapter.digest, 100
+    def pack_adapter(adapter: AdapterWeights) -> Packed:
+        return Packed(adapter.digest, 100)
 
-    def _write(self, slot: int, packed: str) -> None:
-        self.contents[slot] = packed
+    def write_adapter(self, slot: int, packed: Packed) -> None:
+        self.contents[slot] = packed.digest
 
     def prefetch(self, names: str) -> None:
         self.pool.prefetch([self.registry.get(name) for name in names])

@@ -26,13 +26,16 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
-from mindgen.layers.attention import CacheShape
+from mindgen.layers.cache_layout import CacheShape
 from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
+from mindgen.parallel.rank_place import RankPlace
+from mindgen.parallel.stage import ONLY_STAGE, PipelineShape
 from mindgen.runner import semi_auto
 from mindgen.runner.ascend import DeviceRunner
 from mindgen.runner.batch import Batch
 from mindgen.runner.semi_auto import AutoParallel, check_layouts
+from mindgen.runner.spec import RunnerSpec
 from mindgen.weights.model_config import read_model_config
 from mindgen.weights.weight_files import find_weights
 
@@ -102,7 +105,7 @@ def make_batch(num_computed: int, slots: tuple[int | None, ...]) -> Batch:
         sequence.request.adapter_slot = slot
         sequence.block_table, sequence.num_computed_tokens = [place], num_computed
         entries.append(ScheduledSequence(sequence, num_tokens, 1))
-    return build_batch(entries, _CACHE.block_size, _SLOTS)
+    return build_batch(entries, _CACHE.block_size, _SLOTS)[1]
 
 
 def answer(request: dict) -> dict:
@@ -115,10 +118,11 @@ def answer(request: dict) -> dict:
     config, dtype = read_model_config(folder), request.get("dtype", "bfloat16")
     steps = {}
     with saving(request.get("strategy_file")), recording() as steps["decode"]:
-        runner = DeviceRunner(find_weights(folder, None, size), config, _CACHE, _NUM_POSITIONS, dtype, group=group)
+        spec = RunnerSpec(config, dtype, _CACHE, _NUM_POSITIONS, "Ascend", shape=PipelineShape(1, size))
+        runner = DeviceRunner(spec, find_weights(folder, None, size), RankPlace(group, ONLY_STAGE, None))
     if request.get("run"):
-        steps["decode"]["logits"] = runner.run(make_batch(2, (None, None))).shape
-    runner.enable_lora(_SLOTS)
+        steps["decode"]["logits"] = runner.run(make_batch(2, (None, None))).values.shape
+    runner.enable_lora(_SLOTS, [])
     for slot, adapter in enumerate(request.get("adapters", [])):
         runner.write_adapter(slot, read_adapter(runner, adapter))
     kinds = {"prompts": (0, (None, None)), "decode with adapters": (2, (0, None)), "prompts with adapters": (0, (1, 0))}
@@ -127,7 +131,7 @@ def answer(request: dict) -> dict:
         with recording() as steps[name]:
             runner.compile(batch)
         if request.get("run"):
-            steps[name]["logits"] = runner.run(batch).shape
+            steps[name]["logits"] = runner.run(batch).values.shape
     for adapter in request.get("refused", []):
         try:
             read_adapter(runner, adapter)
@@ -140,8 +144,8 @@ def answer(request: dict) -> dict:
 
 
 def read_adapter(runner: DeviceRunner, folder: str):
-    weights = load_adapter(Path(folder).name, Path(folder), runner.modules(), runner.base_model)
-    return runner.pack_adapter(weights)[0]
+    weights = load_adapter(Path(folder).name, Path(folder), runner.report.modules, runner.base_model)
+    return runner.pack_adapter(weights)
 
 
 def wrong_cuts(number: int) -> AbstractContextManager:

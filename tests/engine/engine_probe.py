@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
-from mindgen.engine.engine import Engine
+from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import Request
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.model_config import read_model_config
@@ -33,7 +33,7 @@ class EngineProbe:
     ) -> None:
         registry = AdapterRegistry(adapters or {})
         limits = {"block_size": 4, **limits}
-        self.engine = Engine(
+        self.engine = open_engine(
             find_weights(folder, None, 1), read_model_config(folder), registry, dtype, EngineConfig(**limits)
         )
         self.num_steps = self.num_preempted = self.num_swapped = 0

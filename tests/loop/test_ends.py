@@ -10,6 +10,7 @@ import pytest
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import QueueFullError, RequestError
+from mindgen.runner.batch import Logits
 
 PROMPT = "An increasing sequence: one,"
 REPETITION = "seven, eight, seven, eight, seven, eight, seven, eight,"
@@ -212,10 +213,12 @@ def test_logits_that_are_no_numbers_fail_alone(llm, monkeypatch):
     failing = stream._open[1].request.sequences[1]
 
     def broken(batch):
-        logits = run(batch)
-        rows = [i for i, entry in enumerate(batch.entries) if entry.sequence is failing]
-        logits[rows] = np.nan
-        return logits
+        logits, order = run(batch)
+        firsts = batch.step.block_tables[:, :1].tolist()
+        if failing.block_table[:1] in firsts:
+            row = firsts.index(failing.block_table[:1])
+            logits[row if order is None else order.index(row)] = np.nan
+        return Logits(logits, order)
 
     monkeypatch.setattr(llm._engine._runner, "run", broken)
     while stream.is_open:

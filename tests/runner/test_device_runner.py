@@ -20,8 +20,8 @@ ADAPTERS = ("everything", "query-value")
 GREEDY = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True, logprobs=2)
 
 
-def open_on_device(weights, model_config, cache, num_positions, dtype, limits, nodes=None) -> DeviceRunner:
-    return DeviceRunner(weights, model_config, cache, num_positions, dtype, device="CPU")
+def open_on_device(spec, weights, *_) -> DeviceRunner:
+    return DeviceRunner(spec, weights)
 
 
 def prompt(seed: int, length: int) -> list[int]:
@@ -74,7 +74,7 @@ def probes(tmp_path, monkeypatch):
     on_cpu = EngineProbe(folder, adapters, dtype="float16")
 
     def on_device(**limits: object) -> EngineProbe:
-        monkeypatch.setattr("mindgen.engine.engine.build_runner", open_on_device)
+        monkeypatch.setattr("mindgen.engine.open_engine.make_runner", open_on_device)
         return EngineProbe(folder, adapters, dtype="float16", **limits)
 
     return on_cpu, on_device

@@ -1,4 +1,4 @@
-"""What all networks have around their layers: the head, and the rows whose logits are asked for."""
+"""What all networks have around their layers: embedding, final norm, head, and the rows whose logits are asked for."""
 
 from collections.abc import Collection
 
@@ -7,13 +7,65 @@ from mindspore import Tensor, nn, ops
 from mindgen.errors import ModelError
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
+from mindgen.layers.attention import StepTensors
+from mindgen.layers.causal_mask import NoMask, PagedMask
+from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
+from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import Stage
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.model_config import ModelConfig
+
+_INPUTS, _POSITIONS, _OUTPUT_ROWS = PLACES.inputs, PLACES.positions, PLACES.output_rows
+
+
+class Decoder(nn.Cell):
+    """Embedding, layers and final norm, or what of these a pipeline stage has.
+
+    Args:
+        layers: the stage's.
+        norm: the final one, which is the last stage's.
+        norm_name: of its tensors, as in Hugging Face.
+
+    Attributes:
+        mask: of the layers' PagedAttention.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        layers: list[nn.Cell],
+        norm: nn.Cell | None,
+        norm_name: str,
+        num_positions: int,
+        dtype: str,
+        shard: Shard,
+        stage: Stage,
+    ) -> None:
+        super().__init__()
+        sizes = (config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
+        self.layers = nn.CellList(layers)
+        self.norm = norm
+        self.norm_name = norm_name
+        self.mask = PagedMask(num_positions, dtype) if shard.sliced_by_compiler else NoMask()
+
+    def load(self, source: WeightSource) -> None:
+        if self.embed_tokens is not None:
+            self.embed_tokens.load(source)
+        for layer in self.layers:
+            layer.load(source)
+        if self.norm is not None:
+            self.norm.load(source, self.norm_name)
+
+    def embed(self, step: StepTensors, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
+        """The hidden states (T, H) that the layers begin with."""
+        if self.embed_tokens is None:
+            return step[_INPUTS]
+        return self.embed_tokens(step[_INPUTS], adapter_rows, table_rows)
 
 
 class CausalLm(nn.Cell):
@@ -23,8 +75,7 @@ class CausalLm(nn.Cell):
     all but the first take hidden states (T, H) for token ids, and all but the last give hidden states.
 
     Args:
-        model: gives the hidden states (T, H); has `embed_tokens` (None beyond the first stage), `layers` with their
-            `linears()` and `self_attn`, and `load`.
+        model: gives the hidden states (T, H); its layers have `linears()` and `self_attn`.
 
     Attributes:
         derived: ends of the names of tensors that some tools save and that follow from the others.
@@ -32,7 +83,7 @@ class CausalLm(nn.Cell):
 
     derived: tuple[str, ...] = ()
 
-    def __init__(self, config: ModelConfig, model: nn.Cell, dtype: str, shard: Shard, stage: Stage) -> None:
+    def __init__(self, config: ModelConfig, model: Decoder, dtype: str, shard: Shard, stage: Stage) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
@@ -41,8 +92,8 @@ class CausalLm(nn.Cell):
         inputs, head = Axis(config.hidden_size), {HEAD: shard.split(config.vocab_size)}
         self.lm_head = Linear(inputs, head, dtype, shard=shard, output_dtype="float32") if stage.is_last else None
         self.is_shared = self.tied and shard.sliced_by_compiler
-        if self.is_shared and self.lm_head is not None:  # or a card would hold it twice
-            self.lm_head.weight = model.embed_tokens.weight
+        if self.is_shared and self.lm_head is not None and model.embed_tokens is not None:
+            self.lm_head.weight = model.embed_tokens.weight  # or a card would hold it twice
         self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def linears(self) -> list[Linear]:
@@ -93,34 +144,21 @@ class CausalLm(nn.Cell):
         elif self.model.embed_tokens is None:
             source.fill(head.weight, f"{EMBEDDING}.weight", head.layouts()[HEAD])
         elif not self.is_shared:
-            head.tie(self.model.embed_tokens.memory)
+            source.tie(head.weight, f"{EMBEDDING}.weight")
 
     def construct(
         self,
-        inputs: Tensor,
-        positions: Tensor,
-        slot_mapping: Tensor,
-        block_tables: Tensor,
-        context_lens: Tensor,
-        q_seq_lens: Tensor,
-        q_seq_ends: Tensor,
-        output_rows: Tensor,
+        step: StepTensors,
         adapter_rows: AdapterRows,
         output_adapter_rows: AdapterRows,
         table_rows: tuple[Tensor, ...],
         whole_prompts: bool,
     ) -> Tensor:
-        """inputs: token ids (T,), or what the stage before gives (T, H).
-
-        output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding.
-        """
-        hidden = self.model(
-            inputs, positions, slot_mapping, block_tables, context_lens, q_seq_lens, q_seq_ends, adapter_rows,
-            table_rows, whole_prompts,
-        )  # fmt: skip
+        """output_adapter_rows: the same of the rows asked for, for the head; table_rows: for the embedding."""
+        hidden = self.model(step, adapter_rows, table_rows, whole_prompts)
         if self.lm_head is None:
             return hidden
-        return self.lm_head(self.gather(hidden, output_rows, 0), output_adapter_rows)  # (R, H) -> (R, V)
+        return self.lm_head(self.gather(hidden, step[_OUTPUT_ROWS], 0), output_adapter_rows)  # (R, H) -> (R, V)
 
 
 def tied_by_embedding(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:

@@ -1,0 +1,44 @@
+"""The part of this process in a job of several: it has the prompts, or it serves the process that has them."""
+
+from mindgen.engine.config import EngineConfig
+from mindgen.errors import ConfigError
+from mindgen.loop.model_files import ModelFiles
+from mindgen.loop.node import serve_node
+from mindgen.runner.device import choose_device
+from mindgen.runner.rank_process import serve_launched
+from mindgen.system import environment
+
+
+def serve_if_worker(files: ModelFiles, config: EngineConfig) -> int | None:
+    """Where this process is a launched rank above 0 of a model, or a machine whose node_rank is above 0, serves the one
+    with the prompts to its end, and returns the exit code; None where this is that one.
+
+    Raises:
+        ConfigError: several NPUs are wanted, and no launcher has started this process.
+        MindgenError: whatever has ended the one with the prompts, or this process.
+    """
+    check_launched(config)
+    code = serve_launched(config.ranks_per_replica)
+    if code is None and config.node_rank > 0:
+        serve_node(files, config)
+        return 0
+    return code
+
+
+def check_launched(config: EngineConfig) -> None:
+    """Several NPUs are several processes of a launcher's, with a communication group of MindSpore's.
+
+    Raises:
+        ConfigError: they are wanted, and no launcher has started this process; or several pipeline stages are.
+    """
+    num_ranks = config.ranks_per_replica * config.data_parallel_size
+    if num_ranks == 1 or choose_device(config.device_target) == "CPU":
+        return
+    if config.pipeline_parallel_size > 1:
+        raise ConfigError("engine: pipeline_parallel_size is served on the CPU only: on Ascend set it to 1")
+    launched = environment.launched_rank()
+    if launched is None or launched.world_size == 1:
+        replicas = f" --data_parallel {config.data_parallel_size}" if config.data_parallel_size > 1 else ""
+        raise ConfigError(
+            f"engine: on Ascend, `mindgen launch --ranks {num_ranks}{replicas} -- COMMAND` starts the {num_ranks} ranks"
+        )

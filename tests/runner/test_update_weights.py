@@ -1,0 +1,47 @@
+"""New weights in a running network: afterwards it is the network of a checkpoint that has them."""
+
+import numpy as np
+import pytest
+import torch
+from probe import Probe
+from tiny_models import VOCAB_SIZE, make_model
+
+from mindgen.errors import ModelError
+from mindgen.weights.weight_files import find_weights
+
+PROMPTS = [np.random.default_rng(seed).integers(3, VOCAB_SIZE, length).tolist() for seed, length in enumerate((9, 1, 5))]
+
+
+@pytest.fixture(scope="module", params=["llama3-grouped-tied", "qwen3-untied", "gpt2"])
+def folders(request, tmp_path_factory):
+    """Two checkpoints of the same shape."""
+    root = tmp_path_factory.mktemp("update")
+    return [make_model(request.param, root / str(number), torch.bfloat16, seed=number) for number in (1, 2)]
+
+
+@pytest.mark.parametrize(("num_ranks", "num_stages"), [(1, 1), (2, 1), (1, 2)])
+def test_a_whole_checkpoint_tensor_by_tensor(num_ranks, num_stages, folders):
+    old, new = (Probe(folder, "bfloat16", num_ranks=num_ranks, num_stages=num_stages) for folder in folders)
+    expected = new.logits(PROMPTS)
+    before = old.logits(PROMPTS)
+    assert np.abs(before - expected).max() > 0.1
+    tensors = find_weights(folders[1], None, 1).map(0)
+    taken = {name: old.runner.update_weights(name, each.dtype, each.data) for name, each in tensors.items()}
+    np.testing.assert_array_equal(old.logits(PROMPTS), expected)
+    assert sum(taken.values()) == sum(old.runner.report.weights.values())
+    for name, each in find_weights(folders[0], None, 1).map(0).items():
+        old.runner.update_weights(name, each.dtype, each.data)
+    np.testing.assert_array_equal(old.logits(PROMPTS), before)
+    old.runner.close()
+    new.runner.close()
+
+
+def test_what_has_no_place(folders):
+    probe = Probe(folders[0], "bfloat16")
+    before = probe.logits(PROMPTS)
+    values = np.ones((3, 5), np.float32)
+    assert probe.runner.update_weights("model.layers.99.mlp.up_proj.weight", "float32", values) == 0
+    name = next(iter(find_weights(folders[0], None, 1).map(0)))
+    with pytest.raises(ModelError, match=r"has shape .*, and the model's has"):
+        probe.runner.update_weights(name, "float32", values)
+    np.testing.assert_array_equal(probe.logits(PROMPTS), before)
