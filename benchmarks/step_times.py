@@ -7,7 +7,7 @@ from typing import Any
 
 from mindgen.engine import engine as engine_module
 from mindgen.engine.engine import Engine
-from mindgen.loop.engine_client import EngineClient
+from mindgen.loop.text_engine import TextEngine
 
 PARTS = (
     "schedule", "build batch", "bind", "network", "sampling", "sampling kernel", "postprocess", "detokenize", "rest",
@@ -22,7 +22,7 @@ class StepTimes:
             sampling what leads up to its kernel and back.
     """
 
-    def __init__(self, engine: Engine, client: EngineClient) -> None:
+    def __init__(self, engine: Engine, client: TextEngine) -> None:
         self.steps: list[dict[str, float]] = []
         self._running: dict[str, float] = defaultdict(float)
         runner, output = engine._runner, engine._output

@@ -28,8 +28,8 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.loop.engine_client import EngineClient
 from mindgen.loop.request_reader import read_request
+from mindgen.loop.text_engine import TextEngine
 from mindgen.runner.profiling import MachineLimits, Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.tokenizer import load_tokenizer
@@ -86,7 +86,7 @@ class Bench:
             max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads
         )
         self.engine = open_engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
-        self.client = EngineClient(self.engine, load_tokenizer(folder), self.model, registry, "error")
+        self.texts = TextEngine(self.engine, load_tokenizer(folder), self.model, registry, "error")
 
     def run(self, case: Case, turn: int) -> None:
         """One turn of a case, with the machine's limits measured before and after."""
@@ -113,11 +113,12 @@ class Bench:
         params = SamplingParams(max_tokens=_STEPS if case.kind == "decode" else 1, temperature=0, ignore_eos=True)
         for index, prompt in enumerate(prompts.tolist()):
             adapter = self.adapters[index % len(self.adapters)] if case.with_adapters else None
-            self.client.submit(index, read_request(prompt, params, adapter), is_streamed=False)
-        self.client.profile = profile
-        with StepTimes(self.engine, self.client) as times:
+            prepared = self.texts.prepare(read_request(prompt, params, adapter))
+            self.texts.add(index, prepared, is_streamed=False)
+        self.texts.profile = profile
+        with StepTimes(self.engine, self.texts) as times:
             while self.engine.has_unfinished():
-                self.client.step(())
+                self.texts.step()
         return [parts for parts in times.steps if parts["bind"] > 0]  # others wait for adapters
 
     def _limits(self) -> MachineLimits:

@@ -9,29 +9,28 @@ from typing import Any, TypeAlias
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine import Engine
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
-from mindgen.engine.open_engine import open_engine
 from mindgen.errors import ConfigError, MindgenError, RequestError, WorkerFinished
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
-from mindgen.loop.engine_client import EngineClient
-from mindgen.loop.model_files import AdapterPaths, ModelFiles, adapter_folder
+from mindgen.loop.local_model import LocalModel
+from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
 from mindgen.loop.node import meet_nodes, verdict
-from mindgen.loop.replica import ReplicaSetup
-from mindgen.loop.replicas import Replicas, ReplicatedStream, replica_config
+from mindgen.loop.replicas import Replicas, replica_config
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.roles import serve_if_worker
-from mindgen.loop.stream import ChunkStream, Stream
+from mindgen.loop.router import Router
+from mindgen.loop.stream import ChunkStream, Server
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.nodes import Nodes
 from mindgen.runner.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import shown, to_token_ids
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
-from mindgen.text.tokenizer import Tokenizer, load_tokenizer
-from mindgen.weights.model_config import read_model_config
+from mindgen.text.tokenizer import Tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 
@@ -84,47 +83,40 @@ class LLM:
             raise WorkerFinished(exit_code)
         self._nodes: Nodes | None = meet_nodes(files, config) if config.nnodes > 1 else None
         try:
-            self._load(files, ReplicaSetup(dtype, config, on_missing_adapter))
+            self._load(files, ModelSetup(dtype, config, on_missing_adapter))
         except BaseException as error:
             if self._nodes is not None:
                 self._nodes.close(*verdict(error))
             raise
         self._templates: ChatTemplates | None = None
 
-    def _load(self, files: ModelFiles, setup: ReplicaSetup) -> None:
+    def _load(self, files: ModelFiles, setup: ModelSetup) -> None:
         config, nodes = setup.config, self._nodes
         self._replicas: Replicas | None = None
         if config.data_parallel_size > 1:
             local = range(config.data_parallel_size) if nodes is None else nodes.plan.workers(0)
-            config = replica_config(config, len(local))
-            self._replicas = Replicas(local, nodes, files, replace(setup, config=config))
+            setup = replace(setup, config=replica_config(config, len(local)))
+            self._replicas = Replicas(local, nodes, files, setup)
             nodes = None
-        self._folder = files.folder
-        model_config = read_model_config(self._folder)
-        self._eos_token_ids = model_config.eos_token_ids
-        self.tokenizer: Tokenizer = load_tokenizer(self._folder)
-        self._registry = files.registry()
-        weights = files.weights(config.ranks_per_replica)
-        self._dtype = weights.choose_dtype(model_config.dtype) if setup.dtype == "auto" else setup.dtype
-        self._engine = open_engine(weights, model_config, self._registry, self._dtype, config, nodes)
-        self._client = EngineClient(
-            self._engine, self.tokenizer, model_config, self._registry, setup.on_missing_adapter
-        )
+        self._model = LocalModel(files, setup, nodes)
+        self.tokenizer: Tokenizer = self._model.tokenizer
+        self._server: Server = self._model.loop
         if self._replicas is not None:
             self._replicas.wait_until_ready()
+            self._server = Router([self._model.loop, *self._replicas.servers])
 
     @property
     def memory_plan(self) -> MemoryPlan:
-        return self._engine.memory_plan
+        return self._model.memory_plan
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """What ends an output, by the model's own configuration."""
-        return self._eos_token_ids
+        return self._model.config.eos_token_ids
 
     @property
     def adapter_ids(self) -> list[str]:
-        return self._registry.names()
+        return self._model.registry.names()
 
     def add_adapter(self, adapter_id: str, folder: str | Path) -> None:
         """Gives a name to an adapter, also while requests run; if it had one, for new requests only.
@@ -133,7 +125,7 @@ class LLM:
             AdapterError: there is no such folder, or the name is the base model's, or no text.
         """
         path = adapter_folder(adapter_id, folder)
-        self._registry.add(adapter_id, path)
+        self._model.add_adapter(adapter_id, path)
         if self._replicas is not None:
             self._replicas.call("add_adapter", adapter_id, path)
 
@@ -143,17 +135,17 @@ class LLM:
         Raises:
             UnknownAdapterError: there is no adapter of that name.
         """
-        self._registry.remove(adapter_id)
+        self._model.remove_adapter(adapter_id)
         if self._replicas is not None:
             self._replicas.call("remove_adapter", adapter_id)
 
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
-        return [self._engine.adapter_status(version) for version in self._registry.versions()]
+        return self._model.list_adapters()
 
     def metrics(self) -> EngineMetrics:
         """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
-        return self._client.metrics()
+        return self._model.loop.call(Engine.metrics)
 
     def generate(
         self,
@@ -199,9 +191,7 @@ class LLM:
 
     def stream_requests(self, requests: list[CheckedRequest], is_streamed: bool) -> ChunkStream:
         """As `stream`, of requests that have been checked, of which some may be refused already."""
-        if self._replicas is None:
-            return Stream(self._client, requests, is_streamed)
-        return ReplicatedStream(self._replicas, self._client, requests, is_streamed)
+        return ChunkStream(self._server, requests, is_streamed)
 
     def chat(
         self,
@@ -239,20 +229,20 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template_variables: Any) -> dict[str, Any]:
         """The prompt that the model's chat template makes of a conversation."""
         if self._templates is None:
-            self._templates = load_chat_templates(self._folder, self.tokenizer.special_tokens)
+            self._templates = load_chat_templates(self._model.folder, self.tokenizer.special_tokens)
         text = self._templates.render(messages, **template_variables)
         return {"prompt": text, "prompt_token_ids": self.encode(text, add_special_tokens=False)}
 
     @contextmanager
     def profile(self) -> Iterator[Profile]:
         """Records where the time of all steps goes until it is left."""
-        profile = Profile(plugin.load(), DType[self._dtype.upper()])
-        self._client.profile = profile
+        profile = Profile(plugin.load(), DType[self._model.dtype.upper()])
+        self._model.record(profile)
         try:
             with profile.recording():
                 yield profile
         finally:
-            self._client.profile = None
+            self._model.record(None)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a prompt, with the special tokens that the model expects around it."""
@@ -267,7 +257,7 @@ class LLM:
         Args:
             exit_code, reason: how it has ended, which other machines tell as well.
         """
-        self._engine.close()
+        self._model.close()
         if self._replicas is not None:
             self._replicas.close()
         if self._nodes is not None:
@@ -275,6 +265,6 @@ class LLM:
 
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""
-        self._client.reset_prefix_cache()
+        self._model.reset_prefix_cache()
         if self._replicas is not None:
             self._replicas.call("reset_prefix_cache")

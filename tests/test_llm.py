@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loops import engine_of
 
 from mindgen import LLM, AutoModel, SamplingParams
 from mindgen.engine.config import EngineConfig
@@ -159,7 +160,7 @@ def test_a_refused_request_leaves_the_engine_clean(llm):
     ):
         with pytest.raises(error):
             llm.generate(prompts, GREEDY, adapters)
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
     assert texts(llm) == before
 
 
@@ -169,8 +170,8 @@ def test_a_stream_that_nobody_reads_on_frees_its_blocks(llm):
     stream = llm.stream(PROMPTS[:4], GREEDY, ADAPTERS[:4])
     stream.advance()
     stream.close()
-    assert not llm._engine.has_unfinished()
-    llm._engine.check_integrity()
+    assert not engine_of(llm).has_unfinished()
+    engine_of(llm).check_integrity()
 
 
 def test_unknown_adapter_may_be_the_base_model():

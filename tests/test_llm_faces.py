@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from loops import engine_of
 
 from mindgen import LLM, SamplingParams
 from mindgen.demo import model_folder
@@ -63,7 +64,7 @@ def test_chat_and_stream_chat_continue_the_template(llm):
     stream = llm.stream_chat(messages, GREEDY)
     stream.advance()
     stream.close()
-    assert not llm._engine.has_unfinished()
+    assert not engine_of(llm).has_unfinished()
 
 
 def test_chunks_carry_all_tokens(llm):
@@ -94,7 +95,7 @@ def test_a_failing_request_fails_alone(llm):
         assert isinstance(outputs[index].exception, RequestError)
     with pytest.raises(UnknownAdapterError):
         llm.generate("I love", GREEDY, "A9")
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
 
 
 async def _text(llm: LLM, prompt: str, adapter_id: str | None) -> str:
@@ -107,7 +108,7 @@ def test_coroutines_share_the_engine(llm):
         return await asyncio.gather(*(_text(llm, each["prompt"], each["adapter_id"]) for each in CHOSEN))
 
     assert asyncio.run(talk()) == [each["answer"] for each in CHOSEN]
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
 
 
 def test_a_coroutine_that_stops_listening_frees_its_blocks(llm):
@@ -134,8 +135,8 @@ def test_a_coroutine_that_stops_listening_frees_its_blocks(llm):
         return answers
 
     assert asyncio.run(talk()) == [each["answer"] for each in CHOSEN]
-    assert not llm._engine.has_unfinished()
-    llm._engine.check_integrity()
+    assert not engine_of(llm).has_unfinished()
+    engine_of(llm).check_integrity()
 
 
 def test_a_coroutine_may_be_cancelled_at_any_moment(llm):
@@ -153,8 +154,8 @@ def test_a_coroutine_may_be_cancelled_at_any_moment(llm):
 
     for step in range(30):
         asyncio.run(cancel_after(step * 1e-4))
-        assert not llm._engine.has_unfinished()
-        llm._engine.check_integrity()
+        assert not engine_of(llm).has_unfinished()
+        engine_of(llm).check_integrity()
 
 
 def test_a_fresh_process_may_step_in_other_threads_only():

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loops import open_all, stopped
 
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import read_request
+from mindgen.loop.text_engine import TextEngine
 from mindgen.outputs import RequestOutput
 
 NUM_REQUESTS = 2000
@@ -55,8 +57,8 @@ def random_params(chance: random.Random) -> SamplingParams:
 class Soak:
     """Requests that come a few in a step, and go when they are done or called off."""
 
-    def __init__(self, llm: LLM, seed: int) -> None:
-        self._llm = llm
+    def __init__(self, texts: TextEngine, seed: int) -> None:
+        self._texts = texts
         self._chance = random.Random(seed)
         self._open: list[OpenRequest] = []
         self._num_steps = 0
@@ -68,7 +70,7 @@ class Soak:
             for _ in range(min(self._chance.choice([0, 1, 2, 7]), count - num_sent)):
                 self._send(num_sent)
                 num_sent += 1
-            self._llm._client.step([])
+            self._texts.step()
             self._check()
             if self._open and self._chance.random() < 0.04:
                 self._call_off(self._chance.choice(self._open))
@@ -80,14 +82,13 @@ class Soak:
         params = random_params(self._chance)
         if self._chance.random() < 0.03:
             params = replace(params, deadline_seconds=0.05)
-        self._open.append(
-            self._llm._client.submit(index, read_request(prompt, params, self._chance.choice(ADAPTERS)), True)
-        )
+        prepared = self._texts.prepare(read_request(prompt, params, self._chance.choice(ADAPTERS)))
+        self._open.append(self._texts.add(index, prepared, True))
 
     def _call_off(self, opened: OpenRequest) -> None:
-        self._llm._client.cancel(opened)
+        self._texts.cancel(opened)
         self._end(opened)
-        self._llm._engine.check_integrity()
+        self._texts.engine.check_integrity()
 
     def _end(self, opened: OpenRequest) -> None:
         """Keeps the output, what was asked for, and whether it was called off or out of time."""
@@ -99,7 +100,7 @@ class Soak:
     def _check(self) -> None:
         self._num_steps += 1
         if self._num_steps % 3 == 0:
-            self._llm._engine.check_integrity()
+            self._texts.engine.check_integrity()
 
 
 def resident_bytes() -> int:
@@ -112,15 +113,17 @@ def test_soak(swap_space):
         num_blocks=NUM_BLOCKS, swap_space=swap_space, max_num_seqs=24, max_num_batched_tokens=96, block_size=8
     )
     llm = LLM("demo", dtype="float32", config=config)
-    preempted = count_calls(llm._engine._scheduler, "_preempt")
-    soak = Soak(llm, seed=swap_space > 0)
     sizes = []
-    for _ in range(4):
-        soak.run(NUM_REQUESTS // 4)
-        gc.collect()
-        sizes.append(resident_bytes())
-        assert llm._engine._blocks.num_free == NUM_BLOCKS
-        assert not llm._client._open and not llm._engine._swap_space._kept and llm._engine._scheduler._num_swapped == 0
+    with stopped(llm) as texts:
+        engine = texts.engine
+        preempted = count_calls(engine._scheduler, "_preempt")
+        soak = Soak(texts, seed=swap_space > 0)
+        for _ in range(4):
+            soak.run(NUM_REQUESTS // 4)
+            gc.collect()
+            sizes.append(resident_bytes())
+            assert engine._blocks.num_free == NUM_BLOCKS
+            assert not texts._open and not engine._swap_space._kept and engine._scheduler._num_swapped == 0
     assert len(soak.finished) == NUM_REQUESTS
     assert sizes[3] - sizes[1] < 8 << 20
     assert len(preempted) > 100
@@ -151,7 +154,8 @@ def check_outputs(finished) -> None:
         if is_cut:
             continue
         plain = replace(params, num_speculative_tokens=0, deadline_seconds=None)
-        expected = run_alone(alone, output.prompt, plain, adapter_id)
+        with stopped(alone) as texts:
+            expected = run_alone(texts, output.prompt, plain, adapter_id)
         assert output.error == expected.error
         for one, other in zip(output.outputs, expected.outputs, strict=True):
             assert (one.text, one.token_ids) == (other.text, other.token_ids)
@@ -160,8 +164,8 @@ def check_outputs(finished) -> None:
     assert all(count > 5 for count in reasons.values()), reasons
 
 
-def run_alone(llm: LLM, prompt: str, params: SamplingParams, adapter_id: str | None):
-    opened = llm._client.submit(0, read_request(prompt, params, adapter_id), is_streamed=True)
+def run_alone(texts: TextEngine, prompt: str, params: SamplingParams, adapter_id: str | None):
+    (opened,) = open_all(texts, [(prompt, params, adapter_id)])
     while not opened.request.is_finished:
-        llm._client.step([])
+        texts.step()
     return opened.output()

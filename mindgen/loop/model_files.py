@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
+from mindgen.engine.config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
 from mindgen.system.checks import shown
 from mindgen.weights.folder import model_folder
@@ -26,6 +28,15 @@ _DIGEST_LETTERS = 16
 
 # A lora_adapter.json or its folder, or what it would hold: the folder of each name.
 AdapterPaths: TypeAlias = str | Path | Mapping[str, str | Path]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSetup:
+    """The arguments of LLM that are no paths, the same for all replicas."""
+
+    dtype: str
+    config: EngineConfig
+    on_missing_adapter: str
 
 
 class ModelFiles(NamedTuple):

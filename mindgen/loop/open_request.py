@@ -1,7 +1,5 @@
 """A request on its way through the engine, with the texts that it has given so far."""
 
-from collections import deque
-
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.outputs import CompletionOutput, Logprob, RequestOutput, TextChunk, TokenLogprobs
@@ -48,11 +46,7 @@ class OutputText:
 
 
 class OpenRequest:
-    """Turns what the engine does to a request into chunks of text, and into its output at the end.
-
-    Attributes:
-        chunks: those that nobody has fetched yet.
-    """
+    """Turns what the engine does to a request into chunks of text, and into its output at the end."""
 
     def __init__(
         self,
@@ -66,7 +60,7 @@ class OpenRequest:
     ) -> None:
         self.index = index
         self.request = request
-        self.chunks: deque[TextChunk] = deque()
+        self._chunks: list[TextChunk] = []
         self._prompt = prompt
         self._engine = engine
         self._tokenizer = tokenizer
@@ -85,15 +79,20 @@ class OpenRequest:
                 text, token_ids = self._text(sequence).advance(sequence, self._engine)
                 # Texts of which only some are returned are known at the end.
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
-                    self.chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids))
+                    self._chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids))
         if not request.is_finished:
             return
         output = self.output()
         if request.params.n < request.params.num_sequences or request.beam_search is not None:
-            self.chunks += [
+            self._chunks += [
                 TextChunk(self.index, each.text, None, each.index, each.token_ids) for each in output.outputs
             ]
-        self.chunks.append(TextChunk(self.index, "", output))
+        self._chunks.append(TextChunk(self.index, "", output))
+
+    def take_chunks(self) -> list[TextChunk]:
+        """Those that have come since the last time."""
+        chunks, self._chunks = self._chunks, []
+        return chunks
 
     def output(self) -> RequestOutput:
         """As it stands."""

@@ -1,36 +1,34 @@
-"""A replica of a model: a process that serves its share of the prompts with an engine of its own.
+"""A replica of a model: a process that serves the requests that it is given with an engine of its own.
 
-    python -m mindgen.loop.replica RENDEZVOUS NUMBER
-
-It ends with the process that started it.
+python -m mindgen.loop.replica RENDEZVOUS NUMBER
 """
 
 import os
-import queue
-import signal
 import sys
-import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
-from mindgen.engine.config import EngineConfig
-from mindgen.errors import MessageError, MindgenError, WorkerError
+from mindgen.errors import MindgenError, WorkerError
+from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.request_reader import CheckedRequest
-from mindgen.parallel.channel import SIGN_OF_LIFE, SOCKET, Channel, connect
-from mindgen.parallel.messages import Answer, Arrival, Call
+from mindgen.loop.subscription import Subscription, Waiter
+from mindgen.outputs import TextChunk
+from mindgen.parallel.calls import remote, remote_calls
+from mindgen.parallel.worker_process import join_as_worker
 
 if TYPE_CHECKING:
-    from mindgen.llm import LLM
-    from mindgen.loop.stream import ChunkStream
+    from mindgen.loop.local_model import LocalModel
 
-_CONNECT_SECONDS = 60.0
+# What a replica says of a call: its number, chunks of a step, and what has ended it before its time.
+CallNews: TypeAlias = tuple[int, list[TextChunk], MindgenError | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaHost:
-    """What the machine of a replica has for it: the arguments of LLM that are paths, and its share of the cores."""
+    """What the machine of a replica has for it: its paths of the model, and its share of the cores."""
 
     model: str
     adapters: str | dict[str, str] | None
@@ -39,106 +37,92 @@ class ReplicaHost:
     num_threads: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaSetup:
-    """What all replicas have in common; arguments of LLM."""
+class Replica:
+    """What the first process may ask for.
 
-    dtype: str
-    config: EngineConfig
-    on_missing_adapter: str
+    Args:
+        say: sends CallNews.
+    """
 
+    def __init__(self, say: Callable[[CallNews], None]) -> None:
+        self._say = say
+        self._host: ReplicaHost
+        self._model: LocalModel
+        self._calls: dict[int, _Forwarding] = {}
 
-# What the first process may ask for, and the types of the arguments.
-_CALLS: dict[str, tuple[Any, ...]] = {
-    "prepare": (ReplicaHost,),
-    "set_up": (ReplicaSetup,),
-    "open": (int, list[CheckedRequest], bool),
-    "cancel": (int,),
-    "add_adapter": (str, Path),
-    "remove_adapter": (str,),
-    "reset_prefix_cache": (),
-    SIGN_OF_LIFE: (),
-}
+    @remote()
+    def prepare(self, host: ReplicaHost) -> None:
+        self._host = host
 
-
-class _Replica:
-    """Several calls may be open at once; their requests share the engine's steps."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self._streams: dict[int, ChunkStream] = {}
-
-    def run(self) -> int:
-        threading.Thread(target=self._receive, daemon=True).start()
-        (host,) = self._calls.get().read(*_CALLS["prepare"])
-        call = self._calls.get()
-        try:
-            llm = self._set_up(host, *call.read(*_CALLS["set_up"]))
-        except Exception as error:
-            traceback.print_exc()
-            error = error if isinstance(error, MindgenError) else WorkerError(f"{type(error).__name__}: {error}")
-            self._channel.send(Answer.of(call.number, None, error))
-            return 1
-        self._channel.send(Answer.of(call.number, None))
-        while True:
-            while not self._streams or not self._calls.empty():
-                self._handle(llm, self._calls.get())
-            for number in list(self._streams):
-                self._advance(number)
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                self._calls.put(self._channel.receive(Call))
-        except EOFError:
-            os._exit(0)
-        except MessageError:
-            traceback.print_exc()
-            os._exit(1)
-
-    def _set_up(self, host: ReplicaHost, setup: ReplicaSetup) -> "LLM":
+    @remote()
+    def set_up(self, setup: ModelSetup) -> None:
+        host = self._host
         if host.cores is not None:
             os.sched_setaffinity(0, host.cores)
-        from mindgen.llm import LLM  # starts MindSpore
+        from mindgen.loop.local_model import LocalModel  # starts MindSpore
 
+        files = ModelFiles.of(host.model, host.adapters, host.checkpoint)
         config = replace(setup.config, num_threads=host.num_threads)
-        return LLM(host.model, host.adapters, setup.dtype, config, setup.on_missing_adapter, host.checkpoint)
+        self._model = LocalModel(files, replace(setup, config=config))
 
-    def _handle(self, llm: "LLM", call: Call) -> None:
-        if call.name not in _CALLS:
-            raise MessageError(f"a replica knows no {call.name!r}")
-        arguments = call.read(*_CALLS[call.name])
-        if call.name == "open":
-            number, requests, is_streamed = arguments
-            self._streams[number] = llm.stream_requests(requests, is_streamed)
-        elif call.name == "cancel":
-            stream = self._streams.pop(arguments[0], None)
-            if stream is not None:
-                stream.close()
-        elif call.name == SIGN_OF_LIFE:
-            self._channel.send(Answer.of(call.number, None))
-        else:
-            try:
-                getattr(llm, call.name)(*arguments)
-                self._channel.send(Answer.of(call.number, None))
-            except MindgenError as error:
-                self._channel.send(Answer.of(call.number, None, error))
+    @remote()
+    def open(self, number: int, requests: list[tuple[int, CheckedRequest]], is_streamed: bool) -> None:
+        self._calls = {each: call for each, call in self._calls.items() if call.is_open}
+        self._calls[number] = _Forwarding(number, len(requests), self._say)
+        self._model.loop.submit(requests, self._calls[number], is_streamed)
 
-    def _advance(self, number: int) -> None:
-        stream = self._streams[number]
-        chunks = stream.advance()
-        if not stream.is_open:
-            del self._streams[number]
-        if chunks or not stream.is_open:
-            self._channel.send(Answer.of(None, (number, chunks, not stream.is_open)))
+    @remote()
+    def cancel(self, number: int) -> None:
+        if number in self._calls:
+            self._model.loop.abort(self._calls.pop(number))
+
+    @remote()
+    def add_adapter(self, adapter_id: str, folder: Path) -> None:
+        self._model.add_adapter(adapter_id, folder)
+
+    @remote()
+    def remove_adapter(self, adapter_id: str) -> None:
+        self._model.remove_adapter(adapter_id)
+
+    @remote()
+    def reset_prefix_cache(self) -> None:
+        self._model.reset_prefix_cache()
+
+
+class _Forwarding(Subscription):
+    """Sends what comes of a call to the first process."""
+
+    def __init__(self, number: int, num_requests: int, say: Callable[[CallNews], None]) -> None:
+        super().__init__(num_requests)
+        self._number, self._say = number, say
+
+    def put(self, chunks: list[TextChunk]) -> Waiter | None:
+        if not self.is_closed:
+            self._num_open -= sum(chunk.output is not None for chunk in chunks)
+            self._say((self._number, chunks, None))
+        return None
+
+    def fail(self, error: BaseException) -> Waiter | None:
+        known = error if isinstance(error, MindgenError) else WorkerError(f"{type(error).__name__}: {error}")
+        self._say((self._number, [], known))
+        return None
 
 
 def serve(rendezvous: Path, number: int) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    channel = connect(rendezvous / SOCKET, _CONNECT_SECONDS)
-    channel.send(Arrival(number, os.getpid()))
-    return _Replica(channel).run()
+    """Serves the process that listens in the folder to its end; returns the exit code."""
+    process = join_as_worker(rendezvous, number, takes_files=False)
+    if process is None:
+        return 1
+    replica, calls = Replica(process.say), remote_calls(Replica)
+    while True:
+        call = process.next_call()
+        try:
+            process.execute(call, calls, replica)
+        except Exception as error:
+            process.refuse(call.number, error)
+            if call.number is None or call.name == "set_up":  # nobody hears of it otherwise, or nothing can follow
+                traceback.print_exc()
+                return 1
 
 
 if __name__ == "__main__":

@@ -1,31 +1,26 @@
-"""Several replicas of a model, of which this process is the first: each serves its share of a call's prompts."""
+"""The replicas of a model in other processes, of this machine and of others."""
 
 import os
-import queue
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 from mindgen.engine.config import EngineConfig
+from mindgen.errors import WorkerError
 from mindgen.kernels import backend
-from mindgen.loop.engine_client import EngineClient
-from mindgen.loop.local_replicas import start_replicas
-from mindgen.loop.model_files import ModelFiles
-from mindgen.loop.replica import ReplicaSetup
-from mindgen.loop.request_reader import CheckedRequest
-from mindgen.loop.stream import ChunkStream, Stream
-from mindgen.outputs import TextChunk
+from mindgen.loop.engine_loop import IndexedRequest, wake_all
+from mindgen.loop.model_files import ModelFiles, ModelSetup
+from mindgen.loop.replica import CallNews, ReplicaHost
+from mindgen.loop.subscription import Subscription
+from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.nodes import Nodes
-from mindgen.parallel.shares import even_shares
-from mindgen.parallel.workers import wait_for
-
-_LOOK_SECONDS = 0.05
-_Message = tuple[list[TextChunk], bool]  # and whether these are the last
+from mindgen.parallel.workers import Workers, wait_for
 
 
 class Replicas:
-    """The replicas in other processes.
+    """All but this process's own.
 
     Args:
         local: the numbers of those on this machine, this process's own first.
@@ -35,17 +30,16 @@ class Replicas:
         WorkerError: one has ended.
     """
 
-    def __init__(self, local: range, nodes: Nodes | None, files: ModelFiles, setup: ReplicaSetup) -> None:
+    def __init__(self, local: range, nodes: Nodes | None, files: ModelFiles, setup: ModelSetup) -> None:
         elsewhere = None if nodes is None else nodes.lines
-        self.size = len(local) + len(elsewhere or {})
         self._numbers = count()
-        self._open: dict[int, queue.SimpleQueue[_Message]] = {}
+        self._open: dict[int, Subscription] = {}  # by the call
         self._workers = start_replicas(local[1:], len(local), files, setup.config.num_threads, elsewhere)
-        messages = tuple[int, list[TextChunk], bool]
         timeout = setup.config.worker_timeout
-        self._workers.watch(lambda reason: None, timeout, partial(_receive, self._open), messages)
+        self._workers.watch(partial(_end, self._open), timeout, partial(_receive, self._open), CallNews)
         backend.available(setup.config.executor)  # compiled by one, before the others would have to wait for it
         self._ready = self._workers.call("set_up", setup)
+        self.servers = [RemoteReplica(self, number) for number in (*local[1:], *(elsewhere or {}))]
 
     def wait_until_ready(self) -> None:
         try:
@@ -55,77 +49,68 @@ class Replicas:
             raise
 
     def call(self, name: str, *arguments: Any) -> list[Any]:
-        """What the LLM's method gives in each of them."""
+        """What a method of Replica gives in each of them."""
         return wait_for(self._workers.call(name, *arguments))
 
-    def open(self, replica: int, requests: list[CheckedRequest], is_streamed: bool) -> int:
+    def open(
+        self, replica: int, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool
+    ) -> int:
         """The number of a call that the replica serves from now on."""
         number = next(self._numbers)
-        self._open[number] = queue.SimpleQueue()
-        self._workers.tell_one(replica, "open", number, requests, is_streamed)
+        self._open[number] = subscription
+        if self._workers.error is not None:
+            raise self._workers.error
+        self._workers.tell_one(replica, "open", number, list(requests), is_streamed)
         return number
 
-    def read(self, call: int, seconds: float) -> tuple[list[TextChunk], bool]:
-        """Chunks of a call, and whether they are its last; none if none come within so many seconds."""
-        try:
-            return self._open[call].get(timeout=seconds) if seconds > 0 else self._open[call].get_nowait()
-        except queue.Empty:
-            if self._workers.error is not None:
-                raise self._workers.error from None
-            return [], False
-
-    def end(self, replica: int, call: int, is_cancelled: bool) -> None:
-        del self._open[call]
-        if is_cancelled and self._workers.error is None:
+    def cancel(self, replica: int, call: int) -> None:
+        self._open.pop(call, None)
+        if self._workers.error is None:
             self._workers.tell_one(replica, "cancel", call)
 
     def close(self) -> None:
         self._workers.close()
 
 
-def _receive(opened: "dict[int, queue.SimpleQueue[_Message]]", message: tuple[int, list[TextChunk], bool]) -> None:
-    call, chunks, is_last = message
-    waiting = opened.get(call)
-    if waiting is not None:  # nobody waits for what is left of a call that was cancelled
-        waiting.put((chunks, is_last))
+class RemoteReplica:
+    """One of them, as a Server."""
+
+    def __init__(self, replicas: Replicas, number: int) -> None:
+        self._replicas, self._number = replicas, number
+        self._calls: dict[Subscription, int] = {}
+
+    def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
+        self._calls = {each: call for each, call in self._calls.items() if each.is_open}
+        self._calls[subscription] = self._replicas.open(self._number, requests, subscription, is_streamed)
+
+    def abort(self, subscription: Subscription) -> None:
+        subscription.close()
+        call = self._calls.pop(subscription, None)
+        if call is not None:
+            self._replicas.cancel(self._number, call)
 
 
-class ReplicatedStream(ChunkStream):
-    """As a Stream, with the requests shared out in their order, as evenly as they come."""
+def start_replicas(
+    numbers: range,
+    num_local: int,
+    files: ModelFiles,
+    num_threads: int | None,
+    elsewhere: Mapping[int, NodeLine] | None = None,
+) -> Workers:
+    """Starts some of the replicas of this machine, and tells them what it has for them.
 
-    def __init__(
-        self, replicas: Replicas, client: EngineClient, requests: list[CheckedRequest], is_streamed: bool
-    ) -> None:
-        self._replicas = replicas
-        own, *others = even_shares(len(requests), replicas.size)
-        self._own = Stream(client, requests[own.start : own.stop], is_streamed)
-        self._calls: dict[int, tuple[int, int]] = {}  # replica: call, index of its first prompt
-        for replica, share in enumerate(others, start=1):
-            if share:
-                call = replicas.open(replica, requests[share.start : share.stop], is_streamed)
-                self._calls[replica] = call, share.start
-
-    @property
-    def is_open(self) -> bool:
-        return self._own.is_open or bool(self._calls)
-
-    def advance(self) -> list[TextChunk]:
-        """What a step here brings, and what has come from the others meanwhile."""
-        chunks = self._own.advance() if self._own.is_open else []
-        for replica, (call, first) in list(self._calls.items()):
-            seconds = 0.0 if self._own.is_open or chunks else _LOOK_SECONDS
-            arrived, is_last = self._replicas.read(call, seconds)
-            chunks += [replace(chunk, index=first + chunk.index) for chunk in arrived]
-            if is_last:
-                del self._calls[replica]
-                self._replicas.end(replica, call, is_cancelled=False)
-        return chunks
-
-    def close(self) -> None:
-        self._own.close()
-        for replica, (call, _) in self._calls.items():
-            self._replicas.end(replica, call, is_cancelled=True)
-        self._calls = {}
+    Args:
+        num_local: all of this machine, which share its cores.
+        num_threads: of each; None is its share of the cores.
+    """
+    workers = Workers.start("replica", "mindgen.loop.replica", numbers, elsewhere)
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // num_local
+    for number in numbers:
+        place = number % num_local
+        own = cores[place * share : (place + 1) * share] if share > 1 else None
+        workers.tell_one(number, "prepare", ReplicaHost(*files, own, num_threads or max(1, share)))
+    return workers
 
 
 def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
@@ -140,3 +125,19 @@ def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
         num_threads=max(1, threads // num_local),
         memory_utilization=memory if isinstance(memory, str) else memory / num_local,
     )
+
+
+def _receive(opened: dict[int, Subscription], news: CallNews) -> None:
+    number, chunks, error = news
+    subscription = opened.get(number)
+    if subscription is None:  # nobody waits for what is left of a call that was cancelled
+        return
+    wake_all([subscription.put(chunks) if error is None else subscription.fail(error)])
+    if error is not None or not subscription.is_unfinished:
+        opened.pop(number, None)
+
+
+def _end(opened: dict[int, Subscription], reason: str) -> None:
+    """A replica that ends ends all calls, as it was a part of each."""
+    wake_all([subscription.fail(WorkerError(reason)) for subscription in list(opened.values())])
+    opened.clear()

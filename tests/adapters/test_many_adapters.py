@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from loops import engine_of
 
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
@@ -53,7 +54,7 @@ def test_a_working_set_far_above_the_slots(many):
         assert (output.outputs[0].text, output.adapter_id) == (answer["answer"], name)
     digests = {output.adapter_id: output.adapter_digest for output in outputs}
     assert len(set(digests.values())) == 301, "each content has a digest of its own, and the base model none"
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
     status = {each.adapter_id: each for each in llm.list_adapters()}
     assert sum(each.is_resident for each in status.values()) == 4
     assert status["user7"].requests == 4 and status["user7"].tokens > 0
@@ -98,7 +99,7 @@ def test_names_change_hands_while_requests_run(tmp_path):
             texts[chunk.index] = chunk.output.outputs[0].text
     # All were sent at the first step, before the name changed hands.
     assert texts == dict.fromkeys(range(6), first["answer"])
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
 
 
 def test_an_adapter_that_cannot_be_read_fails_alone(tmp_path):
@@ -112,7 +113,7 @@ def test_an_adapter_that_cannot_be_read_fails_alone(tmp_path):
     assert [output.error is None for output in outputs] == [True, False, True]
     assert "broken" in outputs[1].error and not outputs[1].outputs
     assert outputs[0].outputs[0].text == outputs[2].outputs[0].text == good["answer"]
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
 
 
 def test_equal_token_counts_of_different_sequences():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from loops import engine_of
 from tiny_models import load_oracle
 from tiny_tokenizers import make_tokenizer
 
@@ -47,7 +48,7 @@ def test_a_row_is_continued_as_the_llm_does(model, llm, tokenizer):
     assert tokenizer.decode(row, skip_special_tokens=True) == TEXTS[0]
     assert model.generate(input_ids, max_length=len(input_ids) + 3)[0].shape == (len(input_ids) + 3,)
     assert model.generate(input_ids, max_length=5, max_new_tokens=2)[0].shape == (len(input_ids) + 2,)
-    llm._engine.check_integrity()
+    engine_of(llm).check_integrity()
 
 
 def test_the_streaming_sample_of_the_manual(capsys):
@@ -189,8 +190,8 @@ def test_failures_are_raised_and_end_the_streamer(model, llm, tokenizer):
         with pytest.raises(error, match=message):
             model.generate(streamer=streamer, **arguments)
         list(streamer)  # does not wait for ever
-    llm._engine.check_integrity()
-    assert not llm._engine.has_unfinished()
+    engine_of(llm).check_integrity()
+    assert not engine_of(llm).has_unfinished()
 
 
 def test_from_pretrained_takes_limits_and_adapters():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from loops import engine_of
 
 from mindgen import LLM, SamplingParams
 from mindgen.compat.mindformers import Model
@@ -83,8 +84,8 @@ def check_in_company(llm, answers, bad, message):
     assert [output.outputs for output in outputs] == answers
     assert failed.outputs == [] and failed.finished and message in failed.error and "\n" not in failed.error
     assert isinstance(failed.exception, RequestError)
-    llm._engine.check_integrity()
-    assert not llm._engine.has_unfinished() and not llm._client._open
+    engine_of(llm).check_integrity()
+    assert not engine_of(llm).has_unfinished() and not llm._model._texts._open
 
 
 @pytest.mark.parametrize(("prompt", "params", "adapter_id", "message"), BAD)
@@ -172,9 +173,9 @@ def test_end_tokens_that_are_none(eos, tmp_path, answers):
 @pytest.mark.parametrize("params", [{"min_tokens": 3}, {"guided_choice": ["yes"]}])
 def test_an_end_token_outside_the_vocabulary_is_refused_by_those_who_need_it(llm, answers, params, monkeypatch):
     """Whatever the loader lets through."""
-    for each in (llm._engine, llm._client):
+    for each in (engine_of(llm), llm._model._texts):
         monkeypatch.setattr(each, "_model_config", replace(each._model_config, eos_token_ids=(2, 5000)))
-    monkeypatch.setattr(llm._client, "_guides", None)
+    monkeypatch.setattr(llm._model._texts, "_guides", None)
     check_in_company(llm, answers, (PROMPT, replace(GREEDY, **params), None), "eos_token_id")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from loops import engine_of, open_all, stopped
 
 from mindgen import LLM, SamplingParams
 from mindgen.engine.config import EngineConfig
@@ -27,9 +28,9 @@ def llm():
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(llm):
     yield
-    llm._engine.check_integrity()
-    assert not llm._engine.has_unfinished() and not llm._client._open
-    assert llm._engine._blocks.num_free == llm.memory_plan.num_blocks
+    engine_of(llm).check_integrity()
+    assert not engine_of(llm).has_unfinished() and not llm._model._texts._open
+    assert engine_of(llm)._blocks.num_free == llm.memory_plan.num_blocks
 
 
 def complete(llm: LLM, params: SamplingParams, prompt: str = PROMPT):
@@ -158,7 +159,7 @@ def test_a_deadline_ends_with_what_there_is(llm):
         assert len(one.token_ids) < 400 and one.token_ids == other.token_ids[: len(one.token_ids)]
         assert other.text.startswith(one.text.rstrip("\ufffd"))
     complete(llm, BABBLE)
-    assert not llm._engine._with_deadline, "finished requests are kept until their deadline"
+    assert not engine_of(llm)._with_deadline, "finished requests are kept until their deadline"
 
 
 def test_a_deadline_in_the_queue(llm):
@@ -171,12 +172,12 @@ def test_a_deadline_in_the_queue(llm):
 def test_more_requests_than_may_wait():
     llm = LLM("demo", config=EngineConfig(max_waiting=2, max_num_seqs=1))
     params = SamplingParams(temperature=0, max_tokens=3)
-    for _ in range(2):
-        llm._engine.add_request([5, 6], params)
-    with pytest.raises(QueueFullError):
-        llm._engine.add_request([5, 6], params)
-    while llm._engine.has_unfinished():
-        llm._engine.step()
+    with stopped(llm) as texts:
+        opened = open_all(texts, [(PROMPT, params, None)] * 2)
+        with pytest.raises(QueueFullError):
+            open_all(texts, [(PROMPT, params, None)])
+        while not all(each.request.is_finished for each in opened):
+            texts.step()
     # A stream sends no more than the queue takes.
     assert [len(each.outputs[0].token_ids) for each in llm.generate([PROMPT] * 9, params)] == [3] * 9
 
@@ -207,37 +208,40 @@ def test_logits_that_are_no_numbers_fail_alone(llm, monkeypatch):
     """Of one request whose forks would also have got tokens of the same step."""
     expected = llm.generate([PROMPT] * 2, [BABBLE, replace(BABBLE, n=3)])
     llm.reset_prefix_cache()
-    stream = llm.stream([PROMPT] * 3, [BABBLE, replace(BABBLE, n=3, max_tokens=2), replace(BABBLE, n=3)], None)
-    chunks = stream.advance()
-    run = llm._engine._runner.run
-    failing = stream._open[1].request.sequences[1]
+    params = [BABBLE, replace(BABBLE, n=3, max_tokens=2), replace(BABBLE, n=3)]
+    with stopped(llm) as texts:
+        opened = open_all(texts, [(PROMPT, each, None) for each in params])
+        texts.step()
+        run, failing = texts.engine._runner.run, opened[1].request.sequences[1]
 
-    def broken(batch):
-        logits, order = run(batch)
-        firsts = batch.step.block_tables[:, :1].tolist()
-        if failing.block_table[:1] in firsts:
-            row = firsts.index(failing.block_table[:1])
-            logits[row if order is None else order.index(row)] = np.nan
-        return Logits(logits, order)
+        def broken(batch):
+            logits, order = run(batch)
+            firsts = batch.step.block_tables[:, :1].tolist()
+            if failing.block_table[:1] in firsts:
+                row = firsts.index(failing.block_table[:1])
+                logits[row if order is None else order.index(row)] = np.nan
+            return Logits(logits, order)
 
-    monkeypatch.setattr(llm._engine._runner, "run", broken)
-    while stream.is_open:
-        chunks += stream.advance()
-    outputs = {chunk.index: chunk.output for chunk in chunks if chunk.output is not None}
+        monkeypatch.setattr(texts.engine._runner, "run", broken)
+        while texts.has_unfinished():
+            texts.step()
+    outputs = [each.output() for each in opened]
     assert "NaN" in outputs[1].error and outputs[1].outputs == []
     assert outputs[0].outputs == expected[0].outputs and outputs[2].outputs == expected[1].outputs
 
 
 def test_a_grammar_that_gives_up_fails_alone(llm, monkeypatch):
-    stream = llm.stream([PROMPT] * 2, [SamplingParams(guided_regex="[a-z ]{9,30}", n=2, seed=1), BABBLE], None)
-    stream._send()
-    matcher = stream._open[0].request.sequences[1].matcher
+    params = [SamplingParams(guided_regex="[a-z ]{9,30}", n=2, seed=1), BABBLE]
+    with stopped(llm) as texts:
+        opened = open_all(texts, [(PROMPT, each, None) for each in params])
 
-    def give_up(token_id):
-        raise RequestError("the guided output cannot go on: too complex")
+        def give_up(token_id):
+            raise RequestError("the guided output cannot go on: too complex")
 
-    monkeypatch.setattr(matcher, "accept", give_up)
-    outputs = {chunk.index: chunk.output for chunk in stream if chunk.output is not None}
+        monkeypatch.setattr(opened[0].request.sequences[1].matcher, "accept", give_up)
+        while texts.has_unfinished():
+            texts.step()
+    outputs = [each.output() for each in opened]
     assert "cannot go on" in outputs[0].error
     assert outputs[1].outputs[0].text == complete(llm, BABBLE).text
 

@@ -9,6 +9,7 @@ import torch
 from adapter_options import EXTENDED, make_option
 from engine_probe import Ask, EngineProbe, tokens
 from greedy_steps import continue_greedily, prompts
+from loops import engine_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from probe import Probe
 from tiny_adapters import CONFIGS, make_adapter
@@ -134,7 +135,7 @@ def test_a_tensor_that_no_stage_takes_is_refused(tmp_path):
 def test_every_stage_takes_what_the_plan_says():
     with closing(LLM("demo", pipeline_parallel_size=3, tensor_parallel_size=2)) as llm:
         plan = llm.memory_plan
-        reports = llm._engine._runner.reports
+        reports = engine_of(llm)._runner.reports
         assert [stage.layers for stage in plan.stages] == [range(2), range(2, 3), range(3, 4)]
         for index, stage in enumerate(plan.stages):
             taken = sum(sum(report.weights.values()) for report in reports[2 * index : 2 * index + 2])

@@ -9,7 +9,9 @@ from tiny_models import VOCAB_SIZE, make_model
 from mindgen.errors import ModelError
 from mindgen.weights.weight_files import find_weights
 
-PROMPTS = [np.random.default_rng(seed).integers(3, VOCAB_SIZE, length).tolist() for seed, length in enumerate((9, 1, 5))]
+PROMPTS = [
+    np.random.default_rng(seed).integers(3, VOCAB_SIZE, length).tolist() for seed, length in enumerate((9, 1, 5))
+]
 
 
 @pytest.fixture(scope="module", params=["llama3-grouped-tied", "qwen3-untied", "gpt2"])

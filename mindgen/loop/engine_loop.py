@@ -1,0 +1,183 @@
+"""The one thread that owns an engine: what is asked of it goes in by a queue, what it gives goes to subscriptions."""
+
+import queue
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+from mindgen.engine.engine import Engine
+from mindgen.errors import QueueFullError, as_request_error
+from mindgen.loop.open_request import OpenRequest
+from mindgen.loop.request_reader import CheckedRequest
+from mindgen.loop.subscription import Subscription, Waiter, wake
+from mindgen.loop.text_engine import PreparedRequest, TextEngine
+from mindgen.outputs import RequestOutput, TextChunk
+
+Result = TypeVar("Result")
+IndexedRequest = tuple[int, CheckedRequest]
+
+
+class EngineLoop:
+    """Any thread may call; requests of all calls share the engine's steps. It ends with `close`, or with its last user.
+
+    Args:
+        texts: belongs to the loop's thread from now on.
+    """
+
+    def __init__(self, texts: TextEngine) -> None:
+        self._texts = texts
+        self._thread = _LoopThread(texts)
+        self._thread.start()
+        self._end = weakref.finalize(self, _LoopThread.end, self._thread)
+
+    def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
+        """Has requests served; what is wrong with one shows in its last chunk.
+
+        Args:
+            requests: with their indices among those of the call.
+            is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
+        """
+        prepared: deque[tuple[int, PreparedRequest]] = deque()
+        for index, request in requests:
+            try:
+                prepared.append((index, self._texts.prepare(request)))
+            except Exception as error:
+                wake_all([subscription.put([refusal(index, request.prompt, request.adapter_id, error)])])
+        self._thread.ask(partial(self._thread.open, prepared, subscription, is_streamed))
+
+    def abort(self, subscription: Subscription) -> None:
+        """Calls off what has not ended of a call, between two steps."""
+        subscription.close()
+        self._thread.ask(partial(self._thread.cancel, subscription))
+
+    def call(self, function: Callable[[Engine], Result]) -> Result:
+        """What the function makes of the engine, between two steps; raises what it raises."""
+        return self._thread.call(partial(function, self._texts.engine))
+
+    def pause(self) -> None:
+        """No step begins any more; returns when the last one has ended."""
+        self._thread.call(partial(self._thread.hold, True))
+
+    def resume(self) -> None:
+        self._thread.call(partial(self._thread.hold, False))
+
+    def close(self) -> None:
+        """Ends the thread, and the engine with it; open calls get no further chunks."""
+        self._end()
+
+
+class _LoopThread(threading.Thread):
+    """Everything but `ask` and `end` happens in the thread itself."""
+
+    def __init__(self, texts: TextEngine) -> None:
+        super().__init__(name="engine", daemon=True)
+        self._texts = texts
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._unsent: dict[Subscription, tuple[deque[tuple[int, PreparedRequest]], bool]] = {}
+        self._subscriptions: dict[OpenRequest, Subscription] = {}
+        self._is_held = self._is_ended = False
+
+    def run(self) -> None:
+        while not self._is_ended:
+            if self._is_held or not (self._unsent or self._texts.has_unfinished()):
+                self._inbox.get()()
+            while not self._inbox.empty():
+                self._inbox.get()()
+            if not (self._is_held or self._is_ended):
+                self._step()
+
+    def ask(self, function: Callable[[], object]) -> None:
+        self._inbox.put(function)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        if threading.current_thread() is self or not self.is_alive():
+            return function()
+        future: Future[Result] = Future()
+        self.ask(partial(_fulfil, future, function))
+        return future.result()
+
+    def end(self) -> None:
+        self.ask(self._stop)
+        if threading.current_thread() is not self:
+            self.join()
+        self._texts.engine.close()
+
+    def _stop(self) -> None:
+        self._is_ended = True
+
+    def hold(self, is_held: bool) -> None:
+        self._is_held = is_held
+
+    def open(self, requests: deque[tuple[int, PreparedRequest]], subscription: Subscription, is_streamed: bool) -> None:
+        if requests:
+            self._unsent[subscription] = requests, is_streamed
+
+    def cancel(self, subscription: Subscription) -> None:
+        self._unsent.pop(subscription, None)
+        for opened in [each for each, own in self._subscriptions.items() if own is subscription]:
+            self._texts.cancel(opened)
+            del self._subscriptions[opened]
+
+    def _step(self) -> None:
+        waiters = self._send()
+        try:
+            changed = self._texts.step() if self._texts.has_unfinished() else []
+        except BaseException as error:
+            wake_all([*waiters, *self._fail(error)])
+            return
+        chunks: dict[Subscription, list[TextChunk]] = {}
+        for opened in changed:
+            subscription = self._subscriptions[opened]
+            chunks.setdefault(subscription, []).extend(opened.take_chunks())
+            if opened.request.is_finished:
+                del self._subscriptions[opened]
+        for subscription, own in chunks.items():
+            own.sort(key=lambda chunk: chunk.index)
+            waiters.append(subscription.put(own))
+        wake_all(waiters)
+
+    def _send(self) -> list[Waiter | None]:
+        """Passes on as many requests as the engine takes, one of each call in turn."""
+        waiters: list[Waiter | None] = []
+        while self._unsent:
+            for subscription, (requests, is_streamed) in list(self._unsent.items()):
+                index, prepared = requests[0]
+                try:
+                    self._subscriptions[self._texts.add(index, prepared, is_streamed)] = subscription
+                except QueueFullError:
+                    return waiters
+                except Exception as error:
+                    refused = refusal(index, prepared.prompt, prepared.adapter_id, error)
+                    waiters.append(subscription.put([refused]))
+                requests.popleft()
+                if not requests:
+                    del self._unsent[subscription]
+        return waiters
+
+    def _fail(self, error: BaseException) -> list[Waiter | None]:
+        """Ends all calls: what stops a step stops every request in it."""
+        subscriptions = {*self._subscriptions.values(), *self._unsent}
+        for subscription in subscriptions:
+            self.cancel(subscription)
+        return [subscription.fail(error) for subscription in subscriptions]
+
+
+def refusal(index: int, prompt: str | None, adapter_id: str | None, error: Exception) -> TextChunk:
+    """The last chunk of a request that never came to be computed."""
+    reason = as_request_error(error, "preparing the request")
+    return TextChunk(index, "", RequestOutput.failed(index, prompt, adapter_id, reason))
+
+
+def wake_all(waiters: Sequence[Waiter | None]) -> None:
+    wake([waiter for waiter in waiters if waiter is not None])
+
+
+def _fulfil(future: "Future[Result]", function: Callable[[], Result]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)

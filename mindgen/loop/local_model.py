@@ -1,0 +1,64 @@
+"""A model in this process: its engine's loop, and what turns texts into tokens and back."""
+
+from pathlib import Path
+
+from mindgen.adapters.pool_metrics import AdapterStatus
+from mindgen.engine.open_engine import open_engine
+from mindgen.loop.engine_loop import EngineLoop
+from mindgen.loop.model_files import ModelFiles, ModelSetup
+from mindgen.loop.text_engine import TextEngine
+from mindgen.parallel.nodes import Nodes
+from mindgen.runner.profiling import Profile
+from mindgen.text.tokenizer import Tokenizer, load_tokenizer
+from mindgen.weights.model_config import read_model_config
+
+
+class LocalModel:
+    """Loads the model, whose requests go to `loop`.
+
+    Args:
+        nodes: the other machines that the network lies on as well, if it does.
+
+    Attributes:
+        dtype: "bfloat16", "float16" or "float32".
+
+    Raises:
+        MindgenError: it cannot be served; the message says why.
+    """
+
+    def __init__(self, files: ModelFiles, setup: ModelSetup, nodes: Nodes | None = None) -> None:
+        self.folder = files.folder
+        self.config = read_model_config(self.folder)
+        self.tokenizer: Tokenizer = load_tokenizer(self.folder)
+        self.registry = files.registry()
+        weights = files.weights(setup.config.ranks_per_replica)
+        self.dtype = weights.choose_dtype(self.config.dtype) if setup.dtype == "auto" else setup.dtype
+        engine = open_engine(weights, self.config, self.registry, self.dtype, setup.config, nodes)
+        self.memory_plan = engine.memory_plan
+        self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)
+        self.loop = EngineLoop(self._texts)
+
+    def add_adapter(self, adapter_id: str, folder: Path) -> None:
+        self.registry.add(adapter_id, folder)
+
+    def remove_adapter(self, adapter_id: str) -> None:
+        self.registry.remove(adapter_id)
+
+    def list_adapters(self) -> list[AdapterStatus]:
+        """Every adapter that has a name now, with what it has done."""
+        versions = self.registry.versions()
+        return self.loop.call(lambda engine: [engine.adapter_status(version) for version in versions])
+
+    def reset_prefix_cache(self) -> None:
+        self.loop.call(lambda engine: engine.reset_prefix_cache())
+
+    def record(self, profile: Profile | None) -> None:
+        """Has the steps from now on recorded, or no longer."""
+
+        def begin(_: object) -> None:
+            self._texts.profile = profile
+
+        self.loop.call(begin)
+
+    def close(self) -> None:
+        self.loop.close()

@@ -1,0 +1,144 @@
+"""What comes of the requests of one call, on its way from whoever computes it to whoever reads it."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from mindgen.outputs import TextChunk
+
+_MOST_STEPS = 256
+
+
+class Waiter(NamedTuple):
+    """A coroutine that waits."""
+
+    loop: asyncio.AbstractEventLoop
+    event: asyncio.Event
+
+
+class Subscription:
+    """Bounded: where a reader lags behind, later steps are joined into one, text to text, so nothing is lost and nobody
+    waits for the reader.
+
+    Args:
+        num_requests: that will have a last chunk each.
+        most_steps: whose chunks wait apart from each other.
+
+    Attributes:
+        on_last: is told the index of each request that has ended.
+    """
+
+    def __init__(self, num_requests: int, most_steps: int = _MOST_STEPS) -> None:
+        self._ready = threading.Condition()
+        self._steps: deque[list[TextChunk]] = deque()
+        self._most_steps = most_steps
+        self._num_open = num_requests
+        self._error: BaseException | None = None
+        self._waiter: Waiter | None = None
+        self.is_closed = False
+        self.on_last: Callable[[int], None] | None = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a request has not ended yet."""
+        return self._num_open > 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to read, or will be."""
+        return not self.is_closed and (self._num_open > 0 or bool(self._steps))
+
+    def put(self, chunks: list[TextChunk]) -> Waiter | None:
+        """What a step brings; returns the coroutine that is to be woken."""
+        ended = [chunk.index for chunk in chunks if chunk.output is not None]
+        with self._ready:
+            if self.is_closed or not chunks:
+                return None
+            if len(self._steps) < self._most_steps:
+                self._steps.append(chunks)
+            else:
+                self._steps[-1] = _joined(self._steps[-1], chunks)
+            self._num_open -= len(ended)
+            self._ready.notify()
+            waiter = self._waiter
+        if self.on_last is not None:
+            for index in ended:
+                self.on_last(index)
+        return waiter
+
+    def fail(self, error: BaseException) -> Waiter | None:
+        """Nothing more comes: the reader gets this error after what is there already."""
+        with self._ready:
+            self._error = error
+            self._ready.notify()
+            return self._waiter
+
+    def take(self) -> list[TextChunk]:
+        """The chunks of the next step, for which this waits; none if there is nothing left.
+
+        Raises:
+            BaseException: what has ended the requests.
+        """
+        with self._ready:
+            while self.is_open and not self._steps and self._error is None:
+                self._ready.wait()
+            return self._next()
+
+    async def take_async(self) -> list[TextChunk]:
+        """As `take`, without a thread that waits."""
+        waiter = Waiter(asyncio.get_running_loop(), asyncio.Event())
+        with self._ready:
+            self._waiter = waiter
+        while True:
+            waiter.event.clear()
+            with self._ready:
+                if self._steps or self._error is not None or not self.is_open:
+                    return self._next()
+            await waiter.event.wait()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        with self._ready:
+            self.is_closed = True
+            self._steps.clear()
+            self._ready.notify()
+
+    def _next(self) -> list[TextChunk]:
+        if self._steps:
+            return self._steps.popleft()
+        if self._error is not None:
+            self.is_closed = True
+            raise self._error
+        return []
+
+
+def wake(waiters: list[Waiter]) -> None:
+    """Wakes coroutines from another thread, those of one event loop together."""
+    events: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    for waiter in waiters:
+        events.setdefault(waiter.loop, []).append(waiter.event)
+    for loop, own in events.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_set_all, own)
+
+
+def _set_all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]:
+    """The chunks of two steps as if they had been one."""
+    chunks = list(earlier)
+    places = {(chunk.index, chunk.output_index): place for place, chunk in enumerate(chunks) if chunk.output is None}
+    for chunk in later:
+        place = places.get((chunk.index, chunk.output_index)) if chunk.output is None else None
+        if place is None:
+            chunks.append(chunk)
+            continue
+        before = chunks[place]
+        chunks[place] = replace(before, text=before.text + chunk.text, token_ids=before.token_ids + chunk.token_ids)
+    return chunks
