@@ -6,11 +6,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from mindgen.engine.engine import Engine
-from mindgen.errors import QueueFullError, as_request_error
+from mindgen.errors import QueueFullError, WorkerError, as_request_error
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.subscription import Subscription, Waiter, wake
@@ -19,6 +20,7 @@ from mindgen.outputs import RequestOutput, TextChunk
 
 Result = TypeVar("Result")
 IndexedRequest = tuple[int, CheckedRequest]
+_Unsent = deque[tuple[int, PreparedRequest | TextChunk]]  # or the last chunk of one that is refused
 
 
 class EngineLoop:
@@ -37,22 +39,26 @@ class EngineLoop:
     def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
         """Has requests served; what is wrong with one shows in its last chunk.
 
+        Raises:
+            WorkerError: the loop was closed.
+
         Args:
             requests: with their indices among those of the call.
             is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
         """
-        prepared: deque[tuple[int, PreparedRequest]] = deque()
+        prepared: _Unsent = deque()
         for index, request in requests:
             try:
                 prepared.append((index, self._texts.prepare(request)))
             except Exception as error:
-                wake_all([subscription.put([refusal(index, request.prompt, request.adapter_id, error)])])
+                prepared.append((index, _refusal(index, request.prompt, request.adapter_id, error)))
         self._thread.ask(partial(self._thread.open, prepared, subscription, is_streamed))
 
     def abort(self, subscription: Subscription) -> None:
         """Calls off what has not ended of a call, between two steps."""
         subscription.close()
-        self._thread.ask(partial(self._thread.cancel, subscription))
+        with suppress(WorkerError):
+            self._thread.ask(partial(self._thread.cancel, subscription))
 
     def call(self, function: Callable[[Engine], Result]) -> Result:
         """What the function makes of the engine, between two steps; raises what it raises."""
@@ -77,42 +83,53 @@ class _LoopThread(threading.Thread):
         super().__init__(name="engine", daemon=True)
         self._texts = texts
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._unsent: dict[Subscription, tuple[deque[tuple[int, PreparedRequest]], bool]] = {}
+        self._unsent: dict[Subscription, tuple[_Unsent, bool]] = {}
         self._subscriptions: dict[OpenRequest, Subscription] = {}
-        self._is_held = self._is_ended = False
+        self._is_held = self._is_ending = self._is_ended = False
+        self._ending = threading.Lock()  # of the inbox's end
 
     def run(self) -> None:
-        while not self._is_ended:
+        while not self._is_ending:
             if self._is_held or not (self._unsent or self._texts.has_unfinished()):
                 self._inbox.get()()
             while not self._inbox.empty():
                 self._inbox.get()()
-            if not (self._is_held or self._is_ended):
+            if not (self._is_held or self._is_ending):
                 self._step()
+        with self._ending:
+            self._is_ended = True
+        while not self._inbox.empty():
+            self._inbox.get()()
+        wake_all(self._fail(_closed()))
 
     def ask(self, function: Callable[[], object]) -> None:
-        self._inbox.put(function)
+        """Raises WorkerError when the thread has ended."""
+        with self._ending:
+            if self._is_ended:
+                raise _closed()
+            self._inbox.put(function)
 
     def call(self, function: Callable[[], Result]) -> Result:
-        if threading.current_thread() is self or not self.is_alive():
+        if threading.current_thread() is self:
             return function()
         future: Future[Result] = Future()
         self.ask(partial(_fulfil, future, function))
         return future.result()
 
     def end(self) -> None:
-        self.ask(self._stop)
+        with suppress(WorkerError):
+            self.ask(self._stop)
         if threading.current_thread() is not self:
             self.join()
         self._texts.engine.close()
 
     def _stop(self) -> None:
-        self._is_ended = True
+        self._is_ending = True
 
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held
 
-    def open(self, requests: deque[tuple[int, PreparedRequest]], subscription: Subscription, is_streamed: bool) -> None:
+    def open(self, requests: _Unsent, subscription: Subscription, is_streamed: bool) -> None:
         if requests:
             self._unsent[subscription] = requests, is_streamed
 
@@ -147,16 +164,29 @@ class _LoopThread(threading.Thread):
             for subscription, (requests, is_streamed) in list(self._unsent.items()):
                 index, prepared = requests[0]
                 try:
-                    self._subscriptions[self._texts.add(index, prepared, is_streamed)] = subscription
+                    refused = self._add(index, prepared, subscription, is_streamed)
                 except QueueFullError:
                     return waiters
-                except Exception as error:
-                    refused = refusal(index, prepared.prompt, prepared.adapter_id, error)
+                if refused is not None:
                     waiters.append(subscription.put([refused]))
                 requests.popleft()
                 if not requests:
                     del self._unsent[subscription]
         return waiters
+
+    def _add(
+        self, index: int, prepared: PreparedRequest | TextChunk, subscription: Subscription, is_streamed: bool
+    ) -> TextChunk | None:
+        """Passes a request on to the engine; the last chunk if it is refused."""
+        if isinstance(prepared, TextChunk):
+            return prepared
+        try:
+            self._subscriptions[self._texts.add(index, prepared, is_streamed)] = subscription
+        except QueueFullError:
+            raise
+        except Exception as error:
+            return _refusal(index, prepared.prompt, prepared.adapter_id, error)
+        return None
 
     def _fail(self, error: BaseException) -> list[Waiter | None]:
         """Ends all calls: what stops a step stops every request in it."""
@@ -166,7 +196,11 @@ class _LoopThread(threading.Thread):
         return [subscription.fail(error) for subscription in subscriptions]
 
 
-def refusal(index: int, prompt: str | None, adapter_id: str | None, error: Exception) -> TextChunk:
+def _closed() -> WorkerError:
+    return WorkerError("the model was closed: nothing can be asked of it any more")
+
+
+def _refusal(index: int, prompt: str | None, adapter_id: str | None, error: Exception) -> TextChunk:
     """The last chunk of a request that never came to be computed."""
     reason = as_request_error(error, "preparing the request")
     return TextChunk(index, "", RequestOutput.failed(index, prompt, adapter_id, reason))

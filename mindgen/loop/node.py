@@ -8,8 +8,8 @@ from contextlib import suppress
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError, MessageError, MindgenError, WorkerError
 from mindgen.kernels import plugin
+from mindgen.loop.local_replicas import start_replicas
 from mindgen.loop.model_files import ModelFiles, adapter_digests, model_digest
-from mindgen.loop.replicas import start_replicas
 from mindgen.parallel.group import shared_memory
 from mindgen.parallel.meeting import Identity, Peers, join_nodes
 from mindgen.parallel.messages import Failure, Farewell, Parcel

@@ -1,7 +1,7 @@
 """The replicas of a model in other processes, of this machine and of others."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -11,12 +11,12 @@ from mindgen.engine.config import EngineConfig
 from mindgen.errors import WorkerError
 from mindgen.kernels import backend
 from mindgen.loop.engine_loop import IndexedRequest, wake_all
+from mindgen.loop.local_replicas import start_replicas
 from mindgen.loop.model_files import ModelFiles, ModelSetup
-from mindgen.loop.replica import CallNews, ReplicaHost
+from mindgen.loop.replica import CallNews
 from mindgen.loop.subscription import Subscription
-from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.nodes import Nodes
-from mindgen.parallel.workers import Workers, wait_for
+from mindgen.parallel.workers import wait_for
 
 
 class Replicas:
@@ -88,29 +88,6 @@ class RemoteReplica:
         call = self._calls.pop(subscription, None)
         if call is not None:
             self._replicas.cancel(self._number, call)
-
-
-def start_replicas(
-    numbers: range,
-    num_local: int,
-    files: ModelFiles,
-    num_threads: int | None,
-    elsewhere: Mapping[int, NodeLine] | None = None,
-) -> Workers:
-    """Starts some of the replicas of this machine, and tells them what it has for them.
-
-    Args:
-        num_local: all of this machine, which share its cores.
-        num_threads: of each; None is its share of the cores.
-    """
-    workers = Workers.start("replica", "mindgen.loop.replica", numbers, elsewhere)
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // num_local
-    for number in numbers:
-        place = number % num_local
-        own = cores[place * share : (place + 1) * share] if share > 1 else None
-        workers.tell_one(number, "prepare", ReplicaHost(*files, own, num_threads or max(1, share)))
-    return workers
 
 
 def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:

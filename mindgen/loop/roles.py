@@ -4,7 +4,6 @@ from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.node import serve_node
-from mindgen.runner.device import choose_device
 from mindgen.runner.rank_process import serve_launched
 from mindgen.system import environment
 
@@ -32,7 +31,11 @@ def check_launched(config: EngineConfig) -> None:
         ConfigError: they are wanted, and no launcher has started this process; or several pipeline stages are.
     """
     num_ranks = config.ranks_per_replica * config.data_parallel_size
-    if num_ranks == 1 or choose_device(config.device_target) == "CPU":
+    if num_ranks == 1 or config.device_target == "CPU":
+        return
+    from mindgen.runner.device import choose_device  # starts MindSpore, which mistakes in flags need not wait for
+
+    if choose_device(config.device_target) == "CPU":
         return
     if config.pipeline_parallel_size > 1:
         raise ConfigError("engine: pipeline_parallel_size is served on the CPU only: on Ascend set it to 1")

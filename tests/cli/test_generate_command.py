@@ -34,6 +34,7 @@ def run(llm, monkeypatch, capsys):
         return llm
 
     monkeypatch.setattr(flags, "load_llm", load)
+    monkeypatch.setattr(llm, "close", lambda *_: None)  # other tests go on with it
     return generate
 
 

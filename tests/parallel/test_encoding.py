@@ -13,6 +13,7 @@ import pytest
 from mindgen import SamplingParams
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import LaunchError, MessageError, MindgenError, UnknownAdapterError
+from mindgen.layers.step_inputs import PLACES, StepInputs
 from mindgen.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, TextChunk
 from mindgen.parallel.channel import Channel
 from mindgen.parallel.encoding import decode, encode
@@ -49,12 +50,12 @@ def test_arrays_come_back(dtype, shape):
 
 
 def test_a_batch_comes_back():
-    arrays = [np.arange(size, dtype=np.int32).reshape(-1, 1) if size == 4 else np.arange(size, dtype=np.int32)
-              for size in (7, 7, 7, 4, 4, 4, 4, 2)]  # fmt: skip
-    batch = Batch([], *arrays, slots=[0, 1, 1, 2], segment_ends=[np.array([3, 7]), np.array([3])])
+    arrays = [np.arange(size, dtype=np.int32) for size in (7, 4, 4, 4, 7, 7, 8, 2)]
+    arrays[PLACES.block_tables] = arrays[PLACES.block_tables].reshape(4, 2)
+    batch = Batch(StepInputs(*arrays), slots=[0, 1, 1, 2], segment_ends=[np.array([3, 7]), np.array([3])])
     back = decode(encode(batch), Batch)
-    for name in ("input_ids", "block_tables", "output_rows"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(batch, name))
+    for one, other in zip(back.step, batch.step, strict=True):
+        np.testing.assert_array_equal(one, other)
     assert back.slots == batch.slots and [each.tolist() for each in back.segment_ends] == [[3, 7], [3]]
 
 
