@@ -20,7 +20,7 @@ from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 RUNNING, PROMPT_LEN = 8, 32

@@ -23,7 +23,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 COMMON, OWN = 1024, 16  # tokens of the prompts that begin alike

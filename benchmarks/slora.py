@@ -36,7 +36,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 REQUESTS, PROMPT_LEN = 32, 32

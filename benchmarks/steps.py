@@ -33,7 +33,8 @@ from mindgen.loop.text_engine import TextEngine
 from mindgen.runner.profiling import MachineLimits, Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.tokenizer import load_tokenizer
-from mindgen.weights.model_config import ModelConfig, read_model_config
+from mindgen.weights.architecture import read_model_config
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import find_weights
 
 _STEPS = 24  # of decoding, in a turn

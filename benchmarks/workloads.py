@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights
-from mindgen.weights.model_config import read_model_config
 
 
 @dataclass(frozen=True)

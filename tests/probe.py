@@ -15,9 +15,9 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.open_engine import runner_spec
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.runner.parallel import make_runner
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.weight_files import find_weights
 
 BLOCK_SIZE = 8

@@ -33,6 +33,7 @@ KINDS = {
     "llama-biased-one-kv-head": (_LLAMA, 7, 1, 8, {"hidden_size": 56, "attention_bias": True, "mlp_bias": True}),
     "qwen2-tied": (_QWEN2, 6, 2, 16, {"tie_word_embeddings": True}),
     "qwen3-untied": (_QWEN3, 6, 3, 32, {"tie_word_embeddings": False}),
+    "mistral": (transformers.MistralConfig, 6, 3, 16, {"sliding_window": None}),
     "gpt2": (_GPT2, 6, 6, 16, {"n_inner": 200}),
     "gpt2-untied": (_GPT2, 4, 4, 24, {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
 }
@@ -44,7 +45,7 @@ def make_model(
     """Writes a random model of that kind; its weights are exact in dtype. Returns the folder."""
     config_class, heads, kv_heads, head_size, extra = KINDS[kind]
     sizes = {**_SIZES, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **extra, **other_sizes}
-    if config_class in (_LLAMA, _QWEN3):
+    if config_class not in (_GPT2, _QWEN2):
         sizes["head_dim"] = head_size
     torch.manual_seed(len(kind) + seed)
     model = transformers.AutoModelForCausalLM.from_config(config_class(**sizes))

@@ -1,12 +1,13 @@
 """Adapters under the names of a model's modules: those of fused modules (qkv_proj, gate_up_proj, W_pack, c_attn) split
-onto the parts that the model keeps apart, those of GPT-2's wte on its embedding."""
+onto the parts that the model keeps apart, and those of an embedding that checkpoints call otherwise."""
 
 from dataclasses import replace
 
 from mindgen.adapters.formats.peft import LoraUpdate
 from mindgen.errors import AdapterError
 from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.lora_names import EMBEDDING, FUSED, GPT2_EMBEDDING
+from mindgen.weights.lora_names import embeddings
+from mindgen.weights.tensor_names import EMBEDDING, FUSED
 
 
 def split_updates(
@@ -74,7 +75,7 @@ def _parts(module: str, modules: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _own_name(module: str, modules: dict[str, tuple[int, int]]) -> str:
-    return EMBEDDING if module == GPT2_EMBEDDING and module not in modules else module
+    return EMBEDDING if module in embeddings() and module not in modules else module
 
 
 def _check_sizes(

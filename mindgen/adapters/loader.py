@@ -10,16 +10,9 @@ from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputC
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.system.json_file import read_json_object
-from mindgen.weights.lora_names import (
-    EMBEDDING,
-    EMBEDDINGS,
-    FUSED,
-    HEAD,
-    TensorNames,
-    fused_kinds,
-    trained_name,
-    without_prefix,
-)
+from mindgen.weights.architecture import architecture_of_modules
+from mindgen.weights.lora_names import TensorNames, embeddings, fused_kinds, trained_name, without_prefix
+from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
 _MAX_NAMES_SHOWN = 4
 _NO_MODEL = BaseModel(None, {}, "float32", False)
@@ -59,7 +52,7 @@ def read_claim(folder: Path) -> Claim | None:
         config = parse_lora_config(folder / CONFIG_FILE, read_json_object(folder / CONFIG_FILE, AdapterError))
     except (AdapterError, CheckpointError):
         return None
-    has_tables = any(config.targets(module) for module in (*EMBEDDINGS, without_prefix(EMBEDDING), HEAD))
+    has_tables = any(config.targets(module) for module in (*embeddings(), without_prefix(EMBEDDING), HEAD))
     return Claim(max([config.rank, *config.rank_pattern.values()]), has_tables)
 
 
@@ -198,13 +191,13 @@ def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[st
     Whether that one had a head, whose absence shortens all names, only shows in which names fit the tensors.
     """
     config, fused = adapter.config, fused_kinds(adapter.updates)
-    is_gpt2 = any(module.startswith("transformer.") for module in modules)
-    names = {module: trained_name(module, fused, is_gpt2) for module in modules}
+    architecture = architecture_of_modules(modules).name
+    names = {module: trained_name(module, fused, architecture) for module in modules}
     with_head = {module for module, name in names.items() if config.targets(name)}
     without_head = {module for module, name in names.items() if config.targets(without_prefix(name))}
     for targeted in (with_head, without_head):
-        if config.ensure_weight_tying and targeted & {*EMBEDDINGS, HEAD}:
-            targeted |= {*EMBEDDINGS, HEAD} & updates.keys()
+        if config.ensure_weight_tying and targeted & {*embeddings(), HEAD}:
+            targeted |= {*embeddings(), HEAD} & updates.keys()
     return without_head if without_head == updates.keys() else with_head
 
 
@@ -212,7 +205,7 @@ def _known_names(module: str) -> list[str]:
     """Every name that any model has for a module."""
     parent, _, name = module.rpartition(".")
     known = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    known += EMBEDDINGS if module in EMBEDDINGS else ()
+    known += embeddings() if module in embeddings() else ()
     return [*known, *map(without_prefix, known)]
 
 

@@ -17,8 +17,8 @@ from mindgen.errors import AdapterError, CheckpointError
 from mindgen.parallel.layout import TensorLayout
 from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors, read_metadata
 from mindgen.weights.formats.safetensors_write import write_safetensors
-from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.network_names import linear_modules
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 
 def find_slices(registry: AdapterRegistry) -> Path | None:

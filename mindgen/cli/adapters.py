@@ -20,8 +20,8 @@ from mindgen.cli.adapter_tables import (
     print_problems,
 )
 from mindgen.errors import AdapterError, ModelError
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
-from mindgen.weights.model_config import read_model_config
 from mindgen.weights.network_names import linear_modules, network_weights
 from mindgen.weights.weight_files import WeightFiles
 

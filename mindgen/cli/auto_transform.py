@@ -11,8 +11,9 @@ from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slice_files import slice_adapters
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.models.registry import declared_layouts
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import weight_paths
-from mindgen.weights.model_config import read_model_config, settle_head
+from mindgen.weights.model_config import settle_head
 from mindgen.weights.placement import declared_placement
 from mindgen.weights.rank_files import find_rank_folders, rank_files
 from mindgen.weights.reshard import Target, open_source, transform

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mindgen import demo
 from mindgen.errors import CheckpointError, UsageError, warn
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import model_folder
-from mindgen.weights.model_config import read_model_config, settle_head
+from mindgen.weights.model_config import settle_head
 from mindgen.weights.placement import Placement, declared_placement, strategy_placement, whole_placement
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders
 from mindgen.weights.reshard import ShardedCheckpoint, Target, open_source, transform

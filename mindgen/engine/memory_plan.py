@@ -9,10 +9,9 @@ from mindgen.errors import ConfigError
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
 from mindgen.system.memory import free_memory, parse_size
-from mindgen.weights.gpt2_weights import POSITIONS
-from mindgen.weights.lora_names import EMBEDDING, HEAD
+from mindgen.weights.architecture import Architecture, architectures
 from mindgen.weights.model_config import ModelConfig
-from mindgen.weights.network_names import layer_of, network_weights
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
 from mindgen.weights.weight_files import WeightFiles
 
 
@@ -108,8 +107,8 @@ def plan_memory(
             f"{config.memory_utilization}"
         )
     shard = Shard(config.tensor_parallel_size)
-    _, keys = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
-    layer_bytes = 2 * shard.num_ranks * keys.slice_size * STORAGE[dtype]().itemsize * config.block_size
+    layout = architectures()[model.architecture].cache_layout(model, shard)
+    layer_bytes = layout.token_bytes(shard, dtype) * config.block_size
     stages = tuple(
         StageMemory(layers, shard.num_ranks, own_weights, own_adapters, len(layers) * layer_bytes)
         for layers, own_weights, own_adapters in zip(_stage_layers(model, config), weights, adapters, strict=True)
@@ -152,22 +151,23 @@ def weight_bytes(weights: WeightFiles, model: ModelConfig, config: EngineConfig)
             weights.num_bytes(slice(first, first + num_ranks)) for first in range(0, len(weights.folders), num_ranks)
         ]
     totals = [0] * len(stages)
-    for name, tensor in network_weights(weights.model, weights.map(0)).items():
-        for stage in _stages_of(name, stages, model.tie_word_embeddings):
+    architecture = architectures()[model.architecture]
+    for name, tensor in architecture.translate(weights.map(0)).items():
+        for stage in _stages_of(name, architecture, stages, model.tie_word_embeddings):
             totals[stage] += tensor.data.nbytes
     return totals
 
 
-def _stages_of(name: str, stages: list[range], has_tied_head: bool) -> list[int]:
+def _stages_of(name: str, architecture: Architecture, stages: list[range], has_tied_head: bool) -> list[int]:
     """The stages that have a tensor."""
-    layer, last = layer_of(name), len(stages) - 1
+    layer, last = architecture.layer_of(name), len(stages) - 1
     if layer is not None:
         return [index for index, layers in enumerate(stages) if layer in layers]
     if name == f"{EMBEDDING}.weight":
         return [0, last] if has_tied_head else [0]
     if name == f"{HEAD}.weight" and has_tied_head:
         return []
-    return [0] if name == POSITIONS else [last]
+    return [0] if name in architecture.other_tables else [last]
 
 
 def _stage_layers(model: ModelConfig, config: EngineConfig) -> list[range]:
@@ -181,13 +181,10 @@ def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, config: En
     For each pipeline stage, on all its ranks together.
     """
     shard = Shard(config.tensor_parallel_size)
-    hidden, inner = model.hidden_size, shard.split(model.intermediate_size).slice_size
-    heads = shard.split_heads(model.num_heads, model.num_kv_heads, model.head_size)
-    queries, keys = (axis.slice_size for axis in heads)
-    attention = (hidden + queries) + 2 * (hidden + keys) + (queries + hidden)
-    mlp = (3 if model.gated_mlp else 2) * (hidden + inner)
-    table = hidden + shard.split(model.vocab_size).slice_size if has_tables else 0
-    elements = [len(layers) * (attention + mlp) for layers in _stage_layers(model, config)]
+    linears = architectures()[model.architecture].linears(model, shard)
+    layer = sum(inputs.slice_size + outputs.slice_size for inputs, outputs in linears)
+    table = model.hidden_size + shard.split(model.vocab_size).slice_size if has_tables else 0
+    elements = [len(layers) * layer for layers in _stage_layers(model, config)]
     elements[0] += table
     elements[-1] += table
     return [shard.num_ranks * count * STORAGE[dtype]().itemsize for count in elements]

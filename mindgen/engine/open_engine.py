@@ -10,13 +10,13 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.memory_plan import plan_memory, weight_bytes
 from mindgen.engine.slot_planner import SlotPlanner
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.stage import PipelineShape
 from mindgen.runner.device import choose_device
 from mindgen.runner.parallel import make_runner
 from mindgen.runner.spec import RunnerSpec
 from mindgen.system.memory import parse_size
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig, settle_head
 from mindgen.weights.weight_files import WeightFiles
 

@@ -1,6 +1,5 @@
 """Self-attention over a paged KV cache."""
 
-from dataclasses import replace
 from typing import TypeAlias
 
 from mindspore import Tensor, nn, ops
@@ -8,7 +7,6 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdapterRows
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.causal_mask import prompt_mask
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.inference_ops import inference_ops
@@ -17,6 +15,7 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
 from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.weights.cache_layout import CacheShape, keys_and_values
 from mindgen.weights.model_config import ModelConfig
 
 # A StepInputs, to MindSpore's compiler.
@@ -62,9 +61,8 @@ class Attention(nn.Cell):
             self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
             self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
 
-        heads = replace(keys, size=config.num_kv_heads, unit=1)
-        axes = (Axis(cache.num_blocks), Axis(cache.block_size), heads, Axis(config.head_size))
-        self.cache_layout = shard.layout(*axes)
+        (axes, _) = keys_and_values(config.num_heads, config.num_kv_heads, config.head_size, shard).arrays
+        self.cache_layout = shard.layout(Axis(cache.num_blocks), Axis(cache.block_size), *axes)
         self.key_cache, key_memory = zeros_parameter(self.cache_layout, dtype, "key_cache", shard)
         self.value_cache, value_memory = zeros_parameter(self.cache_layout, dtype, "value_cache", shard)
         self.cache_memory: list[RowMemory] = [key_memory, value_memory]

@@ -10,7 +10,7 @@ from mindgen.loop.text_engine import TextEngine
 from mindgen.parallel.nodes import Nodes
 from mindgen.runner.profiling import Profile
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 
 
 class LocalModel:

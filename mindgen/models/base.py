@@ -15,9 +15,10 @@ from mindgen.layers.parameters import WeightSource
 from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import Stage
+from mindgen.weights.architecture import architectures
 from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _INPUTS, _POSITIONS, _OUTPUT_ROWS = PLACES.inputs, PLACES.positions, PLACES.output_rows
 
@@ -124,6 +125,7 @@ class CausalLm(nn.Cell):
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
         """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
+        tensors = architectures()[self.config.architecture].translate(tensors)
         return tied_by_embedding(tensors) if self.tied else tensors
 
     def load(self, source: WeightSource) -> list[str]:

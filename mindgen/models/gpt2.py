@@ -1,10 +1,9 @@
-"""GPT-2; parameter names as in Hugging Face, except what mindgen.weights.gpt2_weights translates."""
+"""GPT-2; parameter names as in Hugging Face, except what its Architecture translates."""
 
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, StepTensors
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
@@ -12,8 +11,8 @@ from mindgen.layers.step_inputs import PLACES
 from mindgen.models.base import CausalLm, Decoder
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
-from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.gpt2_weights import POSITIONS, linear_weights
+from mindgen.weights.architectures.gpt2 import POSITIONS
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 
 _POSITIONS = PLACES.positions
@@ -119,6 +118,3 @@ class GPT2LMHeadModel(CausalLm):
         stage: Stage = ONLY_STAGE,
     ) -> None:
         super().__init__(config, GPT2Model(config, cache, dtype, shard, stage), dtype, shard, stage)
-
-    def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-        return super().translate(linear_weights(tensors))

@@ -7,7 +7,6 @@ from mindgen import dtypes
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, Rotation, StepTensors
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
@@ -16,6 +15,7 @@ from mindgen.layers.step_inputs import PLACES
 from mindgen.models.base import CausalLm, Decoder
 from mindgen.parallel.layout import WHOLE, Axis, Shard
 from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 
 _POSITIONS = PLACES.positions

@@ -1,21 +1,15 @@
 """Which network serves which architecture."""
 
+from importlib import import_module
+
 from mindspore import nn
 
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.models.gpt2 import GPT2LMHeadModel
-from mindgen.models.llama import LlamaForCausalLM
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.parallel.stage import ONLY_STAGE, Stage, pipeline_stages
+from mindgen.weights.architecture import architectures
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
-
-NETWORKS = {
-    "LlamaForCausalLM": LlamaForCausalLM,
-    "Qwen2ForCausalLM": LlamaForCausalLM,
-    "Qwen3ForCausalLM": LlamaForCausalLM,
-    "GPT2LMHeadModel": GPT2LMHeadModel,
-}
 
 
 def build_network(
@@ -27,7 +21,9 @@ def build_network(
     stage: Stage = ONLY_STAGE,
 ) -> nn.Cell:
     """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
-    return NETWORKS[config.architecture](config, cache, num_positions, dtype, shard, stage)
+    module, _, name = architectures()[config.architecture].network.partition(":")
+    network = getattr(import_module(f"mindgen.models.{module}"), name)
+    return network(config, cache, num_positions, dtype, shard, stage)  # type: ignore[no-any-return]
 
 
 def declared_layouts(config: ModelConfig, num_ranks: int, num_stages: int = 1) -> list[dict[str, TensorLayout]]:

@@ -12,7 +12,6 @@ from mindgen.dtypes import STORAGE
 from mindgen.errors import AdapterError, KernelError, ModelError
 from mindgen.kernels import backend
 from mindgen.kernels.row_memory import RowMemory
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.parameters import LoadedWeight, WeightSource, share
 from mindgen.layers.step_inputs import StepInputs
@@ -27,6 +26,7 @@ from mindgen.runner.slots import DeviceSlots, NetworkSlots, PackedSlot
 from mindgen.runner.spec import RunnerSpec
 from mindgen.runner.step_graph import StepGraph
 from mindgen.system import environment
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.weight_files import WeightFiles
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.parallel.calls import remote, remote_calls
 from mindgen.parallel.stage import ONE_RANK, PipelineShape
 from mindgen.runner.batch import Batch, Logits
 from mindgen.runner.block_store import BlockCopy
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles
 

@@ -2,15 +2,14 @@
 
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from mindgen.errors import ModelError
+from mindgen.errors import ModelError, warn
 from mindgen.system.json_file import read_json_object
 
-GPT2 = "GPT2LMHeadModel"
 CONFIG_FILE = "config.json"
 Record = TypeVar("Record", bound="FileRecord")
 
@@ -42,14 +41,6 @@ class NamesFile(FileRecord):
     model_type: str | None = None
     tie_word_embeddings: bool | None = None
 
-    @property
-    def is_gpt2(self) -> bool:
-        return self.architectures[0] == GPT2 if self.architectures else self.model_type == "gpt2"
-
-    @property
-    def ties_head(self) -> bool:
-        return self.is_gpt2 if self.tie_word_embeddings is None else self.tie_word_embeddings
-
 
 class GenerationFile(FileRecord):
     """generation_config.json."""
@@ -65,92 +56,6 @@ class ConfigFile(GenerationFile):
     vocab_size: Size
     dtype: str | None = None
     torch_dtype: str | None = None
-
-
-class RopeFile(FileRecord):
-    """The rope settings of a kind that needs no others."""
-
-    rope_theta: Positive
-
-
-class LinearRopeFile(RopeFile):
-    factor: Positive
-
-
-class Llama3RopeFile(LinearRopeFile):
-    low_freq_factor: Positive
-    high_freq_factor: Positive
-    original_max_position_embeddings: Size
-
-
-class LlamaFile(ConfigFile):
-    """config.json of a LlamaForCausalLM."""
-
-    eos_token_id: TokenIds = (2,)
-    hidden_size: Size
-    intermediate_size: Size
-    num_hidden_layers: Size
-    num_attention_heads: Size
-    num_key_value_heads: Size | None = None
-    head_dim: Size | None = None
-    max_position_embeddings: Size
-    hidden_act: Literal["silu", "swish"] = "silu"
-    rms_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6  # what MindSpore's RmsNorm takes
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    rope_theta: Positive = 10000.0
-    rope_scaling: dict[str, Any] | None = None
-    rope_parameters: dict[str, Any] | None = None
-    original_max_position_embeddings: Size | None = None
-    partial_rotary_factor: Positive | None = None
-    use_sliding_window: bool = True
-    sliding_window: Size | None = None
-    max_window_layers: int = 0
-    layer_types: list[str] | None = None
-
-
-class Qwen2File(LlamaFile):
-    """config.json of a Qwen2ForCausalLM."""
-
-    eos_token_id: TokenIds = None
-    num_key_value_heads: Size | None = 32
-    use_sliding_window: bool = False
-    sliding_window: Size | None = 4096
-    max_window_layers: int = 28
-
-
-class Qwen3File(Qwen2File):
-    """config.json of a Qwen3ForCausalLM."""
-
-    head_dim: Size = 128  # type: ignore[assignment]
-
-
-class Gpt2File(ConfigFile):
-    """config.json of a GPT2LMHeadModel; of sizes that stand there under both of their names, the general one counts."""
-
-    eos_token_id: TokenIds = (50256,)
-    n_embd: Size = Field(validation_alias=AliasChoices("hidden_size", "n_embd"))
-    n_layer: Size = Field(validation_alias=AliasChoices("num_hidden_layers", "n_layer"))
-    n_head: Size = Field(validation_alias=AliasChoices("num_attention_heads", "n_head"))
-    n_positions: Size = Field(validation_alias=AliasChoices("max_position_embeddings", "n_positions"))
-    n_inner: Size | None = None
-    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
-    layer_norm_epsilon: Annotated[float, Field(ge=0)] = 1e-5
-    tie_word_embeddings: bool = True
-    scale_attn_weights: Literal[True] = True
-    scale_attn_by_inverse_layer_idx: Literal[False] = False
-    add_cross_attention: Literal[False] = False
-
-
-def read_names(folder: Path) -> NamesFile:
-    """Of a model that may be of any architecture.
-
-    Raises:
-        ModelError: the folder has no readable config.json.
-    """
-    path = folder / CONFIG_FILE
-    return read_record(NamesFile, path, read_json_object(path, ModelError))
 
 
 def read_record(record: type[Record], path: Path, raw: dict[str, Any], section: str = "") -> Record:
@@ -176,3 +81,25 @@ def _describe(details: Any, section: str) -> str:
     if details["type"] == "literal_error":
         return f"{key} {value} is not served, only {expected}"
     return f"{key} must be {expected}, not {value}"
+
+
+def read_ends(path: Path, file: ConfigFile) -> tuple[int, ...]:
+    """The end tokens that the vocabulary has; what generation_config.json says goes before config.json."""
+    _check_tokens(path, file, file.vocab_size)
+    ends = file.eos_token_id
+    generation_path = path.with_name("generation_config.json")
+    if generation_path.is_file():
+        generation = read_record(GenerationFile, generation_path, read_json_object(generation_path, ModelError))
+        _check_tokens(generation_path, generation, file.vocab_size)
+        ends = ends if generation.eos_token_id is None else generation.eos_token_id
+    return tuple(token_id for token_id in ends or () if 0 <= token_id < file.vocab_size)
+
+
+def _check_tokens(path: Path, file: GenerationFile, vocab_size: int) -> None:
+    """Warns of tokens that no output can have."""
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        said = getattr(file, key) if key in file.model_fields_set else None
+        beyond = [token_id for token_id in said or () if not 0 <= token_id < vocab_size]
+        if beyond:
+            shown = ", ".join(map(str, beyond))
+            warn(f"{path}: {key} {shown} is outside the vocabulary of {vocab_size}, and is ignored")

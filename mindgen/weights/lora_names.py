@@ -3,20 +3,11 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-GPT2_EMBEDDING = "transformer.wte"
-EMBEDDINGS = (EMBEDDING, GPT2_EMBEDDING)
-OUTPUT_MODULES = ("embed_tokens", "wte", "lm_head")
+from mindgen.weights.architecture import architectures
+from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
-# Modules that some models keep as one: their parts lie one after the other in the outputs.
-FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "W_pack": ("q_proj", "k_proj", "v_proj"),
-    "c_attn": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
 # MindFormers interleaves these by heads and ranks, which the tensors do not tell.
 _MINDFORMERS_FUSED = ("w_qkv", "w_gate_hidden")
 _FROM_MINDFORMERS = {
@@ -50,6 +41,18 @@ _TRAINING_STATE = re.compile(
 )
 
 
+@cache
+def embeddings() -> frozenset[str]:
+    """What networks and checkpoints call the embedding."""
+    return frozenset({EMBEDDING, *(each.embedding for each in architectures().values())})
+
+
+@cache
+def output_modules() -> tuple[str, ...]:
+    """The last parts of the names of embeddings and heads."""
+    return tuple(sorted({name.rpartition(".")[2] for name in (*embeddings(), HEAD)}))
+
+
 @dataclass(frozen=True, slots=True)
 class TensorName:
     """What a tensor of an adapter is: its module's Hugging Face name, and its role there.
@@ -74,7 +77,7 @@ def parse_tensor_name(name: str) -> TensorName | None:
         return TensorName(_module(match["module"]), "extra", True)
     if match := _MINDFORMERS_LORA.fullmatch(bare) or _MINDPET_UPPER.fullmatch(bare):
         module = _module(match["module"])
-        return TensorName(module, match["half"].upper(), module in EMBEDDINGS)
+        return TensorName(module, match["half"].upper(), module in embeddings())
     if match := _LORA.fullmatch(bare):
         role = "B.bias" if match["kind"] == ".bias" else match["half"]
         is_embedding = match["embedding"] is not None
@@ -118,22 +121,26 @@ def fused_kinds(modules: Iterable[str]) -> frozenset[str]:
 
 
 @lru_cache(_MAX_KNOWN_NAMES)
-def trained_name(module: str, fused: frozenset[str], is_gpt2: bool) -> str:
+def trained_name(module: str, fused: frozenset[str], architecture: str) -> str:
     """What the model that an adapter was trained on calls a module of the network.
 
     Args:
         fused: the kinds of fused modules that the adapter has.
+        architecture: its name.
     """
-    if is_gpt2 and module == EMBEDDING:
-        return GPT2_EMBEDDING
+    own = architectures()[architecture]
+    if module == EMBEDDING:
+        return own.embedding
     parent, _, name = module.rpartition(".")
-    kinds = ("c_attn",) if is_gpt2 else sorted(fused - {"c_attn"})
+    of_others = {kind for each in architectures().values() for kind in each.fused}
+    kinds = own.fused or sorted(fused - of_others)
     return next((f"{parent}.{kind}" for kind in kinds if name in FUSED[kind]), module)
 
 
 def without_prefix(module: str) -> str:
     """As a model that was saved without its head calls it."""
-    return module.removeprefix("model.").removeprefix("transformer.")
+    prefix = next((each.prefix for each in architectures().values() if module.startswith(each.prefix)), "")
+    return module.removeprefix(prefix)
 
 
 def mindformers_module(module: str) -> str:
@@ -152,12 +159,11 @@ def huggingface_pattern(text: str) -> str:
 
 
 def _module(name: str) -> str:
-    """Adds what some tools leave out: a model saved without its head begins at `layers`, GPT-2 at `h` and `wte`."""
+    """Adds what some tools leave out: a model that is saved without its head has no prefix."""
     for ours, theirs in _FROM_MINDFORMERS.items():
         if name == ours or name.endswith(f".{ours}"):
             name = name.removesuffix(ours) + theirs
             break
     name = name.removesuffix(".base_layer")
-    if name.startswith("h.") or name in ("wte", "wpe", "ln_f"):
-        return f"transformer.{name}"
-    return f"model.{name}" if name.startswith(("layers.", "embed_tokens", "norm")) else name
+    whole = (each for each in architectures().values() if name.startswith(each.bare_names))
+    return next((each.prefix + name for each in whole), name)

@@ -23,7 +23,6 @@ from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
 from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.formats.safetensors_write import stream_safetensors
-from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.network_names import has_own_head, network_weights
 from mindgen.weights.placement import Placement, Shapes, strategy_placement, whole_placement
 from mindgen.weights.rank_files import (
@@ -35,6 +34,7 @@ from mindgen.weights.rank_files import (
     whole_shapes,
 )
 from mindgen.weights.strategy_file import Strategy, read_strategy, write_strategy
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _COMPARED = 1024  # numbers of each tensor
 

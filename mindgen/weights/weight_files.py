@@ -7,9 +7,9 @@ from mindgen.dtypes import FLOATS, STORAGE
 from mindgen.errors import ModelError
 from mindgen.weights.folder import INDEX_FILE, map_weights, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.lora_names import EMBEDDING, HEAD
 from mindgen.weights.network_names import are_equal, has_own_head, network_weights
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from mindgen.engine.batch import build_batch
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.errors import AdapterError, ModelError
 from mindgen.kernels import plugin
-from mindgen.layers.cache_layout import CacheShape
 from mindgen.parallel.group import ProcessGroup, shared_memory
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace
@@ -36,7 +35,8 @@ from mindgen.runner.ascend import DeviceRunner
 from mindgen.runner.batch import Batch
 from mindgen.runner.semi_auto import AutoParallel, check_layouts
 from mindgen.runner.spec import RunnerSpec
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.weight_files import find_weights
 
 _CACHE = CacheShape(num_blocks=8, block_size=16)

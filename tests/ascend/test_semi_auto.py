@@ -11,9 +11,9 @@ import pytest
 from adapter_options import make_option
 
 from mindgen.models.registry import NETWORKS
+from mindgen.weights.architecture import read_model_config
+from mindgen.weights.architectures.gpt2 import linear_weights
 from mindgen.weights.folder import map_weights
-from mindgen.weights.gpt2_weights import linear_weights
-from mindgen.weights.model_config import read_model_config
 
 # The first and the last rank; MindSpore's dry run of level 1 as one in between.
 RANKS = [(2, 0), (2, 1), (4, 0), (4, 3), (8, 0), (8, 7)]

@@ -9,7 +9,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import Request
 from mindgen.sampling_params import SamplingParams
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 from mindgen.weights.weight_files import find_weights
 
 

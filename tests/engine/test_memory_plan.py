@@ -8,7 +8,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.memory_plan import plan_memory
 from mindgen.errors import ConfigError
 from mindgen.system.memory import free_memory, parse_size
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 
 GIB = 2**30
 BLOCK_BYTES = 2 * 4 * 2 * 32 * 16  # keys and values, layers, KV heads, head size, tokens: of one byte each

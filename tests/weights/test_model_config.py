@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import load_oracle, make_model, oracle_logits
 
 from mindgen.errors import ModelError
-from mindgen.weights.model_config import read_model_config
+from mindgen.weights.architecture import read_model_config
 
 PROMPT = np.random.default_rng(0).integers(3, 320, 150).tolist()
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

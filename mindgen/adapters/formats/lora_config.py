@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.errors import AdapterError
-from mindgen.weights.lora_names import OUTPUT_MODULES, huggingface_pattern
+from mindgen.weights.lora_names import huggingface_pattern, output_modules
 
 CONFIG_FILE = "adapter_config.json"
 
@@ -191,7 +191,7 @@ class _Fields:
 
 def _matches(target: list[str] | str, module: str) -> bool:
     if target == "all-linear":
-        return module.rsplit(".", 1)[-1] not in OUTPUT_MODULES
+        return module.rsplit(".", 1)[-1] not in output_modules()
     if isinstance(target, list):
         return any(is_suffix(name, module) for name in target)
     return re.fullmatch(target, module) is not None

@@ -16,7 +16,7 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
 from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors
 from mindgen.weights.formats.torch_bin import map_torch_file
-from mindgen.weights.lora_names import EMBEDDINGS, OUTPUT_MODULES, TensorNames, interleaved_module
+from mindgen.weights.lora_names import TensorNames, embeddings, interleaved_module, output_modules
 
 SAFETENSORS, TORCH, MINDSPORE = "adapter_model.safetensors", "adapter_model.bin", "adapter_model.ckpt"
 ADDED_TOKENS = "added_tokens.json"
@@ -188,7 +188,7 @@ class _Contents:
         elif role.startswith("base."):
             self._claim(self.base_weights, f"{module}.{role.rpartition('.')[2]}", tensor)
         else:
-            if role in ("A", "B") and parsed.is_embedding != (module in EMBEDDINGS):
+            if role in ("A", "B") and parsed.is_embedding != (module in embeddings()):
                 raise AdapterError(f"{self._path}: {module} is no embedding, or has no tensors of one")
             self._claim(self.halves.setdefault(module, {}), role, tensor)
 
@@ -196,7 +196,7 @@ class _Contents:
         if role == "base.bias":
             return self._config.bias != "none" or self._config.saves(module)
         if role == "base.weight":
-            return self._config.saves(module) or module.endswith(OUTPUT_MODULES)
+            return self._config.saves(module) or module.endswith(output_modules())
         return True
 
     def _claim(self, tensors: dict[str, MappedTensor], name: str, tensor: MappedTensor) -> None:
@@ -224,11 +224,11 @@ class _Contents:
         outputs = b.shape[0]
         for role, asked in (("magnitude", config.use_dora), ("B.bias", config.lora_bias)):
             tensor = halves.get(role)
-            if (tensor is not None) != asked and not (role == "B.bias" and module in EMBEDDINGS):
+            if (tensor is not None) != asked and not (role == "B.bias" and module in embeddings()):
                 raise AdapterError(f"{path}: {CONFIG_FILE} and the tensors of {module} disagree about its {role}")
             if tensor is not None and tensor.shape != (outputs,):
                 raise AdapterError(f"{path}: {role} of {module} must be of shape ({outputs},), not {tensor.shape}")
-        return LoraUpdate(a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), module in EMBEDDINGS)
+        return LoraUpdate(a, b, scaling, halves.get("B.bias"), halves.get("magnitude"), module in embeddings())
 
     def check_saved_modules(self) -> None:
         """Every entry of modules_to_save must have brought a tensor."""

@@ -12,12 +12,11 @@ from mindgen.adapters.formats.peft import Adapter, LoraUpdate
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.errors import AdapterError
-from mindgen.weights.config_file import read_names
+from mindgen.weights.architecture import Architecture, architecture_of, ties_head
 from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.gpt2_weights import is_conv1d, with_huggingface_names
-from mindgen.weights.lora_names import EMBEDDING, GPT2_EMBEDDING, HEAD
 from mindgen.weights.model_config import warn_of_own_head
 from mindgen.weights.network_names import has_own_head, linear_modules
+from mindgen.weights.tensor_names import HEAD
 
 _HEAD_WEIGHT = f"{HEAD}.weight"
 
@@ -87,10 +86,9 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
     Raises:
         ModelError: its config.json is damaged.
     """
-    names = read_names(model)
-    is_gpt2, tied = names.is_gpt2, names.ties_head
-    tensors = with_huggingface_names(tensors) if is_gpt2 else tensors
-    embedding = GPT2_EMBEDDING if is_gpt2 else EMBEDDING
+    architecture, tied = architecture_of(model), ties_head(model)
+    tensors = architecture.with_own_names(tensors)
+    embedding = architecture.embedding
     parameters = {name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()}
     plan = MergePlan(parameters, f"{embedding}.weight")
     if tied and has_own_head(tensors):
@@ -101,7 +99,7 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
         parameters[plan.embedding] = parameters[_HEAD_WEIGHT]  # some tools save a tied table under this name
     if tied:
         parameters.pop(_HEAD_WEIGHT, None)  # some tools save it as well
-    _replace_base_weights(plan, adapter, tied, is_gpt2)
+    _replace_base_weights(plan, adapter, tied, architecture)
     if tied and plan.embedding in parameters and _needs_a_head_of_its_own(adapter, embedding):
         parameters[_HEAD_WEIGHT] = parameters[plan.embedding]
         plan.unties = True
@@ -110,7 +108,7 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
         _replace(plan, name, tensor)
     for module, rows in adapter.extra_rows.items():
         _extend(plan, f"{module}.weight", rows)
-    _apply_updates(plan, adapter, tied, is_gpt2)
+    _apply_updates(plan, adapter, tied, architecture)
     _settle_vocabulary(plan, adapter, tensors)
     for name, parameter in parameters.items():
         if parameter.is_changed and parameter.dtype not in dtypes.STORAGE:
@@ -118,10 +116,10 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
     return plan
 
 
-def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool) -> None:
+def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool, architecture: Architecture) -> None:
     """Parameters that the base model itself gets: a tied head follows its embedding."""
     try:
-        replacements = split_base_weights("fused module", adapter.base_weights, _modules(plan, tied, is_gpt2))
+        replacements = split_base_weights("fused module", adapter.base_weights, _modules(plan, tied, architecture))
     except AdapterError as error:
         plan.problems.append(str(error))
         return
@@ -160,8 +158,8 @@ def _needs_a_head_of_its_own(adapter: Adapter, embedding: str) -> bool:
     return bool(modules & {embedding, HEAD})
 
 
-def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool) -> None:
-    modules = _modules(plan, tied, is_gpt2)
+def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, architecture: Architecture) -> None:
+    modules = _modules(plan, tied, architecture)
     try:
         updates = split_updates("fused module", adapter.updates, modules)
     except AdapterError as error:
@@ -173,7 +171,7 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool)
         name = f"{module}.weight"
         if misfits or name not in plan.parameters:
             continue
-        is_stored_by_inputs = update.is_embedding or (is_gpt2 and is_conv1d(name))
+        is_stored_by_inputs = update.is_embedding or architecture.is_stored_by_inputs(name)
         of_weight = replace(update, bias=None, is_embedding=is_stored_by_inputs)
         plan.parameters[name] = replace(plan.parameters[name], update=of_weight)
         if update.bias is not None:
@@ -184,9 +182,9 @@ def _apply_updates(plan: MergePlan, adapter: Adapter, tied: bool, is_gpt2: bool)
             plan.parameters[f"{module}.bias"] = replace(bias, addend=update.bias, addend_scaling=update.scaling)
 
 
-def _modules(plan: MergePlan, tied: bool, is_gpt2: bool) -> dict[str, tuple[int, int]]:
+def _modules(plan: MergePlan, tied: bool, architecture: Architecture) -> dict[str, tuple[int, int]]:
     shapes = {name: parameter.shape for name, parameter in plan.parameters.items()}
-    return linear_modules(shapes, tied, is_stored_by_inputs=is_gpt2)
+    return linear_modules(shapes, tied, architecture)
 
 
 def _settle_vocabulary(plan: MergePlan, adapter: Adapter, tensors: dict[str, MappedTensor]) -> None:

@@ -1,0 +1,145 @@
+"""What mindgen knows of a kind of model, as one record: architectures/ has a file for each, found by being there."""
+
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mindgen.errors import ModelError
+from mindgen.parallel.layout import Axis, Shard
+from mindgen.system.json_file import read_json_object
+from mindgen.weights import architectures as records
+from mindgen.weights.cache_layout import CacheLayout
+from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.model_config import ModelConfig
+
+Tensors = dict[str, MappedTensor]
+
+
+def _as_they_are(tensors: Tensors) -> Tensors:
+    return tensors
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """All that differs from one kind of model to another, but for the arithmetic, which is the network's.
+
+    Attributes:
+        name: in config.json's architectures.
+        model_type: as config.json has it.
+        network: module and class of models/, like "llama:LlamaForCausalLM".
+        read_config: of a config.json, given its path and content.
+        cache_layout: what a layer keeps of each token.
+        linears: the inputs and outputs of a layer's linears, which adapters can target.
+        ties_head: whether the head is the embedding where config.json does not say.
+        embedding: what checkpoints call the embedding's module.
+        layers: what the names of a layer's modules begin with, before its number.
+        bare_names: what names begin with where a model was saved without its head, and so without their prefix.
+        other_tables: weights that are no linears, and belong before the layers.
+        fused: kinds of modules that checkpoints have as one, and the network as several.
+        with_own_names: a checkpoint's tensors, of whatever tool, under Hugging Face's names.
+        translate: under the names, and in the shapes, that the network has them.
+        is_stored_by_inputs: whether a checkpoint has the weight of that name (in, out).
+    """
+
+    name: str
+    model_type: str
+    network: str
+    read_config: Callable[[Path, dict[str, Any]], ModelConfig]
+    cache_layout: Callable[[ModelConfig, Shard], CacheLayout]
+    linears: Callable[[ModelConfig, Shard], list[tuple[Axis, Axis]]]
+    ties_head: bool = False
+    embedding: str = "model.embed_tokens"
+    layers: str = "model.layers."
+    bare_names: tuple[str, ...] = ("layers.", "embed_tokens", "norm")
+    other_tables: tuple[str, ...] = ()
+    fused: tuple[str, ...] = ()
+    with_own_names: Callable[[Tensors], Tensors] = _as_they_are
+    translate: Callable[[Tensors], Tensors] = _as_they_are
+    is_stored_by_inputs: Callable[[str], bool] = _never
+
+    @property
+    def prefix(self) -> str:
+        """What all names begin with, but for the head's."""
+        return self.layers.partition(".")[0] + "."
+
+    def layer_of(self, name: str) -> int | None:
+        """The layer that a tensor belongs to; None for those before and behind the layers."""
+        number = name.removeprefix(self.layers).partition(".")[0] if name.startswith(self.layers) else ""
+        return int(number) if number.isdigit() else None
+
+
+@cache
+def architectures() -> dict[str, Architecture]:
+    """All that are served, by name."""
+    modules = [import_module(f"{records.__name__}.{each.name}") for each in pkgutil.iter_modules(records.__path__)]
+    return {module.ARCHITECTURE.name: module.ARCHITECTURE for module in modules}
+
+
+def architecture_of_modules(modules: Iterable[str]) -> Architecture:
+    """One whose modules are called like these, as the network has them."""
+    known, names = list(architectures().values()), list(modules)
+    return next((each for each in known if any(name.startswith(each.layers) for name in names)), known[-1])
+
+
+def architecture_of(folder: Path) -> Architecture:
+    """That of a model's folder.
+
+    Raises:
+        ModelError: there is no readable config.json, or it names none that is served.
+    """
+    path = folder / CONFIG_FILE
+    return find_architecture(path, read_json_object(path, ModelError))
+
+
+def find_architecture(path: Path, raw: dict[str, Any]) -> Architecture:
+    """The one that config.json names, or else that of its model_type.
+
+    Raises:
+        ModelError: it is not served, or the two contradict each other.
+    """
+    names, known = read_record(NamesFile, path, raw), architectures()
+    of_type = [each.name for each in known.values() if each.model_type == names.model_type]
+    name = (names.architectures or of_type or ["(none)"])[0]
+    if name not in known:
+        raise ModelError(f"{path}: architecture {name} is not served; served are {', '.join(known)}")
+    if names.model_type not in (None, known[name].model_type):
+        raise ModelError(
+            f"{path}: architectures says {name}, model_type {names.model_type!r}; expected "
+            f"{known[name].model_type!r}: correct the one that is wrong"
+        )
+    return known[name]
+
+
+def ties_head(folder: Path) -> bool:
+    """Whether config.json says that the head is the embedding, or its architecture where it says nothing.
+
+    Raises:
+        ModelError: as of `architecture_of`.
+    """
+    path = folder / CONFIG_FILE
+    said = read_record(NamesFile, path, read_json_object(path, ModelError)).tie_word_embeddings
+    return architecture_of(folder).ties_head if said is None else said
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The model's shape, from config.json (and the end tokens of generation_config.json).
+
+    Raises:
+        ModelError: a field is missing, of the wrong type, or asks for what mindgen does not serve.
+    """
+    path = folder / CONFIG_FILE
+    raw = read_json_object(path, ModelError)
+    architecture = find_architecture(path, raw)
+    for key in ("quantization_config", "compression_config"):
+        if raw.get(key):
+            raise ModelError(f"{path}: {key} is not served yet")
+    return architecture.read_config(path, raw)

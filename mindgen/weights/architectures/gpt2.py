@@ -1,0 +1,159 @@
+"""GPT-2, whose checkpoints are translated for the network: linears (out, in) instead of Conv1D's (in, out), the fused
+c_attn as q_proj, k_proj and v_proj, the embedding under the name that other models have for it, nothing derived."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AliasChoices, Field
+
+from mindgen.errors import ModelError
+from mindgen.parallel.layout import Axis, Shard
+from mindgen.weights.architecture import Architecture
+from mindgen.weights.cache_layout import CacheLayout, keys_and_values
+from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
+from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.tensor_names import EMBEDDING, FUSED
+
+PREFIX = "transformer."
+POSITIONS = f"{PREFIX}wpe.weight"
+_MASK = re.compile(r".*\.attn\.(bias|masked_bias)")
+_CONV1D = re.compile(r".*\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_C_ATTN = re.compile(r"(.*\.attn)\.c_attn\.(weight|bias)")
+_MINDFORMERS = re.compile(r"backbone\.(blocks\.(?P<layer>\d+)\.)?(?P<module>.+)\.(?P<kind>[^.]+)")
+_FROM_MINDFORMERS = {
+    "embedding.word_embedding": "wte",
+    "embedding.position_embedding": "wpe",
+    "layernorm": "ln_f",
+    "layernorm1": "ln_1",
+    "layernorm2": "ln_2",
+    "attention": "attn",
+    "attention.dense1": "attn.q_proj",
+    "attention.dense2": "attn.k_proj",
+    "attention.dense3": "attn.v_proj",
+    "attention.projection": "attn.c_proj",
+    "output.mapping": "mlp.c_fc",
+    "output.projection": "mlp.c_proj",
+    "embedding_table": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "masked_beta": "masked_bias",
+}
+
+
+class Gpt2File(ConfigFile):
+    """config.json of a GPT2LMHeadModel; of sizes that stand there under both of their names, the general one counts."""
+
+    eos_token_id: TokenIds = (50256,)
+    n_embd: Size = Field(validation_alias=AliasChoices("hidden_size", "n_embd"))
+    n_layer: Size = Field(validation_alias=AliasChoices("num_hidden_layers", "n_layer"))
+    n_head: Size = Field(validation_alias=AliasChoices("num_attention_heads", "n_head"))
+    n_positions: Size = Field(validation_alias=AliasChoices("max_position_embeddings", "n_positions"))
+    n_inner: Size | None = None
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
+    layer_norm_epsilon: Annotated[float, Field(ge=0)] = 1e-5
+    tie_word_embeddings: bool = True
+    scale_attn_weights: Literal[True] = True
+    scale_attn_by_inverse_layer_idx: Literal[False] = False
+    add_cross_attention: Literal[False] = False
+
+
+def _read_gpt2(path: Path, raw: dict[str, Any]) -> ModelConfig:
+    file = read_record(Gpt2File, path, raw)
+    if file.n_embd % file.n_head:
+        raise ModelError(f"{path}: n_embd {file.n_embd} does not divide into {file.n_head} heads")
+    return ModelConfig(
+        architecture=ARCHITECTURE.name,
+        dtype=file.dtype or file.torch_dtype,
+        vocab_size=file.vocab_size,
+        hidden_size=file.n_embd,
+        intermediate_size=file.n_inner or 4 * file.n_embd,
+        num_layers=file.n_layer,
+        num_heads=file.n_head,
+        num_kv_heads=file.n_head,
+        head_size=file.n_embd // file.n_head,
+        max_position=file.n_positions,
+        norm_epsilon=file.layer_norm_epsilon,
+        tie_word_embeddings=file.tie_word_embeddings,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        gated_mlp=False,
+        query_key_norm=False,
+        rope=None,
+        eos_token_ids=read_ends(path, file),
+    )
+
+
+def _cache_layout(config: ModelConfig, shard: Shard) -> CacheLayout:
+    return keys_and_values(config.num_heads, config.num_heads, config.head_size, shard)
+
+
+def _linears(config: ModelConfig, shard: Shard) -> list[tuple[Axis, Axis]]:
+    """q, k, v and c_proj, c_fc and c_proj."""
+    hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
+    queries, keys = shard.split_heads(config.num_heads, config.num_heads, config.head_size)
+    return [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (inner, hidden)]
+
+
+def with_huggingface_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """Names as the whole model has them: with the prefix that is not there where the model was saved without its head,
+    and instead of MindFormers' names."""
+    return {_huggingface_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _huggingface_name(name: str) -> str:
+    match = _MINDFORMERS.fullmatch(name)
+    if match is not None:
+        module, kind = (_FROM_MINDFORMERS.get(match[part], match[part]) for part in ("module", "kind"))
+        name = f"{module}.{kind}" if match["layer"] is None else f"h.{match['layer']}.{module}.{kind}"
+    return name if name.startswith((PREFIX, "lm_head.")) else PREFIX + name
+
+
+def is_conv1d(name: str) -> bool:
+    """Whether that parameter is a weight (in, out)."""
+    return _CONV1D.fullmatch(name) is not None
+
+
+def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """Views of the tensors, under the names of the network's layers, which slices for ranks have already."""
+    if f"{EMBEDDING}.weight" in tensors:
+        return tensors
+    linears: dict[str, MappedTensor] = {}
+    for name, tensor in with_huggingface_names(tensors).items():
+        if _MASK.fullmatch(name):
+            continue
+        if is_conv1d(name):
+            tensor = replace(tensor, data=tensor.data.T)
+        if name == f"{PREFIX}wte.weight":
+            name = f"{EMBEDDING}.weight"
+        fused = _C_ATTN.fullmatch(name)
+        if fused is None:
+            linears[name] = tensor
+            continue
+        parts = FUSED["c_attn"]
+        for part, rows in zip(parts, np.array_split(tensor.data, len(parts)), strict=True):
+            linears[f"{fused[1]}.{part}.{fused[2]}"] = replace(tensor, data=rows)
+    return linears
+
+
+ARCHITECTURE = Architecture(
+    name="GPT2LMHeadModel",
+    model_type="gpt2",
+    network="gpt2:GPT2LMHeadModel",
+    read_config=_read_gpt2,
+    cache_layout=_cache_layout,
+    linears=_linears,
+    ties_head=True,
+    embedding=f"{PREFIX}wte",
+    layers=f"{PREFIX}h.",
+    bare_names=("h.", "wte", "wpe", "ln_f"),
+    other_tables=(POSITIONS,),
+    fused=("c_attn",),
+    with_own_names=with_huggingface_names,
+    translate=linear_weights,
+    is_stored_by_inputs=is_conv1d,
+)

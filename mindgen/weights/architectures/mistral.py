@@ -1,0 +1,32 @@
+"""Mistral, as far as every layer sees all positions: Llama without any biases."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from mindgen.weights.architecture import Architecture
+from mindgen.weights.architectures.llama import LlamaFile, cache_layout, like_llama, linears
+from mindgen.weights.config_file import Size, read_record
+from mindgen.weights.model_config import ModelConfig
+
+
+class MistralFile(LlamaFile):
+    """config.json of a MistralForCausalLM."""
+
+    num_key_value_heads: Size | None = 8
+    sliding_window: Size | None = 4096
+    attention_bias: Literal[False] = False
+    mlp_bias: Literal[False] = False
+
+
+def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
+    return like_llama(path, read_record(MistralFile, path, raw), ARCHITECTURE.name)
+
+
+ARCHITECTURE = Architecture(
+    name="MistralForCausalLM",
+    model_type="mistral",
+    network="llama:LlamaForCausalLM",
+    read_config=_read_config,
+    cache_layout=cache_layout,
+    linears=linears,
+)

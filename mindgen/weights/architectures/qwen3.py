@@ -1,0 +1,32 @@
+"""Qwen3: Llama with a norm on the heads of q and k."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mindgen.weights.architecture import Architecture
+from mindgen.weights.architectures.llama import cache_layout, like_llama, linears
+from mindgen.weights.architectures.qwen2 import Qwen2File
+from mindgen.weights.config_file import Size, read_record
+from mindgen.weights.model_config import ModelConfig
+
+
+class Qwen3File(Qwen2File):
+    """config.json of a Qwen3ForCausalLM."""
+
+    head_dim: Size = 128  # type: ignore[assignment]
+
+
+def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
+    config = like_llama(path, read_record(Qwen3File, path, raw), ARCHITECTURE.name)
+    return replace(config, mlp_bias=False, query_key_norm=True)
+
+
+ARCHITECTURE = Architecture(
+    name="Qwen3ForCausalLM",
+    model_type="qwen3",
+    network="llama:LlamaForCausalLM",
+    read_config=_read_config,
+    cache_layout=cache_layout,
+    linears=linears,
+)

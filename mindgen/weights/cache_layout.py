@@ -1,0 +1,44 @@
+"""The paged KV cache: how many blocks there are, and what a block keeps of each token."""
+
+from dataclasses import dataclass
+
+from mindgen.dtypes import STORAGE
+from mindgen.parallel.layout import Axis, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """How many KV blocks there are, and how many tokens each holds."""
+
+    num_blocks: int
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """What a layer keeps of a token.
+
+    Attributes:
+        arrays: the axes of each array: of keys and values, heads and a head's size.
+    """
+
+    arrays: tuple[tuple[Axis, ...], ...]
+
+    def token_bytes(self, shard: Shard, dtype: str) -> int:
+        """On all ranks together, with the room that those have who are not full."""
+        itemsize = STORAGE[dtype]().itemsize
+        total = 0
+        for axes in self.arrays:
+            elements = 1
+            for axis in axes:
+                elements *= axis.slice_size
+            total += elements * itemsize
+        return shard.num_ranks * total
+
+
+def keys_and_values(num_heads: int, num_kv_heads: int, head_size: int, shard: Shard) -> CacheLayout:
+    """Of multi-head and grouped-query attention: ranks that share query heads share their keys and values."""
+    _, keys = shard.split_heads(num_heads, num_kv_heads, head_size)
+    heads = Axis(num_kv_heads, keys.devices, keys.split_by)
+    axes = (heads, Axis(head_size))
+    return CacheLayout((axes, axes))

@@ -1,0 +1,11 @@
+"""What networks call the modules that all of them have, and modules that some checkpoints keep as one."""
+
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+
+# Their parts lie one after the other in the outputs.
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "W_pack": ("q_proj", "k_proj", "v_proj"),
+    "c_attn": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
