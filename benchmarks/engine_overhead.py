@@ -39,7 +39,7 @@ def answer(llm: LLM, count: int, num_tokens: int, kind: str = "greedy", seed: in
 def measure_parts(llm: LLM, count: int, kind: str, turns: int, num_tokens: int) -> dict[str, Any]:
     decodes: list[dict[str, float]] = []
     for turn in range(turns):
-        with StepTimes(llm._engine, llm._client) as times:
+        with StepTimes(llm._model._texts) as times:
             answer(llm, count, num_tokens, kind, seed=turn)
         decodes += times.steps[3:-1]  # prompts come in the first, requests end in the last
     row: dict[str, Any] = {"sampling params": kind, "sequences": count}

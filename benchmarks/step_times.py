@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mindgen.engine import engine as engine_module
-from mindgen.engine.engine import Engine
 from mindgen.loop.text_engine import TextEngine
 
 PARTS = (
@@ -15,14 +14,15 @@ PARTS = (
 
 
 class StepTimes:
-    """Seconds of the parts of each step of a client's engine, while it is open.
+    """Seconds of the parts of each step of an engine with its texts, while it is open.
 
     Attributes:
         steps: of each step, the parts, which add up to the whole; bind is what leads up to the call into the executor,
             sampling what leads up to its kernel and back.
     """
 
-    def __init__(self, engine: Engine, client: TextEngine) -> None:
+    def __init__(self, texts: TextEngine) -> None:
+        engine = texts.engine
         self.steps: list[dict[str, float]] = []
         self._running: dict[str, float] = defaultdict(float)
         runner, output = engine._runner, engine._output
@@ -35,7 +35,7 @@ class StepTimes:
             "sampling kernel": (output._sampler._kernels, "call"),
             "process": (output, "process"),
             "engine": (engine, "step"),
-            "client": (client, "step"),
+            "texts": (texts, "step"),
         }
         self._functions = {part: getattr(owner, name) for part, (owner, name) in self._patched.items()}
 
@@ -53,7 +53,7 @@ class StepTimes:
             start = time.perf_counter()
             result = function(*arguments)
             self._running[part] += time.perf_counter() - start
-            if part == "client":
+            if part == "texts":
                 self._end_step()
             return result
 
@@ -70,7 +70,7 @@ class StepTimes:
             "sampling": seconds["sample"] - seconds["sampling kernel"],
             "sampling kernel": seconds["sampling kernel"],
             "postprocess": seconds["process"] - seconds["sample"],
-            "detokenize": seconds["client"] - seconds["engine"],
+            "detokenize": seconds["texts"] - seconds["engine"],
             "rest": seconds["engine"] - sum(seconds[part] for part in known),
         })  # fmt: skip
         self._running.clear()

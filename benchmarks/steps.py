@@ -117,7 +117,7 @@ class Bench:
             prepared = self.texts.prepare(read_request(prompt, params, adapter))
             self.texts.add(index, prepared, is_streamed=False)
         self.texts.profile = profile
-        with StepTimes(self.engine, self.texts) as times:
+        with StepTimes(self.texts) as times:
             while self.engine.has_unfinished():
                 self.texts.step()
         return [parts for parts in times.steps if parts["bind"] > 0]  # others wait for adapters

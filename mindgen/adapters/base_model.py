@@ -10,7 +10,7 @@ from mindgen import dtypes
 from mindgen.adapters.formats.peft import Adapter, LoraUpdate, OutputChange
 from mindgen.errors import AdapterError
 from mindgen.weights.folder import read_added_tokens
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _BLOCK_ELEMENTS = 1 << 20

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from mindgen.adapters.formats.peft import LoraUpdate
 from mindgen.errors import AdapterError
-from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.lora_names import embeddings
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_names import EMBEDDING, FUSED
 
 

@@ -15,8 +15,8 @@ from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.parallel.layout import TensorLayout
-from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors, read_metadata
-from mindgen.weights.formats.safetensors_write import write_safetensors
+from mindgen.weights.formats.safetensors import map_safetensors, read_metadata, write_safetensors
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import linear_modules
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 

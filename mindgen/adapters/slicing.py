@@ -7,7 +7,7 @@ it is cut along its inputs, A is cut alike, B is whole, and the ranks' products 
 from mindgen.adapters.formats.peft import LoraPair, LoraUpdate
 from mindgen.errors import AdapterError
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 
 def half_layouts(weight: TensorLayout, rank: int) -> tuple[TensorLayout, TensorLayout]:

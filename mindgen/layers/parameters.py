@@ -13,7 +13,7 @@ from mindspore.nn.utils import no_init_parameters
 from mindgen import dtypes
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 MINDSPORE_DTYPES = {
     "float32": mindspore.float32,

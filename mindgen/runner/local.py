@@ -21,7 +21,7 @@ from mindgen.runner.block_store import BlockCopy, BlockStore
 from mindgen.runner.device import open_device
 from mindgen.runner.slots import NetworkSlots, PackedSlot
 from mindgen.runner.spec import RankReport, RunnerSpec
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import WeightFiles
 
 

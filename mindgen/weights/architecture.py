@@ -14,7 +14,7 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights import architectures as records
 from mindgen.weights.cache_layout import CacheLayout
 from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 
 Tensors = dict[str, MappedTensor]

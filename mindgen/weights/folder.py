@@ -1,16 +1,11 @@
-"""A Hugging Face model folder: config.json and the tensors of one or several safetensors files, or of MindSpore's."""
+"""A Hugging Face model folder: config.json, and the tensors of one or several files."""
 
 from pathlib import Path
 
 from mindgen.errors import CheckpointError, ModelError, warn
 from mindgen.system.json_file import read_json_object
-from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors
-
-SINGLE_FILE = "model.safetensors"
-MINDSPORE_FILE = "model.ckpt"
-INDEX_FILE = "model.safetensors.index.json"
-_BY_PREFERENCE = (SINGLE_FILE, INDEX_FILE, MINDSPORE_FILE)  # transformers takes the first before the second
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import map_file, weight_formats
 
 
 def model_folder(path: Path) -> Path:
@@ -32,16 +27,14 @@ def map_weights(folder: Path) -> dict[str, MappedTensor]:
     """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
 
     Raises:
-        ModelError: there is no safetensors checkpoint, or its index is wrong.
+        ModelError: there is no checkpoint, or its index is wrong.
         CheckpointError: a file is damaged.
     """
     checkpoint = _checkpoint(folder)
-    if checkpoint.name == SINGLE_FILE:
-        return map_safetensors(checkpoint)
-    if checkpoint.name == MINDSPORE_FILE:
-        return map_mindspore_file(checkpoint)
+    if checkpoint.name not in _index_files():
+        return map_file(checkpoint)
     weight_map = _read_index(checkpoint)
-    shards = {file_name: map_safetensors(folder / file_name) for file_name in sorted(set(weight_map.values()))}
+    shards = {file_name: map_file(folder / file_name) for file_name in sorted(set(weight_map.values()))}
     return {name: _tensor_of(shards[file_name], name, folder / file_name) for name, file_name in weight_map.items()}
 
 
@@ -52,23 +45,38 @@ def weight_paths(folder: Path) -> list[Path]:
         ModelError, CheckpointError: as of map_weights, but only an index is read.
     """
     checkpoint = _checkpoint(folder)
-    if checkpoint.name != INDEX_FILE:
+    if checkpoint.name not in _index_files():
         return [checkpoint]
     return [folder / file_name for file_name in sorted(set(_read_index(checkpoint).values()))]
 
 
 def warn_of_two_checkpoints(folder: Path) -> None:
     """Says which of two is used."""
-    names = [name for name in _BY_PREFERENCE if (folder / name).is_file()]
+    names = [name for name in _model_files() if (folder / name).is_file()]
     if len(names) > 1:
         warn(f"{folder} has {' and '.join(names)}: {names[0]} is used")
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the folder has several files of a model, and their index."""
+    return any((folder / name).is_file() for name in _index_files())
+
+
+def _model_files() -> list[str]:
+    """What a model's folder may have, the preferred ones first, as transformers takes them."""
+    names = [(each.model_file, each.index_file) for each in weight_formats().values()]
+    return [name for pair in names for name in pair if name is not None]
+
+
+def _index_files() -> set[str]:
+    return {each.index_file for each in weight_formats().values() if each.index_file is not None}
+
+
 def _checkpoint(folder: Path) -> Path:
-    for name in _BY_PREFERENCE:
+    for name in _model_files():
         if (folder / name).is_file():
             return folder / name
-    raise ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; convert the model to safetensors")
+    raise ModelError(f"{folder} has no checkpoint: expected {', '.join(_model_files()[:-1])} or {_model_files()[-1]}")
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mindgen.weights.architecture import Architecture, architecture_of, architectures
-from mindgen.weights.formats.safetensors_map import MappedTensor
 from mindgen.weights.lora_names import embeddings, without_prefix
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _BLOCK_ELEMENTS = 1 << 20

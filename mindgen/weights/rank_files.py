@@ -1,17 +1,16 @@
-"""Checkpoints of several ranks: a folder rank_N for each, with MindSpore's .ckpt or safetensors in it."""
+"""Checkpoints of several ranks: a folder rank_N for each, with a checkpoint in it."""
 
 import json
 import re
 from pathlib import Path
 
 from mindgen.errors import CheckpointError
-from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors, read_metadata
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import format_of, map_file, weight_formats
 
 # In the metadata of a rank's file: the shapes of the whole tensors, which a padded slice does not tell.
 SHAPES_KEY = "mindgen.shapes"
 STRATEGY_FILE = "strategy.ckpt"  # beside the ranks' folders, where there are several
-_SUFFIXES = (".ckpt", ".safetensors")
 _PART = re.compile(r"(.*-)\d+-of-\d+\.safetensors")
 
 
@@ -42,7 +41,7 @@ def map_rank_folder(folder: Path) -> dict[str, MappedTensor]:
     """
     tensors: dict[str, MappedTensor] = {}
     for file in rank_files(folder):
-        part = map_mindspore_file(file) if file.suffix == ".ckpt" else map_safetensors(file)
+        part = map_file(file)
         repeated = sorted(tensors.keys() & part.keys())
         if repeated:
             raise CheckpointError(f"{folder}: {repeated[0]!r} is in {file.name} and in another file; keep one of them")
@@ -56,11 +55,11 @@ def rank_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none.
     """
-    if folder.is_file() and folder.suffix in _SUFFIXES:
+    if folder.is_file() and folder.suffix in weight_formats():
         return [folder]
-    files = sorted(each for each in folder.glob("*") if each.suffix in _SUFFIXES) if folder.is_dir() else []
+    files = sorted(each for each in folder.glob("*") if each.suffix in weight_formats()) if folder.is_dir() else []
     if not files:
-        raise CheckpointError(f"{folder} has no checkpoint: expected a file ending in {' or '.join(_SUFFIXES)}")
+        raise CheckpointError(f"{folder} has no checkpoint: expected a file ending in {' or '.join(weight_formats())}")
     # As MindFormers does: training leaves one for every so many steps.
     newest = max(files, key=lambda each: (each.stat().st_mtime_ns, each.name))
     part = _PART.fullmatch(newest.name)
@@ -75,7 +74,8 @@ def whole_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in rank_files(folder):
-        text = read_metadata(file).get(SHAPES_KEY) if file.suffix == ".safetensors" else None
+        read_metadata = format_of(file).read_metadata
+        text = None if read_metadata is None else read_metadata(file).get(SHAPES_KEY)
         if text is None:
             continue
         try:

@@ -20,9 +20,7 @@ import numpy as np
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Slice
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
-from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.formats.safetensors_write import stream_safetensors
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import has_own_head, network_weights
 from mindgen.weights.placement import Placement, Shapes, strategy_placement, whole_placement
 from mindgen.weights.rank_files import (
@@ -35,6 +33,7 @@ from mindgen.weights.rank_files import (
 )
 from mindgen.weights.strategy_file import Strategy, read_strategy, write_strategy
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
+from mindgen.weights.weight_format import weight_formats
 
 _COMPARED = 1024  # numbers of each tensor
 
@@ -209,7 +208,7 @@ def transform(
         OSError: the disk is full. Nothing is left then.
     """
     padded = placement.padded()
-    if padded and target.suffix == ".ckpt":
+    if padded and weight_formats()[target.suffix].read_metadata is None:
         raise CheckpointError(
             f"{min(padded)!r} does not divide by the ranks: write safetensors, which can tell its size"
         )
@@ -251,12 +250,10 @@ def write_rank(
             yield name, MappedTensor(checkpoint.dtype(name), checkpoint.read(name, layout.slices_of(local_rank)))
             checkpoint.release(name)
 
-    if target.suffix == ".ckpt":
-        write_mindspore_file(path, parts())
-    else:
-        kinds = {name: (checkpoint.dtype(name), layout.slice_shape) for name, layout in layouts.items()}
-        padded = placement.padded()
-        stream_safetensors(path, kinds, parts(), {SHAPES_KEY: json.dumps(padded)} if padded else {})
+    kinds = {name: (checkpoint.dtype(name), layout.slice_shape) for name, layout in layouts.items()}
+    padded, write = placement.padded(), weight_formats()[target.suffix].write
+    assert write is not None
+    write(path, kinds, parts(), {SHAPES_KEY: json.dumps(padded)} if padded else {})
     return path.stat().st_size
 
 

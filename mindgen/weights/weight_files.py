@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mindgen.dtypes import FLOATS, STORAGE
 from mindgen.errors import ModelError
-from mindgen.weights.folder import INDEX_FILE, map_weights, warn_of_two_checkpoints, weight_paths
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.folder import has_checkpoint, map_weights, warn_of_two_checkpoints, weight_paths
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import are_equal, has_own_head, network_weights
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
@@ -106,4 +106,4 @@ def find_weights(model: Path, checkpoint: str | Path | None, num_ranks: int) -> 
 
 
 def _is_model(folder: Path, model: Path) -> bool:
-    return folder == model or (folder / "config.json").is_file() or (folder / INDEX_FILE).is_file()
+    return folder == model or (folder / "config.json").is_file() or has_checkpoint(folder)

@@ -22,7 +22,7 @@ from mindgen.config import load_settings
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
-from mindgen.weights.formats.safetensors_map import map_safetensors
+from mindgen.weights.formats.safetensors import map_safetensors
 
 # Written down once more, apart from mindgen's own table.
 MINDFORMERS = {

@@ -17,7 +17,7 @@ from mindgen.adapters.formats.peft import MINDSPORE, SAFETENSORS, TORCH
 from mindgen.adapters.loader import load_adapter
 from mindgen.errors import MindgenError
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 CASES = [(damage, seed) for damage, count in KINDS.items() for seed in range(count)]
 MAX_BYTES = 64_000_000

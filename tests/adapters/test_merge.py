@@ -20,7 +20,7 @@ from mindgen.adapters.tools.merge import merge_adapter
 from mindgen.errors import AdapterError
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 PROMPTS = np.random.default_rng(3).integers(3, VOCAB_SIZE, (3, 12)).tolist()

@@ -11,7 +11,7 @@ from mindgen.adapters.slice_files import find_slices, read_slices, write_slices
 from mindgen.adapters.slicing import join_updates, slice_update
 from mindgen.errors import AdapterError
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 
 def random_update(in_features: int, out_features: int, rank: int, seed: int = 0) -> LoraUpdate:

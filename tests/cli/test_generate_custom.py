@@ -17,7 +17,7 @@ from mindgen import demo
 from mindgen.cli.main import main
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FOLDER = demo.find_model("gpt2")

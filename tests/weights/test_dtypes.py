@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from mindgen.errors import CheckpointError
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
-from mindgen.weights.formats.safetensors_map import map_safetensors
-from mindgen.weights.formats.safetensors_write import stream_safetensors, write_safetensors
+from mindgen.weights.formats.safetensors import map_safetensors, stream_safetensors, write_safetensors
 from mindgen.weights.formats.torch_bin import map_torch_file
 
 PLAIN = ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]

@@ -140,7 +140,11 @@ REFUSED = [
     (LLAMA, {"pad_token_id": 0.5}, "pad_token_id must be an integer or a list of integers, not 0.5"),
     (LLAMA, {"architectures": "LlamaForCausalLM"}, "architectures must be a valid list, not 'LlamaForCausalLM'"),
     (LLAMA, {"architectures": [1]}, "architectures must be a valid string, not 1"),
-    (LLAMA, {"architectures": None, "model_type": "bert"}, r"architecture \(none\) is not served; served are Llama"),
+    (
+        LLAMA,
+        {"architectures": None, "model_type": "bert"},
+        r"architecture \(none\) is not served; served are GPT2LMHeadModel, Llama",
+    ),
     (LLAMA, {"model_type": "qwen2"}, "architectures says LlamaForCausalLM, model_type 'qwen2'; expected 'llama'"),
     (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config is not served"),
     (LLAMA, {"sliding_window": 64}, r"a sliding_window \(64\) is not served"),

@@ -17,7 +17,7 @@ from mindgen.dtypes import from_float32
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Axis, TensorLayout
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.placement import Placement, strategy_placement, whole_placement
 from mindgen.weights.rank_files import map_rank_folder
 from mindgen.weights.reshard import ShardedCheckpoint, Target, open_ranks, open_whole, transform

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +12,14 @@ from mindgen import dtypes
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.system.json_file import read_json_object
-from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor, map_safetensors
-from mindgen.weights.formats.torch_bin import map_torch_file
 from mindgen.weights.lora_names import TensorNames, embeddings, interleaved_module, output_modules
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import map_file
 
 SAFETENSORS, TORCH, MINDSPORE = "adapter_model.safetensors", "adapter_model.bin", "adapter_model.ckpt"
 ADDED_TOKENS = "added_tokens.json"
 _MAX_CONFIG_BYTES = 10_000_000
-# In the order in which they are looked for, as PEFT does.
-_READERS: dict[str, Callable[[Path], dict[str, MappedTensor]]] = {
-    SAFETENSORS: map_safetensors,
-    TORCH: map_torch_file,
-    MINDSPORE: map_mindspore_file,
-}
+_FILES = (SAFETENSORS, TORCH, MINDSPORE)  # in the order in which they are looked for, as PEFT does
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ class Adapter:
 
 def weights_path(folder: Path) -> Path:
     """The file in the folder that holds the adapter's tensors; where PEFT would write it if there is none."""
-    return next((folder / name for name in _READERS if (folder / name).is_file()), folder / SAFETENSORS)
+    return next((folder / name for name in _FILES if (folder / name).is_file()), folder / SAFETENSORS)
 
 
 def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
@@ -137,7 +130,7 @@ def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
     if path.exists() and not path.is_file():
         raise AdapterError(f"{path} is no regular file")
     try:
-        tensors = _READERS[path.name](path)
+        tensors = map_file(path)
     except CheckpointError as error:
         raise AdapterError(str(error)) from error
     contents = _Contents(path, config, names or TensorNames())

@@ -15,9 +15,9 @@ from mindgen.adapters.loader import beyond_lora
 from mindgen.errors import AdapterError
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
-from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.formats.safetensors_write import write_safetensors
+from mindgen.weights.formats.safetensors import write_safetensors
 from mindgen.weights.lora_names import mindformers_module
+from mindgen.weights.mapped_tensor import MappedTensor
 
 _PREFIX = "base_model.model."
 # What MindFormers has layers for; the names by which its S-LoRA and its fine-tuning know them.

@@ -18,8 +18,8 @@ from mindgen.adapters.tools.merge_plan import MergedParameter, plan_merge
 from mindgen.errors import AdapterError, ModelError
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
-from mindgen.weights.formats.safetensors_map import MappedTensor
-from mindgen.weights.formats.safetensors_write import write_safetensors
+from mindgen.weights.formats.safetensors import write_safetensors
+from mindgen.weights.mapped_tensor import MappedTensor
 
 _BLOCK_ELEMENTS = 1 << 20
 _MIN_SHARD_BYTES = 1 << 26

@@ -13,7 +13,7 @@ from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.errors import AdapterError
 from mindgen.weights.architecture import Architecture, architecture_of, ties_head
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import warn_of_own_head
 from mindgen.weights.network_names import has_own_head, linear_modules
 from mindgen.weights.tensor_names import HEAD

@@ -14,7 +14,7 @@ from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.cache_layout import CacheLayout, keys_and_values
 from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, FUSED
 

@@ -23,7 +23,8 @@ from mindgen.weights.formats.protobuf import (
     read_packed,
     read_text,
 )
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import Kinds, WeightFormat
 
 _DTYPES = {
     "Float32": "float32",
@@ -63,6 +64,11 @@ def map_mindspore_file(path: Path) -> dict[str, MappedTensor]:
         return _read_tensors(_without_checksum(content))
     except CheckpointError as error:
         raise CheckpointError(f"{path} is no checkpoint of MindSpore, or damaged: {error}") from error
+
+
+def _write(path: Path, _: Kinds, tensors: Iterable[tuple[str, MappedTensor]], metadata: dict[str, str]) -> None:
+    assert not metadata, "there is no place for metadata"
+    write_mindspore_file(path, tensors)
 
 
 def write_mindspore_file(path: Path, tensors: Iterable[tuple[str, MappedTensor]]) -> None:
@@ -152,3 +158,14 @@ def _assemble(name: str, kind: str, shape: tuple[int, ...], pieces: list[np.ndar
         raise CheckpointError(f"{name!r} of shape {shape} needs {expected} bytes, but has {size}")
     data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return MappedTensor(dtype, data.view(storage).reshape(shape))
+
+
+FORMAT = WeightFormat(
+    name="MindSpore checkpoint",
+    suffix=".ckpt",
+    model_file="model.ckpt",
+    index_file=None,
+    preference=2,
+    map=map_mindspore_file,
+    write=_write,
+)

@@ -16,7 +16,8 @@ import numpy as np
 
 from mindgen import dtypes
 from mindgen.errors import CheckpointError
-from mindgen.weights.formats.safetensors_map import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import WeightFormat
 
 _STORAGES = {
     "FloatStorage": "float32",
@@ -250,3 +251,13 @@ def _build(function: Any, arguments: Any) -> Any:
     ):
         raise CheckpointError("a tensor of its pickle is damaged")
     return _StoredTensor(storage, offset, shape, strides)
+
+
+FORMAT = WeightFormat(
+    name="PyTorch checkpoint",
+    suffix=".bin",
+    model_file="pytorch_model.bin",
+    index_file="pytorch_model.bin.index.json",
+    preference=1,
+    map=map_torch_file,
+)

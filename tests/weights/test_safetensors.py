@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from mindgen import dtypes
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.weights.folder import map_weights
-from mindgen.weights.formats.safetensors_map import map_safetensors
+from mindgen.weights.formats.safetensors import map_safetensors
 
 
 def write_raw(path, header: object, data: bytes, length: int | None = None) -> None:
@@ -184,7 +184,7 @@ def test_index_may_not_leave_the_folder(tmp_path):
 
 
 def test_incomplete_folders(tmp_path):
-    with pytest.raises(ModelError, match="neither model.safetensors nor"):
+    with pytest.raises(ModelError, match="has no checkpoint: expected model.safetensors"):
         map_weights(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"weight": "model-1.safetensors"}}')

@@ -1,23 +1,26 @@
-"""Maps a safetensors file: its tensors become read-only views of the file, checked before any is touched.
+"""safetensors: files are mapped, so that tensors are read-only views, checked before any is touched; and written, one
+tensor at a time where all are too many for memory.
 
 Format: 8 bytes header length (little endian), a JSON header {name: {dtype, shape, data_offsets}} that spaces may
 follow, then the data: each byte belongs to exactly one tensor.
-The safetensors package cannot be used here: its numpy face copies, and knows no bfloat16.
+The safetensors package cannot be used for reading: its numpy face copies, and knows no bfloat16.
 """
 
 import json
 import math
-import mmap
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, serialize_file
 
 from mindgen import dtypes
 from mindgen.errors import CheckpointError
 from mindgen.system.json_file import with_unique_keys
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import Kinds, WeightFormat
 
 # All but those of which several values share a byte.
 _DTYPES = {
@@ -43,36 +46,6 @@ DTYPE_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 _DAMAGED = "the file is truncated or damaged; copy or download it again"
 _KNOWN_HEADERS = 8  # adapters of a model that were made alike have the same
-
-
-@dataclass(frozen=True, slots=True)
-class MappedTensor:
-    """A tensor as it lies in a file: `data` is a view of the mapped file, in the storage of dtype."""
-
-    dtype: str
-    data: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    def as_dtype(self, dtype: str) -> np.ndarray:
-        """The tensor, which must be of floats, in the storage of dtype: the mapped view itself, or a converted copy."""
-        if self.dtype == dtype:
-            return self.data
-        return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
-
-    def release(self) -> None:
-        """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
-        whole: object = self.data
-        while isinstance(whole, np.ndarray):
-            whole = whole.base
-        if not isinstance(whole, mmap.mmap):
-            return
-        start = self.data.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
-        first, end = -(-start // mmap.PAGESIZE), (start + self.data.nbytes) // mmap.PAGESIZE
-        if end > first:
-            whole.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)
 
 
 class _Entry(NamedTuple):
@@ -186,3 +159,52 @@ def _check_entry(name: str, entry: Any, data_bytes: int) -> _Entry:
             f"of {data_bytes}: {_DAMAGED}"
         )
     return _Entry(name, dtype, storage, shape, begin, end)
+
+
+def write_safetensors(path: Path, tensors: dict[str, MappedTensor], metadata: dict[str, str]) -> None:
+    """Writes the file; takes the memory of all its tensors.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    contents = {
+        name: {"dtype": tensor.dtype, "shape": tensor.shape, "data": np.ascontiguousarray(tensor.data).tobytes()}
+        for name, tensor in tensors.items()
+    }
+    try:
+        serialize_file(contents, str(path), metadata)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+
+
+def stream_safetensors(
+    path: Path,
+    kinds: Kinds,
+    tensors: Iterable[tuple[str, MappedTensor]],
+    metadata: dict[str, str],
+) -> None:
+    """As `write_safetensors`, but takes the memory of one tensor at a time; as of WeightFormat."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, (dtype, shape) in kinds.items():
+        begin, end = end, end + math.prod(shape) * np.dtype(dtypes.FILE_STORAGE[dtype]).itemsize
+        header[name] = {"dtype": DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for (name, kind), (given, tensor) in zip(kinds.items(), tensors, strict=True):
+            assert (name, *kind) == (given, tensor.dtype, tensor.shape), f"{given} comes in the place of {name}"
+            file.write(np.ascontiguousarray(tensor.data).data)
+
+
+FORMAT = WeightFormat(
+    name="safetensors",
+    suffix=".safetensors",
+    model_file="model.safetensors",
+    index_file="model.safetensors.index.json",
+    preference=0,
+    map=map_safetensors,
+    write=stream_safetensors,
+    read_metadata=read_metadata,
+)
