@@ -1,6 +1,6 @@
 """The steps of a Qwen2.5-0.5B-shaped model against what the machine gives at best, measured in turn with them.
 
-    python benchmarks/steps.py [--turns 5] [--threads 2] [--folder FOLDER]
+    python benchmarks/steps.py [--turns 5] [--threads 2] [--shape qwen2.5-0.5b] [--folder FOLDER]
 
 A step's bound is the slower of its bytes (weights, and the keys and values that are read) at the read bandwidth and of
 its operations at the product rate. The table tells bound / time, so 1 is the machine's limit. A second table takes the
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from random_model import make_model
+from random_model import SHAPES, make_model
 from step_breakdown import outside_kernels, print_breakdown, summarize
 from step_times import StepTimes
 from workloads import ModelCosts, read_costs
@@ -38,6 +38,7 @@ from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import find_weights
 
 _STEPS = 24  # of decoding, in a turn
+_LONGEST_PROMPT = 8192
 
 
 @dataclass
@@ -83,8 +84,9 @@ class Bench:
         self.costs: ModelCosts = read_costs(folder)
         registry = AdapterRegistry.read(folder)
         self.adapters = registry.names()
+        self.max_model_len = min(_LONGEST_PROMPT + 64, self.model.max_position)
         config = EngineConfig(
-            max_num_seqs=32, max_model_len=8192 + 64, enable_prefix_caching=False, num_threads=threads
+            max_num_seqs=32, max_model_len=self.max_model_len, enable_prefix_caching=False, num_threads=threads
         )
         self.engine = open_engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
         self.texts = TextEngine(self.engine, load_tokenizer(folder), self.model, registry, "error")
@@ -160,13 +162,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, default=Path("output/benchmarks/qwen2.5-0.5b"))
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
+    parser.add_argument(
+        "--folder", type=Path, help="of the model, which is made there; default: output/benchmarks/SHAPE"
+    )
     parser.add_argument("--json", type=Path, default=Path("output/benchmarks/steps.json"))
     parser.add_argument("--outside_only", action="store_true", help="only the cases that the second table is about")
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.is_taken_apart or not arguments.outside_only]
-    make_model(arguments.folder, "qwen2.5-0.5b")
-    bench = Bench(arguments.folder, arguments.threads)
+    folder = arguments.folder or Path("output/benchmarks") / arguments.shape
+    make_model(folder, arguments.shape)
+    bench = Bench(folder, arguments.threads)
+    for case in cases:
+        case.prompt_len = min(case.prompt_len, bench.max_model_len - 64)
     compiling = time.perf_counter()
     bench.run(Case("warm-up", 1, 8), 0)
     compiling = time.perf_counter() - compiling

@@ -66,7 +66,7 @@ def serve(folder: Path, ranks: int, threads: int) -> None:
     from mindgen.engine.config import EngineConfig
     from mindgen.engine.open_engine import open_engine
     from mindgen.sampling_params import SamplingParams
-    from mindgen.weights.model_config import read_model_config
+    from mindgen.weights.architecture import read_model_config
     from mindgen.weights.weight_files import find_weights
 
     config = EngineConfig(

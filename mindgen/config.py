@@ -1,6 +1,5 @@
 """The YAML configuration of a run, validated: what is not in the schema is an error that names the nearest key."""
 
-import difflib
 import typing
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from mindgen.engine.config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
 from mindgen.sampling_params import SamplingParams
+from mindgen.system.suggestion import closest
 from mindgen.system.text_file import read_text_file
 
 
@@ -142,7 +142,7 @@ def _describe(details: Any) -> str:
     location = [str(part) for part in details["loc"]]
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = ".".join(location)
-        nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0.0)[0]
+        nearest = closest(key, valid_keys, 0)
         return f"unknown key {key!r}; did you mean {nearest!r}?"
     while len(location) > 1 and ".".join(location) not in valid_keys:
         location.pop()

@@ -14,7 +14,7 @@ class MindgenEngine(PeerEngine):
         from mindgen.engine.config import EngineConfig
         from mindgen.engine.open_engine import open_engine
         from mindgen.kernels import plugin
-        from mindgen.weights.model_config import read_model_config
+        from mindgen.weights.architecture import read_model_config
         from mindgen.weights.weight_files import find_weights
 
         adapters = AdapterRegistry.read(folder) if (folder / LIST_FILE).is_file() else AdapterRegistry({})

@@ -1,12 +1,12 @@
 """Which adapters exist: names, and the folders and versions that they stand for."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.errors import AdapterError, UnknownAdapterError
 from mindgen.system.checks import shown
 from mindgen.system.json_file import read_json_object
+from mindgen.system.suggestion import did_you_mean
 
 LIST_FILE = "lora_adapter.json"
 # What the command line calls the base model, so that no adapter may be called that.
@@ -80,8 +80,7 @@ class AdapterRegistry:
         if not isinstance(adapter_id, str):
             raise UnknownAdapterError(f"adapter_id must be a text, not {shown(adapter_id)}")
         if adapter_id not in self._adapters:
-            close = difflib.get_close_matches(adapter_id, self._adapters, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(adapter_id, self._adapters)
             first = list(self._adapters)[:20]
             known = ", ".join(first) or "none"
             more = f" and {len(self._adapters) - len(first)} more" if len(first) < len(self._adapters) else ""

@@ -15,6 +15,7 @@ from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.parallel.layout import TensorLayout
+from mindgen.system.atomic import whole_file
 from mindgen.weights.formats.safetensors import map_safetensors, read_metadata, write_safetensors
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import linear_modules
@@ -91,9 +92,8 @@ def write_slices(
         path.parent.mkdir(parents=True, exist_ok=True)
         scalings = {f"scaling.{module}": update.scaling.hex() for module, update in updates.items()}
         metadata = {"digest": digest, "num_ranks": str(num_ranks), "rank": str(rank), **scalings}
-        unfinished = path.with_suffix(".partial")
-        write_safetensors(unfinished, tensors, metadata)
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            write_safetensors(unfinished, tensors, metadata)
         paths.append(path)
     return paths
 

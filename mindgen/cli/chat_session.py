@@ -1,7 +1,6 @@
 """A conversation, and the commands that change it; what it talks to is behind the ChatModel protocol."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TextIO
 
@@ -12,6 +11,7 @@ from mindgen.outputs import TextChunk
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.documented_fields import documented_fields
 from mindgen.system.environment import deferred_interrupt
+from mindgen.system.suggestion import did_you_mean
 
 Message = dict[str, str]
 
@@ -80,7 +80,7 @@ class ChatSession:
             elif command in self._commands:
                 self._commands[command][0](argument.strip())
             else:
-                raise UsageError(f"unknown command {command}{self._suggest(command)}; /help lists them")
+                raise UsageError(f"unknown command {command}{did_you_mean(command, self._commands)}; /help lists them")
         except MindgenError as error:
             self._note(f"error: {error}")
         return True
@@ -124,8 +124,7 @@ class ChatSession:
             self._adapter_id = None if name == BASE_NAME else name
             self._note(f"adapter: {self.adapter_name}")
         else:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(name, names)
             raise UsageError(f"unknown adapter {name!r}{hint}; known adapters: {', '.join([BASE_NAME, *names])}")
 
     def _list_adapters(self, _: str) -> None:
@@ -147,8 +146,7 @@ class ChatSession:
                 self._note(f"{field} = {getattr(self._sampling_params, field)}")
             return
         if name not in _FIELDS:
-            close = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0)
-            raise UsageError(f"unknown parameter {name!r} (did you mean {close[0]}?); /set lists them")
+            raise UsageError(f"unknown parameter {name!r}{did_you_mean(name, _FIELDS, 0)}; /set lists them")
         kind = _FIELDS[name].kind
         texts = value.split(";") if is_list(kind) and not value.startswith("[") else [value]
         parsed = parse_value(name, kind, [text for text in texts if text] or [""])
@@ -158,10 +156,6 @@ class ChatSession:
     def _help(self, _: str) -> None:
         for command, (_action, description) in self._commands.items():
             self._note(f"{command:10} {description}")
-
-    def _suggest(self, command: str) -> str:
-        close = difflib.get_close_matches(command, self._commands, n=1)
-        return f" (did you mean {close[0]}?)" if close else ""
 
     def _show(self, text: str) -> None:
         self._answers.write(text)

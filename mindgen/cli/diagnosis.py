@@ -27,6 +27,7 @@ from mindgen.parallel.launch.plan import own_server
 from mindgen.parallel.launch.rank_table import read_rank_table
 from mindgen.parallel.launch.table_check import check_server
 from mindgen.system import environment
+from mindgen.system.cores import usable_cores
 from mindgen.system.memory import free_memory
 
 Verdict = Literal["ok", "warning", "fails"]
@@ -116,7 +117,7 @@ def check_packages() -> Finding:
 
 def check_devices() -> Finding:
     devices = ascend_devices()
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     if devices:
         return Finding("devices", "ok", f"{len(devices)} Ascend NPUs ({', '.join(map(str, devices))})")
     return Finding("devices", "ok", f"no Ascend NPU; the CPU with {cores} cores")

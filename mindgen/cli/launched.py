@@ -13,6 +13,7 @@ from mindgen.errors import ConfigError
 from mindgen.loop.node import verdict
 from mindgen.parallel.encoding import decode, encode
 from mindgen.parallel.shares import even_shares
+from mindgen.system.atomic import whole_file
 from mindgen.system.environment import LaunchedRank, launched_rank
 
 if TYPE_CHECKING:
@@ -84,9 +85,8 @@ class Part:
         """To the replica that prints, in the launcher's folder, which only this user may enter."""
         assert self.launched is not None
         path = self._results_path(self.launched.replica)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_bytes(encode(results))
-        unfinished.rename(path)
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(encode(results))
 
     def handed_over(self, kind: Any, num_prompts: int) -> Iterator[Any]:
         """What the others that have prompts hand over, of this type, in order; the launcher ends all if one fails."""

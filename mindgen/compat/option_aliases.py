@@ -1,6 +1,5 @@
 """Sampling options with the names of MindFormers and ChatLearn, translated to SamplingParams."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from mindgen.errors import RequestError
 from mindgen.sampling_params import SamplingParams, field_names
 from mindgen.system.checks import require_text, to_integer, to_truth
 from mindgen.system.documented_fields import DocumentedField, documented_fields
+from mindgen.system.suggestion import closest
 
 _RENAMED = {"min_new_tokens": "min_tokens", "num_return_sequences": "n"}
 _EVALUATION = {"eval_temperature": "temperature", "eval_top_k": "top_k", "eval_top_p": "top_p"}
@@ -99,5 +99,5 @@ def _max_tokens(given: Mapping[str, Any], prompt_len: int) -> dict[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any], known: list[str]) -> None:
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            nearest = closest(name, known, 0)
             raise RequestError(f"unknown sampling option {name!r}; did you mean {nearest!r}?")

@@ -1,6 +1,5 @@
 """The engine's limits as users write them: by keyword, with the name that vLLM and ChatLearn have for one of them."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -9,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
+from mindgen.system.suggestion import closest
 
 MEMORY_UTILIZATION = "memory_utilization"
 MEMORY_UTILIZATION_ALIAS = "gpu_memory_utilization"
@@ -42,7 +42,7 @@ def read_limits(limits: Mapping[str, Any], other_names: Iterable[str] = ()) -> E
     names = [*(field.name for field in fields(EngineConfig)), MEMORY_UTILIZATION_ALIAS]
     for name in limits:
         if name not in names:
-            nearest = difflib.get_close_matches(name, [*names, *other_names], n=1, cutoff=0.0)[0]
+            nearest = closest(name, [*names, *other_names], 0)
             raise ConfigError(f"unknown argument {name!r}; did you mean {nearest!r}?")
     try:
         return TypeAdapter(EngineConfig).validate_python(unalias_limits(limits))

@@ -1,12 +1,12 @@
 """The replicas of this machine: started, and told what it has for them."""
 
-import os
 from collections.abc import Mapping
 
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.replica import ReplicaHost
 from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.workers import Workers
+from mindgen.system.cores import core_shares, threads_per_share
 
 
 def start_replicas(
@@ -23,10 +23,9 @@ def start_replicas(
         num_threads: of each; None is its share of the cores.
     """
     workers = Workers.start("replica", "mindgen.loop.replica", numbers, elsewhere)
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // num_local
+    shares, threads = core_shares(num_local), num_threads or threads_per_share(None, num_local)
     for number in numbers:
-        place = number % num_local
-        own = cores[place * share : (place + 1) * share] if share > 1 else None
-        workers.tell_one(number, "prepare", ReplicaHost(*files, own, num_threads or max(1, share)))
+        own = shares[number % num_local]
+        pinned = own if own is not None and len(own) > 1 else None  # a single core is left to the system to choose
+        workers.tell_one(number, "prepare", ReplicaHost(*files, pinned, threads))
     return workers

@@ -16,9 +16,10 @@ from mindgen.parallel.messages import Failure, Farewell, Parcel
 from mindgen.parallel.node_plan import NodePlan
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.workers import Workers
-from mindgen.runner.local_ranks import prepare_ranks, threads_per_rank
+from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.spec import RankHost
 from mindgen.system import environment
+from mindgen.system.cores import threads_per_share
 
 _VERDICT_SECONDS = 10.0  # that node 0 has to answer a failure
 _INTERRUPTED = 130
@@ -94,7 +95,7 @@ class _Node:
         memory = shared_memory(plugin.load(), len(numbers))
         workers = Workers.start("rank", "mindgen.runner.rank_process", numbers)
         sockets = [each for each in self._peers.descriptors(plan.num_nodes) if each >= 0]
-        threads = threads_per_rank(self._config.num_threads, len(numbers))
+        threads = threads_per_share(self._config.num_threads, len(numbers))
         host = RankHost(weights, adapters, None, threads, plan.node, plan.num_nodes)
         first = {numbers[0]: sockets}
         prepare_ranks(workers, numbers, lambda rank: [memory, *first.get(rank, [])], host, len(numbers))

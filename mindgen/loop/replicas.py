@@ -1,6 +1,5 @@
 """The replicas of a model in other processes, of this machine and of others."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from mindgen.loop.replica import CallNews
 from mindgen.loop.subscription import Subscription
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.workers import wait_for
+from mindgen.system.cores import threads_per_share
 
 
 class Replicas:
@@ -92,14 +92,13 @@ class RemoteReplica:
 
 def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
     """The limits of each replica: those of a machine share its threads and, where it is a share, the free memory."""
-    threads = config.num_threads or len(os.sched_getaffinity(0))
     memory = config.memory_utilization
     return replace(
         config,
         data_parallel_size=1,
         nnodes=1,
         node_rank=0,
-        num_threads=max(1, threads // num_local),
+        num_threads=threads_per_share(config.num_threads, num_local),
         memory_utilization=memory if isinstance(memory, str) else memory / num_local,
     )
 

@@ -64,7 +64,7 @@ def how_ended(process: "subprocess.Popen[bytes]", seconds: float) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
 
 
-def give_up_the_still(processes: Sequence[Watched], closing: Event, timeout: float) -> None:
+def end_stuck_workers(processes: Sequence[Watched], closing: Event, timeout: float) -> None:
     """Gives up those that do nothing for so many seconds though they are busy, until it is told to end."""
     look_seconds = min(_LOOK_SECONDS, timeout / 4)
     watched = [(process, Stillness(process.process_id, timeout, look_seconds)) for process in processes]

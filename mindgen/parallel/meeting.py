@@ -99,7 +99,7 @@ class _Meeting:
         plan = self._plan
         _say(f"{plan.name}: waits at {_at(plan.address)} for the others, {plan.seconds:.0f} seconds at most")
         deadline = time.monotonic() + plan.seconds
-        while missing := set(range(1, plan.num_nodes)) - self._connections.keys():
+        while missing := self._missing():
             accepted = _accept(self._listener, deadline)
             if accepted is None:
                 raise LaunchError(
@@ -115,6 +115,13 @@ class _Meeting:
         if plan.spans:
             self._peers.sockets = _accept_links(self._listener, token, set(self._connections))
         return self._peers
+
+    def _missing(self) -> set[int]:
+        """Nodes that have not come, or have gone again."""
+        for node in [node for node, connection in self._connections.items() if tcp.is_closed(connection)]:
+            del self._connections[node]
+            self._peers.channels.pop(node).close()
+        return set(range(1, self._plan.num_nodes)) - self._connections.keys()
 
     def refuse_all(self, reason: str) -> None:
         for channel in self._peers.channels.values():

@@ -17,7 +17,7 @@ from typing import Any
 
 from mindgen.errors import MessageError, WorkerError
 from mindgen.parallel.channel import SOCKET, Channel, listen
-from mindgen.parallel.liveness import give_up_the_still
+from mindgen.parallel.liveness import end_stuck_workers
 from mindgen.parallel.messages import Arrival
 from mindgen.parallel.node_link import NodeLine
 from mindgen.parallel.worker import Worker
@@ -108,7 +108,7 @@ class Workers:
         self._start_threads(lambda worker: worker.receive(on_message, kind, note_end))
         if timeout > 0:
             here = [worker for worker in self._workers if not isinstance(worker.line, NodeLine)]
-            thread = threading.Thread(target=give_up_the_still, args=(here, self._state.closing, timeout), daemon=True)
+            thread = threading.Thread(target=end_stuck_workers, args=(here, self._state.closing, timeout), daemon=True)
             self._threads.append(thread)
             thread.start()
 

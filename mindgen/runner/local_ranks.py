@@ -1,11 +1,11 @@
 """The ranks of this machine: what they meet through, and what they are told of it."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
 from mindgen.parallel.workers import Workers
 from mindgen.runner.spec import RankHost
+from mindgen.system.cores import usable_cores
 
 
 def prepare_ranks(
@@ -24,12 +24,8 @@ def prepare_ranks(
         workers.tell_one(rank, "prepare", own)
 
 
-def threads_per_rank(num_threads: int | None, num_ranks: int) -> int:
-    return max(1, (num_threads or len(os.sched_getaffinity(0))) // num_ranks)
-
-
 def _cores(place: int, num_threads: int) -> list[int] | None:
     """Of their own where a rank has several threads, which the kernels pin to cores."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable_cores()
     own = cores[place * num_threads : (place + 1) * num_threads]
     return own if num_threads > 1 and len(own) == num_threads else None

@@ -15,7 +15,7 @@ from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.workers import Workers, wait_for
-from mindgen.runner.local_ranks import prepare_ranks, threads_per_rank
+from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.open import open_runner
 from mindgen.runner.spec import (
     RUNNER_CALLS,
@@ -27,6 +27,7 @@ from mindgen.runner.spec import (
     RunnerSpec,
 )
 from mindgen.system import environment
+from mindgen.system.cores import threads_per_share
 from mindgen.weights.weight_files import WeightFiles
 
 
@@ -78,7 +79,7 @@ class ParallelRunner:
         try:
             # Stages work one after the other: each has all threads.
             sharing = min(len(local), spec.shape.ranks_per_stage)
-            threads = threads_per_rank(spec.num_threads, sharing)
+            threads = threads_per_share(spec.num_threads, sharing)
             host = RankHost(weights, {}, None, threads, 0, size // len(local))
             prepare_ranks(self._workers, local[1:], self._files.of_rank, host, sharing)
             if nodes is not None:

@@ -1,6 +1,5 @@
 """JSON schemas before they are compiled: what the compiler would not hold to is put right, or refused by name."""
 
-import difflib
 import math
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,6 +8,7 @@ from urllib.parse import unquote
 
 from mindgen.errors import RequestError
 from mindgen.system.checks import shown
+from mindgen.system.suggestion import closest
 
 _HOLDS_SCHEMA = ("items", "additionalItems", "additionalProperties")
 _HOLDS_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
@@ -95,9 +95,9 @@ class _Checker:
             if key == "$id" and path != "#":
                 _refuse(path, "$id is served at the root alone")
             if key not in _SERVED and not key.startswith(("$", "x-")):
-                close = difflib.get_close_matches(key, _SERVED, n=1, cutoff=_SIMILAR)
-                if close:
-                    _refuse(path, f"unknown {key!r}; did you mean {close[0]!r}?")
+                close = closest(key, _SERVED, _SIMILAR)
+                if close is not None:
+                    _refuse(path, f"unknown {key!r}; did you mean {close!r}?")
         for key in ("const", "enum"):
             for value in _numbers(schema.get(key)):
                 _check_number(f"{path}/{key}", value)

@@ -6,7 +6,6 @@ compared by digest.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ import numpy as np
 
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import Slice
+from mindgen.system.atomic import whole_folder
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import has_own_head, network_weights
@@ -214,25 +214,20 @@ def transform(
         )
     if target.folder.exists():
         raise CheckpointError(f"{target.folder} is there already; name a new folder, or remove it")
-    unfinished = target.folder.with_name(f".{target.folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     ranks = range(placement.num_ranks)
     try:
-        if num_processes == 1:
-            sizes = [write_rank(source, placement, target, unfinished, rank) for rank in ranks]
-        else:
-            with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
-                tasks = [pool.submit(write_rank, source, placement, target, unfinished, rank) for rank in ranks]
-                sizes = [task.result() for task in tasks]
-        digest = _verify(source(), placement, unfinished)
-        if strategy is not None:
-            write_strategy(unfinished / STRATEGY_FILE, strategy)
-        unfinished.rename(target.folder)
+        with whole_folder(target.folder) as unfinished:
+            if num_processes == 1:
+                sizes = [write_rank(source, placement, target, unfinished, rank) for rank in ranks]
+            else:
+                with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+                    tasks = [pool.submit(write_rank, source, placement, target, unfinished, rank) for rank in ranks]
+                    sizes = [task.result() for task in tasks]
+            digest = _verify(source(), placement, unfinished)
+            if strategy is not None:
+                write_strategy(unfinished / STRATEGY_FILE, strategy)
     except BrokenProcessPool as error:
         raise CheckpointError("a process that wrote a rank was killed, as the system does without memory") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Transformed(placement.num_ranks, len(placement.shapes), sum(sizes), digest)
 
 

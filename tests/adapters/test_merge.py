@@ -142,7 +142,7 @@ def test_shards_and_memory(tmp_path):
     size = 4096
     names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(3)]
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
     base = {name: torch.randn(size, size, generator=generator).bfloat16() for name in names}
     save_file(base, tmp_path / "model/model.safetensors")
     (tmp_path / "A1").mkdir()

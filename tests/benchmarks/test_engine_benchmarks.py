@@ -4,9 +4,12 @@ import json
 import sys
 
 import engine_overhead
+import matmul
 import pipeline
 import prompt_gains
 import pytest
+import steps
+import streams
 import tensor_parallel
 from step_breakdown import outside_kernels
 from step_times import PARTS
@@ -28,6 +31,27 @@ def test_what_is_outside_the_network(monkeypatch, tmp_path):
     costs = {(row["sampling params"], row["sequences"]): row["per sequence"] for row in report["steps"]}
     assert len(costs) == 6 and min(costs.values()) > 0
     assert report["gain"]["ratio"] > 0
+
+
+def test_steps_against_the_machine(monkeypatch, tmp_path):
+    arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
+    report = run(monkeypatch, steps, tmp_path / "steps.json", *arguments)
+    assert len(report["rows"]) == 6 and min(row["ms"] for row in report["rows"]) > 0
+    assert report["adapters_ratio"] > 0 and len(report["lowering_s"]) == 2
+
+
+def test_products_against_the_machine(monkeypatch, tmp_path):
+    report = run(monkeypatch, matmul, tmp_path / "matmul.json", "--turns", 1, "--layers", 1)
+    assert len(report["shapes"]) == 6 and len(report["steps"]) == 8
+    assert report["lora"][0]["with_lora_ms"] > 0 and report["prompt"][0]["ratio"] > 0
+
+
+def test_many_streams_need_no_threads(monkeypatch, tmp_path):
+    few, many = (
+        run(monkeypatch, streams, tmp_path / "streams.json", "--turns", 1, "--streams", count, "--tokens", 4)
+        for count in (20, 300)
+    )
+    assert few["ratio"] > 0 and many["most_threads"] <= many["threads_before"] + 6  # of asyncio's executor
 
 
 def test_prefix_caching_and_chunks(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
+from mindgen.loop import roles
 from mindgen.parallel.launch.machine import ascend_devices
 from mindgen.runner import device
 
@@ -33,16 +34,16 @@ def test_ascend_is_refused_in_one_line():
     ],
 )
 def test_several_npus_are_several_processes(sizes, command, monkeypatch):
-    device.check_launched(EngineConfig(device_target="CPU", **sizes))
+    roles.check_launched(EngineConfig(device_target="CPU", **sizes))
     monkeypatch.setattr(device, "_why_no_ascend", lambda: None)
-    device.check_launched(EngineConfig())
+    roles.check_launched(EngineConfig())
     with pytest.raises(ConfigError, match=re.escape(command)):
-        device.check_launched(EngineConfig(**sizes))
+        roles.check_launched(EngineConfig(**sizes))
 
 
 def test_several_stages_are_refused_on_ascend(monkeypatch):
     limits = {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}
-    device.check_launched(EngineConfig(device_target="CPU", **limits))
+    roles.check_launched(EngineConfig(device_target="CPU", **limits))
     monkeypatch.setattr(device, "_why_no_ascend", lambda: None)
     with pytest.raises(ConfigError, match="pipeline_parallel_size is served on the CPU only: on Ascend set it to 1"):
-        device.check_launched(EngineConfig(**limits))
+        roles.check_launched(EngineConfig(**limits))

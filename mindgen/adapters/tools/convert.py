@@ -13,6 +13,7 @@ from mindgen.adapters.formats.lora_config import CONFIG_FILE
 from mindgen.adapters.formats.peft import ADDED_TOKENS, MINDSPORE, SAFETENSORS, Adapter, LoraUpdate
 from mindgen.adapters.loader import beyond_lora
 from mindgen.errors import AdapterError
+from mindgen.system.atomic import whole_folder
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
 from mindgen.weights.formats.safetensors import write_safetensors
@@ -39,10 +40,7 @@ def convert_adapter(adapter: Adapter, target: Path, to: str, names: str = "slora
         raise AdapterError(f"{target} is there already; name a new folder")
     config, write = _to_peft(adapter) if to == "peft" else _to_mindformers(adapter, MINDFORMERS_HALVES[names])
     file_name, tensors = write
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with whole_folder(target) as unfinished:
         (unfinished / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if to == "peft":
             write_safetensors(unfinished / file_name, tensors, {"format": "pt"})
@@ -50,9 +48,6 @@ def convert_adapter(adapter: Adapter, target: Path, to: str, names: str = "slora
             write_mindspore_file(unfinished / file_name, tensors.items())
         if adapter.added_tokens:
             shutil.copyfile(adapter.folder / ADDED_TOKENS, unfinished / ADDED_TOKENS)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _to_peft(adapter: Adapter) -> tuple[dict[str, Any], tuple[str, dict[str, MappedTensor]]]:

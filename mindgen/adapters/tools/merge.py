@@ -16,6 +16,7 @@ from mindgen.adapters.base_model import update_factors
 from mindgen.adapters.formats.peft import Adapter
 from mindgen.adapters.tools.merge_plan import MergedParameter, plan_merge
 from mindgen.errors import AdapterError, ModelError
+from mindgen.system.atomic import whole_folder
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
 from mindgen.weights.formats.safetensors import write_safetensors
@@ -50,17 +51,11 @@ def merge_adapter(model: Path, adapter: Adapter, target: Path) -> MergeReport:
     warn_of_two_checkpoints(model)
     tensors = map_weights(model)
     plan = plan_merge(model, adapter, tensors)
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with whole_folder(target) as unfinished:
         _copy_files(model, adapter, unfinished, plan.changes_vocabulary)
         config |= plan.config_changes
         (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         size = _write_weights(unfinished, plan.parameters)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     changed = sum(parameter.is_changed for parameter in plan.parameters.values())
     return MergeReport(len(plan.parameters), changed, size, plan.unties)
 

@@ -16,6 +16,7 @@ from mindgen.errors import LaunchError, UsageError, warn
 from mindgen.parallel.launch.plan import LaunchOptions, LaunchPlan, plan_launch
 from mindgen.parallel.launch.rank_log import LogTail, last_lines
 from mindgen.parallel.launch.supervise import Outcome, Task, run_tasks
+from mindgen.system.cores import core_shares
 from mindgen.system.environment import Cluster, LaunchedRank, for_child
 
 _LOG_NAME = "mindgen.log"
@@ -135,7 +136,7 @@ def _listening(cluster: Cluster) -> socket.socket:
 
 def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> list[Task]:
     replicas = sorted({rank.replica for rank, _ in plan.ranks})
-    shares = _shares_of_cores(len(replicas)) if plan.is_cpu else [None] * len(replicas)
+    shares = core_shares(len(replicas)) if plan.is_cpu else [None] * len(replicas)
     cores = dict(zip(replicas, shares, strict=True))
     return [
         _task(f"rank {rank.global_rank}", command, _variables(rank, cluster), log_folder, cores[rank.replica])
@@ -154,7 +155,7 @@ def _task(
     command: Sequence[str],
     variables: dict[str, str],
     log_folder: Path,
-    cores: frozenset[int] | None = None,
+    cores: list[int] | None = None,
     demand: socket.socket | None = None,
 ) -> Task:
     log = log_folder / name.replace(" ", "_") / _LOG_NAME
@@ -164,15 +165,6 @@ def _task(
 def _variables(rank: LaunchedRank, cluster: Cluster | None) -> dict[str, str]:
     told = rank.as_environment()
     return told if cluster is None else told | cluster.as_environment("MS_WORKER", rank.rank)
-
-
-def _shares_of_cores(num_replicas: int) -> list[frozenset[int] | None]:
-    """Cores for each replica, whose ranks share them out, of those that this process may use; None for any of them."""
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // num_replicas
-    if share == 0 or num_replicas == 1:
-        return [None] * num_replicas
-    return [frozenset(cores[first : first + share]) for first in range(0, num_replicas * share, share)]
 
 
 def _report(outcome: Outcome, supervision: Supervision) -> None:

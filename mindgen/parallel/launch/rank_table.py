@@ -2,14 +2,13 @@
 
 import ipaddress
 import json
-import os
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mindgen.errors import RankTableError
+from mindgen.system.atomic import whole_file
 from mindgen.system.json_file import read_json_object
 
 _VERSION = "1.0"
@@ -107,15 +106,8 @@ def write_rank_table(table: RankTable, path: Path) -> None:
     """
     text = json.dumps(table.as_json(), indent=4) + "\n"
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with whole_file(path) as unfinished:
+            unfinished.write_text(text)
     except OSError as error:
         raise RankTableError(f"cannot write {path}: {error.strerror}") from error
 

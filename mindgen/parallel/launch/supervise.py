@@ -37,7 +37,7 @@ class Task:
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
-    cores: frozenset[int] | None = None
+    cores: list[int] | None = None
     takes_input: bool = False
     demand: socket.socket | None = None
 
