@@ -18,7 +18,7 @@ from decoder import LAYERS, Decoder, array_in_memory, run
 from mindgen.kernels.library import DType, KernelLibrary
 
 _SOURCE = Path(__file__).with_name("block_reads.cc")
-_HEADERS = Path(__file__).parents[1] / "mindgen" / "kernels" / "csrc" / "kernels"
+_HEADERS = Path(__file__).parents[1] / "mindgen" / "kernels" / "csrc" / "runtime"
 CACHED_BLOCKS = 2  # of keys and of values: with the scores, the first cache holds them
 _TASKS = 16  # into which attention cuts 8,192 keys
 _PAUSE = 0.003

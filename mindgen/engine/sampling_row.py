@@ -14,7 +14,7 @@ from mindgen.system.checks import require_tokens
 
 
 class RowRecord(ctypes.Structure):
-    """mg_sampling_row of csrc/kernels/mindgen_kernels.h."""
+    """mg_sampling_row of csrc/include/mindgen_kernels.h."""
 
     _fields_: ClassVar = [
         *((name, c_void_p) for name in ("allowed", "grammar", "banned", "bias_tokens", "biases", "prompt", "output")),

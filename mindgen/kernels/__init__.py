@@ -1,1 +1,1 @@
-"""The CPU kernels: csrc/kernels (plain C functions), csrc/plugin (MindSpore's view of them), and their Python side."""
+"""The CPU kernels: csrc (C functions, a graph executor, and MindSpore's views of both), and their Python side."""

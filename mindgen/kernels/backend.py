@@ -53,7 +53,7 @@ def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
 
 
 class GraphCall(ctypes.Structure):
-    """mg_graph_call of csrc/executor/mindgen_executor.h."""
+    """mg_graph_call of csrc/include/mindgen_executor.h."""
 
     _fields_: ClassVar = [
         ("graph", ctypes.c_void_p),
@@ -96,7 +96,7 @@ def _register() -> None:
 
 def _compiled_library() -> Path:
     sources = sorted((_SOURCES / "backend").glob("*.cc"))
-    headers = [*sorted((_SOURCES / "backend").glob("*.h")), _header("executor"), _header("kernels")]
+    headers = [*sorted((_SOURCES / "backend").glob("*.h")), *sorted((_SOURCES / "include").glob("*.h"))]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in [*sources, *headers]))
     digest.update(" ".join([*_FLAGS, sys.version]).encode())
     folder = environment.cache_folder()
@@ -114,10 +114,6 @@ def _compiled_library() -> Path:
     return path
 
 
-def _header(part: str) -> Path:
-    return _SOURCES / part / f"mindgen_{part}.h"
-
-
 def _compile(sources: list[Path], target: Path) -> None:
     compiler = find_compiler()
     if compiler is None:
@@ -130,7 +126,7 @@ def _compile(sources: list[Path], target: Path) -> None:
     )
     root = Path(mindspore.__file__).parent
     includes = [*(root / include for include in _INCLUDES), sysconfig.get_paths()["include"]]
-    includes += [_header(part).parent for part in ("executor", "kernels")]
+    includes.append(_SOURCES / "include")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / target.name
         command = [compiler, *_FLAGS, *(f"-I{include}" for include in includes), *map(str, sources), "-o", str(built)]

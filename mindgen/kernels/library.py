@@ -1,4 +1,4 @@
-"""The C interface of csrc/kernels/mindgen_kernels.h, bound with ctypes.
+"""The C interface of csrc/include/mindgen_kernels.h, bound with ctypes.
 
 Buffers are passed as addresses: an int, or a numpy array (contiguous), or None for NULL.
 """
@@ -89,7 +89,7 @@ MAX_AXES = 8
 
 
 class TensorType(ctypes.Structure):
-    """mg_tensor_type of csrc/executor/mindgen_executor.h."""
+    """mg_tensor_type of csrc/include/mindgen_executor.h."""
 
     _fields_: ClassVar = [("dtype", c_int), ("ndim", c_int), ("shape", c_int64 * MAX_AXES)]
 
@@ -98,7 +98,7 @@ AllocateOutput = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_int, POINTER(TensorType)
 
 
 class KernelCallRecord(ctypes.Structure):
-    """mg_kernel_call of csrc/executor/mindgen_executor.h; times in nanoseconds of time.monotonic_ns()."""
+    """mg_kernel_call of csrc/include/mindgen_executor.h; times in nanoseconds of time.monotonic_ns()."""
 
     _fields_: ClassVar = [
         ("op", c_char_p),
@@ -207,7 +207,7 @@ class KernelLibrary:
         return self._library.mg_measure_product_rate(dtype)
 
     def run_graph(self, graph: int, data: Any, shapes: Any, num_inputs: int, num_parts: int, allocate: Any) -> None:
-        """mg_graph_run_parts of csrc/executor/mindgen_executor.h, or KernelError with its message."""
+        """mg_graph_run_parts of csrc/include/mindgen_executor.h, or KernelError with its message."""
         self._check(self._library.mg_graph_run_parts(graph, data, shapes, num_inputs, num_parts, allocate, None))
 
     def start_profile(self) -> None:

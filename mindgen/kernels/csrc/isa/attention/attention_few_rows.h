@@ -132,15 +132,15 @@ struct FewRows {
         }
       }
     };
-    int64_t key = 0;
-    if (size >= kVectorElements) {
-      for (; key + Units::kElements <= count; key += Units::kElements) {
+    const int num_keys = static_cast<int>(count);
+    const int num_whole = size >= kVectorElements ? num_keys / Units::kElements * Units::kElements : 0;
+    int key = 0;
+    for (; key < num_whole; key += Units::kElements) {
 #pragma GCC unroll 2
-        for (int i = 0; i < Units::kElements; i++) prefetch(ahead + next_offsets[key + i], kVectorElements);
-        add(key, kVectorElements, Units::kElements);
-      }
+      for (int i = 0; i < Units::kElements; i++) prefetch(ahead + next_offsets[key + i], kVectorElements);
+      add(key, kVectorElements, Units::kElements);
     }
-    for (; key < count; key += Units::kElements) add(key, smaller(size, kVectorElements), count - key);
+    for (; key < num_keys; key += Units::kElements) add(key, smaller(size, kVectorElements), num_keys - key);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
