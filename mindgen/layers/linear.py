@@ -3,6 +3,7 @@
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
+from mindgen.layers.linear_method import DenseMethod, LinearMethod
 from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 
@@ -29,10 +30,9 @@ class Linear(AdaptedLayer):
     ) -> None:
         super().__init__(inputs, parts, dtype, output_dtype or dtype, shard)
         axis = next(iter(parts.values()))
-        self.weight = split_parameter(shard.layout(axis, inputs), dtype, "weight", shard)
+        self.method: LinearMethod = DenseMethod(self.weight_layouts(), (self.cuts_out, self.cuts_in), dtype, shard)
         self.has_bias = bias
         self.bias = split_parameter(shard.layout(axis), dtype, "bias", shard) if bias else None
-        self.matmul = ops.MatMul(transpose_b=True).shard(((1, self.cuts_in), (self.cuts_out, self.cuts_in)))
         self.add_bias = ops.Add().shard(((1, self.cuts_out), (self.cuts_out,)))
 
     def linears(self) -> list["Linear"]:
@@ -45,14 +45,13 @@ class Linear(AdaptedLayer):
         return {f"{name}.bias": self.shard.layout(axis) for name, axis in self.parts.items()} if self.has_bias else {}
 
     def load(self, source: WeightSource) -> None:
-        """Maps a single weight; lays packed ones side by side in one copy."""
-        source.fill_together(self.weight, self.weight_layouts())
+        self.method.load(source)
         if self.bias is not None:
             source.fill_together(self.bias, self.bias_layouts())
 
     def construct(self, x: Tensor, adapter_rows: AdapterRows) -> Tensor:
         segment_ends, slots = adapter_rows
-        y = self.matmul(x, self.weight)
+        y = self.method(x)
         if self.has_bias and not self.is_partial:
             y = self.add_bias(y, self.bias)
         if self.casts:

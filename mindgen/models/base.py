@@ -94,7 +94,7 @@ class CausalLm(nn.Cell):
         self.lm_head = Linear(inputs, head, dtype, shard=shard, output_dtype="float32") if stage.is_last else None
         self.is_shared = self.tied and shard.sliced_by_compiler
         if self.is_shared and self.lm_head is not None and model.embed_tokens is not None:
-            self.lm_head.weight = model.embed_tokens.weight  # or a card would hold it twice
+            self.lm_head.method.weight = model.embed_tokens.weight  # or a card would hold it twice
         self.gather = ops.Gather().shard(((1, 1), (1,)))
 
     def linears(self) -> list[Linear]:
@@ -144,9 +144,9 @@ class CausalLm(nn.Cell):
         if not self.tied:
             head.load(source)
         elif self.model.embed_tokens is None:
-            source.fill(head.weight, f"{EMBEDDING}.weight", head.layouts()[HEAD])
+            head.method.load(source, f"{EMBEDDING}.weight")
         elif not self.is_shared:
-            source.tie(head.weight, f"{EMBEDDING}.weight")
+            head.method.tie(source, f"{EMBEDDING}.weight")
 
     def construct(
         self,
