@@ -2,13 +2,25 @@
 
 import codecs
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mindgen.text.tokenizer import Tokenizer
+from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 _LONGEST_CHARACTER = 4  # bytes in UTF-8
 _ESCAPED_TO_REPLACEMENT = {0xDC00 + byte: "\ufffd" for byte in range(0x80, 0x100)}
+
+
+class TokenBytes(Protocol):
+    """What a Tokenizer knows of the bytes of its tokens; the attributes as there."""
+
+    @property
+    def special_ids(self) -> AbstractSet[int]: ...
+    @property
+    def ids_that_keep_spaces(self) -> AbstractSet[int]: ...
+    @property
+    def replaces_each_byte(self) -> bool: ...
+    @property
+    def num_leading_spaces_dropped(self) -> int: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
 
 
 class IncrementalDetokenizer:
@@ -19,7 +31,7 @@ class IncrementalDetokenizer:
     """
 
     def __init__(
-        self, tokenizer: "Tokenizer", prompt_token_ids: Sequence[int] = (), skip_special_tokens: bool = True
+        self, tokenizer: TokenBytes, prompt_token_ids: Sequence[int] = (), skip_special_tokens: bool = True
     ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
