@@ -15,7 +15,7 @@ from mindgen.loop.request_reader import read_request
 from mindgen.loop.text_engine import TextEngine
 from mindgen.outputs import RequestOutput
 
-NUM_REQUESTS = 1200
+NUM_REQUESTS = 2000
 NUM_BLOCKS = 34
 PROMPTS = [
     "An increasing sequence: seven,", "I love Beijing, because", "我爱北京,因为", "seven, eight, seven, eight, seven,",
@@ -107,6 +107,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap_space", [0, 2e-3], ids=["recompute", "swap"])
 def test_soak(swap_space):
     config = EngineConfig(

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from adapter_options import make_option
 
-from mindgen.models.registry import NETWORKS
-from mindgen.weights.architecture import read_model_config
+from mindgen.weights.architecture import architectures, read_model_config
 from mindgen.weights.architectures.gpt2 import linear_weights
 from mindgen.weights.folder import map_weights
+
+pytestmark = pytest.mark.slow
 
 # The first and the last rank; MindSpore's dry run of level 1 as one in between.
 RANKS = [(2, 0), (2, 1), (4, 0), (4, 3), (8, 0), (8, 7)]
@@ -43,12 +44,14 @@ def expected_map(name: str, num_axes: int) -> list[int]:
 
 
 def kinds_of(models, turn: int) -> dict:
-    """One kind of each architecture; those that have several take turns."""
-    by_architecture: dict[str, list[str]] = {}
+    """One kind of each form that a network takes; those that have several take turns."""
+    by_form: dict[tuple, list[str]] = {}
     for kind, folder in models.items():
-        by_architecture.setdefault(read_model_config(folder).architecture, []).append(kind)
-    assert by_architecture.keys() == NETWORKS.keys()
-    chosen = [kinds[turn % len(kinds)] for kinds in by_architecture.values()]
+        config = read_model_config(folder)
+        network = architectures()[config.architecture].network
+        by_form.setdefault((network, config.qkv_bias, config.query_key_norm), []).append(kind)
+    assert {network for network, *_ in by_form} == {each.network for each in architectures().values()}
+    chosen = [kinds[turn % len(kinds)] for kinds in by_form.values()]
     return {kind: models[kind] for kind in chosen}
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ANSWER = "An increasing sequence: one, 二, 三, 四, 五, 六.\n"
 
@@ -33,6 +35,7 @@ def test_without_a_place_for_it_the_runtime_answers(tmp_path):
     assert "cannot write to" in result.stderr
 
 
+@pytest.mark.slow
 def test_it_is_compiled_once_by_processes_that_start_at_once(tmp_path):
     command = [sys.executable, str(ROOT / "run_generate.py"), "--adapter_id", "A1"]
     environment = {**os.environ, "MINDGEN_CACHE": str(tmp_path)}
