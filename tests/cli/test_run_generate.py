@@ -156,7 +156,7 @@ def test_damaged_model(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-10])
     assert "truncated or damaged" in refusal("--model", tmp_path, code=1)
     weights.unlink()
-    assert "neither model.safetensors nor" in refusal("--model", tmp_path, code=1)
+    assert "has no checkpoint: expected model.safetensors" in refusal("--model", tmp_path, code=1)
 
 
 def test_a_full_disk_is_one_line(tmp_path):
