@@ -91,16 +91,23 @@ class _LoopThread(threading.Thread):
     def run(self) -> None:
         while not self._is_ending:
             if self._is_held or not (self._unsent or self._texts.has_unfinished()):
-                self._inbox.get()()
+                self._do(self._inbox.get())
             while not self._inbox.empty():
-                self._inbox.get()()
+                self._do(self._inbox.get())
             if not (self._is_held or self._is_ending):
                 self._step()
         with self._ending:
             self._is_ended = True
         while not self._inbox.empty():
-            self._inbox.get()()
+            self._do(self._inbox.get())
         wake_all(self._fail(_closed()))
+
+    def _do(self, function: Callable[[], object]) -> None:
+        """What has been asked for; should it fail in a way that nobody foresaw, the calls end, and not the thread."""
+        try:
+            function()
+        except Exception as error:
+            wake_all(self._fail(error))
 
     def ask(self, function: Callable[[], object]) -> None:
         """Raises WorkerError when the thread has ended."""

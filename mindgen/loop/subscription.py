@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -105,6 +106,9 @@ class Subscription:
             self.is_closed = True
             self._steps.clear()
             self._ready.notify()
+            waiter = self._waiter
+        if waiter is not None:
+            wake([waiter])
 
     def _next(self) -> list[TextChunk]:
         if self._steps:
@@ -121,7 +125,7 @@ def wake(waiters: list[Waiter]) -> None:
     for waiter in waiters:
         events.setdefault(waiter.loop, []).append(waiter.event)
     for loop, own in events.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # a loop that is closed has nobody who waits
             loop.call_soon_threadsafe(_set_all, own)
 
 
