@@ -15,7 +15,7 @@ from mindgen.parallel.meeting import Identity, Peers, join_nodes
 from mindgen.parallel.messages import Failure, Farewell, Parcel
 from mindgen.parallel.node_plan import NodePlan
 from mindgen.parallel.nodes import Nodes
-from mindgen.parallel.workers import Workers
+from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.spec import RankHost
 from mindgen.system import environment
@@ -85,7 +85,7 @@ class _Node:
         finally:
             workers.close()
 
-    def _start(self, numbers: range) -> Workers:
+    def _start(self, numbers: range) -> WorkerPool:
         plan = self._plan
         if not plan.spans:
             share = self._config.num_threads and max(1, self._config.num_threads // len(numbers))
@@ -93,7 +93,7 @@ class _Node:
         weights = self._files.weights(plan.ranks_per_replica)
         adapters = {version.adapter_id: version.folder for version in self._files.registry().versions()}
         memory = shared_memory(plugin.load(), len(numbers))
-        workers = Workers.start("rank", "mindgen.runner.rank_process", numbers)
+        workers = WorkerPool.start("rank", "mindgen.runner.rank_process", numbers)
         sockets = [each for each in self._peers.descriptors(plan.num_nodes) if each >= 0]
         threads = threads_per_share(self._config.num_threads, len(numbers))
         host = RankHost(weights, adapters, None, threads, plan.node, plan.num_nodes)
@@ -103,7 +103,7 @@ class _Node:
         self._peers.close_sockets()
         return workers
 
-    def _hand_on(self, workers: Workers) -> None:
+    def _hand_on(self, workers: WorkerPool) -> None:
         """Until node 0 says farewell."""
         while True:
             message = self._receive()

@@ -15,7 +15,7 @@ from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.replica import CallNews
 from mindgen.loop.subscription import Subscription
 from mindgen.parallel.nodes import Nodes
-from mindgen.parallel.workers import wait_for
+from mindgen.parallel.worker_pool import wait_for
 from mindgen.system.cores import threads_per_share
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from mindgen.parallel.workers import Workers
 from mindgen.runner.spec import RankHost
 from mindgen.system.cores import usable_cores
 
 
 def prepare_ranks(
-    workers: Workers, ranks: range, files: Callable[[int], list[int]], host: RankHost, num_sharing: int
+    workers: WorkerPool, ranks: range, files: Callable[[int], list[int]], host: RankHost, num_sharing: int
 ) -> None:
     """Tells this machine's ranks, but rank 0, which speaks for itself.
 

@@ -14,7 +14,7 @@ from mindgen.parallel.group import NodeLinks
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
-from mindgen.parallel.workers import Workers, wait_for
+from mindgen.parallel.worker_pool import WorkerPool, wait_for
 from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.open import open_runner
 from mindgen.runner.spec import (
@@ -159,14 +159,14 @@ def _joined(reports: list[RankReport]) -> RankReport:
     return RankReport(modules, weights, sorted(unknown), sum(report.cache_bytes for report in reports))
 
 
-def _start_workers(shape: PipelineShape, local: range, nodes: Nodes | None) -> Workers:
+def _start_workers(shape: PipelineShape, local: range, nodes: Nodes | None) -> WorkerPool:
     """The other ranks: started here, by a launcher, or by other machines."""
     launched = environment.launched_rank()
     if launched is None or launched.world_size == 1:
         elsewhere = None if nodes is None else nodes.lines
-        return Workers.start("rank", "mindgen.runner.rank_process", local[1:], elsewhere)
+        return WorkerPool.start("rank", "mindgen.runner.rank_process", local[1:], elsewhere)
     if launched.rank == 0 and launched.world_size == shape.num_ranks:
-        return Workers.await_launched(shape.num_ranks, launched.rendezvous)
+        return WorkerPool.await_launched(shape.num_ranks, launched.rendezvous)
     raise ConfigError(
         f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, and tensor_parallel_size "
         f"{shape.ranks_per_stage} x pipeline_parallel_size {shape.num_stages} needs {shape.num_ranks}"

@@ -20,7 +20,7 @@ from mindgen.parallel.channel import SOCKET, Channel, listen
 from mindgen.parallel.liveness import end_stuck_workers
 from mindgen.parallel.messages import Arrival
 from mindgen.parallel.node_link import NodeLine
-from mindgen.parallel.worker import Worker
+from mindgen.parallel.worker_handle import WorkerHandle
 from mindgen.system import environment
 
 _CONNECT_SECONDS = 60.0
@@ -28,14 +28,14 @@ _END_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 
 
-class Workers:
-    """Workers, connected, those of this machine first.
+class WorkerPool:
+    """Handles of workers, connected, those of this machine first.
 
     Attributes:
         error: of the first one that has ended before its time.
     """
 
-    def __init__(self, workers: list[Worker], folder: Path | None) -> None:
+    def __init__(self, workers: list[WorkerHandle], folder: Path | None) -> None:
         self._workers = workers
         self._state = _State()
         self._threads: list[threading.Thread] = []
@@ -44,7 +44,7 @@ class Workers:
     @classmethod
     def start(
         cls, kind: str, module: str, numbers: Iterable[int], elsewhere: Mapping[int, NodeLine] | None = None
-    ) -> "Workers":
+    ) -> "WorkerPool":
         """Starts processes on this machine.
 
         Args:
@@ -56,7 +56,7 @@ class Workers:
             WorkerError: one ends before it has connected.
         """
         folder = Path(tempfile.mkdtemp(prefix="mindgen-"))  # which nobody else may enter
-        workers: list[Worker] = []
+        workers: list[WorkerHandle] = []
         started = cls(workers, folder)
         with listen(folder / SOCKET) as listener:
             for number in numbers:
@@ -70,19 +70,19 @@ class Workers:
                         stderr=output,
                         env=environment.for_child({}, {}),
                     )
-                workers.append(Worker(kind, number, process, log))
+                workers.append(WorkerHandle(kind, number, process, log))
             started._accept(listener)
-        workers += [Worker(kind, number, line=line) for number, line in (elsewhere or {}).items()]
+        workers += [WorkerHandle(kind, number, line=line) for number, line in (elsewhere or {}).items()]
         return started
 
     @classmethod
-    def await_launched(cls, size: int, folder: Path) -> "Workers":
+    def await_launched(cls, size: int, folder: Path) -> "WorkerPool":
         """Waits for processes that a launcher has started to connect in the folder.
 
         Raises:
             WorkerError: one does not.
         """
-        workers = [Worker("rank", rank) for rank in range(1, size)]
+        workers = [WorkerHandle("rank", rank) for rank in range(1, size)]
         awaited = cls(workers, None)
         (folder / SOCKET).unlink(missing_ok=True)
         with listen(folder / SOCKET) as listener:
@@ -147,10 +147,10 @@ class Workers:
         """Ends those of this machine; returns when they are gone."""
         self._end()
 
-    def _of(self, number: int) -> Worker:
+    def _of(self, number: int) -> WorkerHandle:
         return next(worker for worker in self._workers if worker.number == number)
 
-    def _start_threads(self, life: Callable[[Worker], None]) -> None:
+    def _start_threads(self, life: Callable[[WorkerHandle], None]) -> None:
         for worker in self._workers:
             thread = threading.Thread(target=life, args=(worker,), name=worker.name, daemon=True)
             self._threads.append(thread)
@@ -172,7 +172,7 @@ class Workers:
                 worker = missing.pop(arrival.worker)
                 worker.line, worker.process_id = channel, arrival.process_id
 
-    def _check_missing(self, missing: list[Worker], deadline: float) -> None:
+    def _check_missing(self, missing: list[WorkerHandle], deadline: float) -> None:
         gone = next((each for each in missing if each.process is not None and each.process.poll() is not None), None)
         if gone is not None:
             self.close_after(gone.ended())
@@ -209,7 +209,7 @@ def _noting(state: _State, on_end: Callable[[str], None]) -> Callable[[WorkerErr
     return note_end
 
 
-def _end(workers: list[Worker], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
+def _end(workers: list[WorkerHandle], folder: Path | None, state: _State, threads: list[threading.Thread]) -> None:
     state.closing.set()
     for worker in workers:
         if worker.line is not None:

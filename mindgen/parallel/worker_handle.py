@@ -20,7 +20,7 @@ _END_SECONDS = 5.0
 _LOG_LINES = 8
 
 
-class Worker:
+class WorkerHandle:
     """How it is told what to do, and how it was started if it is this process's own.
 
     Attributes:
