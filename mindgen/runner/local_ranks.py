@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.runner.spec import RankHost
 from mindgen.system.cores import usable_cores
 
