@@ -1,6 +1,7 @@
 """What all networks have around their layers: embedding, final norm, head, and the rows whose logits are asked for."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from mindspore import Tensor, nn, ops
 
@@ -13,14 +14,37 @@ from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import WeightSource
 from mindgen.layers.step_inputs import PLACES
-from mindgen.parallel.layout import Axis, Shard, Slice, TensorLayout
-from mindgen.parallel.stage import Stage
+from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice, TensorLayout
+from mindgen.parallel.stage import ONLY_STAGE, Stage
 from mindgen.weights.architecture import architectures
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _INPUTS, _POSITIONS, _OUTPUT_ROWS = PLACES.inputs, PLACES.positions, PLACES.output_rows
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What a network is built from.
+
+    Attributes:
+        num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
+            ApplyRotaryPosEmb tells a table from rows gathered by token.
+        shard, stage: which part of it is in this process.
+    """
+
+    config: ModelConfig
+    cache: CacheShape
+    num_positions: int
+    dtype: str
+    shard: Shard = WHOLE
+    stage: Stage = ONLY_STAGE
+
+    def layers(self) -> range:
+        """The stage's."""
+        return self.stage.layers(self.config.num_layers)
 
 
 class Decoder(nn.Cell):
@@ -35,24 +59,14 @@ class Decoder(nn.Cell):
         mask: of the layers' PagedAttention.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        layers: list[nn.Cell],
-        norm: nn.Cell | None,
-        norm_name: str,
-        num_positions: int,
-        dtype: str,
-        shard: Shard,
-        stage: Stage,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, layers: list[nn.Cell], norm: nn.Cell | None, norm_name: str) -> None:
         super().__init__()
-        sizes = (config.vocab_size, config.hidden_size)
-        self.embed_tokens = Embedding(EMBEDDING, *sizes, dtype, shard) if stage.is_first else None
+        sizes = (spec.config.vocab_size, spec.config.hidden_size)
+        self.embed_tokens = Embedding(EMBEDDING, *sizes, spec.dtype, spec.shard) if spec.stage.is_first else None
         self.layers = nn.CellList(layers)
         self.norm = norm
         self.norm_name = norm_name
-        self.mask = PagedMask(num_positions, dtype) if shard.sliced_by_compiler else NoMask()
+        self.mask = PagedMask(spec.num_positions, spec.dtype) if spec.shard.sliced_by_compiler else NoMask()
 
     def load(self, source: WeightSource) -> None:
         if self.embed_tokens is not None:
@@ -84,8 +98,9 @@ class CausalLm(nn.Cell):
 
     derived: tuple[str, ...] = ()
 
-    def __init__(self, config: ModelConfig, model: Decoder, dtype: str, shard: Shard, stage: Stage) -> None:
+    def __init__(self, spec: NetworkSpec, model: Decoder) -> None:
         super().__init__()
+        config, dtype, shard, stage = spec.config, spec.dtype, spec.shard, spec.stage
         self.config = config
         self.dtype = dtype
         self.model = model

@@ -1,5 +1,7 @@
 """GPT-2; parameter names as in Hugging Face, except what its Architecture translates."""
 
+from dataclasses import replace
+
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdapterRows
@@ -8,9 +10,8 @@ from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
 from mindgen.layers.step_inputs import PLACES
-from mindgen.models.base import CausalLm, Decoder
-from mindgen.parallel.layout import WHOLE, Axis, Shard
-from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.models.base import CausalLm, Decoder, NetworkSpec
+from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architectures.gpt2 import POSITIONS
 from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
@@ -73,12 +74,12 @@ class GPT2Layer(nn.Cell):
 class GPT2Model(Decoder):
     """Learned positions, which are added to the tokens' embeddings."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, dtype: str, shard: Shard, stage: Stage) -> None:
-        places = stage.layers(config.num_layers)
-        layers = [GPT2Layer(config, cache, f"transformer.h.{index}", dtype, shard) for index in places]
-        norm = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
-        super().__init__(config, layers, norm, "transformer.ln_f", config.max_position, dtype, shard, stage)
-        if stage.is_first:
+    def __init__(self, spec: NetworkSpec) -> None:
+        config, dtype, shard = spec.config, spec.dtype, spec.shard
+        layers = [GPT2Layer(config, spec.cache, f"transformer.h.{index}", dtype, shard) for index in spec.layers()]
+        norm = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if spec.stage.is_last else None
+        super().__init__(replace(spec, num_positions=config.max_position), layers, norm, "transformer.ln_f")
+        if spec.stage.is_first:
             self.positions_layout = shard.layout(Axis(config.max_position), Axis(config.hidden_size))
             self.positions = split_parameter(self.positions_layout, dtype, "positions", shard)
             self.gather = ops.Gather().shard(((1, 1), (1,)))
@@ -102,19 +103,7 @@ class GPT2Model(Decoder):
 
 
 class GPT2LMHeadModel(CausalLm):
-    """GPT-2.
+    """GPT-2, which has as many positions as it was trained with."""
 
-    Args:
-        num_positions: not used: the checkpoint has as many positions as it was trained with.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        cache: CacheShape,
-        num_positions: int,
-        dtype: str,
-        shard: Shard = WHOLE,
-        stage: Stage = ONLY_STAGE,
-    ) -> None:
-        super().__init__(config, GPT2Model(config, cache, dtype, shard, stage), dtype, shard, stage)
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec, GPT2Model(spec))

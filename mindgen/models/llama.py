@@ -12,9 +12,8 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
 from mindgen.layers.step_inputs import PLACES
-from mindgen.models.base import CausalLm, Decoder
-from mindgen.parallel.layout import WHOLE, Axis, Shard
-from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.models.base import CausalLm, Decoder, NetworkSpec
+from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 
@@ -81,16 +80,14 @@ class LlamaLayer(nn.Cell):
 class LlamaModel(Decoder):
     """Rotary positions; the last residual addition happens in the final norm."""
 
-    def __init__(
-        self, config: ModelConfig, cache: CacheShape, num_positions: int, dtype: str, shard: Shard, stage: Stage
-    ) -> None:
-        places = stage.layers(config.num_layers)
-        layers = [LlamaLayer(config, cache, f"model.layers.{index}", dtype, shard) for index in places]
-        norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if stage.is_last else None
-        super().__init__(config, layers, norm, "model.norm", num_positions, dtype, shard, stage)
+    def __init__(self, spec: NetworkSpec) -> None:
+        config, dtype, shard = spec.config, spec.dtype, spec.shard
+        layers = [LlamaLayer(config, spec.cache, f"model.layers.{index}", dtype, shard) for index in spec.layers()]
+        norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if spec.stage.is_last else None
+        super().__init__(spec, layers, norm, "model.norm")
         self.add = ops.Add()
         assert config.rope is not None
-        cos, sin = rotary_tables(config.rope, config.head_size, num_positions)
+        cos, sin = rotary_tables(config.rope, config.head_size, spec.num_positions)
         self.cos = filled_parameter(dtypes.from_float32(cos, dtype), dtype, "cos")
         self.sin = filled_parameter(dtypes.from_float32(sin, dtype), dtype, "sin")
         self.gather = ops.Gather().shard(((1, 1), (1,)))
@@ -110,22 +107,9 @@ class LlamaModel(Decoder):
 
 
 class LlamaForCausalLM(CausalLm):
-    """Llama, Qwen2 or Qwen3.
-
-    Args:
-        num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
-            ApplyRotaryPosEmb tells a table from rows gathered by token.
-    """
+    """Llama, and what differs from it by its sizes, biases and norms only."""
 
     derived = ("rotary_emb.inv_freq",)
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        cache: CacheShape,
-        num_positions: int,
-        dtype: str,
-        shard: Shard = WHOLE,
-        stage: Stage = ONLY_STAGE,
-    ) -> None:
-        super().__init__(config, LlamaModel(config, cache, num_positions, dtype, shard, stage), dtype, shard, stage)
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec, LlamaModel(spec))

@@ -2,28 +2,20 @@
 
 from importlib import import_module
 
-from mindspore import nn
-
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
-from mindgen.parallel.stage import ONLY_STAGE, Stage, pipeline_stages
+from mindgen.models.base import CausalLm, NetworkSpec
+from mindgen.parallel.layout import Shard, TensorLayout
+from mindgen.parallel.stage import pipeline_stages
 from mindgen.weights.architecture import architectures
 from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 
 
-def build_network(
-    config: ModelConfig,
-    cache: CacheShape,
-    num_positions: int,
-    dtype: str,
-    shard: Shard = WHOLE,
-    stage: Stage = ONLY_STAGE,
-) -> nn.Cell:
-    """The network of that shape, its weights not loaded yet; read_model_config has checked the architecture."""
-    module, _, name = architectures()[config.architecture].network.partition(":")
-    network = getattr(import_module(f"mindgen.models.{module}"), name)
-    return network(config, cache, num_positions, dtype, shard, stage)  # type: ignore[no-any-return]
+def build_network(spec: NetworkSpec) -> CausalLm:
+    """The network, its weights not loaded yet; read_model_config has checked the architecture."""
+    module, _, name = architectures()[spec.config.architecture].network.partition(":")
+    network: type[CausalLm] = getattr(import_module(f"mindgen.models.{module}"), name)
+    return network(spec)  # type: ignore[call-arg]
 
 
 def declared_layouts(config: ModelConfig, num_ranks: int, num_stages: int = 1) -> list[dict[str, TensorLayout]]:
@@ -36,6 +28,6 @@ def declared_layouts(config: ModelConfig, num_ranks: int, num_stages: int = 1) -
     layouts = []
     for stage in pipeline_stages(num_stages, config.num_layers):
         noted = NotedLayouts("float32", shard)
-        build_network(config, CacheShape(1, 1), 1, "float32", shard, stage).load(noted)
+        build_network(NetworkSpec(config, CacheShape(1, 1), 1, "float32", shard, stage)).load(noted)
         layouts.append(noted.layouts)
     return layouts

@@ -63,7 +63,8 @@ class DeviceRunner(LocalRunner):
         return Shard(num_ranks, rank, sliced_by_compiler=True)
 
     def _make_slots(self) -> NetworkSlots:
-        return DeviceSlots(self._network.linears(), [*self._network.tables()], self._spec.dtype, self._kernels)
+        tables = [table for table in self._network.tables() if table is not None]
+        return DeviceSlots(self._network.linears(), tables, self._spec.dtype, self._kernels)
 
     def _load(self, weights: WeightFiles) -> WeightSource:
         if self._shard.num_ranks > 1:
@@ -81,6 +82,7 @@ class DeviceRunner(LocalRunner):
 
     def pack_adapter(self, adapter: AdapterWeights) -> PackedSlot:
         embedding, _ = self._network.tables()
+        assert embedding is not None  # there are no stages on a device
         refused = sorted(embedding.parts.keys() & adapter.pairs.keys())
         if refused:
             raise AdapterError(
@@ -154,6 +156,7 @@ class DeviceRunner(LocalRunner):
 
     def _allocate(self, inputs: AdapterInputs) -> None:
         _, head = self._network.tables()
+        assert head is not None
         layers = self._network.linears() if inputs.num_levels else []
         for layer in [*layers, head] if inputs.head_levels else layers:
             for memory in _on_device(layer.memories()):

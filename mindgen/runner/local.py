@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 
 import numpy as np
-from mindspore import nn
 
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.loader import AdapterWeights
@@ -11,7 +10,7 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.kernels import plugin
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.parameters import LoadedWeight, WeightSource
-from mindgen.models.base import refuse_unknown
+from mindgen.models.base import NetworkSpec, refuse_unknown
 from mindgen.models.registry import build_network
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace
@@ -49,8 +48,8 @@ class LocalRunner(ABC):
         size, rank = (1, 0) if self._group is None else (self._group.size, self._group.rank)
         self._open(size, rank)
         self._shard = self._make_shard(size, rank)
-        self._network: nn.Cell = build_network(
-            spec.model_config, spec.cache, spec.num_positions, spec.dtype, self._shard, self._stage
+        self._network = build_network(
+            NetworkSpec(spec.model_config, spec.cache, spec.num_positions, spec.dtype, self._shard, self._stage)
         )
         self._network.set_train(False)
         self._slots = self._make_slots()
