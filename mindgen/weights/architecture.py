@@ -107,8 +107,7 @@ def find_architecture(path: Path, raw: dict[str, Any]) -> Architecture:
         ModelError: it is not served, or the two contradict each other.
     """
     names, known = read_record(NamesFile, path, raw), architectures()
-    of_type = [each.name for each in known.values() if each.model_type == names.model_type]
-    name = (names.architectures or of_type or ["(none)"])[0]
+    name = _name(names)
     if name not in known:
         raise ModelError(f"{path}: architecture {name} is not served; served are {', '.join(known)}")
     if names.model_type not in (None, known[name].model_type):
@@ -119,15 +118,22 @@ def find_architecture(path: Path, raw: dict[str, Any]) -> Architecture:
     return known[name]
 
 
-def ties_head(folder: Path) -> bool:
-    """Whether config.json says that the head is the embedding, or its architecture where it says nothing.
+def names_of(folder: Path) -> tuple[Architecture, bool]:
+    """An architecture by whose names a model's tensors go, served or not, and whether the head is the embedding.
 
     Raises:
-        ModelError: as of `architecture_of`.
+        ModelError: there is no readable config.json.
     """
-    path = folder / CONFIG_FILE
-    said = read_record(NamesFile, path, read_json_object(path, ModelError)).tie_word_embeddings
-    return architecture_of(folder).ties_head if said is None else said
+    path, known = folder / CONFIG_FILE, architectures()
+    names = read_record(NamesFile, path, read_json_object(path, ModelError))
+    usual = next(each for each in known.values() if each.with_own_names is _as_they_are)
+    found = known.get(_name(names), usual)
+    return found, found.ties_head if names.tie_word_embeddings is None else names.tie_word_embeddings
+
+
+def _name(names: NamesFile) -> str:
+    of_type = [each.name for each in architectures().values() if each.model_type == names.model_type]
+    return (names.architectures or of_type or ["(none)"])[0]
 
 
 def read_model_config(folder: Path) -> ModelConfig:

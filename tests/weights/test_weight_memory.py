@@ -26,9 +26,13 @@ def test_single_weights_are_the_file_itself(tmp_path, executor):
     probe.logits([[3, 4, 5]])
     network = probe.runner._network
     layer = network.model.layers[1]
-    for weight in (network.model.embed_tokens.weight, layer.mlp.down_proj.weight, layer.self_attn.o_proj.weight):
+    for weight in (
+        network.model.embed_tokens.weight,
+        layer.mlp.down_proj.method.weight,
+        layer.self_attn.o_proj.method.weight,
+    ):
         assert mapped_file(weight.data_ptr()) == str(folder / "model.safetensors")
-    assert not mapped_file(layer.mlp.gate_up_proj.weight.data_ptr()).endswith(".safetensors")
+    assert not mapped_file(layer.mlp.gate_up_proj.method.weight.data_ptr()).endswith(".safetensors")
 
 
 def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path, executor):

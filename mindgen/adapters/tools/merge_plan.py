@@ -12,7 +12,7 @@ from mindgen.adapters.formats.peft import Adapter, LoraUpdate
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.errors import AdapterError
-from mindgen.weights.architecture import Architecture, architecture_of, ties_head
+from mindgen.weights.architecture import Architecture, names_of
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import warn_of_own_head
 from mindgen.weights.network_names import has_own_head, linear_modules
@@ -86,7 +86,7 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
     Raises:
         ModelError: its config.json is damaged.
     """
-    architecture, tied = architecture_of(model), ties_head(model)
+    architecture, tied = names_of(model)
     tensors = architecture.with_own_names(tensors)
     embedding = architecture.embedding
     parameters = {name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()}
