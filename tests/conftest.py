@@ -12,7 +12,7 @@ def pytest_addoption(parser):
     parser.addoption("--kernels-library", help="a libmindgen_cpu.so for tests/kernels and tests/executor/test_graph.py")
 
 
-@pytest.fixture(params=["mindgen", "mindspore"], scope="module")
+@pytest.fixture(params=["mindgen", pytest.param("mindspore", marks=pytest.mark.slow)], scope="module")
 def executor(request):
     """What runs the networks: whatever holds on one of these holds on the other."""
     return request.param

@@ -74,7 +74,8 @@ def run_late(probe: EngineProbe, files, early: list[str], late: list[str]) -> li
 
 
 @pytest.mark.parametrize(
-    ("dtype", "executor"), [("bfloat16", "mindgen"), ("float32", "mindgen"), ("bfloat16", "mindspore")]
+    ("dtype", "executor"),
+    [("bfloat16", "mindgen"), ("float32", "mindgen"), pytest.param("bfloat16", "mindspore", marks=pytest.mark.slow)],
 )
 def test_a_larger_adapter_that_comes_late_answers_as_one_from_the_start(files, dtype, executor):
     """Bit by bit; and so do those that run while the slots grow."""

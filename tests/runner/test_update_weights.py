@@ -14,7 +14,9 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["llama3-grouped-tied", "qwen3-untied", "gpt2"])
+@pytest.fixture(
+    scope="module", params=["llama3-grouped-tied", pytest.param("qwen3-untied", marks=pytest.mark.slow), "gpt2"]
+)
 def folders(request, tmp_path_factory):
     """Two checkpoints of the same shape."""
     root = tmp_path_factory.mktemp("update")
