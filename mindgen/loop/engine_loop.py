@@ -39,12 +39,12 @@ class EngineLoop:
     def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
         """Has requests served; what is wrong with one shows in its last chunk.
 
-        Raises:
-            WorkerError: the loop was closed.
-
         Args:
             requests: with their indices among those of the call.
             is_streamed: somebody waits for the text as it comes; else a request's chunks come at its end.
+
+        Raises:
+            WorkerError: the loop was closed.
         """
         prepared: _Unsent = deque()
         for index, request in requests:
@@ -95,7 +95,7 @@ class _LoopThread(threading.Thread):
             while not self._inbox.empty():
                 self._do(self._inbox.get())
             if not (self._is_held or self._is_ending):
-                self._step()
+                self._do(self._step)
         with self._ending:
             self._is_ended = True
         while not self._inbox.empty():
@@ -103,7 +103,7 @@ class _LoopThread(threading.Thread):
         wake_all(self._fail(_closed()))
 
     def _do(self, function: Callable[[], object]) -> None:
-        """What has been asked for; should it fail in a way that nobody foresaw, the calls end, and not the thread."""
+        """A step, or what has been asked for; if it fails, the calls end, and not the thread."""
         try:
             function()
         except Exception as error:
@@ -147,22 +147,17 @@ class _LoopThread(threading.Thread):
             del self._subscriptions[opened]
 
     def _step(self) -> None:
-        waiters = self._send()
-        try:
-            changed = self._texts.step() if self._texts.has_unfinished() else []
-        except BaseException as error:
-            wake_all([*waiters, *self._fail(error)])
-            return
+        wake_all(self._send())
+        changed = self._texts.step() if self._texts.has_unfinished() else []
         chunks: dict[Subscription, list[TextChunk]] = {}
         for opened in changed:
             subscription = self._subscriptions[opened]
             chunks.setdefault(subscription, []).extend(opened.take_chunks())
             if opened.request.is_finished:
                 del self._subscriptions[opened]
-        for subscription, own in chunks.items():
-            own.sort(key=lambda chunk: chunk.index)
-            waiters.append(subscription.put(own))
-        wake_all(waiters)
+        wake_all([
+            subscription.put(sorted(own, key=lambda chunk: chunk.index)) for subscription, own in chunks.items()
+        ])  # fmt: skip
 
     def _send(self) -> list[Waiter | None]:
         """Passes on as many requests as the engine takes, one of each call in turn."""
@@ -199,7 +194,10 @@ class _LoopThread(threading.Thread):
         """Ends all calls: what stops a step stops every request in it."""
         subscriptions = {*self._subscriptions.values(), *self._unsent}
         for subscription in subscriptions:
-            self.cancel(subscription)
+            with suppress(Exception):  # a broken engine may fail at this too: readers are told all the same
+                self.cancel(subscription)
+        self._subscriptions.clear()
+        self._unsent.clear()
         return [subscription.fail(error) for subscription in subscriptions]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import WorkerError
@@ -56,10 +57,10 @@ class Replicas:
         self, replica: int, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool
     ) -> int:
         """The number of a call that the replica serves from now on."""
-        number = next(self._numbers)
-        self._open[number] = subscription
         if self._workers.error is not None:
             raise self._workers.error
+        number = next(self._numbers)
+        self._open[number] = subscription
         self._workers.tell_one(replica, "open", number, list(requests), is_streamed)
         return number
 
@@ -77,10 +78,9 @@ class RemoteReplica:
 
     def __init__(self, replicas: Replicas, number: int) -> None:
         self._replicas, self._number = replicas, number
-        self._calls: dict[Subscription, int] = {}
+        self._calls: WeakKeyDictionary[Subscription, int] = WeakKeyDictionary()
 
     def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
-        self._calls = {each: call for each, call in self._calls.items() if each.is_open}
         self._calls[subscription] = self._replicas.open(self._number, requests, subscription, is_streamed)
 
     def abort(self, subscription: Subscription) -> None:

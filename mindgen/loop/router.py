@@ -65,9 +65,9 @@ class Router:
             left = self._calls.pop(subscription, {})
             for replica, work in left.values():
                 replica.work -= work
-        for place, replica in enumerate(self._replicas):
+        for replica in self._replicas:
             if any(each is replica for each, _ in left.values()):
-                self._replicas[place].server.abort(subscription)
+                replica.server.abort(subscription)
 
     def _choose(self, request: CheckedRequest) -> int:
         """Of the replicas that have at most this request more to do than the others, the one that remembers most."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine import Engine
-from mindgen.errors import MindgenError, as_request_error
+from mindgen.errors import as_request_error
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import CheckedRequest
 from mindgen.runner.profiling import Profile
@@ -123,9 +123,3 @@ class TextEngine:
     def cancel(self, opened: OpenRequest) -> None:
         if self._open.pop(opened.request.request_id, None) is not None:
             self.engine.abort(opened.request)
-
-    def fail(self, opened: OpenRequest, error: MindgenError) -> None:
-        """Ends a request for what went wrong with it alone."""
-        if self._open.pop(opened.request.request_id, None) is not None:
-            self.engine.fail(opened.request, error)
-            opened.advance()

@@ -90,12 +90,10 @@ class WorkerProcess:
             os._exit(1)
 
 
-def join_as_worker(
-    rendezvous: Path, number: int, takes_files: bool, connect_seconds: float = _CONNECT_SECONDS
-) -> WorkerProcess | None:
+def join_as_worker(rendezvous: Path, number: int, takes_files: bool) -> WorkerProcess | None:
     """Connects with the process that listens in the folder; None, and a line that says so, if nobody does."""
     try:
-        channel = connect(rendezvous / SOCKET, connect_seconds)
+        channel = connect(rendezvous / SOCKET, _CONNECT_SECONDS)
     except TimeoutError as error:
         print(f"mindgen: worker {number}: {error}: the process that it works for has not come", file=sys.stderr)
         return None

@@ -27,7 +27,7 @@ from mindgen.weights.weight_files import WeightFiles
 class LocalRunner(ABC):
     """As a Runner, of the network in this process, or of its part of it.
 
-    A subclass builds the network with `_build`, loads it with `_load`, and compiles and runs it.
+    A subclass says how the network is sliced and where adapters go, and compiles and runs it.
 
     Args:
         place: among the ranks that share the network; None is this process alone.

@@ -127,7 +127,7 @@ class Rank:
     def write_adapter(self, slot: int, content: AdapterContent) -> None:
         self._runner.write_adapter(slot, self._read(content))
 
-    def _read_ahead(self, content: AdapterContent) -> None:
+    def _read_ahead(self, content: AdapterContent) -> None:  # without a result, for no message holds a packed adapter
         self._read(content)
 
     def _read(self, content: AdapterContent) -> Any:

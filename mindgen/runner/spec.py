@@ -161,7 +161,7 @@ class Runner(Protocol):
             The bytes that all ranks have taken of it; 0 if there is no use for it.
 
         Raises:
-            ModelError: it has another shape than the one that was loaded.
+            ModelError: it has another shape than the one that was loaded; where there are several ranks, all end.
         """
 
     def close(self) -> None:

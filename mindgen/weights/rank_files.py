@@ -55,11 +55,11 @@ def rank_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none.
     """
-    if folder.is_file() and folder.suffix in weight_formats():
+    if folder.is_file() and folder.suffix in _suffixes():
         return [folder]
-    files = sorted(each for each in folder.glob("*") if each.suffix in weight_formats()) if folder.is_dir() else []
+    files = sorted(each for each in folder.glob("*") if each.suffix in _suffixes()) if folder.is_dir() else []
     if not files:
-        raise CheckpointError(f"{folder} has no checkpoint: expected a file ending in {' or '.join(weight_formats())}")
+        raise CheckpointError(f"{folder} has no checkpoint: expected a file ending in {' or '.join(_suffixes())}")
     # As MindFormers does: training leaves one for every so many steps.
     newest = max(files, key=lambda each: (each.stat().st_mtime_ns, each.name))
     part = _PART.fullmatch(newest.name)
@@ -84,3 +84,8 @@ def whole_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             raise CheckpointError(f"{file}: {SHAPES_KEY} in its metadata is malformed") from error
         shapes |= told
     return shapes
+
+
+def _suffixes() -> list[str]:
+    """Of what ranks are saved in: tools leave .bin files of other kinds beside a checkpoint."""
+    return [suffix for suffix, each in weight_formats().items() if each.write is not None]
