@@ -15,7 +15,8 @@ from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
 from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
-from mindgen.weights.cache_layout import CacheShape, keys_and_values
+from mindgen.weights.architecture import architectures
+from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.model_config import ModelConfig
 
 # A StepInputs, to MindSpore's compiler.
@@ -61,7 +62,7 @@ class Attention(nn.Cell):
             self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
             self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
 
-        (axes, _) = keys_and_values(config.num_heads, config.num_kv_heads, config.head_size, shard).arrays
+        axes, _ = architectures()[config.architecture].cache_layout(config, shard).arrays
         self.cache_layout = shard.layout(Axis(cache.num_blocks), Axis(cache.block_size), *axes)
         self.key_cache, key_memory = zeros_parameter(self.cache_layout, dtype, "key_cache", shard)
         self.value_cache, value_memory = zeros_parameter(self.cache_layout, dtype, "value_cache", shard)

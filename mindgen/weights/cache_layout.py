@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mindgen.dtypes import STORAGE
 from mindgen.parallel.layout import Axis, Shard
+from mindgen.weights.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,8 @@ class CacheLayout:
         return shard.num_ranks * total
 
 
-def keys_and_values(num_heads: int, num_kv_heads: int, head_size: int, shard: Shard) -> CacheLayout:
+def keys_and_values(config: ModelConfig, shard: Shard) -> CacheLayout:
     """Of multi-head and grouped-query attention: ranks that share query heads share their keys and values."""
-    _, keys = shard.split_heads(num_heads, num_kv_heads, head_size)
-    heads = Axis(num_kv_heads, keys.devices, keys.split_by)
-    axes = (heads, Axis(head_size))
+    _, keys = shard.split_heads(config.num_heads, config.num_kv_heads, config.head_size)
+    axes = (Axis(config.num_kv_heads, keys.devices, keys.split_by), Axis(config.head_size))
     return CacheLayout((axes, axes))

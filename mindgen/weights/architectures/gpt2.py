@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
-from mindgen.weights.cache_layout import CacheLayout, keys_and_values
+from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
@@ -88,10 +88,6 @@ def _read_gpt2(path: Path, raw: dict[str, Any]) -> ModelConfig:
     )
 
 
-def _cache_layout(config: ModelConfig, shard: Shard) -> CacheLayout:
-    return keys_and_values(config.num_heads, config.num_heads, config.head_size, shard)
-
-
 def _linears(config: ModelConfig, shard: Shard) -> list[tuple[Axis, Axis]]:
     """q, k, v and c_proj, c_fc and c_proj."""
     hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
@@ -145,7 +141,7 @@ ARCHITECTURE = Architecture(
     model_type="gpt2",
     network="gpt2:GPT2LMHeadModel",
     read_config=_read_gpt2,
-    cache_layout=_cache_layout,
+    cache_layout=keys_and_values,
     linears=_linears,
     ties_head=True,
     embedding=f"{PREFIX}wte",

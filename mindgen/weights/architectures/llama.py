@@ -8,7 +8,7 @@ from pydantic import Field
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
-from mindgen.weights.cache_layout import CacheLayout, keys_and_values
+from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, TokenIds, read_ends, read_record
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.rope_config import RotaryFile, read_rope
@@ -95,10 +95,6 @@ def _refuse_windows(path: Path, file: LlamaFile) -> None:
     raise ModelError(f"{path}: a sliding_window ({window}) is not served yet")
 
 
-def cache_layout(config: ModelConfig, shard: Shard) -> CacheLayout:
-    return keys_and_values(config.num_heads, config.num_kv_heads, config.head_size, shard)
-
-
 def linears(config: ModelConfig, shard: Shard) -> list[tuple[Axis, Axis]]:
     """q, k, v, o, gate, up and down."""
     hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
@@ -112,6 +108,6 @@ ARCHITECTURE = Architecture(
     model_type="llama",
     network="llama:LlamaForCausalLM",
     read_config=read_llama,
-    cache_layout=cache_layout,
+    cache_layout=keys_and_values,
     linears=linears,
 )

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mindgen.weights.architecture import Architecture
-from mindgen.weights.architectures.llama import LlamaFile, cache_layout, like_llama, linears
+from mindgen.weights.architectures.llama import LlamaFile, like_llama, linears
+from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
 from mindgen.weights.model_config import ModelConfig
 
@@ -27,6 +28,6 @@ ARCHITECTURE = Architecture(
     model_type="mistral",
     network="llama:LlamaForCausalLM",
     read_config=_read_config,
-    cache_layout=cache_layout,
+    cache_layout=keys_and_values,
     linears=linears,
 )

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.weights.architecture import Architecture
-from mindgen.weights.architectures.llama import cache_layout, like_llama, linears
+from mindgen.weights.architectures.llama import like_llama, linears
 from mindgen.weights.architectures.qwen2 import Qwen2File
+from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
 from mindgen.weights.model_config import ModelConfig
 
@@ -27,6 +28,6 @@ ARCHITECTURE = Architecture(
     model_type="qwen3",
     network="llama:LlamaForCausalLM",
     read_config=_read_config,
-    cache_layout=cache_layout,
+    cache_layout=keys_and_values,
     linears=linears,
 )
