@@ -49,13 +49,12 @@ class Decoder:
             if N == 0:
                 continue
             if name == "gate_up":
-                calls.append(("linear_swiglu", inputs[K], K, w, None, outputs[INNER], rows, INNER, K, dtype))
+                calls.append(("linear_swiglu", inputs[K], K, w, None, outputs[INNER], rows, INNER, K, dtype, dtype))
             else:
                 y = outputs[N]
                 residual = y if name in ("out", "down") else None
-                calls.append(
-                    ("linear", inputs[K], K, w, bias if name == "qkv" else None, residual, y, rows, N, K, dtype, dtype)
-                )
+                added = bias if name == "qkv" else None
+                calls.append(("linear", inputs[K], K, w, added, residual, y, rows, N, K, dtype, dtype, dtype))
         return bind(library, calls)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen import demo
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
+from mindgen.dtypes import DtypeChoice
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
@@ -32,7 +33,7 @@ class ModelSettings(_Section):
     """The model: a Hugging Face folder, or `demo`."""
 
     path: str = demo.NAME
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: DtypeChoice = "auto"
     pet_config: PetConfig = PetConfig()
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
+from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
 from mindgen.engine.limits import read_limits
@@ -35,7 +36,6 @@ from mindgen.text.tokenizer import Tokenizer
 Message: TypeAlias = Mapping[str, Any]
 
 _OWN_ARGUMENTS = ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
-_DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class LLM:
@@ -70,8 +70,8 @@ class LLM:
         checkpoint: str | Path | None = None,
         **limits: Any,
     ) -> None:
-        if dtype not in _DTYPES:
-            raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+        if dtype not in DTYPE_CHOICES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPE_CHOICES)}, not {dtype!r}")
         if on_missing_adapter not in ("error", "base"):
             raise ConfigError(f"on_missing_adapter must be error or base, not {on_missing_adapter!r}")
         if config is not None and limits:

@@ -11,6 +11,7 @@ from mindgen.adapters.slice_files import find_slices
 from mindgen.cli.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options
 from mindgen.config import Settings
+from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
@@ -43,7 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--auto_trans_ckpt", nargs="?", const="True", metavar="True|False", help="shard it for the ranks there are")
     add("--src_strategy_path_or_dir", metavar="PATH", help="how it is sharded: MindSpore's strategy file, or several")
-    add("--dtype", dest="model.dtype", choices=["auto", "bfloat16", "float16", "float32"])
+    add("--dtype", dest="model.dtype", choices=DTYPE_CHOICES)
     add(
         "--adapter_path", dest="model.pet_config.adapter_path", metavar="PATH", help="a lora_adapter.json or its folder"
     )

@@ -50,8 +50,8 @@ _TYPES = {
 }  # fmt: skip
 _SIGNATURES = {
     "matmul": "pppp nnnn bb d",
-    "linear": "pn pppp nnn dd",
-    "linear_swiglu": "pn ppp nnn d",
+    "linear": "pn pppp nnn ddd",
+    "linear_swiglu": "pn ppp nnn dd",
     "grouped_matmul": "pppp nnnn b d",
     "add_lora": "pn pi pi p nn dd",
     "measure_read_bandwidth": "pn",

@@ -15,11 +15,7 @@ from mindgen.errors import ModelError
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.weights.mapped_tensor import MappedTensor
 
-MINDSPORE_DTYPES = {
-    "float32": mindspore.float32,
-    "bfloat16": mindspore.bfloat16,
-    "float16": mindspore.float16,
-}
+MINDSPORE_DTYPES = {name: getattr(mindspore, name) for name in dtypes.STORAGE}
 
 
 def as_tensor(array: np.ndarray, dtype: str) -> Tensor:

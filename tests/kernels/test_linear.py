@@ -29,7 +29,7 @@ def check_linear(library, dtype, M, N, K, *, with_bias, residual):
     bias = random_buffer(rng, N, dtype) if with_bias else None
     added = random_buffer(rng, (M, N), dtype, 8.0) if residual else None
     y = added.copy() if residual == "y" else empty_buffer((M, N), dtype)
-    arguments = (x, K + NARROW, w, bias, y if residual == "y" else added, y, M, N, K, DTYPES[dtype], DTYPES[dtype])
+    arguments = (x, K + NARROW, w, bias, y if residual == "y" else added, y, M, N, K, *[DTYPES[dtype]] * 3)
     library.call("linear", *arguments)
 
     x, w, bias, added = values(dtype, x[:, :K], w, bias, added)
@@ -57,7 +57,7 @@ def check_swiglu(library, dtype, M, N, K, *, with_bias):
     x[:, :K] = random_buffer(rng, (M, K), dtype, 2 / np.sqrt(K))
     bias = random_buffer(rng, 2 * N, dtype) if with_bias else None
     y = empty_buffer((M, N), dtype)
-    library.call("linear_swiglu", x, K + NARROW, w, bias, y, M, N, K, DTYPES[dtype])
+    library.call("linear_swiglu", x, K + NARROW, w, bias, y, M, N, K, DTYPES[dtype], DTYPES[dtype])
 
     x, w, bias = values(dtype, x[:, :K], w, bias)
     sums = x @ w.T + (0 if bias is None else bias)
@@ -106,7 +106,7 @@ def test_sums_as_they_are(kernels, dtype, M):
     N, K = 133, 200
     x, w, bias = (random_buffer(rng, shape, dtype) for shape in [(M, K), (N, K), N])
     y = np.full((M, N), np.nan, np.float32)
-    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype], DTYPES["float32"])
+    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype], DTYPES[dtype], DTYPES["float32"])
     x, w, bias = values(dtype, x, w, bias)
     expected = x @ w.T + bias
     assert np.all(np.abs(y - expected) <= error_bound(x, w, bias, expected, "float32"))
@@ -114,7 +114,34 @@ def test_sums_as_they_are(kernels, dtype, M):
 
 def test_other_dtypes_of_y_are_refused(kernels):
     with pytest.raises(KernelError, match="^linear: y_dtype must be dtype or float32"):
-        kernels.call("linear", None, 1, None, None, None, None, 0, 0, 1, DTYPES["float16"], DTYPES["bfloat16"])
+        kernels.call("linear", None, 1, None, None, None, None, 0, 0, 1, *[DTYPES["float16"]] * 2, DTYPES["bfloat16"])
+
+
+@rows
+def test_weights_of_half_the_size(kernels, M):
+    rng = np.random.default_rng(M)
+    N, K = 133, 1031
+    x, bias = random_buffer(rng, (M, K), "float32"), random_buffer(rng, 2 * N, "float32")
+    w = random_buffer(rng, (2 * N, K), "bfloat16")
+    as_float32 = from_buffer(w, "bfloat16").astype(np.float32)
+    products, gated = [], []
+    float32 = DTYPES["float32"]
+    for weights, w_dtype in ((w, DTYPES["bfloat16"]), (as_float32, float32)):
+        products.append(empty_buffer((M, 2 * N), "float32"))
+        kernels.call("linear", x, K, weights, bias, None, products[-1], M, 2 * N, K, float32, w_dtype, float32)
+        gated.append(empty_buffer((M, N), "float32"))
+        kernels.call("linear_swiglu", x, K, weights, bias, gated[-1], M, N, K, float32, w_dtype)
+    assert np.array_equal(*products)
+    assert np.array_equal(*gated)
+
+
+@pytest.mark.parametrize("dtype, w_dtype", [("bfloat16", "float32"), ("float32", "float16"), ("float16", "bfloat16")])
+def test_other_dtypes_of_weights_are_refused(kernels, dtype, w_dtype):
+    dtypes = DTYPES[dtype], DTYPES[w_dtype]
+    with pytest.raises(KernelError, match="^linear: w_dtype must be dtype, or bfloat16 where dtype is float32"):
+        kernels.call("linear", None, 1, None, None, None, None, 0, 0, 1, *dtypes, DTYPES[dtype])
+    with pytest.raises(KernelError, match="^linear_swiglu: w_dtype must be"):
+        kernels.call("linear_swiglu", None, 1, None, None, None, 0, 0, 1, *dtypes)
 
 
 @dtypes
@@ -125,7 +152,7 @@ def test_bare_linear_is_matmul(kernels, dtype, M):
     x, w, bias = (random_buffer(rng, shape, dtype) for shape in [(M, K), (N, K), N])
     product, y = empty_buffer((M, N), dtype), empty_buffer((M, N), dtype)
     kernels.call("matmul", x, w, bias, product, 1, M, N, K, False, True, DTYPES[dtype])
-    kernels.call("linear", x, K, w, bias, None, y, M, N, K, DTYPES[dtype], DTYPES[dtype])
+    kernels.call("linear", x, K, w, bias, None, y, M, N, K, *[DTYPES[dtype]] * 3)
     assert np.array_equal(product, y)
 
 
@@ -139,21 +166,21 @@ def test_result_is_the_same_for_any_number_of_threads(kernels, dtype, M):
     for threads in (1, 2, 3):
         kernels.num_threads = threads
         results.append(empty_buffer((M, N), dtype))
-        kernels.call("linear_swiglu", x, K, w, bias, results[-1], M, N, K, DTYPES[dtype])
+        kernels.call("linear_swiglu", x, K, w, bias, results[-1], M, N, K, DTYPES[dtype], DTYPES[dtype])
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
 
 
 def test_nothing_to_do(kernels):
     for M, N in [(0, 1), (1, 0)]:
-        kernels.call("linear", None, 1, None, None, None, None, M, N, 1, DTYPES["float32"], DTYPES["float32"])
-        kernels.call("linear_swiglu", None, 1, None, None, None, M, N, 1, DTYPES["float32"])
+        kernels.call("linear", None, 1, None, None, None, None, M, N, 1, *[DTYPES["float32"]] * 3)
+        kernels.call("linear_swiglu", None, 1, None, None, None, M, N, 1, *[DTYPES["float32"]] * 2)
 
 
 @dtypes
 def test_depth_of_nothing(kernels, dtype):
     y, residual = empty_buffer((3, 2), dtype), random_buffer(np.random.default_rng(0), (3, 2), dtype)
-    kernels.call("linear", None, 0, None, None, residual, y, 3, 2, 0, DTYPES[dtype], DTYPES[dtype])
+    kernels.call("linear", None, 0, None, None, residual, y, 3, 2, 0, *[DTYPES[dtype]] * 3)
     assert np.array_equal(y, residual)
 
 
@@ -168,6 +195,6 @@ BAD_CALLS = [
 @pytest.mark.parametrize("arguments, x_step, message", BAD_CALLS)
 def test_bad_arguments(kernels, arguments, x_step, message):
     with pytest.raises(KernelError, match=f"^linear: {message}"):
-        kernels.call("linear", None, x_step, None, None, None, None, *arguments, DTYPES["float32"])
+        kernels.call("linear", None, x_step, None, None, None, None, *arguments, arguments[-1], DTYPES["float32"])
     with pytest.raises(KernelError, match=f"^linear_swiglu: {message}"):
-        kernels.call("linear_swiglu", None, x_step, None, None, None, *arguments)
+        kernels.call("linear_swiglu", None, x_step, None, None, None, *arguments, arguments[-1])

@@ -84,7 +84,7 @@ REFUSED = [
     ("ApplyRotaryPosEmb", lambda: rotary(table_rows=1), "sequence 0 has length 2, cos and sin have 1 rows"),
     ("ReshapeAndCache", lambda: write_cache(slots=(0, 1, 16)), "slot 16 of token 2 is outside the cache of 16"),
     ("ReshapeAndCache", lambda: write_cache(width=12), "must have a row of the cache's width for each slot"),
-    ("ReshapeAndCache", write_transposed_cache, "caches must be contiguous, not views"),
+    ("ReshapeAndCache", write_transposed_cache, "key_cache must be contiguous, not a view"),
     ("PagedAttention", lambda: paged(contexts=(5, 0)), "sequence 1 has 1 queries but 0 tokens"),
     ("PagedAttention", lambda: paged(contexts=(5, 9)), "9 tokens, more than the 2 blocks of its table hold"),
     ("PagedAttention", lambda: paged(contexts=(5, 5), block=7), "is 7, but the cache has 4 blocks"),

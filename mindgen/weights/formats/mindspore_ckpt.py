@@ -26,21 +26,7 @@ from mindgen.weights.formats.protobuf import (
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import Kinds, WeightFormat
 
-_DTYPES = {
-    "Float32": "float32",
-    "Float16": "float16",
-    "BFloat16": "bfloat16",
-    "Float64": "float64",
-    "Int8": "int8",
-    "UInt8": "uint8",
-    "Int16": "int16",
-    "UInt16": "uint16",
-    "Int32": "int32",
-    "UInt32": "uint32",
-    "Int64": "int64",
-    "UInt64": "uint64",
-    "Bool": "bool",
-}
+_DTYPES = {dtype.mindspore_file: dtype.name for dtype in dtypes.DTYPES if dtype.mindspore_file}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _CRC_MARK, _CRC_BYTES = b"crc_num", 10
 _MAX_DIMS = 8

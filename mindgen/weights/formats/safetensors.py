@@ -23,25 +23,7 @@ from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import Kinds, WeightFormat
 
 # All but those of which several values share a byte.
-_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "C64": "complex64",
-    "I64": "int64",
-    "U64": "uint64",
-    "I32": "int32",
-    "U32": "uint32",
-    "I16": "int16",
-    "U16": "uint16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
+_DTYPES = {dtype.safetensors: dtype.name for dtype in dtypes.DTYPES if dtype.safetensors}
 DTYPE_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 _DAMAGED = "the file is truncated or damaged; copy or download it again"

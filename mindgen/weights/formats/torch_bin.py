@@ -19,18 +19,7 @@ from mindgen.errors import CheckpointError
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import WeightFormat
 
-_STORAGES = {
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "DoubleStorage": "float64",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+_STORAGES = {dtype.torch_storage: dtype.name for dtype in dtypes.DTYPES if dtype.torch_storage}
 _GLOBALS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",

@@ -1,7 +1,6 @@
 // The C interface of the executor: nothing is thrown across it.
 #include "dispatch.h"
 #include "executor.h"
-#include "ops.h"
 #include "profile.h"
 
 using namespace mindgen;

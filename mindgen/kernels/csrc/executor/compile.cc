@@ -1,8 +1,8 @@
 // From the graph as described to the list of kernel calls.
 #include "executor.h"
+#include "fused.h"
 #include "fusion.h"
 #include "memory.h"
-#include "ops.h"
 
 namespace mindgen {
 namespace {
@@ -39,7 +39,8 @@ void Executor::bind_constants() {
   for (Value& value : graph.values) {
     if (value.kind == Value::kConstant) value.tensor.data = value.constant.data();
   }
-  for (const Node& node : graph.nodes) plugin_calls_.push_back(node.op->body ? plugin_call(node) : PluginCall());
+  calls_.clear();
+  for (const Node& node : graph.nodes) calls_.push_back(call_of(node));
 }
 
 void Executor::mark_views() {
@@ -102,32 +103,20 @@ void Executor::check_outputs() const {
   }
 }
 
-Executor::PluginCall Executor::plugin_call(const Node& node) {
-  static const char* const none = "none";
-  PluginCall call;
-  call.values = node.inputs;
-  call.values.insert(call.values.end(), node.outputs.begin(), node.outputs.end());
-  for (int index : call.values) {
+OpCall Executor::call_of(const Node& node) {
+  std::vector<OpCall::Argument> inputs;
+  for (int index : node.inputs) {
     Value& value = graph.values[index];
-    void* data = nullptr;
-    const char* dtype = none;
-    if (value.kind != Value::kScalar) {
-      dtype = dtype_name(value.type.dtype);
-    } else if (auto* boolean = std::get_if<bool>(&value.scalar)) {
-      data = boolean, dtype = dtype_name(MG_BOOL);
-    } else if (auto* integer = std::get_if<int64_t>(&value.scalar)) {
-      data = integer, dtype = dtype_name(MG_INT64);
-    } else if (auto* number = std::get_if<float>(&value.scalar)) {
-      data = number, dtype = dtype_name(MG_FLOAT32);
-    } else if (auto* integers = std::get_if<std::vector<int64_t>>(&value.scalar)) {
-      data = integers->data(), dtype = dtype_name(MG_INT64);
-    }
-    call.params.push_back(data);
-    call.dtypes.push_back(dtype);
-    call.ndims.push_back(value.kind == Value::kScalar ? 0 : value.type.ndim);
-    call.shapes.push_back(value.tensor.shape.dims);
+    const bool is_scalar = value.kind == Value::kScalar;
+    inputs.push_back({is_scalar ? nullptr : &value.tensor, is_scalar ? &value.scalar : nullptr});
   }
-  return call;
+  std::vector<Tensor*> outputs;
+  for (int index : node.outputs) outputs.push_back(&graph.tensor(index));
+  try {
+    return OpCall(*node.op, std::move(inputs), std::move(outputs));
+  } catch (const Refused& refused) {
+    throw Refused(std::string(node.op->name) + " (" + node.name + "): " + refused.what());
+  }
 }
 
 std::string Executor::describe() const {

@@ -25,21 +25,12 @@ class Executor {
   std::string description;  // as last asked for
 
  private:
-  // The arguments of a call of the plugin: inputs, scalars among them, and outputs.
-  struct PluginCall {
-    std::vector<int> values;
-    std::vector<void*> params;
-    std::vector<int> ndims;
-    std::vector<int64_t*> shapes;
-    std::vector<const char*> dtypes;
-  };
-
   void mark_views();
   void copy_strided_inputs();
   void copy_outputs_without_memory();
   void check_outputs() const;
   void bind_constants();
-  PluginCall plugin_call(const Node& node);
+  OpCall call_of(const Node& node);
 
   std::vector<Executor*> parts(int count);
   void prepare(void* const* data, const int64_t (*shapes)[MG_MAX_AXES]);
@@ -51,8 +42,8 @@ class Executor {
   void run_node(size_t index);
 
   const bool fuse_;
-  std::vector<PluginCall> plugin_calls_;  // by node
-  std::vector<int64_t> slot_offsets_;     // one more than there are slots
+  std::vector<OpCall> calls_;          // by node
+  std::vector<int64_t> slot_offsets_;  // one more than there are slots
   std::unique_ptr<char, void (*)(void*)> workspace_{nullptr, std::free};
   int64_t workspace_bytes_ = 0;
   bool shapes_known_ = false;

@@ -120,6 +120,11 @@ int find_linear(const Rewriter& r, int value) {
   return r.producer(value, "Linear");
 }
 
+int lora_level_inputs(const Rewriter& r, const Node& lora) {
+  return fused::lora_level_inputs(static_cast<int>(lora.inputs.size()),
+                                  [&](int i) { return r.type(lora.inputs[i]).dtype; });
+}
+
 // Add(y, LoRA's delta), where delta may be cast to y's dtype; y may have the levels before this one.
 void fuse_lora(Rewriter& r, int index) {
   if (!r.is(index, "Add")) return;
@@ -137,7 +142,7 @@ void fuse_lora(Rewriter& r, int index) {
     Node fused{&fused::add_lora, add.name, {lora.x, y}, add.outputs};
     const int before = r.producer(y, "AddLora");
     if (before != kNowhere && r.node(before).inputs[0] == lora.x &&
-        lora_level_inputs(r.graph, r.node(before)) == lora.parts.size() + 2) {
+        lora_level_inputs(r, r.node(before)) == static_cast<int>(lora.parts.size()) + 2) {
       fused.inputs = r.node(before).inputs;
       lora.nodes.push_back(before);
     }

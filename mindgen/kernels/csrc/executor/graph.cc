@@ -1,33 +1,6 @@
 #include "graph.h"
 
 namespace mindgen {
-namespace {
-
-struct DtypeInfo {
-  const char* name;
-  int64_t size;
-};
-
-// In the order of mg_dtype.
-const DtypeInfo dtypes[] = {{"float32", 4}, {"bfloat16", 2}, {"float16", 2}, {"float64", 8}, {"int32", 4},
-                            {"int64", 8},   {"bool", 1},     {"int8", 1},    {"int16", 2},   {"uint8", 1},
-                            {"uint16", 2},  {"uint32", 4},   {"uint64", 8}};
-
-}  // namespace
-
-int64_t item_size(mg_dtype dtype) { return dtypes[dtype].size; }
-const char* dtype_name(mg_dtype dtype) { return dtypes[dtype].name; }
-
-Shape::Shape(std::initializer_list<int64_t> sizes) {
-  for (int64_t size : sizes) dims[ndim++] = size;
-}
-
-int64_t Shape::elements(int first_axis) const {
-  int64_t product = 1;
-  for (int axis = first_axis; axis < ndim; axis++) product *= dims[axis];
-  return product;
-}
-
 int Graph::add_value(Value::Kind kind) {
   values.emplace_back();
   values.back().kind = kind;

@@ -1,48 +1,10 @@
 // A network as the executor holds it: values, and nodes that compute them in order.
 #pragma once
 #include <memory>
-#include <string>
-#include <variant>
-#include <vector>
 
-#include "mindgen_executor.h"
-#include "op_call.h"
+#include "op.h"
 
 namespace mindgen {
-
-struct Shape {
-  int ndim = 0;
-  int64_t dims[MG_MAX_AXES] = {};
-
-  Shape() = default;
-  Shape(std::initializer_list<int64_t> sizes);
-  int64_t elements(int first_axis = 0) const;
-  int64_t first() const { return ndim > 0 ? dims[0] : 1; }
-  int64_t last() const { return ndim > 0 ? dims[ndim - 1] : 1; }
-  // How many rows there are when the last axis is one.
-  int64_t rows() const { return last() > 0 ? elements() / last() : 0; }
-};
-
-int64_t item_size(mg_dtype dtype);
-const char* dtype_name(mg_dtype dtype);
-
-// The entries of the first axis lie `step` elements apart; each is contiguous.
-struct Tensor {
-  mg_dtype dtype = MG_FLOAT32;
-  Shape shape;
-  int64_t step = 0;
-  void* data = nullptr;
-
-  int64_t bytes() const { return shape.elements() * item_size(dtype); }
-  void set_shape(const Shape& contiguous) {
-    shape = contiguous;
-    step = contiguous.elements(1);
-  }
-};
-
-using Scalar = std::variant<std::monostate, bool, int64_t, float, std::vector<int64_t>>;
-
-constexpr int kNowhere = -1;
 
 struct Value {
   enum Kind { kInput, kConstant, kScalar, kResult } kind;
@@ -52,13 +14,10 @@ struct Value {
   std::vector<char> constant;
   int input = kNowhere;           // number of the graph's input
   int base = kNowhere;            // the value that this one is a view of
-  int64_t offset = 0;             // of the view, in bytes
   bool strided = false;           // a view whose step may be longer than its entries
   int slot = kNowhere;            // of the workspace, for results that are no views
   int output = kNowhere;          // number of the graph's output
 };
-
-struct Op;
 
 struct Node {
   const Op* op;

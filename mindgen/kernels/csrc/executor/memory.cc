@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "ops.h"
 
 namespace mindgen {
 namespace {

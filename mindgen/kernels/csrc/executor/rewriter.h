@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "ops.h"
+#include "fused.h"
 
 namespace mindgen {
 

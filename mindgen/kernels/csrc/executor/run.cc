@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "executor.h"
-#include "ops.h"
 #include "parallel.h"
 #include "profile.h"
 
@@ -99,9 +98,10 @@ bool Executor::bind_inputs(void* const* data, const int64_t (*shapes)[MG_MAX_AXE
 }
 
 void Executor::infer_shapes() {
-  for (const Node& node : graph.nodes) {
+  for (size_t index = 0; index < graph.nodes.size(); index++) {
+    const Node& node = graph.nodes[index];
     try {
-      node.op->infer(graph, node);
+      node.op->infer(calls_[index]);
     } catch (const Refused& refused) {
       throw Refused(std::string(node.op->name) + " (" + node.name + "): " + refused.what());
     }
@@ -133,7 +133,7 @@ void Executor::bind_results() {
     for (int index : node.outputs) {
       Value& value = graph.values[index];
       if (value.base != kNowhere) {
-        value.tensor.data = static_cast<char*>(graph.tensor(value.base).data) + value.offset;
+        value.tensor.data = static_cast<char*>(graph.tensor(value.base).data) + value.tensor.offset;
       } else if (value.output == kNowhere) {
         value.tensor.data = value.slot == kNowhere ? nullptr : workspace_.get() + slot_offsets_[value.slot];
       }
@@ -151,22 +151,12 @@ void Executor::run_node(size_t index) {
   const Node& node = graph.nodes[index];
   const bool profiled = profile().recording();
   const int64_t start = profiled ? nanoseconds_now() : 0;
-  int status;
-  if (node.op->run) {
-    status = node.op->run(graph, node);
-  } else {
-    PluginCall& call = plugin_calls_[index];
-    for (size_t i = 0; i < call.values.size(); i++) {
-      const Value& value = graph.values[call.values[i]];
-      if (value.kind != Value::kScalar) call.params[i] = value.tensor.data;
-    }
-    status = node.op->body(OpCall{static_cast<int>(call.values.size()), call.params.data(), call.ndims.data(),
-                                  call.shapes.data(), call.dtypes.data(), {}});
-  }
+  const OpCall& call = calls_[index];
+  const int status = node.op->run(call);
   if (status != MG_OK) throw Refused(std::string(node.op->name) + " (" + node.name + "): " + mg_last_error());
   if (!profiled) return;
   const int64_t end = nanoseconds_now();
-  const Cost cost = node.op->cost ? node.op->cost(graph, node) : tensor_cost(graph, node);
+  const Cost cost = node.op->cost_of(call);
   profile().add({node.op->name, node.name.c_str(), start, end - start, cost.bytes, cost.operations, 0});
 }
 

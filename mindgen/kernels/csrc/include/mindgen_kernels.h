@@ -15,7 +15,8 @@ enum { MG_OK = 0, MG_ERROR = 1 };
 
 typedef enum {
   MG_FLOAT32, MG_BFLOAT16, MG_FLOAT16, MG_FLOAT64, MG_INT32, MG_INT64, MG_BOOL,
-  MG_INT8, MG_INT16, MG_UINT8, MG_UINT16, MG_UINT32, MG_UINT64
+  MG_INT8, MG_INT16, MG_UINT8, MG_UINT16, MG_UINT32, MG_UINT64,
+  MG_COMPLEX64, MG_COMPLEX128  // can be moved, but not computed with
 } mg_dtype;
 
 // Slowest first. AVX512 stands for AVX512-F/BW/DQ/VL with AVX512-BF16; AMX adds AMX-BF16 to it.
@@ -37,15 +38,15 @@ int mg_matmul(const void* x, const void* w, const void* bias, void* y, int64_t b
               int64_t K, bool transpose_x, bool transpose_w, mg_dtype dtype);
 
 // y (M, N) = x (M, K) w (N, K)^T + bias (N) or NULL, rounded to y_dtype, + residual (M, N) or NULL. y may be the
-// residual. Rows of x are x_step elements apart. float32, bfloat16, float16; y and residual may also be float32 where the
-// rest is not.
+// residual. Rows of x are x_step elements apart. float32, bfloat16, float16; w may also be bfloat16 where x and bias are
+// float32, y and residual float32 where these are not.
 int mg_linear(const void* x, int64_t x_step, const void* w, const void* bias, const void* residual, void* y, int64_t M,
-              int64_t N, int64_t K, mg_dtype dtype, mg_dtype y_dtype);
+              int64_t N, int64_t K, mg_dtype dtype, mg_dtype w_dtype, mg_dtype y_dtype);
 
 // y (M, N) = silu(x w[:N]^T + bias[:N]) * (x w[N:]^T + bias[N:]), both rounded to dtype before; w (2N, K), bias (2N) or
 // NULL; else as mg_linear.
 int mg_linear_swiglu(const void* x, int64_t x_step, const void* w, const void* bias, void* y, int64_t M, int64_t N,
-                     int64_t K, mg_dtype dtype);
+                     int64_t K, mg_dtype dtype, mg_dtype w_dtype);
 
 // y (T, N): row t of slot e, that is group_ends[e-1] <= t < group_ends[e], is x[t] (K) times w[e] (K, N), or
 // (N, K)^T with transpose_w. Rows after the last group's end become zeros. float32, bfloat16, float16.

@@ -1,44 +1,19 @@
-// The ops there are, and what MindSpore asks a plugin for: their names.
-#include "op_call.h"
-
-namespace mindgen {
-namespace {
-
-struct Registry {
-  std::vector<const char*> names;
-  std::vector<OpBody*> bodies;
-};
-
-// Filled while the library is loaded, in no particular order.
-Registry& registry() {
-  static Registry all;
-  return all;
-}
-
-}  // namespace
-
-RegisteredOp::RegisteredOp(const char* name, OpBody* body) {
-  registry().names.push_back(name);
-  registry().bodies.push_back(body);
-}
-
-OpBody* find_body(const std::string& name) {
-  const Registry& all = registry();
-  for (size_t i = 0; i < all.names.size(); i++)
-    if (all.names[i] == name) return all.bodies[i];
-  return nullptr;
-}
-
-}  // namespace mindgen
+// What MindSpore asks a plugin for: the names of its ops.
+#include "op.h"
 
 extern "C" {
 __attribute__((visibility("default"))) int GetRegisteredOpCount() {
-  return static_cast<int>(mindgen::registry().names.size());
+  return static_cast<int>(mindgen::all_ops().size());
 }
 __attribute__((visibility("default"))) char** GetAllRegisteredOps() {
-  return const_cast<char**>(mindgen::registry().names.data());
+  static const std::vector<const char*> names = [] {
+    std::vector<const char*> all;
+    for (const mindgen::Op* op : mindgen::all_ops()) all.push_back(op->name);
+    return all;
+  }();
+  return const_cast<char**>(names.data());
 }
 __attribute__((visibility("default"))) bool IsKernelRegistered(const char* op) {
-  return mindgen::find_body(op) != nullptr;
+  return mindgen::find_op(op) != nullptr;
 }
 }

@@ -5,10 +5,10 @@
 namespace mindgen {
 namespace {
 
-bool is_contiguous(const OpCall& call, int i, const std::vector<int64_t>& strides) {
+bool is_contiguous(const RawCall& call, int i, const std::vector<int64_t>& strides) {
   int64_t expected = 1;
-  for (int axis = call.ndims[i] - 1; axis >= 0; expected *= call.dim(i, axis--))
-    if (call.dim(i, axis) != 1 && strides[axis] != expected) return false;
+  for (int axis = call.ndims[i] - 1; axis >= 0; expected *= call.shapes[i][axis--])
+    if (call.shapes[i][axis] != 1 && strides[axis] != expected) return false;
   return true;
 }
 
@@ -29,14 +29,14 @@ Element* copy_axes(const Element* from, const int64_t* shape, const int64_t* str
 }
 
 template <typename Element>
-void copy_view(const OpCall& call, int i, const void* from, const std::vector<int64_t>& strides, void* to) {
+void copy_view(const RawCall& call, int i, const void* from, const std::vector<int64_t>& strides, void* to) {
   copy_axes(static_cast<const Element*>(from), call.shapes[i], strides.data(), call.ndims[i],
             static_cast<Element*>(to));
 }
 
 }  // namespace
 
-ContiguousInputs::ContiguousInputs(const OpCall& call, InputInfo* info) : call_(call) {
+ContiguousInputs::ContiguousInputs(const RawCall& call, InputInfo* info) : call_(call) {
   if (info == nullptr) return;
   const int num_inputs = std::min(call.count, static_cast<int>(info->num_inputs()));
   for (int i = 0; i < num_inputs; ++i) {
@@ -51,7 +51,7 @@ void ContiguousInputs::replace(int i, const TensorLayout& layout) {
     call_.params = params_.data();
   }
   const int64_t size = call_.item_size(i);
-  void* start = call_.at(i, static_cast<int64_t>(layout.offset) * size);
+  void* start = static_cast<char*>(call_.params[i]) + static_cast<int64_t>(layout.offset) * size;
   if (is_contiguous(call_, i, layout.strides)) {
     params_[i] = start;
     return;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "op_call.h"
+#include "raw_call.h"
 
 namespace mindgen {
 
@@ -37,14 +37,14 @@ class InputInfo {
 // A call whose inputs are all contiguous: where they are not, copies take their place.
 class ContiguousInputs {
  public:
-  ContiguousInputs(const OpCall& call, InputInfo* info);
+  ContiguousInputs(const RawCall& call, InputInfo* info);
 
-  const OpCall& call() const { return call_; }
+  const RawCall& call() const { return call_; }
 
  private:
   void replace(int i, const TensorLayout& layout);
 
-  OpCall call_;
+  RawCall call_;
   std::vector<void*> params_;
   std::vector<std::unique_ptr<char[]>> copies_;
 };

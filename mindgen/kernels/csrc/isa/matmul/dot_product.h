@@ -20,10 +20,13 @@ constexpr int columns_at_a_time(int) { return 4; }
 constexpr int columns_at_a_time(int rows) { return rows <= 3 ? 4 : 2; }
 #endif
 
+// How inputs of a type meet weights of a type, which need not be the same: what the inputs become, how a vector of weights
+// is read, and how they are multiplied. A new type of weights is a row of DotOf below.
+
 // One weight at a time, converted to float32.
-template <class Element>
+template <class X, class W>
 struct FloatDot {
-  using Weight = Element;
+  using Weight = W;
   using Input = float;
   static constexpr int kStep = kWidth;  // elements a vector holds
 
@@ -32,7 +35,7 @@ struct FloatDot {
   static inline floatv load_weights(const Weight* from, int64_t count) { return load_upto(from, count); }
   static inline floatv multiply_add(floatv weights, floatv inputs, floatv sums) { return sums + weights * inputs; }
 
-  static void prepare_row(const Element* x, int64_t K, Input* to) {
+  static void prepare_row(const X* x, int64_t K, Input* to) {
     for (int64_t k = 0; k < K; k += kStep) store(to + k, load_upto(x + k, K - k));
   }
 };
@@ -60,13 +63,13 @@ struct PairDot {
 };
 #endif
 
-template <class T>
+template <class X, class W>
 struct DotOf {
-  using type = FloatDot<T>;
+  using type = FloatDot<X, W>;
 };
 #if defined(__AVX512BF16__)
 template <>
-struct DotOf<bfloat16> {
+struct DotOf<bfloat16, bfloat16> {
   using type = PairDot;
 };
 #endif
@@ -81,9 +84,8 @@ struct Inputs {
 };
 
 // Valid until the thread's next call.
-template <class T>
-static Inputs<typename DotOf<T>::type> prepare_inputs(const Matrix<T>& x, int threads) {
-  using Dot = typename DotOf<T>::type;
+template <class Dot, class X>
+static Inputs<Dot> prepare_inputs(const Matrix<X>& x, int threads) {
   using Input = typename Dot::Input;
   constexpr int64_t kTaskRows = 32;
   // Room for a last vector, and never a power of two, which would have all rows share one set of the cache.
@@ -182,10 +184,9 @@ static inline int64_t task_columns(int64_t N, int threads) {
 }
 
 // Columns begin .. end of x (M, K) w^T.
-template <class T, class Y>
-static void dot_product(int64_t M, const Inputs<typename DotOf<T>::type>& x, const Matrix<T>& w,
-                        const Epilogue<T, Y>& epilogue, int64_t begin, int64_t end) {
-  using Dot = typename DotOf<T>::type;
+template <class Dot, class X, class Y>
+static void dot_product(int64_t M, const Inputs<Dot>& x, const Matrix<typename Dot::Weight>& w,
+                        const Epilogue<X, Y>& epilogue, int64_t begin, int64_t end) {
   floatv sums[2][kDotRows] = {};
   const int64_t tiles = ceil_divide(M, kDotRows);
   for (int64_t tile = 0, m = 0; tile < tiles; tile++) {
@@ -193,7 +194,7 @@ static void dot_product(int64_t M, const Inputs<typename DotOf<T>::type>& x, con
     const auto dot = tile == 0 ? dot_rows<true, Dot> : dot_rows<false, Dot>;
     for (int64_t n = begin; n < end; n += kWidth) {
       for (int part = 0; part < epilogue.parts(); part++) {
-        const T* weights = w.at(part * epilogue.columns + n, 0);
+        const auto* weights = w.at(part * epilogue.columns + n, 0);
         dot(rows, x.from(m, 0), weights, w.step, w.depth, smaller(kWidth, end - n), sums[part]);
       }
       for (int64_t row = 0; row < rows; row++) epilogue.write(m + row, n, end - n, sums[0][row], sums[1][row]);

@@ -105,7 +105,7 @@ double measure_product_rate(mg_dtype dtype) {
     const int64_t tasks = kProductTasks * mg_get_num_threads();
     const double time = seconds(tasks, [&](int64_t i) {
 #if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
-      const double done = kHasTiles<T> ? multiply_tiles() : multiply<typename ArithmeticOf<T>::type>();
+      const double done = kHasTiles<T, T> ? multiply_tiles() : multiply<typename ArithmeticOf<T>::type>();
 #else
       const double done = multiply<typename ArithmeticOf<T>::type>();
 #endif

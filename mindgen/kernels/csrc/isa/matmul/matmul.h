@@ -10,11 +10,11 @@
 namespace mindgen::MG_ISA {
 
 // Tiles multiply weights stored (N, K) by any number of rows: a sum that tiles take has another order than lanes give it.
-template <class T>
+template <class X, class W>
 constexpr bool kHasTiles = false;
 #if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
 template <>
-constexpr bool kHasTiles<bfloat16> = true;
+constexpr bool kHasTiles<bfloat16, bfloat16> = true;
 #endif
 
 // As many threads as a product is worth: starting one takes as long as some ten thousand multiplications.
@@ -34,24 +34,28 @@ static Matrix<T> by_rows(const Matrix<T>& x) {
   return whole_matrix(rows, x.rows, x.depth, false);
 }
 
-// x (M, K) w (N, K)^T, w possibly stored transposed. The order of each sum depends on K and on how w is stored.
+// x (M, K) w (N, K)^T, w stored row by row. The order of each sum depends on K.
+template <class X, class W, class Y>
+static void multiply_rows(const Matrix<X>& x, const Matrix<W>& w, const Epilogue<X, Y>& epilogue, int threads) {
+  using Dot = typename DotOf<X, W>::type;
+#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
+  if constexpr (kHasTiles<X, W>) return PanelProduct<X, Y>(x, w, epilogue, threads).run();
+#endif
+  const Inputs<Dot> inputs = prepare_inputs<Dot>(x, threads);
+  const int64_t N = epilogue.columns, columns = task_columns(N, threads);
+  parallel_for(ceil_divide(N, columns), threads, [&](int64_t i) {
+    dot_product<Dot>(x.rows, inputs, w, epilogue, i * columns, smaller((i + 1) * columns, N));
+  });
+}
+
+// x (M, K) w (N, K)^T, w possibly stored transposed, which gives the sums another order.
 template <class T, class Y>
 static void multiply(const Matrix<T>& x, const Matrix<T>& w, const Epilogue<T, Y>& epilogue, int threads) {
+  if (!w.transposed) return multiply_rows(x, w, epilogue, threads);
   const int64_t N = epilogue.columns;
-  if (w.transposed) {
-    parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
-      const int64_t n = i * kSumColumns;
-      row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
-    });
-    return;
-  }
-#if defined(__AMX_BF16__) || defined(MG_TILE_EMULATION)
-  if constexpr (kHasTiles<T>) return PanelProduct<T, Y>(x, w, epilogue, threads).run();
-#endif
-  const auto inputs = prepare_inputs(x, threads);
-  const int64_t columns = task_columns(N, threads);
-  parallel_for(ceil_divide(N, columns), threads, [&](int64_t i) {
-    dot_product(x.rows, inputs, w, epilogue, i * columns, smaller((i + 1) * columns, N));
+  parallel_for(ceil_divide(N, kSumColumns), threads, [&](int64_t i) {
+    const int64_t n = i * kSumColumns;
+    row_product(x, w, epilogue, n, smaller(n + kSumColumns, N));
   });
 }
 

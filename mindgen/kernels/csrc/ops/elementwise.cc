@@ -1,5 +1,6 @@
-// add, mul, sum, cast and scale_transpose of the C interface: arguments are checked and shapes simplified here.
+// Elementwise arithmetic and conversions: arguments are checked and shapes simplified here.
 #include "dispatch.h"
+#include "op.h"
 
 using namespace mindgen;
 
@@ -108,3 +109,51 @@ int mg_scale_transpose_all(const mg_scale_transpose_call* calls, int64_t count) 
 }
 
 }  // extern "C"
+
+namespace {
+
+void infer_broadcast(const OpCall& call) {
+  const Shape &a = call.input(0).shape, &b = call.input(1).shape;
+  Shape shape = a.ndim >= b.ndim ? a : b;
+  const Shape& other = a.ndim >= b.ndim ? b : a;
+  for (int axis = 1; axis <= other.ndim; axis++) {
+    int64_t& size = shape.dims[shape.ndim - axis];
+    const int64_t other_size = other.dims[other.ndim - axis];
+    require(size == other_size || size == 1 || other_size == 1, "the shapes do not broadcast");
+    if (size == 1) size = other_size;
+  }
+  call.output(0).set_shape(shape);
+}
+
+// x in the output's dtype, in `memory` when it has another: MindSpore leaves its implicit conversions to the plugin.
+const void* converted(const Tensor& x, mg_dtype to, std::vector<char>& memory) {
+  const mg_dtype from = common_dtype({x});
+  if (from == to) return x.data;
+  memory.resize(x.elements() * item_size(to));
+  require(mg_cast(x.data, from, memory.data(), to, x.elements()) == MG_OK, mg_last_error());
+  return memory.data();
+}
+
+int run_binary(const OpCall& call, Kernel* kernel) {
+  const Tensor &a = call.input(0), &b = call.input(1), &y = call.output(0);
+  const mg_dtype dtype = common_dtype({y});
+  std::vector<char> a_memory, b_memory;
+  const std::vector<int64_t> a_strides = broadcast_strides(a.shape, a.shape.ndim, y.shape.ndim);
+  const std::vector<int64_t> b_strides = broadcast_strides(b.shape, b.shape.ndim, y.shape.ndim);
+  return kernel(converted(a, dtype, a_memory), converted(b, dtype, b_memory), y.data, y.shape.ndim, y.shape.dims,
+                a_strides.data(), b_strides.data(), dtype);
+}
+
+int run_add(const OpCall& call) { return run_binary(call, mg_add); }
+int run_mul(const OpCall& call) { return run_binary(call, mg_mul); }
+
+int run_cast(const OpCall& call) {
+  const Tensor &x = call.input(0), &y = call.output(0);
+  return mg_cast(x.data, common_dtype({x}), y.data, common_dtype({y}), x.elements());
+}
+
+}  // namespace
+
+MINDGEN_OP(Add, .signature = "a, b -> y", .infer = infer_broadcast, .run = run_add)
+MINDGEN_OP(Mul, .signature = "a, b -> y", .infer = infer_broadcast, .run = run_mul)
+MINDGEN_OP(Cast, .signature = "x, dtype?: int -> y", .infer = infer_like_first, .run = run_cast)
