@@ -89,7 +89,7 @@ def test_a_batch_equals_the_merge(model, tmp_path):
         np.testing.assert_allclose(ours[place], merged, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_decoding_beside_others(model, dtype):
     """Each alone and all in one batch, through prompts and decoding steps; several logits of one sequence as well."""
     folder, adapters = model
@@ -106,7 +106,7 @@ def test_decoding_beside_others(model, dtype):
             second.token_ids.append(int(row.argmax()))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_others_run_the_graphs_they_always_ran(model, dtype):
     """Base and plain adapters give the same bits, whether or not extended adapters are in memory."""
     folder, adapters = model

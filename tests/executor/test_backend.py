@@ -34,7 +34,9 @@ def steps(probe: Probe, slots: list[int]) -> list[np.ndarray]:
     return logits
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "float32"))]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_networks_equal_the_runtime_bitwise_unless_fused(kind, dtype, tmp_path):
     folder = make_model(kind, tmp_path / "model", getattr(torch, dtype))

@@ -120,7 +120,7 @@ def test_a_killed_replica_ends_the_command(moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [*(pytest.param(rank, marks=pytest.mark.slow) for rank in (1, 2)), 3])
 def test_whichever_stage_dies_is_named(rank, tmp_path):
     job = Job(tmp_path, "--tp", "2", "--pp", "2")
     assert job.process.stdout.read(5)

@@ -72,7 +72,7 @@ print("is never reached")
 """
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_on_two_nodes_say_what_one_rank_says(num_ranks, model, tmp_path):
     """Node 1 is a command, or a program."""
     folder, adapters, (tokens, logprobs) = model

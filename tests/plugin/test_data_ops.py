@@ -10,6 +10,7 @@ from op_calls import int32, int64, random_tensor, run
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 FLOATS = ["bfloat16", "float16", "float32", "float64"]
 ARITHMETIC = [*INTEGERS, *FLOATS]
+RARE_INTEGERS = [dtype for dtype in INTEGERS if dtype not in ("int64", "uint8")]
 
 
 class DataMovement(nn.Cell):
@@ -74,7 +75,10 @@ def converted(values, dtype):
     return values.astype(np.float32 if dtype == "bfloat16" else dtype)
 
 
-@pytest.mark.parametrize("from_dtype", [*ARITHMETIC, "bool"])
+@pytest.mark.parametrize(
+    "from_dtype",
+    [*FLOATS, "bool", "int64", "uint8", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in RARE_INTEGERS)],
+)
 def test_cast(mode, from_dtype):
     """Numbers that every dtype holds: what casts must not change."""
     sizes = [np.arange(count).reshape(-1, 3) % 100 for count in (6, 300)]

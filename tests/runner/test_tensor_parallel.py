@@ -23,7 +23,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "num_ranks"), [(kind, 2) for kind in KINDS] + [("qwen2-tied", 4)])
+@pytest.mark.parametrize(
+    ("kind", "num_ranks"), [(kind, 2) for kind in KINDS] + [pytest.param("qwen2-tied", 4, marks=pytest.mark.slow)]
+)
 def test_float32_equals_one_rank_and_the_oracles(kind, num_ranks, tmp_path):
     folder = make_model(kind, tmp_path / "model", torch.float32, **KINDS[kind])
     adapters = [make_adapter(name, folder, tmp_path) for name in CONFIGS]
@@ -43,7 +45,9 @@ def test_float32_equals_one_rank_and_the_oracles(kind, num_ranks, tmp_path):
         np.testing.assert_allclose(first[slots.index(slot)], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "num_ranks"), [("llama-biased-one-kv-head", 2), ("qwen2-tied", 3)])
+@pytest.mark.parametrize(
+    ("kind", "num_ranks"), [pytest.param("llama-biased-one-kv-head", 2, marks=pytest.mark.slow), ("qwen2-tied", 3)]
+)
 def test_dora_biases_and_tables_equal_peft(kind, num_ranks, tmp_path):
     """LoRA on embedding and head, whose vocabulary is split, scales and biases of outputs that are or are not."""
     folder = make_model(kind, tmp_path / "model", torch.float32, **KINDS[kind])

@@ -15,7 +15,12 @@ PROMPTS = [
 
 
 @pytest.fixture(
-    scope="module", params=["llama3-grouped-tied", pytest.param("qwen3-untied", marks=pytest.mark.slow), "gpt2"]
+    scope="module",
+    params=[
+        "llama3-grouped-tied",
+        pytest.param("qwen3-untied", marks=pytest.mark.slow),
+        pytest.param("gpt2", marks=pytest.mark.slow),
+    ],
 )
 def folders(request, tmp_path_factory):
     """Two checkpoints of the same shape."""
@@ -23,7 +28,7 @@ def folders(request, tmp_path_factory):
     return [make_model(request.param, root / str(number), torch.bfloat16, seed=number) for number in (1, 2)]
 
 
-@pytest.mark.parametrize(("num_ranks", "num_stages"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("num_ranks", "num_stages"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), (1, 2)])
 def test_a_whole_checkpoint_tensor_by_tensor(num_ranks, num_stages, folders):
     old, new = (Probe(folder, "bfloat16", num_ranks=num_ranks, num_stages=num_stages) for folder in folders)
     expected = new.logits(PROMPTS)
