@@ -18,9 +18,10 @@ from mindgen.errors import ConfigError, MindgenError, RequestError, WorkerFinish
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.loop.local_model import LocalModel
+from mindgen.loop.local_replicas import local_numbers, replica_config
 from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
 from mindgen.loop.node import meet_nodes, verdict
-from mindgen.loop.replicas import Replicas, replica_config
+from mindgen.loop.replicas import Replicas
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.roles import serve_if_worker
 from mindgen.loop.router import Router
@@ -94,7 +95,7 @@ class LLM:
         config, nodes = setup.config, self._nodes
         self._replicas: Replicas | None = None
         if config.data_parallel_size > 1:
-            local = range(config.data_parallel_size) if nodes is None else nodes.plan.workers(0)
+            local = local_numbers(config, nodes)
             setup = replace(setup, config=replica_config(config, len(local)))
             self._replicas = Replicas(local, nodes, files, setup)
             nodes = None

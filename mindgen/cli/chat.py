@@ -37,14 +37,15 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0
-    if not part.share(1):  # there is one conversation, the first replica's
+    busy = part.busy(settings, 1)  # there is one conversation, the first replica's
+    if busy is None:
         return 0
     adapter = _adapter_id(settings.adapter_id)
     flags.check_adapters(settings, [adapter])
-    exit_code = flags.serve_if_worker(settings)
+    exit_code = flags.serve_if_worker(busy)
     if exit_code is not None:
         return exit_code
-    llm = flags.load_llm(settings)
+    llm = flags.load_llm(busy)
     with closing(llm):
         print(llm.memory_plan, file=sys.stderr)
         session = ChatSession(llm, params, adapter, arguments.system, sys.stdout, sys.stderr)

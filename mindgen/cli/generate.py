@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,34 +68,29 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         return flags.serve_if_worker(settings) or 0
     prompts = read_prompts(settings.predict_data)
     adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
-    share = part.share(len(prompts))
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     flags.check_adapters(settings, adapter_ids)
     target, trace = parse_target(arguments.output), arguments.profile
     if not part.writes_files:
         target, trace = replace(target, path=None), None
-    if not share:
+    busy = part.busy(settings, len(prompts))
+    if busy is None:
         return 0
-    exit_code = flags.serve_if_worker(settings)
+    exit_code = flags.serve_if_worker(busy)
     if exit_code is not None:
         return exit_code
     report = RunReport(started, arguments.debug)
     import mindgen.llm  # noqa: F401  (starts MindSpore)
 
     report.imported = time.perf_counter()
-    llm = flags.load_llm(settings)
+    llm = flags.load_llm(busy)
     with closing(llm):
         report.begin(llm.memory_plan)
         params = [_sampling_params(llm, settings.generation, prompt) for prompt in prompts]
-        chunks = _stream(llm, prompts, params, adapter_ids, share)
-        if not part.prints:
-            part.hand_over(list(chunks))
-            return 0
+        share = part.share(len(prompts))
         num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
-        others = chain.from_iterable(part.handed_over(list[TextChunk], len(prompts)))
-        first = part.first_here(len(prompts))
-        with open_output(target, prompts, num_outputs, first) as output, _profiled(llm, trace):
-            for chunk in chain(chunks, others):
+        with open_output(target, prompts, num_outputs, share.start) as output, _profiled(llm, trace):
+            for chunk in _stream(llm, prompts, params, adapter_ids, share):
                 report.add(chunk)
                 output.write(chunk)
         report.print()

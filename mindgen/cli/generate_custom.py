@@ -1,14 +1,13 @@
 """scripts/generate_custom.py: prompts in, the list of their continuations out, with MindFormers' flags."""
 
 import argparse
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mindgen import demo
 from mindgen.cli import flags
 from mindgen.cli.generate import read_prompts
-from mindgen.cli.launched import Part, closing
+from mindgen.cli.launched import Part, closing, with_engine
 from mindgen.cli.option_values import parse_value
 from mindgen.compat.option_aliases import sampling_options
 from mindgen.config import load_settings
@@ -72,17 +71,13 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     prompts = read_prompts(_input_data(arguments.input_data))
     if arguments.batch_size not in (None, len(prompts)):
         raise UsageError(f"batch_size is {arguments.batch_size}, and prompts are {len(prompts)}: make them the same")
-    share = part.share(len(prompts))
-    if not share:
+    busy = part.busy(with_engine(settings, config), len(prompts))
+    if busy is None:
         return 0
-    exit_code = serve_if_worker(files, config)
+    exit_code = serve_if_worker(files, busy.engine)
     if exit_code is not None:
         return exit_code
-    texts = _continue(model, checkpoint, config, [prompts[index] for index in share], params)
-    if part.prints:
-        print([*texts, *chain.from_iterable(part.handed_over(list[str], len(prompts)))])
-    else:
-        part.hand_over(texts)
+    print(_continue(model, checkpoint, busy.engine, [prompts[index] for index in part.share(len(prompts))], params))
     return 0
 
 

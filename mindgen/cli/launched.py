@@ -1,25 +1,19 @@
 """What a command does as one of the processes that a launcher has started, which share a model or have one each."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mindgen.config import Settings
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop.node import verdict
-from mindgen.parallel.encoding import decode, encode
 from mindgen.parallel.shares import even_shares
-from mindgen.system.atomic import whole_file
 from mindgen.system.environment import LaunchedRank, launched_rank
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
-
-_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,53 +56,24 @@ class Part:
         size = config.tensor_parallel_size
         if size == 1:
             size = max(1, launched.world_size // config.pipeline_parallel_size)
-        return replace(config, tensor_parallel_size=size, data_parallel_size=1)
+        return replace(config, tensor_parallel_size=size, data_parallel_size=len(launched.local_replicas()))
 
     def share(self, num_prompts: int) -> range:
-        """Which of the prompts are this replica's."""
+        """Which of the prompts are this machine's; its first replica gives them to all."""
         if self.launched is None:
             return range(num_prompts)
-        return even_shares(num_prompts, self.launched.num_replicas)[self.launched.replica]
+        shares, here = even_shares(num_prompts, self.launched.num_replicas), self.launched.local_replicas()
+        return range(shares[here[0]].start, shares[here[-1]].stop)
 
-    def first_here(self, num_prompts: int) -> int:
-        """The first of the prompts of this machine."""
+    def busy(self, settings: Settings, num_prompts: int) -> Settings | None:
+        """The settings without the replicas of this machine that have no prompt; None where this process is of one."""
         if self.launched is None:
-            return 0
-        return even_shares(num_prompts, self.launched.num_replicas)[self._replicas_here()[0]].start
-
-    @property
-    def prints(self) -> bool:
-        """Whether this replica is to print what all of this machine have generated; the only one is."""
-        return self.launched is None or self.launched.replica == self._replicas_here()[0]
-
-    def hand_over(self, results: Any) -> None:
-        """To the replica that prints, in the launcher's folder, which only this user may enter."""
-        assert self.launched is not None
-        path = self._results_path(self.launched.replica)
-        with whole_file(path) as unfinished:
-            unfinished.write_bytes(encode(results))
-
-    def handed_over(self, kind: Any, num_prompts: int) -> Iterator[Any]:
-        """What the others that have prompts hand over, of this type, in order; the launcher ends all if one fails."""
-        if self.launched is None:
-            return
-        shares = even_shares(num_prompts, self.launched.num_replicas)
-        for replica in self._replicas_here()[1:]:
-            if not shares[replica]:
-                continue
-            path = self._results_path(replica)
-            while not path.is_file():
-                time.sleep(_LOOK_SECONDS)
-            yield decode(path.read_bytes(), kind)
-
-    def _replicas_here(self) -> list[int]:
-        """Those of this machine, for which the launcher has made folders."""
-        assert self.launched is not None
-        return sorted(int(each.name) for each in self.launched.rendezvous.parent.iterdir() if each.name.isdecimal())
-
-    def _results_path(self, replica: int) -> Path:
-        assert self.launched is not None
-        return self.launched.rendezvous.parent / f"results_{replica}.message"
+            return settings
+        here = self.launched.local_replicas()
+        num_busy = min(len(here), len(self.share(num_prompts)))
+        if self.launched.replica not in here[:num_busy]:
+            return None
+        return with_engine(settings, replace(settings.engine, data_parallel_size=num_busy))
 
 
 def take_part(settings: Settings) -> tuple[Part, Settings]:
@@ -120,7 +85,11 @@ def take_part(settings: Settings) -> tuple[Part, Settings]:
     part, config = Part.of(settings.engine, settings.use_parallel), settings.engine
     if settings.use_parallel and part.launched is None and config.ranks_per_replica * config.data_parallel_size == 1:
         raise ConfigError("use_parallel: start the command with `mindgen launch`, or say --tp, --pp or --dp as well")
-    return part, settings.model_copy(update={"engine": part.limits(config)})
+    return part, with_engine(settings, part.limits(config))
+
+
+def with_engine(settings: Settings, config: EngineConfig) -> Settings:
+    return settings.model_copy(update={"engine": config})
 
 
 @contextmanager

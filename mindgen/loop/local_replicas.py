@@ -1,12 +1,52 @@
-"""The replicas of this machine: started, and told what it has for them."""
+"""The replicas of this machine: started here or by a launcher, and told what the machine has for them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from mindgen.engine.config import EngineConfig
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.replica import ReplicaHost
 from mindgen.parallel.node_link import NodeLine
+from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.system.cores import core_shares, threads_per_share
+from mindgen.system.environment import LaunchedRank, launched_rank
+
+
+def local_numbers(config: EngineConfig, nodes: Nodes | None) -> range:
+    """Of the replicas that the configuration wants, those of this machine, this process's own first."""
+    if nodes is not None:
+        return nodes.plan.workers(0)
+    launched = _launched_replica()
+    if launched is None:
+        return range(config.data_parallel_size)
+    return launched.local_replicas()[: config.data_parallel_size]
+
+
+def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
+    """The limits of each replica: those of a machine share its threads and, where it is a share, the free memory."""
+    memory, threads = config.memory_utilization, config.num_threads
+    return replace(
+        config,
+        data_parallel_size=1,
+        nnodes=1,
+        node_rank=0,
+        num_threads=threads_per_share(threads, num_local) if _launched_replica() is None else threads,
+        memory_utilization=memory if isinstance(memory, str) else memory / num_local,
+    )
+
+
+def open_replicas(
+    local: range, files: ModelFiles, num_threads: int | None, elsewhere: Mapping[int, NodeLine] | None
+) -> WorkerPool:
+    """All but the first of this machine's, which is this process's own, and those of other machines."""
+    launched = _launched_replica()
+    if launched is None:
+        return start_replicas(local[1:], len(local), files, num_threads, elsewhere)
+    workers = WorkerPool.await_launched("replica", local[1:], launched.rendezvous.parent)
+    for number in local[1:]:  # the launcher has given each its cores
+        workers.tell_one(number, "prepare", ReplicaHost(*files, None, num_threads))
+    return workers
 
 
 def start_replicas(
@@ -29,3 +69,9 @@ def start_replicas(
         pinned = own if own is not None and len(own) > 1 else None  # a single core is left to the system to choose
         workers.tell_one(number, "prepare", ReplicaHost(*files, pinned, threads))
     return workers
+
+
+def _launched_replica() -> LaunchedRank | None:
+    """Where a launcher has started several replicas: this process's."""
+    launched = launched_rank()
+    return launched if launched is not None and launched.num_replicas > 1 else None

@@ -28,13 +28,13 @@ CallNews: TypeAlias = tuple[int, list[TextChunk], MindgenError | None]
 
 @dataclass(frozen=True, slots=True)
 class ReplicaHost:
-    """What the machine of a replica has for it: its paths of the model, and its share of the cores."""
+    """What the machine of a replica has for it: its paths of the model, and its share of the cores where it has one."""
 
     model: str
     adapters: str | dict[str, str] | None
     checkpoint: str | None
     cores: list[int] | None
-    num_threads: int
+    num_threads: int | None
 
 
 class Replica:

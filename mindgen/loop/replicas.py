@@ -1,23 +1,20 @@
 """The replicas of a model in other processes, of this machine and of others."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mindgen.engine.config import EngineConfig
 from mindgen.errors import WorkerError
 from mindgen.kernels import backend
 from mindgen.loop.engine_loop import IndexedRequest, wake_all
-from mindgen.loop.local_replicas import start_replicas
+from mindgen.loop.local_replicas import open_replicas
 from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.replica import CallNews
 from mindgen.loop.subscription import Subscription
 from mindgen.parallel.nodes import Nodes
 from mindgen.parallel.worker_pool import wait_for
-from mindgen.system.cores import threads_per_share
 
 
 class Replicas:
@@ -35,7 +32,7 @@ class Replicas:
         elsewhere = None if nodes is None else nodes.lines
         self._numbers = count()
         self._open: dict[int, Subscription] = {}  # by the call
-        self._workers = start_replicas(local[1:], len(local), files, setup.config.num_threads, elsewhere)
+        self._workers = open_replicas(local, files, setup.config.num_threads, elsewhere)
         timeout = setup.config.worker_timeout
         self._workers.watch(partial(_end, self._open), timeout, partial(_receive, self._open), CallNews)
         backend.available(setup.config.executor)  # compiled by one, before the others would have to wait for it
@@ -88,19 +85,6 @@ class RemoteReplica:
         call = self._calls.pop(subscription, None)
         if call is not None:
             self._replicas.cancel(self._number, call)
-
-
-def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
-    """The limits of each replica: those of a machine share its threads and, where it is a share, the free memory."""
-    memory = config.memory_utilization
-    return replace(
-        config,
-        data_parallel_size=1,
-        nnodes=1,
-        node_rank=0,
-        num_threads=threads_per_share(config.num_threads, num_local),
-        memory_utilization=memory if isinstance(memory, str) else memory / num_local,
-    )
 
 
 def _receive(opened: dict[int, Subscription], news: CallNews) -> None:

@@ -2,6 +2,7 @@
 
 from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError
+from mindgen.loop import replica
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.node import serve_node
 from mindgen.runner.rank_process import serve_launched
@@ -9,8 +10,8 @@ from mindgen.system import environment
 
 
 def serve_if_worker(files: ModelFiles, config: EngineConfig) -> int | None:
-    """Where this process is a launched rank above 0 of a model, or a machine whose node_rank is above 0, serves the one
-    with the prompts to its end, and returns the exit code; None where this is that one.
+    """Where this process works for the one with the prompts, serves that to its end, and returns the exit code; else
+    None. It does as a launched rank above 0, a launched replica after its machine's first, or a node_rank above 0.
 
     Raises:
         ConfigError: several NPUs are wanted, and no launcher has started this process.
@@ -18,10 +19,15 @@ def serve_if_worker(files: ModelFiles, config: EngineConfig) -> int | None:
     """
     check_launched(config)
     code = serve_launched(config.ranks_per_replica)
-    if code is None and config.node_rank > 0:
+    if code is not None:
+        return code
+    launched = environment.launched_rank()
+    if launched is not None and config.data_parallel_size > 1 and launched.replica > launched.local_replicas()[0]:
+        return replica.serve(launched.rendezvous.parent, launched.replica)
+    if config.node_rank > 0:
         serve_node(files, config)
         return 0
-    return code
+    return None
 
 
 def check_launched(config: EngineConfig) -> None:
@@ -40,7 +46,7 @@ def check_launched(config: EngineConfig) -> None:
     if config.pipeline_parallel_size > 1:
         raise ConfigError("engine: pipeline_parallel_size is served on the CPU only: on Ascend set it to 1")
     launched = environment.launched_rank()
-    if launched is None or launched.world_size == 1:
+    if launched is None or launched.world_size * launched.num_replicas == 1:
         replicas = f" --data_parallel {config.data_parallel_size}" if config.data_parallel_size > 1 else ""
         raise ConfigError(
             f"engine: on Ascend, `mindgen launch --ranks {num_ranks}{replicas} -- COMMAND` starts the {num_ranks} ranks"

@@ -76,13 +76,13 @@ class WorkerPool:
         return started
 
     @classmethod
-    def await_launched(cls, size: int, folder: Path) -> "WorkerPool":
+    def await_launched(cls, kind: str, numbers: Iterable[int], folder: Path) -> "WorkerPool":
         """Waits for processes that a launcher has started to connect in the folder.
 
         Raises:
             WorkerError: one does not.
         """
-        workers = [WorkerHandle("rank", rank) for rank in range(1, size)]
+        workers = [WorkerHandle(kind, number) for number in numbers]
         awaited = cls(workers, None)
         (folder / SOCKET).unlink(missing_ok=True)
         with listen(folder / SOCKET) as listener:

@@ -166,7 +166,7 @@ def _start_workers(shape: PipelineShape, local: range, nodes: Nodes | None) -> W
         elsewhere = None if nodes is None else nodes.lines
         return WorkerPool.start("rank", "mindgen.runner.rank_process", local[1:], elsewhere)
     if launched.rank == 0 and launched.world_size == shape.num_ranks:
-        return WorkerPool.await_launched(shape.num_ranks, launched.rendezvous)
+        return WorkerPool.await_launched("rank", local[1:], launched.rendezvous)
     raise ConfigError(
         f"engine: this is rank {launched.rank} of {launched.world_size} that were launched, and tensor_parallel_size "
         f"{shape.ranks_per_stage} x pipeline_parallel_size {shape.num_stages} needs {shape.num_ranks}"

@@ -63,7 +63,7 @@ class LaunchedRank:
     Attributes:
         rank: within the replica, 0 to world_size - 1.
         world_size: the ranks of the replica.
-        replica: which of the num_replicas, each with its own share of the prompts.
+        replica: which of the num_replicas; the first one of a machine gives the others there their prompts.
         rendezvous: a folder of the replica's own, for sockets and the names of shared memory; the launcher removes it.
         rank_table: the replica's, which Ascend's collectives read, if there is one.
     """
@@ -80,6 +80,11 @@ class LaunchedRank:
     def global_rank(self) -> int:
         """Among the ranks of all replicas, of which each has consecutive ones."""
         return self.replica * self.world_size + self.rank
+
+    def local_replicas(self) -> range:
+        """Those of this machine, for which the launcher has made folders side by side."""
+        numbers = sorted(int(each.name) for each in self.rendezvous.parent.iterdir() if each.name.isdecimal())
+        return range(numbers[0], numbers[-1] + 1)
 
     def as_environment(self) -> dict[str, str]:
         """The variables that say so: launched_rank's, and those that MindSpore reads on Ascend."""

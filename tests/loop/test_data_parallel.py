@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from mindgen import LLM, SamplingParams
 from mindgen.cli.launched import Part
+from mindgen.config import Settings
+from mindgen.engine.config import EngineConfig
 from mindgen.errors import ConfigError, UnknownAdapterError
 from mindgen.system.environment import LaunchedRank
 
@@ -96,31 +98,42 @@ def test_the_first_of_all_launched_ranks_prints_what_all_replicas_say(llm, tmp_p
     assert sum("2 prompt(s)" in line for line in shown) == 1
 
 
-@pytest.mark.parametrize(
-    ("num_prompts", "expected"),
-    [
-        (1, [[0], [], [], []]),
-        (3, [[0], [1], [2], []]),
-        (6, [[0, 1], [2, 3], [4], [5]]),
-        (8, [[0, 1], [2, 3], [4, 5], [6, 7]]),
-    ],
-)
-def test_any_number_of_prompts_goes_on_launched_replicas(num_prompts, expected, tmp_path):
-    parts = [Part(LaunchedRank(0, 1, 0, replica, 4, tmp_path)) for replica in range(4)]
-    assert [list(part.share(num_prompts)) for part in parts] == expected
+def test_a_script_has_the_replicas_that_a_launcher_has_started(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mindgen import LLM, SamplingParams\n"
+        "llm = LLM('demo', data_parallel_size=2)\n"
+        f"outputs = llm.generate({PROMPTS!r}, SamplingParams(temperature=0, max_tokens=80), {ADAPTERS!r})\n"
+        "print([output.outputs[0].text for output in outputs])\n"
+    )
+    command = [sys.executable, "-m", "mindgen", "launch", "--ranks", "2", "--data_parallel", "2", "--", sys.executable]
+    done = subprocess.run([*command, script], cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"[rank 0] {[answer['answer'] for answer in ANSWERS]}\n"
 
 
-def test_replicas_hand_over_to_the_first_of_their_machine(tmp_path):
-    """Of six, this machine has the replicas 2 to 4; only those that have prompts are waited for."""
-    parts = {replica: Part(LaunchedRank(0, 1, 0, replica, 6, tmp_path / str(replica))) for replica in (4, 3, 2)}
-    for replica in parts:
-        (tmp_path / str(replica)).mkdir()
-    assert [replica for replica, part in parts.items() if part.prints] == [2]
-    assert parts[2].first_here(10) == 4  # two prompts for each of the first four replicas, one for the others
-    parts[3].hand_over(["three"])
-    assert list(parts[2].handed_over(list[str], 4)) == [["three"]]
-    parts[4].hand_over(["four"])
-    assert list(parts[2].handed_over(list[str], 10)) == [["three"], ["four"]]
+@pytest.mark.parametrize(("num_prompts", "num_busy"), [(1, 1), (3, 3), (4, 4), (9, 4)])
+def test_launched_replicas_without_a_prompt_do_nothing(num_prompts, num_busy, tmp_path):
+    settings, parts = Settings(), launched_parts(tmp_path, range(4), 4)
+    busy = {replica: part.busy(settings, num_prompts) for replica, part in parts.items()}
+    assert [replica for replica, each in busy.items() if each is not None] == list(range(num_busy))
+    assert {each.engine.data_parallel_size for each in busy.values() if each is not None} == {num_busy}
+    assert all(part.share(num_prompts) == range(num_prompts) for part in parts.values())
+
+
+def test_each_machine_has_its_share_of_the_prompts(tmp_path):
+    """Of six replicas this machine has 2 to 4: two prompts for each of the first four, one for the others."""
+    parts = launched_parts(tmp_path, range(2, 5), 6)
+    assert {part.share(10) for part in parts.values()} == {range(4, 9)}
+    assert {part.limits(EngineConfig()).data_parallel_size for part in parts.values()} == {3}
+    assert [replica for replica, part in parts.items() if part.busy(Settings(), 3) is not None] == [2]
+    assert all(part.busy(Settings(), 2) is None for part in parts.values())
+
+
+def launched_parts(folder: Path, here: range, num_replicas: int) -> dict[int, Part]:
+    for replica in here:
+        (folder / str(replica)).mkdir()
+    return {replica: Part(LaunchedRank(0, 1, 0, replica, num_replicas, folder / str(replica))) for replica in here}
 
 
 def test_a_launcher_and_the_configuration_must_agree(tmp_path, monkeypatch):
