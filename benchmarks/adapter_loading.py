@@ -17,7 +17,7 @@ import numpy as np
 from random_model import make_adapter, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.architecture import read_model_config

@@ -18,7 +18,7 @@ from matmul import print_table
 from step_times import PARTS, StepTimes
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 
 PROMPT = "An increasing sequence: one, two, three,"
 ADAPTERS = (None, "A1", "A2", "A3")

@@ -19,8 +19,8 @@ from matmul import print_table
 from random_model import SHAPES, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.architecture import read_model_config

@@ -32,7 +32,7 @@ from slora_baselines import is_available as has_baselines
 from workloads import read_costs
 
 from mindgen.adapters.loader import read_claim
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams

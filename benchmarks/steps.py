@@ -24,7 +24,7 @@ from step_times import StepTimes
 from workloads import ModelCosts, read_costs
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 
 PROMPT = "An increasing sequence: one, two, three,"
 IN_A_STEP = 32

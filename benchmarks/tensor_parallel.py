@@ -63,7 +63,7 @@ class Case:
 def serve(folder: Path, ranks: int, threads: int) -> None:
     """Answers each line {prompts, new_tokens} with the seconds of its steps and the tokens."""
     from mindgen.adapters.registry import AdapterRegistry
-    from mindgen.engine.config import EngineConfig
+    from mindgen.engine.engine_config import EngineConfig
     from mindgen.engine.open_engine import open_engine
     from mindgen.sampling_params import SamplingParams
     from mindgen.weights.architecture import read_model_config

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.dtypes import DTYPE_CHOICES
-from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
@@ -20,14 +20,14 @@ from mindgen.kernels.library import DType
 from mindgen.loop.local_model import LocalModel
 from mindgen.loop.local_replicas import local_numbers, replica_config
 from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
-from mindgen.loop.node import meet_nodes, verdict
+from mindgen.loop.node_service import meet_nodes, verdict
 from mindgen.loop.replicas import Replicas
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.roles import serve_if_worker
 from mindgen.loop.router import Router
 from mindgen.loop.stream import ChunkStream, Server
 from mindgen.outputs import RequestOutput
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import shown, to_token_ids
@@ -82,7 +82,7 @@ class LLM:
         exit_code = serve_if_worker(files, config)
         if exit_code is not None:
             raise WorkerFinished(exit_code)
-        self._nodes: Nodes | None = meet_nodes(files, config) if config.nnodes > 1 else None
+        self._nodes: OtherNodes | None = meet_nodes(files, config) if config.nnodes > 1 else None
         try:
             self._load(files, ModelSetup(dtype, config, on_missing_adapter))
         except BaseException as error:

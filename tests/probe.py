@@ -11,7 +11,7 @@ from mindgen.adapters.loader import load_adapter
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.open_engine import runner_spec
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence

@@ -8,7 +8,7 @@ import pytest
 from loops import engine_of
 
 from mindgen import LLM, AutoModel, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError, RequestError, UnknownAdapterError
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))

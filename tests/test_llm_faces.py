@@ -12,7 +12,7 @@ from loops import engine_of
 
 from mindgen import LLM, SamplingParams
 from mindgen.demo import model_folder
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
 from mindgen.text.chat_template import load_chat_templates
 

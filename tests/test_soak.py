@@ -9,7 +9,7 @@ import pytest
 from loops import open_all, stopped
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import read_request
 from mindgen.loop.text_engine import TextEngine

@@ -11,7 +11,7 @@ class MindgenEngine(PeerEngine):
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
-        from mindgen.engine.config import EngineConfig
+        from mindgen.engine.engine_config import EngineConfig
         from mindgen.engine.open_engine import open_engine
         from mindgen.kernels import plugin
         from mindgen.weights.architecture import read_model_config

@@ -89,7 +89,7 @@ def _registry(path: Path | None) -> AdapterRegistry:
     if path is None:
         path = demo.adapter_folder()
     if path.suffix in (".yaml", ".yml"):
-        from mindgen.config import load_settings
+        from mindgen.settings import load_settings
 
         settings = load_settings(path, {}).model
         default = demo.adapter_folder() if settings.path == demo.NAME else Path(settings.path)

@@ -9,8 +9,8 @@ from mindgen.adapters.registry import BASE_NAME
 from mindgen.cli import flags
 from mindgen.cli.chat_session import ChatSession
 from mindgen.cli.launched import closing, take_part
-from mindgen.config import load_settings
 from mindgen.errors import UsageError
+from mindgen.settings import load_settings
 
 _DEFAULT_NEW_TOKENS = 512
 # They count the prompt, which grows with the conversation.

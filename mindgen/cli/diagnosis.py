@@ -17,13 +17,13 @@ from mindgen.errors import KernelError, MindgenError
 from mindgen.kernels import plugin
 from mindgen.kernels.compiler import find_compiler
 from mindgen.kernels.library import KernelLibrary
+from mindgen.parallel.launch.launch_plan import own_server
 from mindgen.parallel.launch.machine import (
     LOOPBACK,
     ascend_devices,
     free_ports,
     host_address,
 )
-from mindgen.parallel.launch.plan import own_server
 from mindgen.parallel.launch.rank_table import read_rank_table
 from mindgen.parallel.launch.table_check import check_server
 from mindgen.system import environment

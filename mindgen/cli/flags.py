@@ -10,13 +10,13 @@ from mindgen import demo
 from mindgen.adapters.slice_files import find_slices
 from mindgen.cli.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options
-from mindgen.config import Settings
 from mindgen.dtypes import DTYPE_CHOICES
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
+from mindgen.settings import Settings
 from mindgen.system.documented_fields import DocumentedField, documented_fields
 from mindgen.system.environment import launched_rank
 from mindgen.weights.folder import model_folder

@@ -14,11 +14,11 @@ from mindgen.cli.launched import closing, take_part
 from mindgen.cli.prediction_output import open_output, parse_target
 from mindgen.cli.profile_report import report_profile
 from mindgen.cli.run_report import RunReport
-from mindgen.config import GenerationSettings, load_settings
 from mindgen.errors import RequestError, UsageError
 from mindgen.loop.request_reader import read_request
 from mindgen.outputs import TextChunk
 from mindgen.sampling_params import SamplingParams
+from mindgen.settings import GenerationSettings, load_settings
 from mindgen.system.text_file import read_text_file
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from mindgen.cli.generate import read_prompts
 from mindgen.cli.launched import Part, closing, with_engine
 from mindgen.cli.option_values import parse_value
 from mindgen.compat.option_aliases import sampling_options
-from mindgen.config import load_settings
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import UsageError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
 from mindgen.sampling_params import SamplingParams
+from mindgen.settings import load_settings
 from mindgen.system import environment
 from mindgen.system.documented_fields import documented_fields
 from mindgen.system.environment import launched_rank

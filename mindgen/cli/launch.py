@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mindgen.errors import UsageError
 from mindgen.parallel.launch.device_range import launch_range
+from mindgen.parallel.launch.launch_plan import LaunchOptions
 from mindgen.parallel.launch.launcher import Supervision, find_command, launch
 from mindgen.parallel.launch.make_rank_table import DEVICE_TARGETS
-from mindgen.parallel.launch.plan import LaunchOptions
 from mindgen.parallel.launch.rank_table import read_rank_table
 
 _DATA_PARALLEL = "--data_parallel"

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mindgen.config import Settings
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
-from mindgen.loop.node import verdict
+from mindgen.loop.node_service import verdict
 from mindgen.parallel.shares import even_shares
+from mindgen.settings import Settings
 from mindgen.system.environment import LaunchedRank, launched_rank
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.guide import Guide
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mindgen.dtypes import STORAGE
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages

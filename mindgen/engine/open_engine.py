@@ -6,11 +6,11 @@ import numpy as np
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.dtypes import STORAGE
-from mindgen.engine.config import EngineConfig
 from mindgen.engine.engine import Engine
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import plan_memory, weight_bytes
 from mindgen.engine.slot_planner import SlotPlanner
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.stage import PipelineShape
 from mindgen.runner.device import choose_device
 from mindgen.runner.parallel import make_runner
@@ -27,7 +27,7 @@ def open_engine(
     adapters: AdapterRegistry,
     dtype: str,
     config: EngineConfig,
-    nodes: Nodes | None = None,
+    nodes: OtherNodes | None = None,
 ) -> Engine:
     """Plans the memory, loads the network, here or on ranks, and puts an engine over it.
 

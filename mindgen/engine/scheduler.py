@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 
 from mindgen.engine.block_manager import BlockManager
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence, follow
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, QueueFullError

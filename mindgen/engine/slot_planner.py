@@ -3,7 +3,7 @@
 from mindgen.adapters.loader import Claim, read_claim
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.adapters.slot_layout import SlotLayout, plan_slots
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.errors import ConfigError
 from mindgen.system.memory import free_memory, parse_size

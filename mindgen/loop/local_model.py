@@ -7,7 +7,7 @@ from mindgen.engine.open_engine import open_engine
 from mindgen.loop.engine_loop import EngineLoop
 from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.text_engine import TextEngine
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
 from mindgen.weights.architecture import read_model_config
@@ -26,7 +26,7 @@ class LocalModel:
         MindgenError: it cannot be served; the message says why.
     """
 
-    def __init__(self, files: ModelFiles, setup: ModelSetup, nodes: Nodes | None = None) -> None:
+    def __init__(self, files: ModelFiles, setup: ModelSetup, nodes: OtherNodes | None = None) -> None:
         self.folder = files.folder
         self.config = read_model_config(self.folder)
         self.tokenizer: Tokenizer = load_tokenizer(self.folder)

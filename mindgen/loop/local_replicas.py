@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.replica import ReplicaHost
-from mindgen.parallel.node_link import NodeLine
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.node_connection import WorkerLine
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.system.cores import core_shares, threads_per_share
 from mindgen.system.environment import LaunchedRank, launched_rank
 
 
-def local_numbers(config: EngineConfig, nodes: Nodes | None) -> range:
+def local_numbers(config: EngineConfig, nodes: OtherNodes | None) -> range:
     """Of the replicas that the configuration wants, those of this machine, this process's own first."""
     if nodes is not None:
-        return nodes.plan.workers(0)
+        return nodes.placement.workers(0)
     launched = _launched_replica()
     if launched is None:
         return range(config.data_parallel_size)
@@ -37,7 +37,7 @@ def replica_config(config: EngineConfig, num_local: int) -> EngineConfig:
 
 
 def open_replicas(
-    local: range, files: ModelFiles, num_threads: int | None, elsewhere: Mapping[int, NodeLine] | None
+    local: range, files: ModelFiles, num_threads: int | None, elsewhere: Mapping[int, WorkerLine] | None
 ) -> WorkerPool:
     """All but the first of this machine's, which is this process's own, and those of other machines."""
     launched = _launched_replica()
@@ -54,7 +54,7 @@ def start_replicas(
     num_local: int,
     files: ModelFiles,
     num_threads: int | None,
-    elsewhere: Mapping[int, NodeLine] | None = None,
+    elsewhere: Mapping[int, WorkerLine] | None = None,
 ) -> WorkerPool:
     """Starts some of the replicas of this machine, and tells them what it has for them.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
 from mindgen.system.checks import shown
 from mindgen.weights.folder import model_folder

@@ -13,7 +13,7 @@ from mindgen.loop.local_replicas import open_replicas
 from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.replica import CallNews
 from mindgen.loop.subscription import Subscription
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.worker_pool import wait_for
 
 
@@ -28,7 +28,7 @@ class Replicas:
         WorkerError: one has ended.
     """
 
-    def __init__(self, local: range, nodes: Nodes | None, files: ModelFiles, setup: ModelSetup) -> None:
+    def __init__(self, local: range, nodes: OtherNodes | None, files: ModelFiles, setup: ModelSetup) -> None:
         elsewhere = None if nodes is None else nodes.lines
         self._numbers = count()
         self._open: dict[int, Subscription] = {}  # by the call

@@ -1,10 +1,10 @@
 """The part of this process in a job of several: it has the prompts, or it serves the process that has them."""
 
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop import replica
 from mindgen.loop.model_files import ModelFiles
-from mindgen.loop.node import serve_node
+from mindgen.loop.node_service import serve_node
 from mindgen.runner.rank_process import serve_launched
 from mindgen.system import environment
 

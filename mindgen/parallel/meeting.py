@@ -13,7 +13,7 @@ from mindgen.errors import LaunchError, MessageError
 from mindgen.parallel import tcp
 from mindgen.parallel.channel import MAX_MESSAGE_BYTES, Channel
 from mindgen.parallel.messages import Greeting, LinkGreeting, Refusal, Welcome
-from mindgen.parallel.node_plan import NodePlan
+from mindgen.parallel.node_placement import NodePlacement
 
 PROTOCOL = 1
 _GREETING_BYTES = 4 << 20  # before anything is known of the other side
@@ -72,14 +72,14 @@ class Peers:
         self.close_sockets()
 
 
-def await_nodes(plan: NodePlan, identity: Identity) -> Peers:
+def await_nodes(placement: NodePlacement, identity: Identity) -> Peers:
     """As node 0: waits until all others have come.
 
     Raises:
         LaunchError: one has not, in time.
     """
-    with tcp.listen_as_master(*plan.address) as listener:
-        meeting = _Meeting(plan, identity, listener)
+    with tcp.listen_as_master(*placement.address) as listener:
+        meeting = _Meeting(placement, identity, listener)
         try:
             return meeting.hold()
         except BaseException as error:
@@ -88,31 +88,34 @@ def await_nodes(plan: NodePlan, identity: Identity) -> Peers:
 
 
 class _Meeting:
-    def __init__(self, plan: NodePlan, identity: Identity, listener: socket.socket) -> None:
-        self._plan, self._identity, self._listener = plan, identity, listener
+    def __init__(self, placement: NodePlacement, identity: Identity, listener: socket.socket) -> None:
+        self._placement, self._identity, self._listener = placement, identity, listener
         self._peers = Peers()
         self._connections: dict[int, socket.socket] = {}
         self._ports: dict[int, int] = {}
         self._refused = ""
 
     def hold(self) -> Peers:
-        plan = self._plan
-        _say(f"{plan.name}: waits at {_at(plan.address)} for the others, {plan.seconds:.0f} seconds at most")
-        deadline = time.monotonic() + plan.seconds
+        placement = self._placement
+        _say(
+            f"{placement.name}: waits at {_at(placement.address)} for the others, {placement.seconds:.0f} seconds at most"
+        )
+        deadline = time.monotonic() + placement.seconds
         while missing := self._missing():
             accepted = _accept(self._listener, deadline)
             if accepted is None:
                 raise LaunchError(
-                    f"node {min(missing)} has not come to {_at(plan.address)} within {plan.seconds:.0f} seconds"
-                    f"{self._refused}"
+                    f"node {min(missing)} has not come to {_at(placement.address)} within {seconds}{self._refused}"
                 )
             self._greet(*accepted)
         token = secrets.token_hex(16)
-        addresses = [("", 0)] + [(self._peers.addresses[node], self._ports[node]) for node in range(1, plan.num_nodes)]
+        addresses = [("", 0)] + [
+            (self._peers.addresses[node], self._ports[node]) for node in range(1, placement.num_nodes)
+        ]
         for node, channel in self._peers.channels.items():
             _send(node, channel, Welcome(token, addresses))
             channel.max_bytes = MAX_MESSAGE_BYTES
-        if plan.spans:
+        if placement.spans:
             self._peers.sockets = _accept_links(self._listener, token, set(self._connections))
         return self._peers
 
@@ -121,7 +124,7 @@ class _Meeting:
         for node in [node for node, connection in self._connections.items() if tcp.is_closed(connection)]:
             del self._connections[node]
             self._peers.channels.pop(node).close()
-        return set(range(1, self._plan.num_nodes)) - self._connections.keys()
+        return set(range(1, self._placement.num_nodes)) - self._connections.keys()
 
     def refuse_all(self, reason: str) -> None:
         for channel in self._peers.channels.values():
@@ -133,14 +136,14 @@ class _Meeting:
         try:
             greeting = channel.receive(Greeting, _GREETING_SECONDS)
         except (EOFError, TimeoutError, MessageError) as error:
-            _say(f"{self._plan.name}: somebody at {host} is no node of mindgen and was turned away ({error})")
+            _say(f"{self._placement.name}: somebody at {host} is no node of mindgen and was turned away ({error})")
             channel.close()
             return
         reason = self._reason_against(greeting)
         if reason is not None:
             reason = f"node {greeting.node} at {host} is refused: {reason}"
             self._refused = f"; {reason}"
-            _say(f"{self._plan.name}: {reason}")
+            _say(f"{self._placement.name}: {reason}")
             _try_send(channel, Refusal(reason))
             channel.close()
             return
@@ -152,83 +155,83 @@ class _Meeting:
     def _reason_against(self, greeting: Greeting) -> str | None:
         if greeting.protocol != PROTOCOL:
             return f"it speaks version {greeting.protocol}, node 0 speaks {PROTOCOL}: install the same mindgen on both"
-        if greeting.num_nodes != self._plan.num_nodes:
-            return f"its nnodes is {greeting.num_nodes}, node 0's is {self._plan.num_nodes}"
-        if not 0 < greeting.node < self._plan.num_nodes:
-            return f"its node_rank must be 1 to {self._plan.num_nodes - 1}"
+        if greeting.num_nodes != self._placement.num_nodes:
+            return f"its nnodes is {greeting.num_nodes}, node 0's is {self._placement.num_nodes}"
+        if not 0 < greeting.node < self._placement.num_nodes:
+            return f"its node_rank must be 1 to {self._placement.num_nodes - 1}"
         taken = self._connections.get(greeting.node)
         if taken is not None and not tcp.is_closed(taken):
             return f"node_rank {greeting.node} is taken by {self._peers.addresses[greeting.node]}"
         return self._identity.difference(greeting)
 
 
-def join_nodes(plan: NodePlan, identity: Identity) -> Peers:
+def join_nodes(placement: NodePlacement, identity: Identity) -> Peers:
     """As another node: comes to node 0, waiting for it if need be.
 
     Raises:
         LaunchError: node 0 does not come, or refuses this node.
     """
-    _say(f"{plan.name}: waits for node 0 at {_at(plan.address)}, {plan.seconds:.0f} seconds at most")
+    _say(f"{placement.name}: waits for node 0 at {_at(placement.address)}, {placement.seconds:.0f} seconds at most")
     with ExitStack() as stack:
-        connection = _connect_to_master(plan)
+        connection = _connect_to_master(placement)
         channel = Channel(connection, _GREETING_BYTES)
         stack.callback(channel.close)
         own_host = connection.getsockname()[0]
         listener = stack.enter_context(tcp.listen(own_host, 0))
         port = listener.getsockname()[1]
         greeting = Greeting(
-            PROTOCOL, plan.num_nodes, plan.node, identity.sizes, identity.model, identity.model_digest,
+            PROTOCOL, placement.num_nodes, placement.node, identity.sizes, identity.model, identity.model_digest,
             identity.adapters, port,
         )  # fmt: skip
-        answer = _ask(plan, channel, greeting)
+        answer = _ask(placement, channel, greeting)
         channel.max_bytes = MAX_MESSAGE_BYTES
-        peers = Peers({0: channel}, {0: plan.address[0]})
-        if plan.spans:
-            peers.sockets = _link(plan, answer, listener)
+        peers = Peers({0: channel}, {0: placement.address[0]})
+        if placement.spans:
+            peers.sockets = _link(placement, answer, listener)
         stack.pop_all()
         listener.close()
         return peers
 
 
-def _connect_to_master(plan: NodePlan) -> socket.socket:
-    deadline = time.monotonic() + plan.seconds
+def _connect_to_master(placement: NodePlacement) -> socket.socket:
+    deadline = time.monotonic() + placement.seconds
     while True:
         try:
-            return tcp.connect(*plan.address, seconds=max(_RETRY_SECONDS, deadline - time.monotonic()))
+            return tcp.connect(*placement.address, seconds=max(_RETRY_SECONDS, deadline - time.monotonic()))
         except OSError as error:
             if time.monotonic() > deadline - _RETRY_SECONDS:
                 raise LaunchError(
-                    f"node 0 has not answered at {_at(plan.address)} within {plan.seconds:.0f} seconds "
+                    f"node 0 has not answered at {_at(placement.address)} within {placement.seconds:.0f} seconds "
                     f"({error.strerror or error}): start it there, or correct master_addr and master_port"
                 ) from error
             time.sleep(_RETRY_SECONDS)
 
 
-def _ask(plan: NodePlan, channel: Channel, greeting: Greeting) -> Welcome:
+def _ask(placement: NodePlacement, channel: Channel, greeting: Greeting) -> Welcome:
     try:
         channel.send(greeting)
-        answer = channel.receive(Welcome | Refusal, plan.seconds + _ANSWER_SECONDS)
+        answer = channel.receive(Welcome | Refusal, placement.seconds + _ANSWER_SECONDS)
     except (OSError, EOFError, MessageError) as error:  # a TimeoutError is an OSError
         raise LaunchError(
-            f"what listens at {_at(plan.address)} is no node 0 of mindgen, or has ended: {error}"
+            f"what listens at {_at(placement.address)} is no node 0 of mindgen, or has ended: {error}"
         ) from error
     if isinstance(answer, Refusal):
         raise LaunchError(answer.reason)
     return answer  # type: ignore[no-any-return]
 
 
-def _link(plan: NodePlan, welcome: Welcome, listener: socket.socket) -> dict[int, socket.socket]:
+def _link(placement: NodePlacement, welcome: Welcome, listener: socket.socket) -> dict[int, socket.socket]:
     """Connections with all other nodes: those of lower numbers listen."""
-    if len(welcome.addresses) != plan.num_nodes:
-        raise LaunchError(f"node 0 tells of {len(welcome.addresses)} nodes, and there are {plan.num_nodes}")
+    if len(welcome.addresses) != placement.num_nodes:
+        raise LaunchError(f"node 0 tells of {len(welcome.addresses)} nodes, and there are {placement.num_nodes}")
     sockets = {}
-    for node, address in enumerate([plan.address, *welcome.addresses[1 : plan.node]]):
+    for node, address in enumerate([placement.address, *welcome.addresses[1 : placement.node]]):
         try:
             sockets[node] = tcp.connect(*address, seconds=_LINK_SECONDS)
-            Channel(sockets[node]).send(LinkGreeting(welcome.token, plan.node))
+            Channel(sockets[node]).send(LinkGreeting(welcome.token, placement.node))
         except OSError as error:
             raise LaunchError(f"cannot reach node {node} at {_at(address)}: {error.strerror or error}") from error
-    return sockets | _accept_links(listener, welcome.token, set(range(plan.node + 1, plan.num_nodes)))
+    return sockets | _accept_links(listener, welcome.token, set(range(placement.node + 1, placement.num_nodes)))
 
 
 def _accept_links(listener: socket.socket, token: str, nodes: set[int]) -> dict[int, socket.socket]:

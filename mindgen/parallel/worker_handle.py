@@ -14,7 +14,7 @@ from mindgen.parallel.channel import SIGN_OF_LIFE, Channel
 from mindgen.parallel.encoding import decode
 from mindgen.parallel.liveness import how_ended
 from mindgen.parallel.messages import Answer, Call
-from mindgen.parallel.node_link import NodeLine
+from mindgen.parallel.node_connection import WorkerLine
 
 _END_SECONDS = 5.0
 _LOG_LINES = 8
@@ -34,13 +34,13 @@ class WorkerHandle:
         number: int,
         process: "subprocess.Popen[bytes] | None" = None,
         log: Path | None = None,
-        line: NodeLine | None = None,
+        line: WorkerLine | None = None,
     ) -> None:
         self.kind = kind
         self.number = number
         self.process = process
         self.process_id = 0
-        self.line: Channel | NodeLine | None = line
+        self.line: Channel | WorkerLine | None = line
         self.error: WorkerError | None = None
         self._log = log
         self._is_set_up = False
@@ -118,7 +118,7 @@ class WorkerHandle:
 
     def ended(self) -> WorkerError:
         """Why it is gone: how its process ended, and the last lines that it wrote."""
-        if isinstance(self.line, NodeLine):
+        if isinstance(self.line, WorkerLine):
             return WorkerError(self.line.reason)
         how = self._why_given_up or "has ended"
         if self.process is not None:

@@ -19,7 +19,7 @@ from mindgen.errors import MessageError, WorkerError
 from mindgen.parallel.channel import SOCKET, Channel, listen
 from mindgen.parallel.liveness import end_stuck_workers
 from mindgen.parallel.messages import Arrival
-from mindgen.parallel.node_link import NodeLine
+from mindgen.parallel.node_connection import WorkerLine
 from mindgen.parallel.worker_handle import WorkerHandle
 from mindgen.system import environment
 
@@ -43,7 +43,7 @@ class WorkerPool:
 
     @classmethod
     def start(
-        cls, kind: str, module: str, numbers: Iterable[int], elsewhere: Mapping[int, NodeLine] | None = None
+        cls, kind: str, module: str, numbers: Iterable[int], elsewhere: Mapping[int, WorkerLine] | None = None
     ) -> "WorkerPool":
         """Starts processes on this machine.
 
@@ -107,7 +107,7 @@ class WorkerPool:
         note_end = _noting(self._state, on_end)
         self._start_threads(lambda worker: worker.receive(on_message, kind, note_end))
         if timeout > 0:
-            here = [worker for worker in self._workers if not isinstance(worker.line, NodeLine)]
+            here = [worker for worker in self._workers if not isinstance(worker.line, WorkerLine)]
             thread = threading.Thread(target=end_stuck_workers, args=(here, self._state.closing, timeout), daemon=True)
             self._threads.append(thread)
             thread.start()

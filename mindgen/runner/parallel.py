@@ -11,7 +11,7 @@ from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
 from mindgen.models.base import refuse_unknown
 from mindgen.parallel.group import NodeLinks
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
 from mindgen.parallel.stage import PipelineShape
 from mindgen.parallel.worker_pool import WorkerPool, wait_for
@@ -32,7 +32,7 @@ from mindgen.weights.weight_files import WeightFiles
 
 
 def make_runner(
-    spec: RunnerSpec, weights: WeightFiles, nodes: Nodes | None = None, worker_timeout: float = 0.0
+    spec: RunnerSpec, weights: WeightFiles, nodes: OtherNodes | None = None, worker_timeout: float = 0.0
 ) -> Runner:
     """Here, or on as many ranks as the spec says, some of them on other machines.
 
@@ -68,10 +68,10 @@ class ParallelRunner:
         WorkerError: a rank has ended.
     """
 
-    def __init__(self, spec: RunnerSpec, weights: WeightFiles, nodes: Nodes | None, worker_timeout: float) -> None:
+    def __init__(self, spec: RunnerSpec, weights: WeightFiles, nodes: OtherNodes | None, worker_timeout: float) -> None:
         kernels, size = plugin.load(), spec.shape.num_ranks
-        local = range(size) if nodes is None else nodes.plan.workers(0)
-        links = None if nodes is None else NodeLinks(0, nodes.plan.num_nodes, nodes.sockets)
+        local = range(size) if nodes is None else nodes.placement.workers(0)
+        links = None if nodes is None else NodeLinks(0, nodes.placement.num_nodes, nodes.sockets)
         self._workers = _start_workers(spec.shape, local, nodes)
         self._files = PlaceFiles(kernels, spec.shape)
         self._place = open_place(kernels, spec.shape, 0, self._files.of_rank(0), links)
@@ -159,7 +159,7 @@ def _joined(reports: list[RankReport]) -> RankReport:
     return RankReport(modules, weights, sorted(unknown), sum(report.cache_bytes for report in reports))
 
 
-def _start_workers(shape: PipelineShape, local: range, nodes: Nodes | None) -> WorkerPool:
+def _start_workers(shape: PipelineShape, local: range, nodes: OtherNodes | None) -> WorkerPool:
     """The other ranks: started here, by a launcher, or by other machines."""
     launched = environment.launched_rank()
     if launched is None or launched.world_size == 1:

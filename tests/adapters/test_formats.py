@@ -18,8 +18,8 @@ from mindgen import dtypes
 from mindgen.adapters.formats.peft import read_adapter
 from mindgen.adapters.loader import load_adapter, unservable
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.config import load_settings
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.settings import load_settings
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
 from mindgen.weights.formats.safetensors import map_safetensors

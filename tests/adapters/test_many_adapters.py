@@ -8,7 +8,7 @@ import pytest
 from loops import engine_of
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import pytest
 from mindgen import LLM
 from mindgen.cli import flags
 from mindgen.cli.main import main
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 A1 = next(answer for answer in ANSWERS if answer["adapter_id"] == "A1")

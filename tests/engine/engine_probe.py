@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import Request
 from mindgen.sampling_params import SamplingParams

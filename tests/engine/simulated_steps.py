@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindgen.engine.block_manager import BlockManager
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.schedule import Schedule, ScheduledSequence
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import Sequence

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from mindgen import demo
 from mindgen.engine import memory_plan
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import plan_memory
 from mindgen.errors import ConfigError
 from mindgen.system.memory import free_memory, parse_size

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from mindgen import LLM, SamplingParams
 from mindgen.cli.launched import Part
-from mindgen.config import Settings
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, UnknownAdapterError
+from mindgen.settings import Settings
 from mindgen.system.environment import LaunchedRank
 
 ROOT = Path(__file__).parents[2]

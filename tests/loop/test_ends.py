@@ -9,7 +9,7 @@ import pytest
 from loops import engine_of, open_all, stopped
 
 from mindgen import LLM, SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import QueueFullError, RequestError
 from mindgen.runner.batch import Logits
 

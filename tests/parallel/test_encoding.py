@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mindgen import SamplingParams
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import LaunchError, MessageError, MindgenError, UnknownAdapterError
 from mindgen.layers.step_inputs import PLACES, StepInputs
 from mindgen.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, TextChunk

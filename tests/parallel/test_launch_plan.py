@@ -8,8 +8,8 @@ from tables import loopback_json, table_json
 
 from mindgen.errors import LaunchError, RankTableError, UsageError
 from mindgen.parallel.launch.device_range import launch_range
+from mindgen.parallel.launch.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from mindgen.parallel.launch.launcher import find_command
-from mindgen.parallel.launch.plan import LaunchOptions, LaunchPlan, plan_launch
 from mindgen.parallel.launch.rank_table import read_rank_table
 from mindgen.system.environment import LaunchedRank, for_child, launched_rank
 
@@ -132,10 +132,10 @@ def test_a_table_of_another_machine_or_another_day(tmp_path, monkeypatch):
     (tmp_path / "named").mkdir()
     assert plan_launch(named, tmp_path / "named").warning == ""
     on_ascend = LaunchOptions(2, path, device_target="Ascend")
-    monkeypatch.setattr("mindgen.parallel.launch.plan.ascend_devices", lambda: [0])
+    monkeypatch.setattr("mindgen.parallel.launch.launch_plan.ascend_devices", lambda: [0])
     (tmp_path / "fewer").mkdir()
     assert "there is no /dev/davinci1" in plan_launch(on_ascend, tmp_path / "fewer").warning
-    monkeypatch.setattr("mindgen.parallel.launch.plan.ascend_devices", lambda: [0, 1])
+    monkeypatch.setattr("mindgen.parallel.launch.launch_plan.ascend_devices", lambda: [0, 1])
     now = {0: "10.0.0.1", 1: "10.0.0.7"}
     monkeypatch.setattr("mindgen.parallel.launch.table_check.ascend_addresses", lambda ids: now)
     with pytest.raises(RankTableError, match=r"device 1 has the address 10\.0\.0\.7, not 10\.0\.0\.2: make it again"):

@@ -14,7 +14,7 @@ from mindgen.parallel import meeting
 from mindgen.parallel.channel import Channel
 from mindgen.parallel.meeting import Identity, await_nodes, join_nodes
 from mindgen.parallel.messages import Greeting, Refusal
-from mindgen.parallel.node_plan import NodePlan
+from mindgen.parallel.node_placement import NodePlacement
 
 MASTER = "127.0.0.2"
 IDENTITY = Identity({"tp": 2, "dp": 1}, "demo", "1a2b", {"A1": "77", "A2": "88"})
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def plan():
-    return NodePlan(2, 0, 1, 2, (MASTER, free_port()), seconds=5.0)
+    return NodePlacement(2, 0, 1, 2, (MASTER, free_port()), seconds=5.0)
 
 
 def meet(plan, others, identity=IDENTITY):
@@ -174,12 +174,12 @@ def test_a_master_elsewhere_is_said(host, reason, plan):
 )
 def test_ranks_that_do_not_fit_the_nodes(num_nodes, num_replicas, ranks, reason):
     with pytest.raises(ConfigError) as raised:
-        NodePlan(num_nodes, 0, num_replicas, ranks, (MASTER, 1), 1.0)
+        NodePlacement(num_nodes, 0, num_replicas, ranks, (MASTER, 1), 1.0)
     assert reason in str(raised.value)
 
 
 def test_ranks_and_replicas_are_divided_in_their_order():
-    spanning = NodePlan(2, 0, 1, 4, (MASTER, 1), 1.0)
+    spanning = NodePlacement(2, 0, 1, 4, (MASTER, 1), 1.0)
     assert spanning.spans and [spanning.workers(node) for node in range(2)] == [range(2), range(2, 4)]
-    whole = NodePlan(2, 0, 4, 3, (MASTER, 1), 1.0)
+    whole = NodePlacement(2, 0, 4, 3, (MASTER, 1), 1.0)
     assert not whole.spans and [whole.workers(node) for node in range(2)] == [range(2), range(2, 4)]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.parallel.launch.machine import ascend_devices

@@ -7,9 +7,9 @@ import pytest
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.cli.generate import read_prompts
 from mindgen.cli.option_values import read_text_or_file
-from mindgen.config import load_settings
 from mindgen.errors import MindgenError, ModelError
 from mindgen.parallel.launch.rank_table import read_rank_table
+from mindgen.settings import load_settings
 from mindgen.system.text_file import read_text_file
 from mindgen.text.chat_template import load_chat_templates
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindgen.errors import LaunchError, UsageError, warn
-from mindgen.parallel.launch.plan import LaunchOptions, LaunchPlan, plan_launch
+from mindgen.parallel.launch.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from mindgen.parallel.launch.rank_log import LogTail, last_lines
 from mindgen.parallel.launch.supervise import Outcome, Task, run_tasks
 from mindgen.system.cores import core_shares

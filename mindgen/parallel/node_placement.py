@@ -6,7 +6,7 @@ from mindgen.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class NodePlan:
+class NodePlacement:
     """Ranks, ordered by replica first, divided evenly and in their order among the nodes.
 
     Attributes:

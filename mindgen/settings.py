@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from mindgen import demo
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
 from mindgen.dtypes import DtypeChoice
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
 from mindgen.sampling_params import SamplingParams

@@ -12,16 +12,16 @@ from mindgen.parallel.encoding import decode, encode
 from mindgen.parallel.messages import Failure, Farewell, Parcel
 
 
-class NodeLine:
+class WorkerLine:
     """As a Channel, to one worker on another node."""
 
-    def __init__(self, link: "NodeLink", worker: int) -> None:
-        self._link = link
+    def __init__(self, connection: "NodeConnection", worker: int) -> None:
+        self._connection = connection
         self._worker = worker
         self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def send(self, message: Any) -> None:
-        self._link.send(self._worker, encode(message))
+        self._connection.send(self._worker, encode(message))
 
     def receive(self, kind: Any) -> Any:
         data = self._arrived.get()
@@ -34,16 +34,16 @@ class NodeLine:
         self._arrived.put(data)
 
     def close(self) -> None:
-        """Whoever receives has an EOFError now; the link stays, for the farewell."""
+        """Whoever receives has an EOFError now; the connection stays, for the farewell."""
         self.put(None)
 
     @property
     def reason(self) -> str:
         """Why nothing comes any more."""
-        return self._link.reason
+        return self._connection.reason
 
 
-class NodeLink:
+class NodeConnection:
     """The workers of a node, which all have this one connection.
 
     Attributes:
@@ -51,7 +51,7 @@ class NodeLink:
     """
 
     def __init__(self, channel: Channel, node: int, address: str, workers: Iterable[int]) -> None:
-        self.lines = {worker: NodeLine(self, worker) for worker in workers}
+        self.lines = {worker: WorkerLine(self, worker) for worker in workers}
         self.reason = ""
         self._channel = channel
         self._name = f"node {node} ({address})"

@@ -5,7 +5,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, MessageError, MindgenError, WorkerError
 from mindgen.kernels import plugin
 from mindgen.loop.local_replicas import start_replicas
@@ -13,8 +13,8 @@ from mindgen.loop.model_files import ModelFiles, adapter_digests, model_digest
 from mindgen.parallel.group import shared_memory
 from mindgen.parallel.meeting import Identity, Peers, join_nodes
 from mindgen.parallel.messages import Failure, Farewell, Parcel
-from mindgen.parallel.node_plan import NodePlan
-from mindgen.parallel.nodes import Nodes
+from mindgen.parallel.node_placement import NodePlacement
+from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.spec import RankHost
@@ -25,14 +25,14 @@ _VERDICT_SECONDS = 10.0  # that node 0 has to answer a failure
 _INTERRUPTED = 130
 
 
-def meet_nodes(files: ModelFiles, config: EngineConfig) -> Nodes:
+def meet_nodes(files: ModelFiles, config: EngineConfig) -> OtherNodes:
     """As node 0: the others, once they have come.
 
     Raises:
         ConfigError: the sizes do not fit the nodes.
         LaunchError: one has not come.
     """
-    return Nodes(_plan(config), _identity(files, config))
+    return OtherNodes(_placement(config), _identity(files, config))
 
 
 def serve_node(files: ModelFiles, config: EngineConfig) -> None:
@@ -42,10 +42,10 @@ def serve_node(files: ModelFiles, config: EngineConfig) -> None:
         ConfigError, LaunchError: as for node 0.
         MindgenError: whatever has ended node 0, or this node, with the exit code of that.
     """
-    plan = _plan(config)
-    peers = join_nodes(plan, _identity(files, config))
+    placement = _placement(config)
+    peers = join_nodes(placement, _identity(files, config))
     try:
-        _Node(plan, peers, files, config).serve()
+        _Node(placement, peers, files, config).serve()
     finally:
         peers.close()
 
@@ -60,13 +60,13 @@ def verdict(error: BaseException) -> tuple[int, str]:
 class _Node:
     """Starts this node's workers, and hands on what node 0 and they say to each other."""
 
-    def __init__(self, plan: NodePlan, peers: Peers, files: ModelFiles, config: EngineConfig) -> None:
-        self._plan, self._peers, self._files, self._config = plan, peers, files, config
+    def __init__(self, placement: NodePlacement, peers: Peers, files: ModelFiles, config: EngineConfig) -> None:
+        self._placement, self._peers, self._files, self._config = placement, peers, files, config
         self._channel = peers.channels[0]
         self._failure = ""
 
     def serve(self) -> None:
-        kind, numbers = "rank" if self._plan.spans else "replica", self._plan.workers(self._plan.node)
+        kind, numbers = "rank" if self._placement.spans else "replica", self._placement.workers(self._placement.node)
         try:
             workers = self._start(numbers)
         except MindgenError as error:
@@ -76,7 +76,7 @@ class _Node:
         try:
             workers.relay(self._hand_back, self._fail)
             shown = f"{kind} {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
-            self._say(f"serves node 0 at {self._plan.address[0]} with {shown}")
+            self._say(f"serves node 0 at {self._placement.address[0]} with {shown}")
             self._hand_on(workers)
             self._say("node 0 is done")
         except KeyboardInterrupt:
@@ -86,17 +86,17 @@ class _Node:
             workers.close()
 
     def _start(self, numbers: range) -> WorkerPool:
-        plan = self._plan
-        if not plan.spans:
+        placement = self._placement
+        if not placement.spans:
             share = self._config.num_threads and max(1, self._config.num_threads // len(numbers))
             return start_replicas(numbers, len(numbers), self._files, share)
-        weights = self._files.weights(plan.ranks_per_replica)
+        weights = self._files.weights(placement.ranks_per_replica)
         adapters = {version.adapter_id: version.folder for version in self._files.registry().versions()}
         memory = shared_memory(plugin.load(), len(numbers))
         workers = WorkerPool.start("rank", "mindgen.runner.rank_process", numbers)
-        sockets = [each for each in self._peers.descriptors(plan.num_nodes) if each >= 0]
+        sockets = [each for each in self._peers.descriptors(placement.num_nodes) if each >= 0]
         threads = threads_per_share(self._config.num_threads, len(numbers))
-        host = RankHost(weights, adapters, None, threads, plan.node, plan.num_nodes)
+        host = RankHost(weights, adapters, None, threads, placement.node, placement.num_nodes)
         first = {numbers[0]: sockets}
         prepare_ranks(workers, numbers, lambda rank: [memory, *first.get(rank, [])], host, len(numbers))
         os.close(memory)
@@ -121,7 +121,7 @@ class _Node:
             return self._channel.receive(Parcel | Farewell)  # type: ignore[no-any-return]
         except (EOFError, MessageError) as error:
             raise WorkerError(
-                self._failure or f"node 0 ({self._plan.address[0]}) is gone: the connection has ended ({error})"
+                self._failure or f"node 0 ({self._placement.address[0]}) is gone: the connection has ended ({error})"
             ) from error
 
     def _hand_back(self, number: int, message: bytes) -> None:
@@ -143,14 +143,14 @@ class _Node:
                 pass
 
     def _say(self, text: str) -> None:
-        sys.stderr.write(f"mindgen: {self._plan.name}: {text}\n")
+        sys.stderr.write(f"mindgen: {self._placement.name}: {text}\n")
 
 
-def _plan(config: EngineConfig) -> NodePlan:
+def _placement(config: EngineConfig) -> NodePlacement:
     if environment.launched_rank() is not None:
         raise ConfigError("engine: nnodes starts ranks itself: leave out either it or `mindgen launch`")
     assert config.master_addr is not None
-    plan = NodePlan(
+    placement = NodePlacement(
         config.nnodes,
         config.node_rank,
         config.data_parallel_size,
@@ -158,11 +158,11 @@ def _plan(config: EngineConfig) -> NodePlan:
         (config.master_addr, config.master_port),
         config.node_timeout,
     )
-    if plan.spans and config.pipeline_parallel_size > 1:
+    if placement.spans and config.pipeline_parallel_size > 1:
         raise ConfigError(
             "engine: pipeline stages must be on one machine: a replica of several stages cannot lie on several nodes"
         )
-    return plan
+    return placement
 
 
 def _identity(files: ModelFiles, config: EngineConfig) -> Identity:

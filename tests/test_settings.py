@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mindgen.config import Settings, load_settings
-from mindgen.engine.config import EngineConfig
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.sampling_params import SamplingParams
+from mindgen.settings import Settings, load_settings
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
