@@ -97,9 +97,8 @@ class _Meeting:
 
     def hold(self) -> Peers:
         placement = self._placement
-        _say(
-            f"{placement.name}: waits at {_at(placement.address)} for the others, {placement.seconds:.0f} seconds at most"
-        )
+        seconds = f"{placement.seconds:.0f} seconds"
+        _say(f"{placement.name}: waits at {_at(placement.address)} for the others, {seconds} at most")
         deadline = time.monotonic() + placement.seconds
         while missing := self._missing():
             accepted = _accept(self._listener, deadline)
