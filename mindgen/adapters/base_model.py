@@ -60,7 +60,7 @@ class BaseModel:
         )
 
     def _stored(self, tensor: MappedTensor, first: int, last: int) -> np.ndarray:
-        return MappedTensor(tensor.dtype, tensor.data[first:last]).as_dtype(self.dtype)
+        return tensor.rows(first, last).as_dtype(self.dtype)
 
 
 def output_change(

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
 from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.system.json_file import read_json_object
-from mindgen.weights.architecture import architecture_of_modules
+from mindgen.weights.architecture import architectures, architectures_of_modules
 from mindgen.weights.lora_names import TensorNames, embeddings, fused_kinds, trained_name, without_prefix
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
@@ -73,6 +74,7 @@ def load_adapter(
     """
     if not folder.is_dir():
         raise AdapterError(f"adapter {adapter_id}: no such folder: {folder}")
+    check_base(adapter_id, folder, base)
     return fit_adapter(adapter_id, read_adapter(folder, names), modules, base)
 
 
@@ -188,17 +190,19 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
 def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[str, tuple[int, int]]) -> set[str]:
     """The modules that the configuration asks for, as the model that the adapter was trained on calls them.
 
-    Whether that one had a head, whose absence shortens all names, only shows in which names fit the tensors.
+    Which of the models that have such layers that was, and whether it had a head, whose absence shortens all names, only
+    shows in which names fit the tensors.
     """
     config, fused = adapter.config, fused_kinds(adapter.updates)
-    architecture = architecture_of_modules(modules).name
-    names = {module: trained_name(module, fused, architecture) for module in modules}
-    with_head = {module for module, name in names.items() if config.targets(name)}
-    without_head = {module for module, name in names.items() if config.targets(without_prefix(name))}
-    for targeted in (with_head, without_head):
+    readings: list[set[str]] = []
+    for architecture in architectures_of_modules(modules):
+        names = {module: trained_name(module, fused, architecture.name) for module in modules}
+        readings.append({module for module, name in names.items() if config.targets(name)})
+        readings.append({module for module, name in names.items() if config.targets(without_prefix(name))})
+    for targeted in readings:
         if config.ensure_weight_tying and targeted & {*embeddings(), HEAD}:
             targeted |= {*embeddings(), HEAD} & updates.keys()
-    return without_head if without_head == updates.keys() else with_head
+    return next((targeted for targeted in readings if targeted == updates.keys()), readings[0])
 
 
 def _known_names(module: str) -> list[str]:
@@ -206,6 +210,7 @@ def _known_names(module: str) -> list[str]:
     parent, _, name = module.rpartition(".")
     known = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
     known += embeddings() if module in embeddings() else ()
+    known += [each.their_module(name) for each in architectures().values() for name in known]
     return [*known, *map(without_prefix, known)]
 
 

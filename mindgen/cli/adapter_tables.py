@@ -1,18 +1,14 @@
 """The tables of `mindgen adapters`."""
 
 import re
-import sys
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from mindgen.adapters.formats.peft import Adapter, LoraUpdate
 from mindgen.adapters.loader import unservable
 from mindgen.adapters.tools.compare import compare_adapters
+from mindgen.cli.tables import make_console, make_table
 from mindgen.errors import AdapterError
 
-_WIDTH = 140  # where there is no terminal to ask
 _DIGEST_DIGITS = 12
 _FORMATS = {
     "adapter_model.safetensors": "PEFT",
@@ -23,7 +19,7 @@ _FORMATS = {
 
 def print_list(folders: dict[str, Path], adapters: dict[str, Adapter | AdapterError]) -> None:
     """One line for each adapter, or what is wrong with it."""
-    table = _table("name", "format", "rank", "modules", "MB", "digest", "served")
+    table = make_table("name", "format", "rank", "modules", "MB", "digest", "served")
     for name, adapter in adapters.items():
         if isinstance(adapter, AdapterError):
             table.add_row(name, "-", "-", "-", "-", "-", f"no: {adapter}")
@@ -33,13 +29,13 @@ def print_list(folders: dict[str, Path], adapters: dict[str, Adapter | AdapterEr
             name, _FORMATS[adapter.weights_file], ranks, _modules(adapter), f"{adapter.size() / 1e6:.2f}",
             adapter.digest[:_DIGEST_DIGITS], _served(unservable(adapter)),
         )  # fmt: skip
-    _console().print(table)
+    make_console().print(table)
 
 
 def print_adapter(adapter: Adapter) -> None:
     """Everything that the record says, modules of one kind together."""
     config = adapter.config
-    facts = _table("", "")
+    facts = make_table("", "")
     for key, value in {
         "folder": adapter.folder,
         "format": f"{_FORMATS[adapter.weights_file]} ({adapter.weights_file})",
@@ -53,7 +49,7 @@ def print_adapter(adapter: Adapter) -> None:
         "served in a batch": _served(unservable(adapter)),
     }.items():
         facts.add_row(key, str(value))
-    modules = _table("module", "layers", "r", "scaling", "A", "B", "dtype")
+    modules = make_table("module", "layers", "r", "scaling", "A", "B", "dtype")
     groups: dict[tuple[str, ...], int] = {}
     for module, update in adapter.updates.items():
         row = (
@@ -63,17 +59,17 @@ def print_adapter(adapter: Adapter) -> None:
         groups[row] = groups.get(row, 0) + 1
     for (name, *rest), count in groups.items():
         modules.add_row(name, str(count), *rest)
-    console = _console()
+    console = make_console()
     console.print(facts)
     console.print(modules)
 
 
 def print_problems(adapter: Adapter, problems: list[str], refusal: str | None) -> None:
     """What does not fit, or that all does; and why no batch can have the adapter, if so."""
-    table = _table("", "problem")
+    table = make_table("", "problem")
     for number, problem in enumerate(problems, start=1):
         table.add_row(str(number), problem)
-    console = _console()
+    console = make_console()
     if problems:
         console.print(table)
     else:
@@ -83,11 +79,11 @@ def print_problems(adapter: Adapter, problems: list[str], refusal: str | None) -
 
 def print_differences(first: Adapter, second: Adapter) -> None:
     """The modules that differ, and by how much."""
-    console = _console()
+    console = make_console()
     if first.digest == second.digest:
         console.print(f"the same: digest {first.digest[:_DIGEST_DIGITS]}")
         return
-    table = _table("module", "r", "scaling", "relative difference")
+    table = make_table("module", "r", "scaling", "relative difference")
     equal = 0
     for difference in compare_adapters(first, second):
         if difference.relative == 0.0:
@@ -122,14 +118,3 @@ def _served(reasons: list[str]) -> str:
 def _modules(adapter: Adapter) -> str:
     kinds = list(dict.fromkeys(module.rsplit(".", 1)[-1] for module in adapter.updates))
     return f"{len(adapter.updates)}: {', '.join(kinds)}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _WIDTH, soft_wrap=False, markup=False, highlight=False)

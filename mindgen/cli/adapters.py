@@ -20,6 +20,7 @@ from mindgen.cli.adapter_tables import (
     print_problems,
 )
 from mindgen.errors import AdapterError, ModelError
+from mindgen.store.find_model import find_model
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
 from mindgen.weights.network_names import linear_modules, network_weights
@@ -153,7 +154,7 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _model_path(text: str) -> Path:
-    return demo.find_model(text) or Path(text)
+    return find_model(text)
 
 
 def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:

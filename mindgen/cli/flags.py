@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindgen import demo
 from mindgen.adapters.slice_files import find_slices
 from mindgen.cli.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options
@@ -17,9 +16,9 @@ from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
 from mindgen.settings import Settings
+from mindgen.store.find_model import find_model
 from mindgen.system.documented_fields import DocumentedField, documented_fields
 from mindgen.system.environment import launched_rank
-from mindgen.weights.folder import model_folder
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -132,7 +131,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
 
     path, strategy = settings.model.path, settings.src_strategy_path_or_dir
     return transform_for_ranks(
-        demo.find_model(path) or model_folder(Path(path)),
+        find_model(path),
         Path(settings.load_checkpoint),
         None if strategy is None else Path(strategy),
         settings.engine.tensor_parallel_size,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindgen.adapters.registry import BASE_NAME
-from mindgen.cli import flags
+from mindgen.cli import flags, scratch_generate
 from mindgen.cli.launched import closing, take_part
 from mindgen.cli.prediction_output import open_output, parse_target
 from mindgen.cli.profile_report import report_profile
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_model_arguments(parser)
     flags.add_engine_arguments(parser)
     flags.add_sampling_arguments(parser)
+    scratch_generate.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, started: float) -> int:
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         MindgenError: of whatever part refused all prompts alike.
     """
     arguments.predict_data = _one_choice(arguments.predict_data)
+    if arguments.checkpoint_path is not None:
+        return scratch_generate.run(arguments, arguments.predict_data or [])
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0

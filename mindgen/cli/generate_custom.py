@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mindgen import demo
 from mindgen.cli import flags
 from mindgen.cli.generate import read_prompts
 from mindgen.cli.launched import Part, closing, with_engine
@@ -16,10 +15,10 @@ from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
 from mindgen.sampling_params import SamplingParams
 from mindgen.settings import load_settings
+from mindgen.store.find_model import find_model
 from mindgen.system import environment
 from mindgen.system.documented_fields import documented_fields
 from mindgen.system.environment import launched_rank
-from mindgen.weights.folder import model_folder
 
 _DEFAULT_NEW_TOKENS = 128
 _SAMPLING = ("max_new_tokens", "do_sample", "top_k", "top_p", "temperature", "repetition_penalty", "seed")
@@ -132,4 +131,4 @@ def _find_model(model_type: str, checkpoint: Path | None) -> tuple[Path, Path | 
         return checkpoint, None
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint_path: no such file or folder: {checkpoint}")
-    return demo.find_model(model_type) or model_folder(Path(model_type)), checkpoint
+    return find_model(model_type), checkpoint

@@ -2,12 +2,21 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.cli import adapters, chat, doctor, generate, generate_custom, launch, shard
+from mindgen.cli import adapters, chat, doctor, generate, generate_custom, inspect_model, launch, models, pull, shard
 from mindgen.errors import MindgenError
+
+_FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
+
+
+def _with_underscores(argument: str) -> str:
+    """--max-new-tokens is --max_new_tokens."""
+    name, equals, value = argument.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if _FLAG.fullmatch(name) else argument
 
 
 def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -30,10 +39,17 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     )
     launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
     doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
-    arguments = parser.parse_args(argv)
+    pull.add_arguments(commands.add_parser("pull", help="fetch a model", allow_abbrev=False))
+    models.add_arguments(commands.add_parser("models", help="list the models that were fetched", allow_abbrev=False))
+    inspect_model.add_arguments(
+        commands.add_parser(
+            "inspect", help="say what a file or folder is, and whether it is served", allow_abbrev=False
+        )
+    )
+    arguments = parser.parse_args([_with_underscores(each) for each in (sys.argv[1:] if argv is None else argv)])
     modules = {
         "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
-        "launch": launch, "doctor": doctor, "shard": shard,
+        "launch": launch, "doctor": doctor, "shard": shard, "pull": pull, "models": models, "inspect": inspect_model,
     }  # fmt: skip
     run = modules[arguments.command].run
     try:

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from mindgen import demo
 from mindgen.errors import CheckpointError, UsageError, warn
+from mindgen.store.find_model import find_model
 from mindgen.weights.architecture import read_model_config
-from mindgen.weights.folder import model_folder
 from mindgen.weights.model_config import settle_head
 from mindgen.weights.placement import Placement, declared_placement, strategy_placement, whole_placement
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders
@@ -45,8 +44,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         raise UsageError("--strategy says how to shard, and so do --tp and --pp: leave one out")
     if min(arguments.processes, num_ranks, num_stages) < 1:
         raise UsageError("--tp, --pp and --processes must be at least 1")
-    folder = demo.find_model(arguments.source) or Path(arguments.source)
-    source = open_source(folder if find_rank_folders(folder) else model_folder(folder), arguments.source_strategy)
+    folder = Path(arguments.source)
+    source = open_source(folder if find_rank_folders(folder) else find_model(folder), arguments.source_strategy)
     checkpoint = source()
     if arguments.strategy is not None:
         placement = strategy_placement(checkpoint.shapes, read_strategy(arguments.strategy))
@@ -76,6 +75,6 @@ def _strategy(placement: Placement) -> Strategy | None:
 def _declared(checkpoint: ShardedCheckpoint, model: Path, num_ranks: int, num_stages: int) -> Placement:
     from mindgen.models.registry import declared_layouts  # starts MindSpore
 
-    folder = demo.find_model(str(model)) or model_folder(model)
+    folder = find_model(model)
     config = settle_head(read_model_config(folder), folder, checkpoint.has_own_head())
     return declared_placement(checkpoint.shapes, declared_layouts(config, num_ranks, num_stages), num_ranks)

@@ -90,7 +90,7 @@ class EngineConfig:
             ConfigError: max_model_len is more than that, or a step too small for a whole prompt that must be in one.
         """
         longest = self.max_model_len or max_position
-        if longest > max_position:
+        if longest > max_position + 1:  # the last token of an output takes no position
             raise ConfigError(
                 f"engine: max_model_len ({longest}) is more than the {max_position} positions that the model was made "
                 "for: lower it to that, or leave it out"

@@ -137,7 +137,7 @@ def plan_memory(
     return MemoryPlan(stages, num_blocks, config.block_size, swap // block_bytes, max_model_len)
 
 
-def weight_bytes(weights: WeightFiles, model: ModelConfig, config: EngineConfig) -> list[int]:
+def weight_bytes(weights: WeightFiles, model: ModelConfig, dtype: str, config: EngineConfig) -> list[int]:
     """What the weights take, for each pipeline stage; the last has a copy of an embedding that is tied to the head.
 
     Raises:
@@ -145,16 +145,17 @@ def weight_bytes(weights: WeightFiles, model: ModelConfig, config: EngineConfig)
     """
     stages, num_ranks = _stage_layers(model, config), config.tensor_parallel_size
     if len(stages) == 1:
-        return [weights.num_bytes()]
+        return [weights.num_bytes(dtype)]
     if weights.is_sharded:
         return [
-            weights.num_bytes(slice(first, first + num_ranks)) for first in range(0, len(weights.folders), num_ranks)
+            weights.num_bytes(dtype, slice(first, first + num_ranks))
+            for first in range(0, len(weights.folders), num_ranks)
         ]
     totals = [0] * len(stages)
     architecture = architectures()[model.architecture]
     for name, tensor in architecture.translate(weights.map(0)).items():
         for stage in _stages_of(name, architecture, stages, model.tie_word_embeddings):
-            totals[stage] += tensor.data.nbytes
+            totals[stage] += tensor.nbytes
     return totals
 
 

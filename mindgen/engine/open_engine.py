@@ -41,7 +41,7 @@ def open_engine(
     max_model_len = config.longest_sequence(model_config.max_position)
     on_cpu = choose_device(config.device_target) == "CPU"
     slots = SlotPlanner(model_config, dtype, config, adapters, on_cpu)
-    sizes = weight_bytes(weights, model_config, config), slots.sizes()
+    sizes = weight_bytes(weights, model_config, dtype, config), slots.sizes()
     memory_plan = plan_memory(model_config, dtype, config, max_model_len, *sizes, on_cpu)
     cache = CacheShape(memory_plan.num_blocks, config.block_size)
     spec = runner_spec(model_config, cache, max(max_model_len, config.max_num_batched_tokens) + 1, dtype, config)

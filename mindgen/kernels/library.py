@@ -50,6 +50,7 @@ _TYPES = {
 }  # fmt: skip
 _SIGNATURES = {
     "matmul": "pppp nnnn bb d",
+    "dequantize": "pdpdn",
     "linear": "pn pppp nnn ddd",
     "linear_swiglu": "pn ppp nnn dd",
     "grouped_matmul": "pppp nnnn b d",
@@ -66,6 +67,7 @@ _SIGNATURES = {
     "swiglu": "pp nn d",
     "silu": "pp n d",
     "gelu": "pp n d",
+    "gelu_erf": "pp n d",
     "add": "ppp i ppp d",
     "mul": "ppp i ppp d",
     "sum": "Pi p n d",

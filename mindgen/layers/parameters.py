@@ -146,7 +146,8 @@ class WeightSource:
 
     def part_of(self, tensor: MappedTensor, layout: TensorLayout) -> np.ndarray:
         """This process's part of a whole tensor in the storage of dtype; a view where it is that just like that."""
-        return self._converted(tensor.dtype, self._shard.cut(tensor.data, layout))
+        unpacked = tensor.unpacked(self.dtype)
+        return self._converted(unpacked.dtype, self._shard.cut(unpacked.data, layout))
 
     def _converted(self, dtype: str, part: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(MappedTensor(dtype, part).as_dtype(self.dtype))
@@ -163,8 +164,9 @@ class WeightSource:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
         if tensor.dtype not in dtypes.FLOATS:
             raise ModelError(f"the checkpoint's {name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
-        part = self._converted(tensor.dtype, tensor.data) if self._is_sharded else self.part_of(tensor, layout)
-        if not np.may_share_memory(part, tensor.data):
+        unpacked = tensor.unpacked(self.dtype)
+        part = self._converted(unpacked.dtype, unpacked.data) if self._is_sharded else self.part_of(unpacked, layout)
+        if unpacked is not tensor or not np.may_share_memory(part, tensor.data):
             tensor.release()
         return part
 

@@ -19,6 +19,8 @@ def _frequencies(rope: RopeConfig, head_size: int) -> np.ndarray:
     frequencies = (1.0 / rope.theta ** (np.arange(0, head_size, 2, dtype=np.float32) / head_size)).astype(np.float32)
     if rope.kind == "linear":
         return frequencies / np.float32(rope.factor)
+    if rope.kind == "factors":
+        return frequencies / np.array(rope.factors, np.float32)
     if rope.kind == "llama3":
         return _stretch_low_frequencies(rope, frequencies)
     return frequencies

@@ -12,14 +12,10 @@ from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
+from mindgen.store.find_model import find_model
 from mindgen.system.checks import shown
-from mindgen.weights.folder import model_folder
 from mindgen.weights.weight_files import WeightFiles, find_weights
 
-_TEXTS = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-)  # fmt: skip
 _ADAPTER_FILES = "adapter_*"
 _SAMPLE_BYTES = 4096
 _NUM_SAMPLES = 16
@@ -58,7 +54,7 @@ class ModelFiles(NamedTuple):
     @property
     def folder(self) -> Path:
         """Raises ModelError where there is no such model."""
-        return demo.find_model(self.model) or model_folder(Path(self.model))
+        return find_model(self.model)
 
     def registry(self) -> AdapterRegistry:
         """The adapters that are listed; those beside the model, or the demo's own, unless others are named."""
@@ -101,21 +97,6 @@ def _to_path(what: str, value: Any, expected: str, error: type[MindgenError] = C
     if not isinstance(path, str) or not path:
         raise error(f"{what} must be {expected}, not {shown(value)}")
     return path
-
-
-def model_digest(folder: Path, weights: WeightFiles) -> str:
-    """Of configuration, tokenizer, and the tensors: their names, types, shapes, and samples of their values."""
-    digest = hashlib.sha256()
-    for name in _TEXTS:
-        if (folder / name).is_file():
-            digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
-    for rank in range(len(weights.folders)):
-        for name, tensor in sorted(weights.map(rank).items()):
-            digest.update(f"{rank} {name} {tensor.dtype} {tensor.shape}\n".encode())
-            values = tensor.data.reshape(-1)
-            count = _SAMPLE_BYTES // values.itemsize
-            digest.update(values[:count].tobytes() + values[-count:].tobytes())
-    return digest.hexdigest()[:_DIGEST_LETTERS]
 
 
 def adapter_digests(registry: AdapterRegistry) -> dict[str, str]:

@@ -9,7 +9,7 @@ from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, MessageError, MindgenError, WorkerError
 from mindgen.kernels import plugin
 from mindgen.loop.local_replicas import start_replicas
-from mindgen.loop.model_files import ModelFiles, adapter_digests, model_digest
+from mindgen.loop.model_files import ModelFiles, adapter_digests
 from mindgen.parallel.group import shared_memory
 from mindgen.parallel.meeting import Identity, Peers, join_nodes
 from mindgen.parallel.messages import Failure, Farewell, Parcel
@@ -18,6 +18,7 @@ from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.spec import RankHost
+from mindgen.store.digest import model_digest
 from mindgen.system import environment
 from mindgen.system.cores import threads_per_share
 

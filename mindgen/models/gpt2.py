@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from mindspore import Tensor, nn, ops
+from mindspore.ops import auto_generate as gen
 
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, StepTensors
@@ -19,6 +20,18 @@ from mindgen.weights.model_config import ModelConfig
 _POSITIONS = PLACES.positions
 
 
+class Gelu(nn.Cell):
+    """With the error function, or with the tangent, which is Ascend's GeLU; its last axis is cut in so many."""
+
+    def __init__(self, is_exact: bool, cuts: int) -> None:
+        super().__init__()
+        self.is_exact = is_exact
+        self.gelu = (gen.GeluExt() if is_exact else ops.GeLU()).shard(((1, cuts),))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.gelu(x, "none") if self.is_exact else self.gelu(x)
+
+
 class GPT2Mlp(nn.Cell):
     """c_proj(gelu(c_fc x))"""
 
@@ -27,7 +40,7 @@ class GPT2Mlp(nn.Cell):
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         self.c_fc = Linear(hidden, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias, shard)
         self.c_proj = Linear(inner, {f"{prefix}.c_proj": hidden}, dtype, config.mlp_bias, shard)
-        self.gelu = ops.GeLU().shard(((1, shard.cuts(inner)),))  # Ascend's is the one with the tangent
+        self.gelu = Gelu(config.exact_gelu, shard.cuts(inner))
 
     def linears(self) -> list[Linear]:
         return [self.c_fc, self.c_proj]

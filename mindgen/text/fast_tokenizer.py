@@ -18,7 +18,7 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
     "GPT2Tokenizer": {"bos_token": _END, "eos_token": _END, "unk_token": _END},
     "Qwen2Tokenizer": {"eos_token": _END, "unk_token": _END, "pad_token": _END},
 }
-_QWEN2_WORDS = (
+QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -59,7 +59,7 @@ def read_vocab_and_merges(folder: Path, class_name: str, config: Mapping[str, An
     adds_space = bool(config.get("add_prefix_space"))
     if class_name == "Qwen2Tokenizer":
         tokenizer.normalizer = normalizers.NFC()
-        words = pre_tokenizers.Split(Regex(_QWEN2_WORDS), "isolated")
+        words = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
         characters = pre_tokenizers.ByteLevel(add_prefix_space=adds_space, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, characters])
     else:

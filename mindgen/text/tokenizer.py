@@ -36,6 +36,7 @@ class Tokenizer(ABC):
     """What mindgen asks of a tokenizer.
 
     Attributes:
+        kind: what people call it.
         vocab_size: one more than the largest id.
         special_ids: tokens like <s> that stand for no text of their own.
         special_tokens: the configuration's names for some of them: {"bos_token": "<s>", ...}.
@@ -45,6 +46,7 @@ class Tokenizer(ABC):
         replaces_each_byte: a broken character decodes to a replacement character for each of its bytes, not to one.
     """
 
+    kind: str
     vocab_size: int
     special_ids: frozenset[int]
     special_tokens: dict[str, str]
@@ -105,6 +107,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, tokenizer: "FastTokenizer", config: dict[str, Any]) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+        self.kind = f"tokenizers {type(tokenizer.model).__name__}"
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
@@ -160,6 +163,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         super().__init__()
+        self.kind = "sentencepiece"
         self._processor, self._without_prefix = read_processors(path)
         self._size = self._processor.GetPieceSize()
         own = {

@@ -14,6 +14,7 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights import architectures as records
 from mindgen.weights.cache_layout import CacheLayout
 from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
+from mindgen.weights.gguf_names import GgufNames
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 
@@ -48,6 +49,8 @@ class Architecture:
         with_own_names: a checkpoint's tensors, of whatever tool, under Hugging Face's names.
         translate: under the names, and in the shapes, that the network has them.
         is_stored_by_inputs: whether a checkpoint has the weight of that name (in, out).
+        gguf: what files of GGUF call all of it; None where they have no such models.
+        own_module, their_module: the network's name of a module that an adapter names, and back.
     """
 
     name: str
@@ -65,6 +68,9 @@ class Architecture:
     with_own_names: Callable[[Tensors], Tensors] = _as_they_are
     translate: Callable[[Tensors], Tensors] = _as_they_are
     is_stored_by_inputs: Callable[[str], bool] = _never
+    gguf: GgufNames | None = None
+    own_module: Callable[[str], str] = str
+    their_module: Callable[[str], str] = str
 
     @property
     def prefix(self) -> str:
@@ -84,10 +90,11 @@ def architectures() -> dict[str, Architecture]:
     return {module.ARCHITECTURE.name: module.ARCHITECTURE for module in modules}
 
 
-def architecture_of_modules(modules: Iterable[str]) -> Architecture:
-    """One whose modules are called like these, as the network has them."""
+def architectures_of_modules(modules: Iterable[str]) -> list[Architecture]:
+    """Those whose modules are called like these, as the network has them; all that there are for those of none."""
     known, names = list(architectures().values()), list(modules)
-    return next((each for each in known if any(name.startswith(each.layers) for name in names)), known[-1])
+    alike = [each for each in known if any(name.startswith(each.layers) for name in names)]
+    return [each for each in alike if each.layers == alike[0].layers] or known
 
 
 def architecture_of(folder: Path) -> Architecture:

@@ -131,6 +131,7 @@ def trained_name(module: str, fused: frozenset[str], architecture: str) -> str:
     own = architectures()[architecture]
     if module == EMBEDDING:
         return own.embedding
+    module = own.their_module(module)
     parent, _, name = module.rpartition(".")
     of_others = {kind for each in architectures().values() for kind in each.fused}
     kinds = own.fused or sorted(fused - of_others)
@@ -165,5 +166,7 @@ def _module(name: str) -> str:
             name = name.removesuffix(ours) + theirs
             break
     name = name.removesuffix(".base_layer")
+    for each in architectures().values():
+        name = each.own_module(name)
     whole = (each for each in architectures().values() if name.startswith(each.bare_names))
     return next((each.prefix + name for each in whole), name)

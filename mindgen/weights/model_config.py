@@ -8,9 +8,11 @@ from mindgen.errors import warn
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
-    """Rotary position embedding: its base, and how its frequencies are stretched ("default", "linear", "llama3").
+    """Rotary position embedding: its base, and how its frequencies are stretched ("default", "linear", "llama3",
+    "factors").
 
     Attributes:
+        factors: by which each of the frequencies is divided.
         original_max_position: how many positions the model had before they were stretched.
     """
 
@@ -20,6 +22,7 @@ class RopeConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 1.0
     original_max_position: int = 1
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class ModelConfig:
         gated_mlp: whether it has three linears, gate, up and down, or two.
         rope: None where positions are learned.
         eos_token_ids: all within the vocabulary.
+        exact_gelu: whether a GELU is the one with the error function, and not that with the tangent.
     """
 
     architecture: str
@@ -52,6 +56,7 @@ class ModelConfig:
     query_key_norm: bool
     rope: RopeConfig | None
     eos_token_ids: tuple[int, ...]
+    exact_gelu: bool = False
 
 
 def settle_head(config: ModelConfig, where: Path, has_own_head: bool) -> ModelConfig:

@@ -63,7 +63,7 @@ def are_equal(one: MappedTensor, other: MappedTensor) -> bool:
     blocks = (slice(first, first + step) for first in range(0, one.shape[0], step))
     dtype = one.dtype if one.dtype == other.dtype else "float32"
     for block in blocks:
-        a, b = (MappedTensor(each.dtype, each.data[block]).as_dtype(dtype) for each in (one, other))
+        a, b = (each.rows(block.start, block.stop).as_dtype(dtype) for each in (one, other))
         if not np.array_equal(a, b):
             return False
     return True

@@ -24,6 +24,12 @@ class Llama3RopeFile(LinearRopeFile):
     original_max_position_embeddings: Size
 
 
+class FactorsRopeFile(RopeFile):
+    """As the files of GGUF have it that were made of such models."""
+
+    factors: list[Positive]
+
+
 class RotaryFile(ConfigFile):
     """What a config.json says of them."""
 
@@ -39,6 +45,7 @@ _ROPES: dict[str, type[RopeFile]] = {
     "default": RopeFile,
     "linear": LinearRopeFile,
     "llama3": Llama3RopeFile,
+    "factors": FactorsRopeFile,
 }
 
 
@@ -71,4 +78,6 @@ def read_rope(path: Path, file: RotaryFile) -> RopeConfig:
             rope.rope_theta, kind, rope.factor, rope.low_freq_factor, rope.high_freq_factor,
             rope.original_max_position_embeddings,
         )  # fmt: skip
+    if isinstance(rope, FactorsRopeFile):
+        return RopeConfig(rope.rope_theta, kind, factors=tuple(rope.factors))
     return RopeConfig(rope.rope_theta, kind, rope.factor if isinstance(rope, LinearRopeFile) else 1.0)

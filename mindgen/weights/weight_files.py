@@ -1,5 +1,6 @@
 """Where a model's weights are: in its own folder, in another one, or in a folder for each rank."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import are_equal, has_own_head, network_weights
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
+from mindgen.weights.weight_format import format_of, map_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,17 @@ class WeightFiles:
         most = max(set(names), key=names.count)
         return most if most in STORAGE else "float32"
 
-    def num_bytes(self, ranks: slice = slice(None)) -> int:
-        """Of all ranks together, or of some for which there are folders."""
+    def num_bytes(self, dtype: str, ranks: slice = slice(None)) -> int:
+        """Of all ranks together, or of some for which there are folders; what is packed is unpacked into dtype."""
         files = [
             file
             for folder in self.folders[ranks]
             for file in (weight_paths(folder) if _is_model(folder, self.model) else rank_files(folder))
         ]
-        return sum(file.stat().st_size for file in files)
+        packed = [file for file in files if format_of(file).is_packed]
+        unpacked = [tensor.shape for file in packed for tensor in map_file(file).values()]
+        elements = sum(math.prod(shape) for shape in unpacked)
+        return elements * STORAGE[dtype]().itemsize + sum(file.stat().st_size for file in files if file not in packed)
 
     def has_own_head(self) -> bool:
         """Whether there is a head beside the embedding, and it is another one.

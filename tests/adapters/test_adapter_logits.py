@@ -51,7 +51,7 @@ def test_each_adapter_equals_peft_and_the_dense_merge(model, executor):
         assert np.abs(ours - base).max() > 0.01
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_is_as_exact_as_peft(model, dtype, executor):
     folder, adapters = model
     probe = Probe(folder, dtype, list(adapters.values()), executor=executor)
@@ -63,7 +63,7 @@ def test_half_precision_is_as_exact_as_peft(model, dtype, executor):
     assert_as_exact_as_transformers(ours, theirs, exact)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
     """Base and adapters interleaved, of different lengths, through prompts and decoding steps."""
     folder, adapters = model
@@ -81,7 +81,7 @@ def test_mixed_batch_equals_each_request_alone(model, dtype, executor):
 
 
 @pytest.mark.parametrize("name", sorted(GPT2_CONFIGS.keys() - CONFIGS.keys()))
-@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("prefix", ["", pytest.param("transformer.", marks=pytest.mark.slow)])
 def test_gpt2_adapters_of_every_option_and_without_prefix(prefix, name, tmp_path):
     """Trained on the whole model, and on the model without its head."""
     folder = make_model("gpt2", tmp_path / "model", torch.float32)

@@ -26,7 +26,10 @@ GENERATOR = np.random.default_rng(2)
 PROMPTS = [GENERATOR.integers(3, VOCAB_SIZE, length).tolist() for length in GENERATOR.integers(1, 30, 13)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[2:])],
+)
 def model(request, tmp_path_factory) -> tuple[Path, dict[str, Path]]:
     """A model's folder and its adapters' folders by name."""
     folder = make_model(request.param, tmp_path_factory.mktemp("model"), torch.float32)

@@ -91,7 +91,7 @@ def test_a_larger_adapter_that_comes_late_answers_as_one_from_the_start(files, d
             assert_first_token_is_pefts(files, request, name)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_dora_biases_and_tables_come_along(files, whole, num_ranks):
     early, late = ["dora", "embedding-and-head", "bias-all"], ["dora-head", "rslora-one-layer"]
     expected = whole.run([Ask(prompt(seed), LOGPROBS, name) for seed, name in enumerate(early + late)])

@@ -40,6 +40,7 @@ def test_steps_against_the_machine(monkeypatch, tmp_path):
     assert report["adapters_ratio"] > 0 and len(report["lowering_s"]) == 2
 
 
+@pytest.mark.slow
 def test_products_against_the_machine(monkeypatch, tmp_path):
     report = run(monkeypatch, matmul, tmp_path / "matmul.json", "--turns", 1, "--layers", 1)
     assert len(report["shapes"]) == 6 and len(report["steps"]) == 8
@@ -67,6 +68,7 @@ def test_stages_and_one_process(monkeypatch, tmp_path):
     assert len(rows) == 4 and all(row["ratio"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_ranks_against_threads(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     rows = run(monkeypatch, tensor_parallel, tmp_path / "ranks.json", *arguments)["rows"]

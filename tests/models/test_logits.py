@@ -30,7 +30,7 @@ def prompts() -> list[list[int]]:
     return [generator.integers(3, VOCAB_SIZE, length).tolist() for length in LENGTHS]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision(kind, dtype, tmp_path, executor):
     torch_dtype = getattr(torch, dtype)
     folder = make_model(kind, tmp_path, torch_dtype)

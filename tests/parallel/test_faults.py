@@ -86,7 +86,14 @@ def test_a_killed_rank_ends_the_command(kind, moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("ranks", "moment"), [("--tp=2", "load"), ("--tp=2", "decode"), ("--pp=3", "decode")])
+@pytest.mark.parametrize(
+    ("ranks", "moment"),
+    [
+        pytest.param("--tp=2", "load", marks=pytest.mark.slow),
+        ("--tp=2", "decode"),
+        pytest.param("--pp=3", "decode", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
     """It, and not one that waits for it."""
     job = Job(tmp_path, ranks, "--worker_timeout", "2")
@@ -100,6 +107,7 @@ def test_a_stopped_rank_ends_the_command(ranks, moment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_stopped_replica_ends_the_command(tmp_path):
     job = Job(tmp_path, "--dp", "2", "--worker_timeout", "2", prompts=("one,", "two,") * 100)
     assert job.process.stdout.read(2)
@@ -147,6 +155,7 @@ def test_stages_that_wait_use_no_core(tmp_path):
     job.process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
     launcher = subprocess.Popen(
         [
@@ -169,6 +178,7 @@ def test_a_stopped_rank_ends_those_that_a_launcher_started(tmp_path):
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_workers_end_with_whom_they_work_for(tmp_path):
     job = Job(tmp_path, "--tp", "2", "--dp", "2", prompts=("one,", "two,"))  # a replica with a rank of its own, too
     assert job.process.stdout.read(2)

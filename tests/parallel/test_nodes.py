@@ -129,7 +129,9 @@ def test_another_model_is_refused_on_both_sides(tmp_path):
             assert re.search(rf"its model is {copy} \(\w+\), node 0's is demo \(\w+\)", node.end(1)[1])
 
 
-@pytest.mark.parametrize("victim", ["the rank", "node 1", "node 0"])
+@pytest.mark.parametrize(
+    "victim", ["node 1", *(pytest.param(each, marks=pytest.mark.slow) for each in ("the rank", "node 0"))]
+)
 def test_whoever_dies_ends_both(victim, tmp_path):
     flags = ["generate", "--tp", 2]
     with commands(tmp_path, [*flags, *ENDLESS], flags) as nodes:
@@ -161,6 +163,7 @@ def test_ctrl_c_on_node_1_ends_both(tmp_path):
         assert "mindgen: interrupted" in nodes[1].end(130)[1]
 
 
+@pytest.mark.slow
 def test_a_cut_network_ends_both(tmp_path):
     """In a network of their own, whose only interface goes down."""
     if subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0:

@@ -91,7 +91,7 @@ def test_bfloat16_gives_the_logits_of_one_rank(tmp_path):
         np.testing.assert_array_equal(probe.logits(prompts(5, 5), slots), alone)
 
 
-@pytest.mark.parametrize("parallel", [{}, {"tensor_parallel_size": 2}])
+@pytest.mark.parametrize("parallel", [{}, pytest.param({"tensor_parallel_size": 2}, marks=pytest.mark.slow)])
 def test_swapped_forked_cached_and_chunked_requests_give_the_tokens_of_one_rank(parallel, tmp_path):
     """Long prompts are cut into chunks and micro-batches; block copies and swaps reach all stages."""
     folder = make_model("qwen2-tied", tmp_path / "model", torch.float32, **SIZES)

@@ -56,6 +56,7 @@ def test_each_rank_loads_its_own(model, sharded, expected):
     assert answer(model, sharded, tensor_parallel_size=2) == expected
 
 
+@pytest.mark.slow
 def test_each_stage_loads_its_own(tmp_path, model, expected):
     assert main(["shard", "demo", "--tp", "2", "--pp", "2", "--output", str(tmp_path / "four")]) == 0
     assert answer(model, tmp_path / "four", tensor_parallel_size=2, pipeline_parallel_size=2) == expected

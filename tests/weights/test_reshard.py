@@ -70,7 +70,7 @@ def check_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_whole_to_sharded_and_back(tmp_path, suffix, num_processes):
     strategy = Strategy((BY_COLUMNS,))
     placement = strategy_placement(whole_checkpoint().shapes, strategy)

@@ -2,6 +2,7 @@
 c_attn as q_proj, k_proj and v_proj, the embedding under the name that other models have for it, nothing derived."""
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +15,10 @@ from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
+from mindgen.weights.gguf_names import GgufNames, GgufSettings
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
-from mindgen.weights.tensor_names import EMBEDDING, FUSED
+from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
 PREFIX = "transformer."
 POSITIONS = f"{PREFIX}wpe.weight"
@@ -53,7 +55,7 @@ class Gpt2File(ConfigFile):
     n_head: Size = Field(validation_alias=AliasChoices("num_attention_heads", "n_head"))
     n_positions: Size = Field(validation_alias=AliasChoices("max_position_embeddings", "n_positions"))
     n_inner: Size | None = None
-    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh", "gelu"] = "gelu_new"
     layer_norm_epsilon: Annotated[float, Field(ge=0)] = 1e-5
     tie_word_embeddings: bool = True
     scale_attn_weights: Literal[True] = True
@@ -85,6 +87,7 @@ def _read_gpt2(path: Path, raw: dict[str, Any]) -> ModelConfig:
         query_key_norm=False,
         rope=None,
         eos_token_ids=read_ends(path, file),
+        exact_gelu=file.activation_function == "gelu",
     )
 
 
@@ -136,6 +139,31 @@ def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     return linears
 
 
+def _read_gguf(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
+    return {
+        "n_embd": settings.need("embedding_length"),
+        "n_layer": settings.need("block_count"),
+        "n_head": settings.need("attention.head_count"),
+        "n_positions": settings.need("context_length"),
+        "n_inner": settings.need("feed_forward_length"),
+        "layer_norm_epsilon": settings.need("attention.layer_norm_epsilon"),
+    }
+
+
+_GGUF = GgufNames(
+    architecture="gpt2",
+    read_config=_read_gguf,
+    tables={
+        "token_embd": EMBEDDING, "position_embd": POSITIONS.removesuffix(".weight"), "output_norm": f"{PREFIX}ln_f",
+        "output": HEAD,
+    },
+    layers=f"{PREFIX}h.",
+    modules={
+        "attn_norm": "ln_1", "attn_output": "attn.c_proj", "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc",
+        "ffn_down": "mlp.c_proj",
+    },
+    fused={"attn_qkv": tuple(f"attn.{part}" for part in FUSED["c_attn"])},
+)  # fmt: skip
 ARCHITECTURE = Architecture(
     name="GPT2LMHeadModel",
     model_type="gpt2",
@@ -152,4 +180,5 @@ ARCHITECTURE = Architecture(
     with_own_names=with_huggingface_names,
     translate=linear_weights,
     is_stored_by_inputs=is_conv1d,
+    gguf=_GGUF,
 )

@@ -10,6 +10,7 @@ from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, TokenIds, read_ends, read_record
+from mindgen.weights.gguf_names import LLAMA_GGUF
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.rope_config import RotaryFile, read_rope
 
@@ -76,6 +77,11 @@ def like_llama(path: Path, file: LlamaFile, architecture: str) -> ModelConfig:
         raise ModelError(f"{path}: {num_heads} query heads do not divide among {num_kv_heads} KV heads")
     if config.head_size % 2:
         raise ModelError(f"{path}: rotary embedding needs an even head_dim, not {config.head_size}")
+    num_factors = len(config.rope.factors) if config.rope is not None else 0
+    if num_factors not in (0, config.head_size // 2):
+        raise ModelError(
+            f"{path}: rope has {num_factors} factors for heads of {config.head_size}, expected half as many"
+        )
     return config
 
 
@@ -110,4 +116,5 @@ ARCHITECTURE = Architecture(
     read_config=read_llama,
     cache_layout=keys_and_values,
     linears=linears,
+    gguf=LLAMA_GGUF,
 )

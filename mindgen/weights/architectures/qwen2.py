@@ -8,6 +8,7 @@ from mindgen.weights.architecture import Architecture
 from mindgen.weights.architectures.llama import LlamaFile, like_llama, linears
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, TokenIds, read_record
+from mindgen.weights.gguf_names import LLAMA_GGUF
 from mindgen.weights.model_config import ModelConfig
 
 
@@ -26,6 +27,8 @@ def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
     return replace(config, qkv_bias=True, output_bias=False, mlp_bias=False)  # whatever the file says
 
 
+# Rows of q and k lie as in Hugging Face.
+QWEN_GGUF = replace(LLAMA_GGUF, architecture="qwen2", permuted={})
 ARCHITECTURE = Architecture(
     name="Qwen2ForCausalLM",
     model_type="qwen2",
@@ -33,4 +36,5 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    gguf=QWEN_GGUF,
 )

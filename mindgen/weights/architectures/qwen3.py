@@ -6,7 +6,7 @@ from typing import Any
 
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.architectures.llama import like_llama, linears
-from mindgen.weights.architectures.qwen2 import Qwen2File
+from mindgen.weights.architectures.qwen2 import QWEN_GGUF, Qwen2File
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
 from mindgen.weights.model_config import ModelConfig
@@ -30,4 +30,9 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    gguf=replace(
+        QWEN_GGUF,
+        architecture="qwen3",
+        modules=dict(QWEN_GGUF.modules, attn_q_norm="self_attn.q_norm", attn_k_norm="self_attn.k_norm"),
+    ),
 )

@@ -28,6 +28,8 @@ _GLOBALS = {
 }
 _MAX_PICKLE_BYTES = 4_000_000
 _MAX_STACK = 100_000
+_MAX_VALUES = 1_000_000
+_MAX_DEPTH = 8
 _MAX_ENTRIES = 100_000
 _MAX_DIMS = 8
 _LOCAL_HEADER_BYTES = 30
@@ -63,6 +65,25 @@ def map_torch_file(path: Path) -> dict[str, MappedTensor]:
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything but tensors by name.
     """
+    result = read_torch_file(path)
+    if not is_state_dict(result):
+        raise CheckpointError(f"{path} must hold tensors by name, and nothing else")
+    return dict(result)
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether it is tensors by name."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(each, MappedTensor) for name, each in value.items()
+    )
+
+
+def read_torch_file(path: Path) -> Any:
+    """What the file holds: dictionaries, lists and numbers as they are, and tensors as views of it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or asks for anything else.
+    """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -85,17 +106,49 @@ def map_torch_file(path: Path) -> dict[str, MappedTensor]:
         raise CheckpointError(
             f"{path} is no zip file of torch (older and damaged ones are not read): {error}"
         ) from error
-    content = np.memmap(path, dtype=np.uint8, mode="r")
-    tensors = _run(path, program)
-    return {name: _view(path, name, tensor, entries, root, content) for name, tensor in tensors.items()}
+    archive_file = _Archive(path, entries, root, np.memmap(path, dtype=np.uint8, mode="r"))
+    return _Viewer(archive_file).view(_run(path, program))
 
 
-def _view(
-    path: Path, name: str, tensor: _StoredTensor, entries: dict[str, zipfile.ZipInfo], root: str, content: np.ndarray
-) -> MappedTensor:
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """The zip file, and its content mapped."""
+
+    path: Path
+    entries: dict[str, zipfile.ZipInfo]
+    root: str
+    content: np.ndarray
+
+
+class _Viewer:
+    """Puts the file's data in the place of what describes tensors."""
+
+    def __init__(self, archive: _Archive) -> None:
+        self._archive = archive
+        self._num_values = 0
+
+    def view(self, value: Any, name: str = "it", depth: int = 0) -> Any:
+        """
+        Raises:
+            CheckpointError: a tensor does not lie in the file; or there is more than tensors and settings need.
+        """
+        self._num_values += 1
+        if self._num_values > _MAX_VALUES or depth > _MAX_DEPTH:
+            raise CheckpointError(f"{self._archive.path}: its pickle nests or repeats more than tensors need")
+        if isinstance(value, _StoredTensor):
+            return _view(value, name, self._archive)
+        if isinstance(value, dict):
+            return {key: self.view(each, str(key), depth + 1) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.view(each, name, depth + 1) for each in value]
+        return value
+
+
+def _view(tensor: _StoredTensor, name: str, archive: _Archive) -> MappedTensor:
+    path, content = archive.path, archive.content
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     itemsize = np.dtype(dtypes.FILE_STORAGE[storage.dtype]).itemsize
-    entry = entries.get(f"{root}data/{storage.key}")
+    entry = archive.entries.get(f"{archive.root}data/{storage.key}")
     if entry is None or entry.file_size != storage.size * itemsize:
         raise CheckpointError(f"{path}: the data of {name!r} is missing or not of {storage.size} {storage.dtype}")
     numel = math.prod(shape)
@@ -113,8 +166,8 @@ def _view(
     return MappedTensor(storage.dtype, data)
 
 
-def _run(path: Path, program: bytes) -> dict[str, _StoredTensor]:
-    """What the pickle describes: tensors by name."""
+def _run(path: Path, program: bytes) -> Any:
+    """What the pickle describes."""
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(io.BytesIO(program)):
@@ -123,18 +176,15 @@ def _run(path: Path, program: bytes) -> dict[str, _StoredTensor]:
             machine.step(opcode.name, argument)
             if len(machine.stack) > _MAX_STACK:
                 raise CheckpointError("its pickle stacks up more than tensors need")
-        result = machine.stack.pop()
+        return machine.stack.pop()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: its data.pkl is damaged") from error
-    if not isinstance(result, dict) or not all(isinstance(value, _StoredTensor) for value in result.values()):
-        raise CheckpointError(f"{path} must hold tensors by name, and nothing else")
-    return result
 
 
 class _Machine:
-    """The stack and memo of a pickle; raises CheckpointError for whatever a dictionary of tensors does not need."""
+    """The stack and memo of a pickle; raises CheckpointError for whatever tensors and plain values do not need."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -149,14 +199,24 @@ class _Machine:
                 stack.append(_Mark)
             case "EMPTY_DICT":
                 stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
             case "EMPTY_TUPLE":
                 stack.append(())
+            case "NONE":
+                stack.append(None)
+            case "APPEND":
+                value = stack.pop()
+                self._extend(stack[-1], [value])
+            case "APPENDS":
+                items = self._pop_to_mark()
+                self._extend(stack[-1], items)
             case "TUPLE":
                 stack.append(tuple(self._pop_to_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(opcode[-1])
                 stack[-count:] = [tuple(stack[-count:])]
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE" | "SHORT_BINUNICODE":
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                 stack.append(argument)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode == "NEWTRUE")
@@ -197,9 +257,14 @@ class _Machine:
         if not isinstance(target, dict):
             raise CheckpointError("its pickle is damaged")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str) or key in target:
+            if not isinstance(key, str | int) or key in target:
                 raise CheckpointError("its pickle must hold tensors by name, each once")
             target[key] = value
+
+    def _extend(self, target: Any, items: list[Any]) -> None:
+        if not isinstance(target, list):
+            raise CheckpointError("its pickle is damaged")
+        target += items
 
 
 def _admit(name: str) -> _Global:

@@ -139,6 +139,7 @@ int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype);
 // y may be x.
 int mg_silu(const void* x, void* y, int64_t count, mg_dtype dtype);
 int mg_gelu(const void* x, void* y, int64_t count, mg_dtype dtype);  // with the tangent: gelu_new, gelu_pytorch_tanh
+int mg_gelu_erf(const void* x, void* y, int64_t count, mg_dtype dtype);  // the exact one, with the error function
 
 // y = a op b with numpy's broadcasting: y has shape (ndim), a and b their strides in elements, 0 where they repeat.
 // Integers wrap around; bool can be multiplied only. y may be a or b when their shape is y's.
@@ -152,6 +153,15 @@ int mg_sum(const void* const* parts, int num_parts, void* y, int64_t count, mg_d
 
 // Any dtype to any dtype; floats round to nearest even, to integers truncate, to bool compare with 0.
 int mg_cast(const void* x, mg_dtype from, void* y, mg_dtype to, int64_t count);
+
+// How files of GGUF hold weights: 32 or, of the last three, 256 elements of a row make a block with scales of its own.
+// The numbers are GGUF's.
+typedef enum {
+  MG_Q4_0 = 2, MG_Q4_1 = 3, MG_Q5_0 = 6, MG_Q5_1 = 7, MG_Q8_0 = 8, MG_Q4_K = 12, MG_Q5_K = 13, MG_Q6_K = 14
+} mg_block_type;
+
+// y (count) = the elements of whole blocks x, in float32 and then rounded to dtype: float32, bfloat16, float16.
+int mg_dequantize(const void* x, mg_block_type type, void* y, mg_dtype dtype, int64_t count);
 
 // y (columns, rows) = scale * x^T in float32, x (rows, columns), both of float dtypes; steps from row to row in
 // elements. The calling thread works alone, beside those that others have called.

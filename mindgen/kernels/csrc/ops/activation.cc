@@ -27,6 +27,10 @@ int mg_gelu(const void* x, void* y, int64_t count, mg_dtype dtype) {
   return activate("gelu", &KernelTable::gelu, x, y, count, dtype);
 }
 
+int mg_gelu_erf(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return activate("gelu_erf", &KernelTable::gelu_erf, x, y, count, dtype);
+}
+
 int mg_swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
   if (!is_compute_dtype(dtype)) return fail("swiglu: dtype must be float32, bfloat16 or float16");
   if (rows < 0 || H < 1) return fail("swiglu: %lld rows of %lld elements", (long long)rows, (long long)H);
@@ -49,6 +53,13 @@ int run_gelu(const OpCall& call) {
   return mg_gelu(x.data, call.output(0).data, x.elements(), common_float({x}));
 }
 
+int run_gelu_ext(const OpCall& call) {
+  const Tensor& x = call.input(0);
+  const int64_t approximate = call.scalar<int64_t>(1);
+  require(approximate == 0 || approximate == 1, "approximate must be none or tanh");
+  return (approximate == 0 ? mg_gelu_erf : mg_gelu)(x.data, call.output(0).data, x.elements(), common_float({x}));
+}
+
 void infer_swiglu(const OpCall& call) {
   Shape shape = call.input(0).shape;
   shape.dims[shape.ndim - 1] /= 2;
@@ -66,4 +77,6 @@ int run_swiglu(const OpCall& call) {
 
 MINDGEN_OP(SiLU, .signature = "x -> y", .infer = infer_like_first, .run = run_silu)
 MINDGEN_OP(GeLU, .signature = "x -> y", .infer = infer_like_first, .run = run_gelu, .in_place = {0, 0})
+MINDGEN_OP(GeluExt, .signature = "x, approximate: int -> y", .infer = infer_like_first, .run = run_gelu_ext,
+           .in_place = {0, 0})
 MINDGEN_OP(Swiglu, .signature = "x, dim: int -> y", .infer = infer_swiglu, .run = run_swiglu)

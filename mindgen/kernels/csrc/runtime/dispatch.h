@@ -22,10 +22,12 @@
   apply(swiglu)                   \
   apply(silu)                     \
   apply(gelu)                     \
+  apply(gelu_erf)                 \
   apply(add)                      \
   apply(mul)                      \
   apply(cast)                     \
   apply(scale_transpose)          \
+  apply(dequantize)               \
   apply(sum)                      \
   apply(sample)
 

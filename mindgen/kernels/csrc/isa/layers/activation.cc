@@ -28,6 +28,10 @@ int gelu(const void* x, void* y, int64_t count, mg_dtype dtype) {
   return apply(x, y, count, dtype, [](floatv value) { return gelu(value); });
 }
 
+int gelu_erf(const void* x, void* y, int64_t count, mg_dtype dtype) {
+  return apply(x, y, count, dtype, [](floatv value) { return gelu_erf(value); });
+}
+
 int swiglu(const void* x, void* y, int64_t rows, int64_t H, mg_dtype dtype) {
   return for_dtype(dtype, [&](auto type) {
     using T = decltype(type);

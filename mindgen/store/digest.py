@@ -1,0 +1,48 @@
+"""What tells models from others: digests of samples of them, quick even where they are large."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_files import WeightFiles
+
+_TEXTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+_SAMPLE_BYTES = 4096
+_DIGEST_LETTERS = 16
+
+
+def model_digest(folder: Path, weights: WeightFiles) -> str:
+    """Of configuration, tokenizer, and the tensors."""
+    digest = hashlib.sha256()
+    for name in _TEXTS:
+        if (folder / name).is_file():
+            digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    for rank in range(len(weights.folders)):
+        digest.update(f"{rank} {tensors_digest(weights.map(rank))}\n".encode())
+    return digest.hexdigest()[:_DIGEST_LETTERS]
+
+
+def tensors_digest(tensors: dict[str, MappedTensor]) -> str:
+    """Of their names, types, shapes, and of samples of their values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        for values in _samples(tensor):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:_DIGEST_LETTERS]
+
+
+def _samples(tensor: MappedTensor) -> list[np.ndarray]:
+    """The first and the last values."""
+    if not tensor.shape or 0 in tensor.shape:
+        return [tensor.data]
+    row_bytes = tensor.nbytes // tensor.shape[0]
+    rows = max(1, min(_SAMPLE_BYTES // row_bytes, tensor.shape[0]))
+    ends = tensor.rows(0, rows), tensor.rows(tensor.shape[0] - rows, tensor.shape[0])
+    count = _SAMPLE_BYTES // ends[0].data.itemsize
+    return [ends[0].data.reshape(-1)[:count], ends[1].data.reshape(-1)[-count:]]

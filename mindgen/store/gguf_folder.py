@@ -1,0 +1,80 @@
+"""A GGUF file as a Hugging Face folder in mindgen's cache: files of what its metadata says, and a link to it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindgen.errors import CheckpointError, ModelError
+from mindgen.store.made_folder import made_folder
+from mindgen.text.gguf_tokenizer import tokenizer_files
+from mindgen.weights.architecture import Architecture, architectures
+from mindgen.weights.formats.gguf import FORMAT, gguf_files, names_of, read_model
+from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile
+from mindgen.weights.gguf_names import GgufNames, GgufSettings
+
+_MADE_BY = "1"  # to be counted up when the files that are made of the same metadata become others
+_PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_PACKED_DTYPE = "bfloat16"
+
+
+def gguf_folder(path: Path) -> Path:
+    """The folder for this file, made if it is not there.
+
+    Raises:
+        ModelError, CheckpointError: the file is damaged, or of a kind that is not served; or there is no room.
+    """
+    first = gguf_files(path)[0]
+    return made_folder("gguf", first, _MADE_BY, lambda: {**_files_of(path, read_model(path)), FORMAT.model_file: first})
+
+
+def _files_of(path: Path, file: GgufFile) -> dict[str, bytes]:
+    names = names_of(path, file)
+    (architecture,) = [each for each in architectures().values() if each.gguf is names]
+    try:
+        config, generation = _config(file, architecture, names)
+        texts = {"config.json": config, "generation_config.json": generation}
+        return {name: json.dumps(each, indent=1).encode() for name, each in texts.items()} | tokenizer_files(
+            file.metadata
+        )
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and generation_config.json."""
+    settings = GgufSettings(file.metadata, names.architecture)
+    config = {
+        "architectures": [architecture.name],
+        "model_type": architecture.model_type,
+        "torch_dtype": _dtype(file),
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        **names.read_config(settings, file.tensors.keys()),
+    }
+    if "token_embd.weight" not in file.tensors:
+        raise CheckpointError("GGUF: the file has no token_embd.weight")
+    config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
+    factors = file.tensors.get("rope_freqs.weight")
+    if factors is not None:
+        if TENSOR_TYPES[factors.type_id].name != "F32":
+            raise CheckpointError("GGUF: rope_freqs.weight must be F32")
+        values = factors.rows.reshape(-1).view(np.float32).tolist()
+        if any(value != 1 for value in values):
+            config["rope_scaling"] = {"rope_type": "factors", "factors": values}
+    ends = [file.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    generation = {
+        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": list(dict.fromkeys(end for end in ends if end is not None)),
+        "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
+    }
+    generation = {name: value for name, value in generation.items() if value is not None}
+    return config | generation, generation
+
+
+def _dtype(file: GgufFile) -> str:
+    """That of most matrices; packed ones are unpacked into one of the same range."""
+    types = Counter(TENSOR_TYPES[each.type_id].name for each in file.tensors.values() if len(each.shape) > 1)
+    most = types.most_common(1)[0][0] if types else "F32"
+    return _PLAIN.get(most, _PACKED_DTYPE)

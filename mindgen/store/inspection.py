@@ -1,0 +1,119 @@
+"""What a file or folder is: its format, architecture, tensors and tokenizer, and whether mindgen serves it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+from mindgen.errors import MindgenError, ModelError
+from mindgen.store.digest import model_digest, tensors_digest
+from mindgen.store.find_model import find_model
+from mindgen.text.tokenizer import load_tokenizer
+from mindgen.weights.architecture import architecture_of, read_model_config
+from mindgen.weights.folder import weight_paths
+from mindgen.weights.formats import gguf
+from mindgen.weights.formats.gguf_container import TENSOR_TYPES
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.network_names import network_weights
+from mindgen.weights.weight_files import find_weights
+from mindgen.weights.weight_format import format_of, map_file, weight_formats
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What there is to say; texts for people.
+
+    Attributes:
+        problems: why it is not served; none if it is.
+    """
+
+    facts: dict[str, str]
+    problems: list[str]
+
+
+def inspect(name: str) -> Inspection:
+    """Of a model by whatever name, or of a file of tensors.
+
+    Raises:
+        MindgenError: it is none, or damaged.
+    """
+    path = Path(name)
+    if path.is_file() and path.suffix in weight_formats() and path.suffix != gguf.FORMAT.suffix:
+        return _of_tensors(path)
+    return _of_model(name, find_model(name))
+
+
+def _of_tensors(path: Path) -> Inspection:
+    """Of a checkpoint without a configuration, like a rank's."""
+    tensors = map_file(path)
+    facts = {"format": format_of(path).name, **_tensor_facts(tensors), "size": _megabytes(path.stat().st_size)}
+    facts["digest"] = tensors_digest(tensors)
+    return Inspection(facts, [f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"])
+
+
+def _of_model(name: str, folder: Path) -> Inspection:
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], _Found]) -> _Found | None:
+        try:
+            return make()
+        except MindgenError as error:
+            problems.append(str(error))
+            return None
+
+    files = weight_paths(folder)
+    weights = find_weights(folder, None, 1)
+    tensors = weights.map(0)
+    facts = {"path": name, "format": format_of(files[0]).name + (f" ({len(files)} files)" if len(files) > 1 else "")}
+    architecture = attempt(lambda: architecture_of(folder))
+    if architecture is not None:
+        facts["architecture"] = architecture.name
+    config = attempt(lambda: read_model_config(folder))
+    if config is not None:
+        facts["shape"] = (
+            f"{config.num_layers} layers, hidden {config.hidden_size}, {config.num_heads} heads, {config.num_kv_heads} "
+            f"KV heads, vocabulary {config.vocab_size}, {config.max_position} positions"
+        )
+    facts |= _tensor_facts(tensors)
+    if format_of(files[0]) is gguf.FORMAT:
+        types = Counter(TENSOR_TYPES[each.type_id].name for each in gguf.read_model(files[0]).tensors.values())
+        facts["dtype"] = ", ".join(f"{kind} {count}" for kind, count in types.most_common())
+    facts["size"] = _megabytes(sum(each.stat().st_size for each in files))
+    tokenizer = attempt(lambda: load_tokenizer(folder))
+    if tokenizer is not None:
+        facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.vocab_size} tokens"
+        if config is not None and tokenizer.vocab_size > config.vocab_size:
+            problems.append(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, and the model {config.vocab_size}: they are of "
+                "different models"
+            )
+    facts["digest"] = model_digest(folder, weights)
+    if config is not None:
+        attempt(lambda: _check_tensors(folder, config.num_layers, tensors))
+    return Inspection(facts, problems)
+
+
+def _check_tensors(folder: Path, num_layers: int, tensors: dict[str, MappedTensor]) -> None:
+    """Raises ModelError where a layer has no tensor."""
+    architecture = architecture_of(folder)
+    layers = {architecture.layer_of(name) for name in network_weights(folder, tensors)}
+    missing = sorted(set(range(num_layers)) - layers)
+    if missing:
+        raise ModelError(f"{len(missing)} of {num_layers} layers have no tensor, the first is {missing[0]}")
+
+
+def _tensor_facts(tensors: dict[str, MappedTensor]) -> dict[str, str]:
+    elements = sum(prod(tensor.shape) for tensor in tensors.values())
+    dtypes = Counter(tensor.dtype for tensor in tensors.values())
+    return {
+        "tensors": f"{len(tensors)}, {elements / 1e6:.1f} M elements",
+        "dtype": ", ".join(f"{dtype} {count}" for dtype, count in dtypes.most_common()),
+    }
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

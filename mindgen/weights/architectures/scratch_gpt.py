@@ -1,0 +1,134 @@
+"""GPTModel, the from-scratch GPT of rosellm's rosetrainer: GPT-2 under other names, with weights as torch's Linear has
+them (out, in), and the exact GELU unless its configuration says otherwise."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mindgen.errors import CheckpointError, ModelError
+from mindgen.weights.architecture import Architecture
+from mindgen.weights.architectures.gpt2 import ARCHITECTURE as GPT2
+from mindgen.weights.architectures.gpt2 import POSITIONS, PREFIX
+from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.tensor_names import EMBEDDING, FUSED
+
+_TABLES = {
+    "token_embedding": EMBEDDING,
+    "position_embedding": POSITIONS.removesuffix(".weight"),
+    "ln_f": f"{PREFIX}ln_f",
+}
+_MODULES = {
+    "ln1": "ln_1",
+    "ln2": "ln_2",
+    "attn.out_proj": "attn.c_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
+_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
+_OWN_LAYER = re.compile(rf"{re.escape(PREFIX)}h\.(\d+)\.(.+)")
+_QKV = "attn.qkv_proj"
+_EPSILON = 1e-5  # torch's for a LayerNorm
+
+
+class ScratchGptFile(ConfigFile):
+    """GPTConfig of rosetrainer's config.py, as config.json."""
+
+    eos_token_id: TokenIds = None
+    max_position_embeddings: Size
+    n_layers: Size
+    n_heads: Size
+    d_model: Size
+    d_ff: Size
+    activation: Literal["gelu", "gelu_new"] = "gelu"
+    tie_word_embeddings: bool = False
+
+
+def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
+    file = read_record(ScratchGptFile, path, raw)
+    if file.d_model % file.n_heads:
+        raise ModelError(f"{path}: d_model {file.d_model} does not divide into {file.n_heads} heads")
+    return ModelConfig(
+        architecture=ARCHITECTURE.name,
+        dtype=file.dtype or file.torch_dtype,
+        vocab_size=file.vocab_size,
+        hidden_size=file.d_model,
+        intermediate_size=file.d_ff,
+        num_layers=file.n_layers,
+        num_heads=file.n_heads,
+        num_kv_heads=file.n_heads,
+        head_size=file.d_model // file.n_heads,
+        max_position=file.max_position_embeddings,
+        norm_epsilon=_EPSILON,
+        tie_word_embeddings=file.tie_word_embeddings,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        gated_mlp=False,
+        query_key_norm=False,
+        rope=None,
+        eos_token_ids=read_ends(path, file),
+        exact_gelu=file.activation == "gelu",
+    )
+
+
+def _translate(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """Views under the names of the network's layers."""
+    if f"{EMBEDDING}.weight" in tensors:
+        return tensors
+    translated: dict[str, MappedTensor] = {}
+    for name, tensor in tensors.items():
+        module, _, kind = name.rpartition(".")
+        layer = _LAYER.fullmatch(module)
+        if layer is None or layer[2] != _QKV:
+            translated[f"{own_module(module)}.{kind}"] = tensor
+            continue
+        parts = FUSED["qkv_proj"]
+        if tensor.shape[0] % len(parts) or (kind == "weight" and tensor.shape[0] != len(parts) * tensor.shape[1]):
+            raise CheckpointError(
+                f"{name} has shape {tensor.shape}, and queries, keys and values of {tensor.shape[-1]} would have "
+                f"{len(parts) * tensor.shape[-1]} rows: this is the part of one rank of a tensor-parallel training, "
+                "and the others were not saved"
+            )
+        for part, rows in zip(parts, np.split(tensor.data, len(parts)), strict=True):
+            translated[f"{PREFIX}h.{layer[1]}.attn.{part}.{kind}"] = replace(tensor, data=rows)
+    return translated
+
+
+def own_module(module: str) -> str:
+    """The network's name of a module; another one's stays as it is."""
+    layer = _LAYER.fullmatch(module)
+    if layer is None:
+        return _TABLES.get(module, module)
+    return f"{PREFIX}h.{layer[1]}.{_MODULES.get(layer[2], layer[2])}"
+
+
+def _their_module(module: str) -> str:
+    """The name that training has for a module of the network."""
+    layer = _OWN_LAYER.fullmatch(module)
+    if layer is None:
+        return next((theirs for theirs, ours in _TABLES.items() if ours == module), module)
+    return f"blocks.{layer[1]}.{_THEIR_MODULES.get(layer[2], layer[2])}"
+
+
+ARCHITECTURE = Architecture(
+    name="GPTModel",
+    model_type="scratch_gpt",
+    network=GPT2.network,
+    read_config=_read_config,
+    cache_layout=GPT2.cache_layout,
+    linears=GPT2.linears,
+    embedding="token_embedding",
+    layers=GPT2.layers,
+    bare_names=(),
+    other_tables=GPT2.other_tables,
+    fused=("qkv_proj",),
+    translate=_translate,
+    own_module=own_module,
+    their_module=_their_module,
+)

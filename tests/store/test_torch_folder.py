@@ -1,0 +1,196 @@
+"""Checkpoints of the from-scratch GPT: their own forward pass in float64 is the oracle."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from probe import Probe
+from scratch_gpt import SIZES, generate, logits, random_weights, save
+from store_cache import own_cache  # noqa: F401
+from tiny_tokenizers import make_tokenizer
+
+from mindgen import LLM, SamplingParams
+from mindgen.errors import CheckpointError, ModelError, UsageError
+from mindgen.store.find_model import find_model
+from mindgen.store.torch_folder import torch_folder
+from mindgen.text.tokenizer import load_tokenizer
+
+PROMPT = np.random.default_rng(0).integers(3, SIZES["vocab_size"], 9).tolist()
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With a tokenizer."""
+    (tmp_path / "run").mkdir()
+    return make_tokenizer("byte_level_bpe", tmp_path / "run")
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_are_those_of_the_training(dtype, activation, folder):
+    weights = random_weights()
+    path = save(
+        folder / "x.pt", weights, {**SIZES, "activation": activation, "dropout": 0.1, "use_tensor_parallel": False}
+    )
+    ours = Probe(find_model(path), dtype).logits([PROMPT])[0]
+    expected = logits(weights, PROMPT, exact=activation == "gelu")[-1]
+    bound = 1e-4 if dtype == "float32" else 0.15 * np.abs(expected).max()
+    np.testing.assert_allclose(ours, expected, atol=bound)
+
+
+def test_the_two_activations_differ(folder):
+    weights = random_weights()
+    both = [logits(weights, PROMPT, exact=exact)[-1] for exact in (True, False)]
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_sizes_are_told_where_the_file_has_none(folder):
+    weights = random_weights()
+    path = save(folder / "x.pt", weights)
+    with pytest.raises(
+        UsageError, match="has no configuration: say --vocab_size, --max_position_embeddings, --n_layers"
+    ):
+        find_model(path)
+    ours = Probe(torch_folder(path, SIZES), "float32").logits([PROMPT])[0]
+    np.testing.assert_allclose(ours, logits(weights, PROMPT)[-1], atol=1e-4)
+
+
+def test_the_file_counts_and_says_so(folder, capsys):
+    path = save(folder / "x.pt", random_weights(), SIZES)
+    torch_folder(path, {**SIZES, "n_heads": 8})
+    assert "says n_heads 4, and 8 was told: the file counts" in capsys.readouterr().err
+
+
+def test_a_tied_head_may_be_left_out_or_stored(folder):
+    weights = random_weights()
+    weights["lm_head.weight"] = weights["token_embedding.weight"]
+    expected = logits(weights, PROMPT)[-1]
+    stored = save(folder / "stored.pt", weights, SIZES)
+    left_out = save(
+        folder / "left_out.pt", {name: each for name, each in weights.items() if "lm_head" not in name}, SIZES
+    )
+    for path in (stored, left_out):
+        np.testing.assert_allclose(Probe(find_model(path), "float32").logits([PROMPT])[0], expected, atol=1e-4)
+
+
+def test_the_part_of_a_tensor_parallel_rank_is_refused(folder):
+    weights = random_weights()
+    for name in list(weights):
+        if "qkv_proj" in name:
+            weights[name] = weights[name][: 3 * 16]
+    path = save(folder / "x.pt", weights, {**SIZES, "use_tensor_parallel": True})
+    with pytest.raises(
+        CheckpointError, match=r"has shape \(48, 32\).*the part of one rank of a tensor-parallel training"
+    ):
+        Probe(find_model(path), "float32")
+
+
+def test_other_checkpoints_are_named(folder):
+    torch.save({"model": {"layer.weight": torch.ones(2)}}, folder / "x.pt")
+    with pytest.raises(ModelError, match=r"no checkpoint of the from-scratch GPT \(token_embedding.weight is missing"):
+        find_model(folder / "x.pt")
+    torch.save({"step": 3}, folder / "y.pt")
+    with pytest.raises(CheckpointError, match="has no state dict: expected tensors by name"):
+        find_model(folder / "y.pt")
+
+
+def test_lora_of_every_linear_equals_its_merge(folder, tmp_path):
+    weights = random_weights()
+    model = find_model(save(folder / "x.pt", weights, SIZES))
+    modules = [name.removesuffix(".weight") for name, each in weights.items() if each.ndim == 2 and "blocks" in name]
+    adapter, merged = make_lora(weights, modules, tmp_path / "adapter")
+    ours = Probe(model, "float32", [adapter]).logits([PROMPT, PROMPT], [1, 0])
+    np.testing.assert_allclose(ours[0], logits(merged, PROMPT)[-1], atol=1e-4)
+    np.testing.assert_allclose(ours[1], logits(weights, PROMPT)[-1], atol=1e-4)
+
+
+def make_lora(weights, modules, folder):
+    """peft's own file of an adapter for a model with these modules; and the weights with it merged."""
+
+    class Blocks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            for module in modules:
+                parent = self
+                *path, last = module.split(".")
+                for part in path:
+                    if not hasattr(parent, part):
+                        parent.add_module(part, torch.nn.Module())
+                    parent = getattr(parent, part)
+                parent.add_module(last, torch.nn.Linear(*weights[f"{module}.weight"].shape[::-1]))
+
+    torch.manual_seed(0)
+    targets = sorted({module.rpartition(".")[2] for module in modules})
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    injected = inject_adapter_in_model(config, Blocks())
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = {f"base_model.model.{name}": each for name, each in get_peft_model_state_dict(injected).items()}
+    folder.mkdir()
+    save_file(state, folder / "adapter_model.safetensors")
+    config.save_pretrained(folder)
+    merged = dict(weights)
+    for module in modules:
+        a, b = (state[f"base_model.model.{module}.lora_{half}.weight"].numpy() for half in "AB")
+        merged[f"{module}.weight"] = weights[f"{module}.weight"] + 2 * b @ a
+    return folder, merged
+
+
+COMMAND = [sys.executable, "-m", "mindgen", "generate"]
+
+
+def as_flags(sizes):
+    return [text for name, size in sizes.items() for text in (f"--{name.replace('_', '-')}", str(size))]
+
+
+def run_command(folder, *flags, **environment):
+    return subprocess.run([*COMMAND, *flags], capture_output=True, encoding="utf-8", cwd=folder)
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_the_command_continues_beyond_the_last_position(with_config, folder):
+    """Greedy, 40 tokens with 24 positions: as generate.py with its sliding window."""
+    weights = random_weights(3)
+    path = save(folder / "x.pt", weights, SIZES if with_config else None)
+    tokenizer = load_tokenizer(folder)
+    prompt = "Hello world"
+    done = run_command(
+        folder, "--checkpoint-path", path.name, "--tokenizer-name", ".", *as_flags(SIZES), "--dropout", "0.0",
+        "--prompt", prompt, "--max-new-tokens", "40", "--temperature", "0.99", "--top-k", "0", "--top-p", "0.99",
+        "--stop-on-eos", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ids = generate(weights, tokenizer.encode(prompt, add_special_tokens=False), 40, tokenizer.eos_id, 24)
+    lines = done.stdout.split("\n", 3)
+    assert lines[:3] == ["Using device: cpu", "Loading checkpoint from x.pt...", f"Prompt: {prompt}"]
+    assert lines[3] == f"Generated text: {tokenizer.decode(ids)}\n"
+
+
+def test_the_command_samples_and_refuses(folder):
+    save(folder / "x.pt", random_weights(), SIZES)
+    sampled = run_command(
+        folder, "--checkpoint-path", "x.pt", "--prompt", "Hello", "--max-new-tokens", "8", "--do-sample",
+        "--temperature", "0.99", "--top-k", "40", "--top-p", "0.99",
+    )  # fmt: skip
+    assert sampled.returncode == 0, sampled.stderr
+    assert re.search("^Generated text: Hello", sampled.stdout, re.MULTILINE)
+    for flags, message in (
+        (["--device", "cuda"], "--device cuda: mindgen runs on cpu, npu, ascend"),
+        (["--tokenizer-name", "nowhere"], "no such model folder: nowhere"),
+        (["--max-new-tokens", "x"], "--max_new_tokens must be a number"),
+    ):
+        refused = run_command(folder, "--checkpoint-path", "x.pt", "--prompt", "Hello", *flags)
+        assert refused.returncode != 0
+        assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_an_llm_takes_the_file(folder):
+    path = save(folder / "x.pt", random_weights(), SIZES)
+    (output,) = LLM(path).generate("Hello", SamplingParams(temperature=0, max_tokens=4))
+    assert len(output.outputs[0].token_ids) == 4
