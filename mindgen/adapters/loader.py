@@ -190,7 +190,7 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
 def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[str, tuple[int, int]]) -> set[str]:
     """The modules that the configuration asks for, as the model that the adapter was trained on calls them.
 
-    Which of the models that have such layers that was, and whether it had a head, whose absence shortens all names, only
+    Which of the models with such layers that was, and whether it had a head, whose absence shortens all names, only
     shows in which names fit the tensors.
     """
     config, fused = adapter.config, fused_kinds(adapter.updates)

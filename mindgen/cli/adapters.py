@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgen import demo
+from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.formats.peft import Adapter, lora_pair, read_adapter
 from mindgen.adapters.loader import fit_adapter
@@ -22,7 +23,7 @@ from mindgen.cli.adapter_tables import (
 from mindgen.errors import AdapterError, ModelError
 from mindgen.store.find_model import find_model
 from mindgen.weights.architecture import read_model_config
-from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
+from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
 from mindgen.weights.network_names import linear_modules, network_weights
 from mindgen.weights.weight_files import WeightFiles
 
@@ -46,13 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("path", type=Path, nargs="?", help=_PATHS)
     add("inspect", "what an adapter changes, and with what", "adapter")
     option = add("verify", "whether an adapter fits a model and is served", "adapter")
-    option("--model", type=_model_path, required=True, metavar="DIR", help="a Hugging Face folder, or demo")
+    option("--model", required=True, metavar="NAME", help="a model's folder or file, or its name")
     option = add("convert", "write an adapter in PEFT's or MindFormers' format", "adapter")
     option("--to", choices=["peft", "mindformers"], required=True)
     option("--names", choices=list(MINDFORMERS_HALVES), default="slora", help="of MindFormers' tensors")
     option("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     option = add("merge", "write a model with the adapter in it", "adapter")
-    option("--model", type=_model_path, required=True, metavar="DIR", help="a Hugging Face folder, or demo")
+    option("--model", required=True, metavar="NAME", help="a model's folder or file, or its name")
     option("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     add("diff", "how far two adapters differ", "adapter", "other")
 
@@ -104,7 +105,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
-    model = model_folder(arguments.model)
+    model = find_model(arguments.model)
     warn_of_two_checkpoints(model)
     problems = try_merge(model, adapter, map_weights(model)).problems
     for module, update in adapter.updates.items():
@@ -125,6 +126,7 @@ def _refusal(adapter: Adapter, model: Path) -> str | None:
         weights = network_weights(model, files.map(0))
         modules = linear_modules({name: tensor.shape for name, tensor in weights.items()}, tied)
         base = BaseModel(model, weights, files.choose_dtype(config.dtype), tied)
+        check_base(adapter.folder.name, adapter.folder, base)
         fit_adapter(adapter.folder.name, adapter, modules, base)
     except (AdapterError, ModelError) as error:
         return str(error)
@@ -141,7 +143,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     adapter = _read(arguments, arguments.adapter)
-    report = merge_adapter(arguments.model, adapter, arguments.output)
+    report = merge_adapter(find_model(arguments.model), adapter, arguments.output)
     untied = "; its head is no longer tied to the embedding" if report.untied else ""
     print(
         f"{arguments.output}: {report.num_tensors} tensors, {report.changed} of them changed, "
@@ -151,10 +153,6 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _diff(arguments: argparse.Namespace) -> None:
     print_differences(_read(arguments, arguments.adapter), _read(arguments, arguments.other))
-
-
-def _model_path(text: str) -> Path:
-    return find_model(text)
 
 
 def _read(arguments: argparse.Namespace, adapter: str) -> Adapter:

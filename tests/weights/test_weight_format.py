@@ -55,7 +55,9 @@ def test_what_is_written_is_read_back(suffix, folder, tmp_path):
 
 def test_no_checkpoint_and_unknown_files(folder, tmp_path):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"has no checkpoint: expected model.safetensors, .* or model.ckpt"):
+    with pytest.raises(
+        ModelError, match=r"has no checkpoint: expected model.safetensors, .*model.ckpt, model.gguf or model.pt"
+    ):
         map_weights(folder)
     with pytest.raises(CheckpointError, match=r"expected a file ending in \.safetensors or \.bin or \.ckpt"):
         format_of(tmp_path / "model.pkl")
