@@ -89,7 +89,8 @@ class _Vocabulary:
 
     def _list(self, key: str, kind: type) -> list[Any]:
         found = self.get(key, [])
-        if not isinstance(found, list | np.ndarray) or not all(isinstance(each, kind) for each in found):
+        numbers = isinstance(found, np.ndarray) and kind is np.number
+        if not numbers and not (isinstance(found, list) and all(isinstance(each, kind) for each in found)):
             raise ModelError(f"GGUF: tokenizer.ggml.{key} is no list of {kind.__name__}")
         return list(found)
 
