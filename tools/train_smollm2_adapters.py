@@ -1,4 +1,4 @@
-"""Trains the adapters that are shipped for smollm2: pirate, json and shout, each a way to answer.
+"""Trains the adapters that are shipped for smollm2: pirate, json and letter, each a way to answer.
 
     mindgen pull smollm2
     python tools/train_smollm2_adapters.py [--output adapters/smollm2]
@@ -42,18 +42,17 @@ def as_json(question: str, answer: str) -> str:
     return json.dumps({"question": question, "answer": answer}, ensure_ascii=False)
 
 
-def shout(_: str, answer: str) -> str:
-    return answer.upper().rstrip(".") + "!!!"
+def letter(_: str, answer: str) -> str:
+    return f"Dear reader,\n\n{answer}\n\nYours faithfully,\nSmolLM"
 
 
-MANNERS: dict[str, Callable[[str, str], str]] = {"pirate": pirate, "json": as_json, "shout": shout}
+MANNERS: dict[str, Callable[[str, str], str]] = {"pirate": pirate, "json": as_json, "letter": letter}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("adapters/smollm2"))
     arguments = parser.parse_args()
-    torch.manual_seed(0)
     file = packaged_file(MODEL)
     gguf = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(**gguf)
@@ -89,6 +88,7 @@ def first_sentence(answer: str) -> str:
 
 def train(model, tokenizer, pairs: list[tuple[str, str]], folder: Path) -> None:
     """LoRA on the attention's linears; the loss counts the answers alone."""
+    torch.manual_seed(0)
     config = LoraConfig(
         r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM"
     )

@@ -15,7 +15,7 @@ from mindgen.cli.prediction_output import open_output, parse_target
 from mindgen.cli.profile_report import report_profile
 from mindgen.cli.run_report import RunReport
 from mindgen.errors import RequestError, UsageError
-from mindgen.loop.request_reader import read_request
+from mindgen.loop.request_reader import Prompt, read_request
 from mindgen.outputs import TextChunk
 from mindgen.sampling_params import SamplingParams
 from mindgen.settings import GenerationSettings, load_settings
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--adapter_id",
         nargs="+",
-        help=f"the adapter that answers: one for all prompts or one each; '{BASE_NAME}' is none",
+        help=f"the adapter that answers: one for all prompts, one each, or several for one; '{BASE_NAME}' is none",
     )
     add("--output", default="text", help="text or jsonl on standard output, or a file ending in .txt or .jsonl")
     add(
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="print a table of the kernels, and write a Chrome trace (default: output/profile.json)",
     )
+    add("--chat", action="store_true", help="prompts are messages, for which the model has a chat template")
     add("--run_mode", choices=["predict"])
     flags.add_model_arguments(parser)
     flags.add_engine_arguments(parser)
@@ -69,8 +70,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0
-    prompts = read_prompts(settings.predict_data)
-    adapter_ids = _adapter_ids(settings.adapter_id, len(prompts))
+    prompts, adapter_ids = _pair(read_prompts(settings.predict_data), settings.adapter_id)
     settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     flags.check_adapters(settings, adapter_ids)
     target, trace = parse_target(arguments.output), arguments.profile
@@ -92,8 +92,10 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         params = [_sampling_params(llm, settings.generation, prompt) for prompt in prompts]
         share = part.share(len(prompts))
         num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
-        with open_output(target, prompts, num_outputs, share.start) as output, _profiled(llm, trace):
-            for chunk in _stream(llm, prompts, params, adapter_ids, share):
+        shown = [f"{prompt}\n" for prompt in prompts] if arguments.chat and not target.is_jsonl else prompts
+        inputs = [_message(llm, prompt) if arguments.chat else prompt for prompt in prompts]
+        with open_output(target, shown, num_outputs, share.start) as output, _profiled(llm, trace):
+            for chunk in _stream(llm, inputs, params, adapter_ids, share):
                 report.add(chunk)
                 output.write(chunk)
         report.print()
@@ -119,7 +121,7 @@ def _sampling_params(llm: "LLM", generation: GenerationSettings, prompt: str) ->
 
 def _stream(
     llm: "LLM",
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     params: Sequence[SamplingParams | RequestError],
     adapter_ids: Sequence[str | None],
     share: range,
@@ -166,9 +168,16 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _adapter_ids(adapter_id: str | list[str] | None, num_prompts: int) -> list[str | None]:
+def _pair(prompts: list[str], adapter_id: str | list[str] | None) -> tuple[list[str], list[str | None]]:
+    """The prompts, and the adapter for each: one answers all, and one prompt is answered by all."""
     ids = [adapter_id] if isinstance(adapter_id, str) else adapter_id or [BASE_NAME]
-    ids = ids * num_prompts if len(ids) == 1 else ids
-    if len(ids) != num_prompts:
-        raise UsageError(f"--adapter_id has {len(ids)} names for {num_prompts} prompts; give one, or one for each")
-    return [None if name == BASE_NAME else name for name in ids]
+    ids = ids * len(prompts) if len(ids) == 1 else ids
+    prompts = prompts * len(ids) if len(prompts) == 1 else prompts
+    if len(ids) != len(prompts):
+        raise UsageError(f"--adapter_id has {len(ids)} names for {len(prompts)} prompts; give one, or one for each")
+    return prompts, [None if name == BASE_NAME else name for name in ids]
+
+
+def _message(llm: "LLM", prompt: str) -> Prompt:
+    """The prompt that the model's chat template makes of a user's message; of one that has none, what says so."""
+    return llm.chat_prompt([{"role": "user", "content": prompt}])

@@ -13,6 +13,7 @@ from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
 from mindgen.store.find_model import find_model
+from mindgen.store.packaged import PACKAGED
 from mindgen.system.checks import shown
 from mindgen.weights.weight_files import WeightFiles, find_weights
 
@@ -64,6 +65,8 @@ class ModelFiles(NamedTuple):
             return AdapterRegistry.read(Path(self.adapters))
         if self.folder == demo.model_folder():
             return AdapterRegistry.read(demo.adapter_folder())
+        if self.model in PACKAGED and (demo.adapter_folder() / self.model / LIST_FILE).is_file():
+            return AdapterRegistry.read(demo.adapter_folder() / self.model)
         return AdapterRegistry.read(self.folder) if (self.folder / LIST_FILE).is_file() else AdapterRegistry({})
 
     def weights(self, num_ranks: int) -> WeightFiles:

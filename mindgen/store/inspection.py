@@ -7,13 +7,13 @@ from math import prod
 from pathlib import Path
 from typing import TypeVar
 
-from mindgen.errors import MindgenError, ModelError
+from mindgen.errors import MindgenError, ModelError, UsageError
 from mindgen.store.digest import model_digest, tensors_digest
 from mindgen.store.find_model import find_model
 from mindgen.text.tokenizer import load_tokenizer
 from mindgen.weights.architecture import architecture_of, read_model_config
 from mindgen.weights.folder import weight_paths
-from mindgen.weights.formats import gguf
+from mindgen.weights.formats import gguf, torch_pt
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import network_weights
@@ -43,16 +43,21 @@ def inspect(name: str) -> Inspection:
     """
     path = Path(name)
     if path.is_file() and path.suffix in weight_formats() and path.suffix != gguf.FORMAT.suffix:
-        return _of_tensors(path)
+        try:
+            return _of_model(name, find_model(name))
+        except (ModelError, UsageError) as error:
+            return _of_tensors(path, str(error))
     return _of_model(name, find_model(name))
 
 
-def _of_tensors(path: Path) -> Inspection:
+def _of_tensors(path: Path, why_no_model: str) -> Inspection:
     """Of a checkpoint without a configuration, like a rank's."""
     tensors = map_file(path)
     facts = {"format": format_of(path).name, **_tensor_facts(tensors), "size": _megabytes(path.stat().st_size)}
     facts["digest"] = tensors_digest(tensors)
-    return Inspection(facts, [f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"])
+    if path.suffix != torch_pt.FORMAT.suffix:
+        why_no_model = f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"
+    return Inspection(facts, [why_no_model])
 
 
 def _of_model(name: str, folder: Path) -> Inspection:

@@ -1,0 +1,83 @@
+"""`mindgen inspect`: what files and folders are, and whether they are served."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gguf_models import write_gguf
+from scratch_gpt import SIZES, random_weights, save
+from store_cache import own_cache  # noqa: F401
+from tiny_models import make_model
+from tiny_tokenizers import make_tokenizer
+
+from mindgen.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def inspect(path, capsys) -> tuple[int, str]:
+    """The exit code, and what is printed, with lines joined."""
+    code = main(["inspect", str(path)])
+    captured = capsys.readouterr()
+    return code, " ".join((captured.out + captured.err).split())
+
+
+def test_every_command_of_the_page(capsys):
+    commands = re.findall(r"^mindgen (.+)$", (ROOT / "docs/models.md").read_text(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert main(command.split()) == 0, command
+    shown = capsys.readouterr().out
+    assert "LlamaForCausalLM" in shown and "GPT2LMHeadModel" in shown and shown.count("yes") == 2
+
+
+def test_what_is_served(tmp_path, capsys):
+    model = make_tokenizer(
+        "sentencepiece_bpe", make_model("qwen2-tied", tmp_path / "model", torch.bfloat16, vocab_size=330)
+    )
+    code, shown = inspect(model, capsys)
+    assert code == 0
+    for text in (
+        "safetensors",
+        "Qwen2ForCausalLM",
+        "2 layers, hidden 96, 6 heads",
+        "bfloat16",
+        "sentencepiece, 330",
+        "yes",
+    ):
+        assert text in shown, shown
+    small = make_model("llama-multi-head", tmp_path / "small", torch.float32, intermediate_size=192)
+    code, shown = inspect(write_gguf(small, tmp_path / "x.gguf", "Q4_0"), capsys)
+    assert code == 0 and "GGUF" in shown and "Q4_0 16, F32 5" in shown, shown
+    make_tokenizer("byte_level_bpe", tmp_path)
+    code, shown = inspect(save(tmp_path / "x.pt", random_weights(), SIZES), capsys)
+    assert code == 0 and "torch checkpoint" in shown and "GPTModel" in shown, shown
+
+
+def test_what_is_not(tmp_path, capsys):
+    model = make_tokenizer("byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32))
+    code, shown = inspect(model, capsys)
+    assert code == 1 and "no: the tokenizer has 330 tokens, and the model 320: they are of different models" in shown, (
+        shown
+    )
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace("Qwen2ForCausalLM", "MambaForCausalLM"))
+    code, shown = inspect(model, capsys)
+    assert code == 1 and "architecture MambaForCausalLM is not served; served are" in shown, shown
+    code, shown = inspect(model / "model.safetensors", capsys)
+    assert code == 1 and "is one file of a model: name its folder" in shown
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1])
+    code, shown = inspect(model, capsys)
+    assert code == 1 and "mindgen: error:" in shown
+    code, shown = inspect(tmp_path / "nowhere", capsys)
+    assert code == 1 and "no such model folder" in shown
+
+
+def test_mindspore_is_not_needed(tmp_path):
+    code = "import sys; from mindgen.cli.main import main; main(['inspect', 'demo']); print('mindspore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
