@@ -19,6 +19,7 @@ from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 
 Tensors = dict[str, MappedTensor]
+_USUAL = "LlamaForCausalLM"  # by whose names most others go
 
 
 def _as_they_are(tensors: Tensors) -> Tensors:
@@ -133,8 +134,7 @@ def names_of(folder: Path) -> tuple[Architecture, bool]:
     """
     path, known = folder / CONFIG_FILE, architectures()
     names = read_record(NamesFile, path, read_json_object(path, ModelError))
-    usual = next(each for each in known.values() if each.with_own_names is _as_they_are)
-    found = known.get(_name(names), usual)
+    found = known.get(_name(names), known[_USUAL])
     return found, found.ties_head if names.tie_word_embeddings is None else names.tie_word_embeddings
 
 

@@ -6,23 +6,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from mindgen.weights.architecture import architectures
+from mindgen.weights.mindformers_names import FROM_MINDFORMERS, MINDFORMERS_FUSED
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
-# MindFormers interleaves these by heads and ranks, which the tensors do not tell.
-_MINDFORMERS_FUSED = ("w_qkv", "w_gate_hidden")
-_FROM_MINDFORMERS = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "tok_embeddings": "embed_tokens",
-}
-_TO_MINDFORMERS = {theirs: ours for ours, theirs in _FROM_MINDFORMERS.items()}
+_TO_MINDFORMERS = {theirs: ours for ours, theirs in FROM_MINDFORMERS.items()}
 _SHORT_NAMES = {
-    ours.rsplit(".", 1)[-1]: theirs.rsplit(".", 1)[-1] for ours, theirs in _FROM_MINDFORMERS.items()
+    ours.rsplit(".", 1)[-1]: theirs.rsplit(".", 1)[-1] for ours, theirs in FROM_MINDFORMERS.items()
 }  # wq: q_proj, ...
 
 _LORA = re.compile(
@@ -112,7 +101,7 @@ class TensorNames:
 
 def interleaved_module(module: str) -> bool:
     """Whether it is one of MindFormers' fused modules (qkv_concat: True)."""
-    return module.endswith(_MINDFORMERS_FUSED)
+    return module.endswith(MINDFORMERS_FUSED)
 
 
 def fused_kinds(modules: Iterable[str]) -> frozenset[str]:
@@ -161,7 +150,7 @@ def huggingface_pattern(text: str) -> str:
 
 def _module(name: str) -> str:
     """Adds what some tools leave out: a model that is saved without its head has no prefix."""
-    for ours, theirs in _FROM_MINDFORMERS.items():
+    for ours, theirs in FROM_MINDFORMERS.items():
         if name == ours or name.endswith(f".{ours}"):
             name = name.removesuffix(ours) + theirs
             break

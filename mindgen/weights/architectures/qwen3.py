@@ -9,6 +9,7 @@ from mindgen.weights.architectures.llama import like_llama, linears
 from mindgen.weights.architectures.qwen2 import QWEN_GGUF, Qwen2File
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
+from mindgen.weights.mindformers_names import from_mindformers
 from mindgen.weights.model_config import ModelConfig
 
 
@@ -30,6 +31,8 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    with_own_names=from_mindformers,
+    translate=from_mindformers,
     gguf=replace(
         QWEN_GGUF,
         architecture="qwen3",

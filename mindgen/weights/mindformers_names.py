@@ -1,0 +1,56 @@
+"""MindFormers' names of the modules and tensors of models like Llama (its older ones, as in its .ckpt files)."""
+
+import re
+
+from mindgen.errors import CheckpointError
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
+
+# Of a layer, and the embedding.
+FROM_MINDFORMERS = {
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "tok_embeddings": "embed_tokens",
+}
+# MindFormers interleaves these by heads and ranks, or does not, which the tensors do not tell.
+MINDFORMERS_FUSED = ("w_qkv", "w_gate_hidden")
+_NORMS = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+_TABLES = {
+    "model.tok_embeddings.embedding_weight": f"{EMBEDDING}.weight",
+    "model.norm_out.weight": "model.norm.weight",
+    "output.weight": f"{HEAD}.weight",
+}
+_LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)\.(weight|bias)")
+
+
+def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """The tensors under Hugging Face's names; others keep theirs.
+
+    Raises:
+        CheckpointError: weights are fused, in a layout that the file does not tell; or a tensor is there twice.
+    """
+    renamed: dict[str, MappedTensor] = {}
+    for name, tensor in tensors.items():
+        own = huggingface_name(name)
+        if own in renamed:
+            raise CheckpointError(f"{own} is there under two names, of which {name} is one")
+        renamed[own] = tensor
+    return renamed
+
+
+def huggingface_name(name: str) -> str:
+    layer = _LAYER.fullmatch(name)
+    if layer is None:
+        return _TABLES.get(name, name)
+    if layer[2].endswith(MINDFORMERS_FUSED):
+        raise CheckpointError(
+            f"{name} is one of MindFormers' fused weights (qkv_concat: True), whose rows lie in one of two orders that "
+            "the file does not tell: convert the model again with qkv_concat: False"
+        )
+    module = FROM_MINDFORMERS.get(layer[2]) or _NORMS.get(layer[2], layer[2])
+    return f"{layer[1]}{module}.{layer[3]}"
