@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen import demo
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
+from mindgen.compat.predict_yaml import is_predict_yaml, translate_predict_yaml
 from mindgen.dtypes import DtypeChoice
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
@@ -107,6 +108,8 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
     name = "command line" if path is None else str(path)
     raw = {} if path is None else _read_yaml(path)
     try:
+        if path is not None and is_predict_yaml(raw):
+            raw = translate_predict_yaml(path, raw)
         if isinstance(raw.get("engine"), dict):
             raw["engine"] = unalias_limits(raw["engine"])
         for key, value in overrides.items():

@@ -1,0 +1,119 @@
+"""MindFormers' predict_*.yaml as --config: the same texts as the Hugging Face folder of the same weights."""
+
+import json
+
+import mindspore
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from store_cache import own_cache  # noqa: F401
+from test_mindformers_names import renamed
+from tiny_adapters import make_adapter
+from tiny_models import make_model
+from tiny_tokenizers import make_tokenizer
+
+from mindgen.cli.main import main
+from mindgen.errors import ConfigError
+from mindgen.settings import load_settings
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+SIZES = {"vocab_size": 340, "num_hidden_layers": 2}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A Hugging Face folder, and beside it what MindFormers has of it: a .ckpt, a tokenizer.model, a YAML."""
+    folder = make_model("llama-multi-head", tmp_path / "model", torch.float32, **SIZES)
+    make_tokenizer("sentencepiece_bpe", folder)
+    parameters = [
+        {"name": name, "data": mindspore.Tensor(each.numpy())}
+        for name, each in renamed(load_file(folder / "model.safetensors")).items()
+    ]
+    mindspore.save_checkpoint(parameters, str(tmp_path / "llama.ckpt"))
+    return folder
+
+
+def predict_yaml(folder, **changes):
+    """As configs/llama2/predict_llama2_7b.yaml, with the model's sizes."""
+    config = {
+        "seed": 0, "output_dir": "./output", "run_mode": "predict", "use_parallel": False,
+        "load_checkpoint": str(folder.parent / "llama.ckpt"),
+        "trainer": {"type": "CausalLanguageModelingTrainer", "model_name": "llama2_7b"},
+        "parallel_config": {"model_parallel": 2, "pipeline_stage": 1},
+        "context": {"mode": 0, "max_device_memory": "28GB", "device_id": 0},
+        "processor": {
+            "return_tensors": "ms", "type": "LlamaProcessor",
+            "tokenizer": {"vocab_file": str(folder / "tokenizer.model"), "type": "LlamaTokenizer"},
+        },
+        "model": {
+            "arch": {"type": "LlamaForCausalLM"},
+            "model_config": {
+                "type": "LlamaConfig", "batch_size": 1, "seq_length": 256, "hidden_size": 96, "num_layers": 2,
+                "num_heads": 4, "intermediate_size": 200, "vocab_size": 340, "rms_norm_eps": 1.0e-6, "bos_token_id": 1,
+                "eos_token_id": 2, "pad_token_id": 0, "ignore_token_id": -100, "compute_dtype": "float32",
+                "use_past": True, "block_size": 16, "num_blocks": 64, "qkv_concat": False, "offset": 0,
+                "repetition_penalty": 1, "max_decode_length": 40, "top_k": 3, "top_p": 1, "do_sample": False,
+            },
+        },
+    }  # fmt: skip
+    config["model"]["model_config"] |= changes
+    path = folder.parent / "predict_llama.yaml"
+    path.write_text(yaml.safe_dump({key: each for key, each in config.items() if each is not None}))
+    return path
+
+
+def generate(capsys, *flags):
+    assert main(["generate", "--prompt", "Hello world", *flags]) == 0
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_the_same_text_as_hugging_face_s_folder(model, capsys):
+    expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
+    text, said = generate(capsys, "--config", str(predict_yaml(model)))
+    assert text == expected
+    assert "of no meaning for inference, and ignored: context, output_dir, trainer" in said
+    assert "sampling is do_sample False, top_k 3, top_p 1, repetition_penalty 1, max_length 40, seed 0" in said
+
+
+def test_an_adapter_of_slora(model, capsys):
+    adapter = make_adapter("everything", model, model.parent)
+    (model.parent / "lora_adapter.json").write_text(json.dumps({"own": str(adapter)}))
+    flags = ["--adapter_path", str(model.parent), "--adapter_id", "own", "--dtype", "float32", "--max_length", "40"]
+    expected, _ = generate(capsys, "--model", str(model), *flags)
+    for path in (model.parent, model.parent / "lora_adapter.json"):
+        config = predict_yaml(model, pet_config={"pet_type": "slora", "adapter_path": str(path)})
+        assert generate(capsys, "--config", str(config), "--adapter_id", "own")[0] == expected
+
+
+def test_without_do_sample_it_samples(model):
+    path = predict_yaml(model)
+    content = yaml.safe_load(path.read_text())
+    for name in ("do_sample", "top_k", "max_decode_length"):
+        del content["model"]["model_config"][name]
+    path.write_text(yaml.safe_dump(content))
+    generation = load_settings(path, {}).generation
+    assert (generation.do_sample, generation.top_k, generation.max_length) == (True, 5, 1024)
+
+
+def test_sizes_of_ranks_count_with_use_parallel(model):
+    assert load_settings(predict_yaml(model), {}).engine.tensor_parallel_size == 1
+    path = predict_yaml(model)
+    path.write_text(path.read_text().replace("use_parallel: false", "use_parallel: true"))
+    assert load_settings(path, {}).engine.tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"type": "ChatGLM2Config"}, "type 'ChatGLM2Config' is not served; served are LlamaConfig, GPT2Config"),
+        ({"extend_method": "NTK"}, "extend_method 'NTK' is not served"),
+        ({"moe_config": {"expert_num": 8}}, "moe_config and attn_proj_has_bias are not served"),
+        ({"pet_config": "slora"}, "pet_config must hold keys and values, not 'slora'"),
+        ({"top_k": "three"}, "generation.top_k must be"),
+    ],
+)
+def test_what_is_not_served(changes, message, model):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(predict_yaml(model, **changes), {})
