@@ -1,6 +1,7 @@
 """MindFormers' predict_*.yaml as --config: the same texts as the Hugging Face folder of the same weights."""
 
 import json
+from pathlib import Path
 
 import mindspore
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from store_cache import own_cache  # noqa: F401
 from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
-from tiny_models import make_model
+from tiny_models import KINDS, make_model
 from tiny_tokenizers import make_tokenizer
 
 from mindgen.cli.main import main
@@ -117,3 +118,53 @@ def test_sizes_of_ranks_count_with_use_parallel(model):
 def test_what_is_not_served(changes, message, model):
     with pytest.raises(ConfigError, match=message):
         load_settings(predict_yaml(model, **changes), {})
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+# What stands in the place of the sizes of a model_config.
+TINY = {
+    "predict_llama2_7b": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
+    "predict_llama2_7b_slora": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
+    "predict_qwen2_5_7b_instruct": ("qwen2-untied", {"num_heads": 6, "n_kv_heads": 2, "intermediate_size": 200}),
+    "predict_gpt2_small": ("gpt2", {"num_heads": 6, "intermediate_size": 200, "layernorm_epsilon": 1e-5}),
+    "predict_qwen3": ("qwen3-untied", {}),
+}
+
+
+def test_every_configuration_of_ours_is_tried():
+    assert sorted(TINY) == sorted(each.stem for each in CONFIGS.glob("predict_*.yaml"))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_our_configurations_at_tiny_sizes(name, tmp_path, capsys, monkeypatch):
+    kind, sizes = TINY[name]
+    monkeypatch.setitem(KINDS, "qwen2-untied", (*KINDS["qwen2-tied"][:4], {"tie_word_embeddings": False}))
+    folder = make_model(kind, tmp_path / "model", torch.float32, vocab_size=340)
+    make_tokenizer("sentencepiece_bpe" if "llama" in name else "vocab_and_merges", folder)
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    model_config = content["model"]["model_config"] | {"compute_dtype": "float32"}
+    if "pretrained_model_dir" in content:
+        content["pretrained_model_dir"] = str(folder)
+    else:
+        model_config |= {"hidden_size": 96, "num_layers": 2, "vocab_size": 340, "seq_length": 256, "num_blocks": 64}
+        model_config |= {"eos_token_id": 2, "rms_norm_eps": 1e-6, "max_decode_length": 30, **sizes}
+        for key in ("theta",):
+            model_config.pop(key, None)
+        content["load_checkpoint"] = str(folder)
+        files = content["processor"]["tokenizer"]
+        for key in ("vocab_file", "merges_file"):
+            if key in files:
+                files[key] = str(folder / Path(files[key]).name)
+    if "pet_config" in model_config:
+        adapter = make_adapter("everything", folder, tmp_path)
+        (tmp_path / "lora_adapter.json").write_text(json.dumps({"own": str(adapter)}))
+        model_config["pet_config"]["adapter_path"] = str(tmp_path)
+    content["model"]["model_config"] = model_config
+    path = tmp_path / "predict.yaml"
+    path.write_text(yaml.safe_dump(content))
+    flags = ["--do_sample", "False", "--max_length", "30"] + (["--adapter_id", "own"] if "slora" in name else [])
+    text, _ = generate(capsys, "--config", str(path), *flags)
+    own = ["--adapter_path", str(tmp_path)] if "slora" in name else []
+    penalty = ["--repetition_penalty", str(model_config.get("repetition_penalty", 1.0))]
+    expected, _ = generate(capsys, "--model", str(folder), "--dtype", "float32", *flags, *own, *penalty)
+    assert text == expected
