@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindgen.errors import UsageError
 from mindgen.sampling_params import SamplingParams
-from mindgen.store.find_model import find_model
+from mindgen.store.find_model import find_tokenizer
 from mindgen.store.torch_folder import torch_folder
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, prompts: list[str]) -> int:
     if len(prompts) != 1:
         raise UsageError(f"--checkpoint_path continues one prompt, not {len(prompts)}")
     told = {name: getattr(arguments, name) for name in (*_SIZES, "activation") if getattr(arguments, name) is not None}
-    tokenizer = None if arguments.tokenizer_name is None else _tokenizer_folder(arguments.tokenizer_name)
+    tokenizer = None if arguments.tokenizer_name is None else find_tokenizer(arguments.tokenizer_name)
     folder = torch_folder(arguments.checkpoint_path, told, tokenizer)
     params = _sampling(arguments)
     limits: dict[str, Any] = {} if arguments.device is None else {"device_target": _device(arguments.device)}
@@ -105,11 +105,6 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         raise UsageError(f"--{name} must be a number, not {text!r}") from error
-
-
-def _tokenizer_folder(name: str) -> Path:
-    path = Path(name)
-    return path if path.is_dir() else find_model(name)
 
 
 def _device(name: str) -> str:

@@ -17,7 +17,7 @@ from mindgen.errors import RequestError
 from mindgen.llm import LLM
 from mindgen.loop.model_files import AdapterPaths
 from mindgen.outputs import RequestOutput, TextChunk
-from mindgen.store.find_model import find_model
+from mindgen.store.find_model import find_tokenizer
 from mindgen.system.checks import shown, to_token_ids
 from mindgen.text.chat_template import load_chat_templates
 from mindgen.text.tokenizer import load_tokenizer
@@ -38,7 +38,7 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(path: str | Path = demo.NAME) -> PretrainedTokenizer:
         """The tokenizer in a folder, or that of "demo" or "gpt2"."""
-        folder = find_model(path)
+        folder = find_tokenizer(path)
         tokenizer = load_tokenizer(folder)
         return PretrainedTokenizer(tokenizer, load_chat_templates(folder, tokenizer.special_tokens))
 

@@ -11,6 +11,8 @@ from mindgen.store.torch_folder import torch_folder
 from mindgen.weights.folder import model_folder
 from mindgen.weights.formats import gguf, torch_pt
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
 
 def find_model(name: str | Path) -> Path:
     """The folder of the model; one of a hub is fetched.
@@ -33,6 +35,16 @@ def find_model(name: str | Path) -> Path:
     if is_hub_name(str(name)):
         return _of_path(pull_from_hub(str(name)))
     return model_folder(path)
+
+
+def find_tokenizer(name: str | Path) -> Path:
+    """The folder of a tokenizer: a model's, or one that has nothing else.
+
+    Raises:
+        ModelError, CheckpointError: as of find_model.
+    """
+    path = Path(name)
+    return path if any((path / file).is_file() for file in _TOKENIZERS) else find_model(name)
 
 
 def _of_path(path: Path) -> Path:

@@ -99,7 +99,7 @@ def _of_model(name: str, folder: Path) -> Inspection:
     facts["digest"] = model_digest(folder, weights)
     if config is not None:
         attempt(lambda: _check_tensors(folder, config.num_layers, tensors))
-    return Inspection(facts, problems)
+    return Inspection(facts, list(dict.fromkeys(problems)))
 
 
 def _check_tensors(folder: Path, num_layers: int, tensors: dict[str, MappedTensor]) -> None:

@@ -67,7 +67,7 @@ def test_what_is_not(tmp_path, capsys):
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("Qwen2ForCausalLM", "MambaForCausalLM"))
     code, shown = inspect(model, capsys)
-    assert code == 1 and "architecture MambaForCausalLM is not served; served are" in shown, shown
+    assert code == 1 and "architecture MambaForCausalLM is not" in shown, shown
     code, shown = inspect(model / "model.safetensors", capsys)
     assert code == 1 and "is one file of a model: name its folder" in shown
     (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1])

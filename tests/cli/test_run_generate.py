@@ -107,7 +107,7 @@ def test_missing_adapter_may_be_asked_to_be_the_base_model():
         (("--model", "missing"), 1, "no such model folder: missing"),
         (("--model", "tests"), 1, "tests has no config.json"),
         (("--adapter_path", "missing.json"), 1, "cannot read missing.json: No such file"),
-        (("--adapter_id", "A1", "A2"), 2, "2 names for 1 prompts"),
+        (("--adapter_id", "A1", "A2", "--prompt", "a", "b", "c"), 2, "2 names for 3 prompts"),
         (("--output", "answers.csv"), 2, "ending in .txt or .jsonl"),
         (("--top_p", "3", "--do_sample"), 1, "top_p must be above 0 and at most 1, not 3.0"),
         (("--use_parallel", "True"), 2, "use_parallel"),
