@@ -4,7 +4,6 @@ are read; nothing else happens, and memory stays within bounds."""
 import resource
 
 import numpy as np
-import pytest
 import torch
 from gguf_models import write_gguf
 from scratch_gpt import SIZES, random_weights, save
@@ -57,7 +56,6 @@ def look_at_gguf(path) -> None:
     _files_of(path, read_model(path))
 
 
-@pytest.mark.slow
 def test_gguf(tmp_path):
     model = make_model("llama-multi-head", tmp_path / "model", torch.float32, intermediate_size=192)
     content = write_gguf(model, tmp_path / "model.gguf", "Q8_0").read_bytes()
@@ -69,7 +67,6 @@ def look_at_torch(path) -> None:
         np.asarray(tensor.data).sum()
 
 
-@pytest.mark.slow
 def test_torch_checkpoints(tmp_path):
     path = save(tmp_path / "x.pt", random_weights(d_model=16, d_ff=16, vocab_size=40), SIZES)
     assert check(path, path.read_bytes(), look_at_torch, header=8_000) > NUM_FILES // 4
