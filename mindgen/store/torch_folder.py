@@ -32,6 +32,8 @@ def torch_folder(path: Path, told: Mapping[str, Any] | None = None, tokenizer: P
         ModelError, CheckpointError: the file is damaged, or no whole GPT.
         UsageError: neither the file nor `told` says what the sizes are.
     """
+    if not path.is_file():
+        raise ModelError(f"no such file: {path}")
     beside = path.parent if tokenizer is None else tokenizer
     files = {name: beside / name for name in _TOKENIZER_FILES if (beside / name).is_file()}
     if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files.keys():
