@@ -16,8 +16,8 @@ def model_folder(path: Path) -> Path:
     """
     if not path.is_dir():
         raise ModelError(
-            f"no such model folder: {path} (expected a Hugging Face folder with config.json, a .gguf or .pt file, `demo`, "
-            "`gpt2`, or a name that `mindgen models` lists)"
+            f"no such model folder: {path} (expected a Hugging Face folder with config.json, a .gguf or .pt file, "
+            "`demo`, `gpt2`, or a name that `mindgen models` lists)"
         )
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
