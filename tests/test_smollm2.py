@@ -18,7 +18,7 @@ PROMPTS = [
     "The capital of France is", "Once upon a time, there was a little", "def fibonacci(n):\n",
     "The three laws of robotics are", "My favourite recipe for bread: mix", "In 1969, the first man",
 ]  # fmt: skip
-QUESTION = "What is the capital of Spain?"
+QUESTION = "What is the capital of Germany?"
 
 
 @pytest.fixture(scope="module")
