@@ -7,7 +7,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mindgen.cli import adapters, chat, doctor, generate, generate_custom, inspect_model, launch, models, pull, shard
+from mindgen.cli import (
+    adapters,
+    chat,
+    convert,
+    doctor,
+    generate,
+    generate_custom,
+    inspect_model,
+    launch,
+    models,
+    pull,
+    shard,
+)
 from mindgen.errors import MindgenError
 
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
@@ -39,6 +51,9 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     )
     launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
     doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
+    convert.add_arguments(
+        commands.add_parser("convert", help="write a model in another kind of file", allow_abbrev=False)
+    )
     pull.add_arguments(commands.add_parser("pull", help="fetch a model", allow_abbrev=False))
     models.add_arguments(commands.add_parser("models", help="list the models that were fetched", allow_abbrev=False))
     inspect_model.add_arguments(
@@ -49,7 +64,8 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     arguments = parser.parse_args([_with_underscores(each) for each in (sys.argv[1:] if argv is None else argv)])
     modules = {
         "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
-        "launch": launch, "doctor": doctor, "shard": shard, "pull": pull, "models": models, "inspect": inspect_model,
+        "launch": launch, "doctor": doctor, "shard": shard,
+        "pull": pull, "models": models, "inspect": inspect_model, "convert": convert,
     }  # fmt: skip
     run = modules[arguments.command].run
     try:

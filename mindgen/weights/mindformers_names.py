@@ -54,3 +54,13 @@ def huggingface_name(name: str) -> str:
         )
     module = FROM_MINDFORMERS.get(layer[2]) or _NORMS.get(layer[2], layer[2])
     return f"{layer[1]}{module}.{layer[3]}"
+
+
+def mindformers_name(name: str) -> str:
+    """The same the other way round."""
+    known = {ours: theirs for theirs, ours in _TABLES.items() if theirs != "output.weight"}
+    layer = _LAYER.fullmatch(name)
+    if layer is None:
+        return known.get(name, name)
+    modules = {ours: theirs for theirs, ours in (FROM_MINDFORMERS | _NORMS).items()}
+    return f"{layer[1]}{modules.get(layer[2], layer[2])}.{layer[3]}"
