@@ -65,7 +65,7 @@ def _fetch(name: str, function: str, **arguments: Any) -> Path:
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name}: the hub has no such revision") from error
     except errors.EntryNotFoundError as error:  # of a file, or of anything while offline
-        raise ModelError(f"{name} is not in the hub's cache, and cannot be fetched: {_first_line(error)}") from error
+        raise ModelError(f"there is no folder {name}, and it cannot be fetched: {_first_line(error)}") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise ModelError(f"cannot fetch {name}: {_first_line(error)}") from error
     except Exception as error:  # of whatever HTTP client the package has
