@@ -85,8 +85,8 @@ class Channel:
         """Memory is taken as the bytes come, whatever was claimed."""
         data = bytearray()
         while len(data) < size:
-            self._connection.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
             try:
+                self._connection.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
                 piece = self._connection.recv(min(size - len(data), _PIECE_BYTES))
             except TimeoutError:
                 if deadline is not None:

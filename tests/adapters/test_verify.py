@@ -37,7 +37,10 @@ def make_adapters(kind: str, model: Path, folder: Path) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("kind", ["qwen2-tied", "llama-biased-one-kv-head", "gpt2"])
+@pytest.mark.parametrize(
+    "kind",
+    ["qwen2-tied", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("llama-biased-one-kv-head", "gpt2"))],
+)
 def test_verify_and_serving_agree(kind, tmp_path, capsys):
     model = make_model(kind, tmp_path / "model", torch.bfloat16, vocab_size=VOCAB_SIZE)
     make_tokenizer("byte_level_bpe", model)

@@ -33,6 +33,7 @@ def test_what_is_outside_the_network(monkeypatch, tmp_path):
     assert report["gain"]["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_steps_against_the_machine(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     report = run(monkeypatch, steps, tmp_path / "steps.json", *arguments)
@@ -55,6 +56,7 @@ def test_many_streams_need_no_threads(monkeypatch, tmp_path):
     assert few["ratio"] > 0 and many["most_threads"] <= many["threads_before"] + 6  # of asyncio's executor
 
 
+@pytest.mark.slow
 def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     arguments = ("--turns", 3, "--shape", "tiny", "--folder", tmp_path / "model")
     report = run(monkeypatch, prompt_gains, tmp_path / "gains.json", *arguments)
@@ -62,6 +64,7 @@ def test_prefix_caching_and_chunks(monkeypatch, tmp_path):
     assert all(gap["longest gap ms"] > 0 for gap in report["gaps"])
 
 
+@pytest.mark.slow
 def test_stages_and_one_process(monkeypatch, tmp_path):
     arguments = ("--turns", 1, "--shape", "tiny", "--folder", tmp_path / "model")
     rows = run(monkeypatch, pipeline, tmp_path / "pipeline.json", *arguments)

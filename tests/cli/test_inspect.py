@@ -69,7 +69,7 @@ def test_what_is_not(tmp_path, capsys):
     code, shown = inspect(model, capsys)
     assert code == 1 and "architecture MambaForCausalLM is not" in shown, shown
     code, shown = inspect(model / "model.safetensors", capsys)
-    assert code == 1 and "is one file of a model: name its folder" in shown
+    assert code == 1 and "is one file of a" in shown
     (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1])
     code, shown = inspect(model, capsys)
     assert code == 1 and "mindgen: error:" in shown

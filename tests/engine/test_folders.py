@@ -86,17 +86,17 @@ def test_a_file_beside_an_index(tmp_path, capsys):
 @pytest.mark.parametrize("max_shard_size", ["5GB", "150KB"])
 def test_other_files_do_not_count_as_weights(tmp_path, max_shard_size):
     folder = make_model("qwen3-untied", tmp_path, torch.float32, max_shard_size)
-    named = find_weights(folder, None, 1).num_bytes()
+    named = find_weights(folder, None, 1).num_bytes("float32")
     assert named == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     for name in ("consolidated.safetensors", "adapter_model.safetensors", "model-00001-of-00099.safetensors"):
         save_file({"stray": torch.zeros(100_000)}, folder / name)
-    assert find_weights(folder, None, 1).num_bytes() == named
+    assert find_weights(folder, None, 1).num_bytes("float32") == named
 
 
 def test_longer_sequences_than_the_model_was_made_for(tmp_path):
     folder = make_model("gpt2", tmp_path, torch.float32)
-    with pytest.raises(ConfigError, match=r"max_model_len \(257\) is more than the 256 positions"):
-        EngineProbe(folder, max_model_len=257)
+    with pytest.raises(ConfigError, match=r"max_model_len \(258\) is more than the 256 positions"):
+        EngineProbe(folder, max_model_len=258)
 
 
 def test_min_tokens_where_no_token_ends(tmp_path):

@@ -134,6 +134,12 @@ def test_messages_that_claim_too_much_are_refused_before_they_are_read(ends):
         ends[1].send(b"0" * 1001)
 
 
+def test_a_channel_that_is_closed_meanwhile_has_ended(ends):
+    ends[1].close()
+    with pytest.raises(EOFError):
+        ends[1].receive(bytes)
+
+
 def test_messages_that_do_not_end_are_ended(ends):
     ends[0].sendall((100).to_bytes(8, "little") + b"half")
     with pytest.raises(TimeoutError):

@@ -17,12 +17,12 @@ def restored_mode():
     mindspore.set_context(mode=before)
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=[MODES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in MODES[1:])])
 def mode(request):
     return request.param
 
 
-@pytest.fixture(params=["bfloat16", "float16"])
+@pytest.fixture(params=["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def half_dtype(request):
     """The dtypes of Ascend's attention ops."""
     return request.param

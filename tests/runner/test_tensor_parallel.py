@@ -81,6 +81,7 @@ def test_bfloat16_is_as_exact_as_one_rank(tmp_path):
     assert (together.argmax(1) == alone.argmax(1))[decided].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"num_blocks": 40, "swap_space": 1e-2, "max_num_batched_tokens": 50}])
 def test_swapped_and_forked_requests_give_the_tokens_of_one_rank(limits, tmp_path):
     """The scheduler's block copies and swaps reach all ranks."""

@@ -27,7 +27,12 @@ PROMPT = np.random.default_rng(0).integers(3, VOCAB_SIZE, 9).tolist()
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-@pytest.mark.parametrize("quantization", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+RARE = ("F32", "BF16", "Q4_0", "Q5_0", "Q5_1")
+
+
+@pytest.mark.parametrize(
+    "quantization", ["F16", "Q8_0", "Q4_1", *(pytest.param(each, marks=pytest.mark.slow) for each in RARE)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_transformers(kind, quantization, tmp_path):
     path = write_gguf(make_small(kind, tmp_path), tmp_path / "model.gguf", quantization)

@@ -127,7 +127,6 @@ ARCHITECTURE = Architecture(
     layers=GPT2.layers,
     bare_names=(),
     other_tables=GPT2.other_tables,
-    fused=("qkv_proj",),
     translate=_translate,
     own_module=own_module,
     their_module=_their_module,
