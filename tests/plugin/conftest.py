@@ -4,6 +4,8 @@ from op_calls import MODES
 
 from mindgen.kernels import plugin
 
+FIRST_MODE, *OTHER_MODES = MODES
+
 
 @pytest.fixture(scope="session")
 def library():
@@ -17,7 +19,7 @@ def restored_mode():
     mindspore.set_context(mode=before)
 
 
-@pytest.fixture(params=[MODES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in MODES[1:])])
+@pytest.fixture(params=[FIRST_MODE, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHER_MODES)])
 def mode(request):
     return request.param
 
