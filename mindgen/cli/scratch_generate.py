@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindgen.adapters.registry import BASE_NAME
+from mindgen.cli import flags
 from mindgen.errors import UsageError
 from mindgen.sampling_params import SamplingParams
 from mindgen.store.find_model import find_tokenizer
@@ -15,10 +17,17 @@ if TYPE_CHECKING:
 _SIZES = ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "d_model", "d_ff")
 _DEVICES = {"cpu": "CPU", "npu": "Ascend", "ascend": "Ascend"}
 _DEFAULT_NEW_TOKENS = 100
+_ADAPTER_PATH = "model.pet_config.adapter_path"
+_SAMPLING = tuple(
+    f"generation.{name}" for name in ("temperature", "top_k", "top_p", "do_sample", "seed", "max_new_tokens")
+)
+_SERVED = {"predict_data", "run_mode", "adapter_id", "on_missing_adapter", _ADAPTER_PATH, *_SAMPLING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a training checkpoint of the from-scratch GPT (flags may have - for _)")
+    group = parser.add_argument_group(
+        "a training checkpoint of the from-scratch GPT (flags may have - for _); no --config is read for it"
+    )
     add = group.add_argument
     add("--checkpoint_path", type=Path, metavar="FILE", help="a .pt file")
     add("--tokenizer_name", metavar="DIR", help="the folder of the tokenizer (default: that of the checkpoint)")
@@ -31,18 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="cpu|npu", help="where to run (default: an NPU if there is one)")
 
 
-def run(arguments: argparse.Namespace, prompts: list[str]) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Prints what the training's generate.py prints.
 
     Raises:
-        MindgenError: the file is damaged, or its sizes are told nowhere.
+        UsageError: a flag was given that has no meaning for it, or has a wrong value.
+        MindgenError: the file is damaged, or its sizes are told nowhere; or the adapter is none of its own.
     """
-    if len(prompts) != 1:
-        raise UsageError(f"--checkpoint_path continues one prompt, not {len(prompts)}")
+    given = _served(arguments)
+    prompts, adapter_ids = given.get("predict_data", []), given.get("adapter_id", [BASE_NAME])
+    if len(prompts) != 1 or len(adapter_ids) != 1:
+        raise UsageError(
+            f"--checkpoint_path continues one prompt with one adapter, not {len(prompts)} with {len(adapter_ids)}"
+        )
     told = {name: getattr(arguments, name) for name in (*_SIZES, "activation") if getattr(arguments, name) is not None}
     tokenizer = None if arguments.tokenizer_name is None else find_tokenizer(arguments.tokenizer_name)
     folder = torch_folder(arguments.checkpoint_path, told, tokenizer)
-    params = _sampling(arguments)
+    params = _sampling(given)
     limits: dict[str, Any] = {} if arguments.device is None else {"device_target": _device(arguments.device)}
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
     from mindgen.weights.architecture import read_model_config
@@ -50,15 +64,30 @@ def run(arguments: argparse.Namespace, prompts: list[str]) -> int:
     num_positions = read_model_config(folder).max_position
     print(f"Using device: {arguments.device or 'auto'}")
     print(f"Loading checkpoint from {arguments.checkpoint_path}...")
-    llm = LLM(folder, max_model_len=num_positions + 1, **limits)
+    missing = given.get("on_missing_adapter", "error")
+    llm = LLM(folder, given.get(_ADAPTER_PATH), on_missing_adapter=missing, max_model_len=num_positions + 1, **limits)
     print(f"Prompt: {prompts[0]}")
-    ids = _continue(llm, prompts[0], params, num_positions)
+    ids = _continue(llm, prompts[0], None if adapter_ids == [BASE_NAME] else adapter_ids[0], params, num_positions)
     print(f"Generated text: {llm.tokenizer.decode(ids)}")
     llm.close()
     return 0
 
 
-def _continue(llm: "LLM", prompt: str, params: dict[str, Any], num_positions: int) -> list[int]:
+def _served(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given, by the configuration's keys; raises UsageError for what generate.py's job has no use for."""
+    given = {key: value for key, value in flags.overrides(arguments).items() if value is not None}
+    others = {"output": arguments.output != "text", "profile": arguments.profile is not None, "chat": arguments.chat}
+    refused = [*(given.keys() - _SERVED), *(name for name, is_given in others.items() if is_given)]
+    if refused:
+        names = sorted("model" if key == "model.path" else key.rpartition(".")[2] for key in refused)
+        raise UsageError(
+            f"--checkpoint_path does not go with {', '.join(f'--{name}' for name in names)}: for these pass the file "
+            "as --model"
+        )
+    return given
+
+
+def _continue(llm: "LLM", prompt: str, adapter_id: str | None, params: dict[str, Any], num_positions: int) -> list[int]:
     """The last num_positions tokens of prompt and output.
 
     Beyond them each token sees the num_positions before it, whose positions count from 0 again: cached keys are of no
@@ -70,14 +99,14 @@ def _continue(llm: "LLM", prompt: str, params: dict[str, Any], num_positions: in
         raise UsageError("the prompt is empty, and the tokenizer has no end token to begin with")
     if len(ids) >= num_positions:
         ids = ids[1 - num_positions :]
-    left = params.pop("max_tokens")
+    left, seed = params.pop("max_tokens"), params.pop("seed")
     while left > 0:
         count = min(left, num_positions + 1 - len(ids))
         stop: dict[str, Any] = {} if end is None else {"stop_token_ids": [end]}
+        if seed is not None:
+            params["seed"] = seed + left  # each window draws anew
         sampling = SamplingParams(max_tokens=count, include_stop_str_in_output=True, **params, **stop)
-        (output,) = llm.generate([{"prompt_token_ids": ids}], sampling)
-        if output.exception is not None:
-            raise output.exception
+        (output,) = llm.generate([{"prompt_token_ids": ids}], sampling, [adapter_id])
         made = output.outputs[0].token_ids
         ids, left = (ids + made)[-num_positions:], left - len(made)
         if not made or made[-1] == end:
@@ -85,26 +114,18 @@ def _continue(llm: "LLM", prompt: str, params: dict[str, Any], num_positions: in
     return ids
 
 
-def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+def _sampling(given: dict[str, Any]) -> dict[str, Any]:
     """The options of generate.py: top_k 0 and top_p 0 are all, and it is greedy unless do_sample is said."""
-    given = {name: getattr(arguments, f"generation.{name}") for name in ("temperature", "top_k", "top_p", "do_sample")}
-    number = {name: 0.0 if text is None else _number(name, text) for name, text in given.items() if name != "do_sample"}
-    temperature = 1.0 if given["temperature"] is None else number["temperature"]
-    samples = given["do_sample"] in ("True", "true") and temperature > 0
-    tokens = getattr(arguments, "generation.max_new_tokens")
+    temperature, top_k, top_p, do_sample, seed, tokens = (given.get(key) for key in _SAMPLING)
+    temperature = 1.0 if temperature is None else temperature
+    samples = bool(do_sample) and temperature > 0
     return {
         "temperature": temperature if samples else 0.0,
-        "top_k": int(number["top_k"]) if samples else 0,
-        "top_p": number["top_p"] if samples and 0 < number["top_p"] < 1 else 1.0,
-        "max_tokens": _DEFAULT_NEW_TOKENS if tokens is None else int(_number("max_new_tokens", tokens)),
+        "top_k": top_k or 0 if samples else 0,
+        "top_p": top_p if samples and top_p is not None and 0 < top_p < 1 else 1.0,
+        "seed": seed,
+        "max_tokens": _DEFAULT_NEW_TOKENS if tokens is None else tokens,
     }
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"--{name} must be a number, not {text!r}") from error
 
 
 def _device(name: str) -> str:

@@ -1,5 +1,6 @@
 """Checkpoints of the from-scratch GPT: their own forward pass in float64 is the oracle."""
 
+import json
 import re
 import subprocess
 import sys
@@ -183,11 +184,47 @@ def test_the_command_samples_and_refuses(folder):
     for flags, message in (
         (["--device", "cuda"], "--device cuda: mindgen runs on cpu, npu, ascend"),
         (["--tokenizer-name", "nowhere"], "no such model folder: nowhere"),
-        (["--max-new-tokens", "x"], "--max_new_tokens must be a number"),
+        (["--max-new-tokens", "x"], "--max_new_tokens cannot be 'x': expected an integer"),
+        (["--adapter_id", "A9"], "A9"),
+        (["--adapter_id", "A1", "A2"], "one prompt with one adapter, not 1 with 2"),
+        (["--model", "demo", "--min-p", "0.5", "--tp", "2"], "with --min_p, --model, --tensor_parallel_size: for"),
+        (["--output", "jsonl", "--chat"], "does not go with --chat, --output: for these pass the file as --model"),
     ):
         refused = run_command(folder, "--checkpoint-path", "x.pt", "--prompt", "Hello", *flags)
         assert refused.returncode != 0
         assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_command_answers_with_the_adapter(folder):
+    """Beyond the last position, too."""
+    weights = random_weights(3)
+    save(folder / "x.pt", weights, SIZES)
+    modules = [name.removesuffix(".weight") for name, each in weights.items() if each.ndim == 2 and "blocks" in name]
+    _, merged = make_lora(weights, modules, folder / "A1")
+    (folder / "lora_adapter.json").write_text(json.dumps({"A1": "A1"}))
+    done = run_command(
+        folder, "--checkpoint-path", "x.pt", "--prompt", "Hello world", "--max-new-tokens", "40", "--adapter_id", "A1",
+        "--adapter_path", ".",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer.encode("Hello world", add_special_tokens=False)
+    base, adapted = (generate(each, ids, 40, tokenizer.eos_id, 24) for each in (weights, merged))
+    assert base != adapted
+    assert done.stdout.endswith(f"Generated text: {tokenizer.decode(adapted)}\n")
+
+
+def test_a_seed_gives_the_same_text_again(folder):
+    save(folder / "x.pt", random_weights(), SIZES)
+    seeds = ("1", "1", "2")
+    texts = [
+        run_command(
+            folder, "--checkpoint-path", "x.pt", "--prompt", "Hello", "--max-new-tokens", "30", "--do-sample", "--seed",
+            seed,
+        ).stdout
+        for seed in seeds
+    ]  # fmt: skip
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_an_llm_takes_the_file(folder):
