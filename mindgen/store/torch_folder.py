@@ -49,15 +49,14 @@ def torch_folder(path: Path, told: Mapping[str, Any] | None = None, tokenizer: P
 def _config(path: Path, told: Mapping[str, Any]) -> bytes:
     content = read_torch_file(path)
     tensors = find_state_dict(path, content)
-    if not any(name.endswith(_EMBEDDING) for name in tensors):
+    if _EMBEDDING not in tensors:
         raise ModelError(
             f"{path} is no checkpoint of the from-scratch GPT ({_EMBEDDING} is missing; it has {min(tensors)}): name "
             "the folder with the config.json of whatever it is"
         )
     saved = content.get("config") if isinstance(content, dict) else None
     sizes = _sizes(path, saved if isinstance(saved, dict) else {}, told)
-    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
-    tied = head is None or (embedding is not None and are_equal(head, embedding))
+    tied = _HEAD not in tensors or are_equal(tensors[_HEAD], tensors[_EMBEDDING])
     return json.dumps(
         {
             "architectures": [ARCHITECTURE.name],

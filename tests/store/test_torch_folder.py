@@ -79,6 +79,15 @@ def test_a_tied_head_may_be_left_out_or_stored(folder):
         np.testing.assert_allclose(Probe(find_model(path), "float32").logits([PROMPT])[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_what_data_parallel_and_compiled_training_put_before_names_is_left_out(prefix, folder):
+    """The head is the file's own, not taken for a tied one."""
+    weights = random_weights()
+    path = save(folder / "x.pt", {f"{prefix}{name}": each for name, each in weights.items()}, SIZES)
+    ours = Probe(find_model(path), "float32").logits([PROMPT])[0]
+    np.testing.assert_allclose(ours, logits(weights, PROMPT)[-1], atol=1e-4)
+
+
 def test_the_part_of_a_tensor_parallel_rank_is_refused(folder):
     weights = random_weights()
     for name in list(weights):

@@ -1,5 +1,6 @@
 """Training checkpoints of torch (.pt, .pth): the state dict among what else was saved; nothing in them is executed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from mindgen.weights.weight_format import WeightFormat
 
 _STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
 # What data-parallel and compiled models put before all names.
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIX = re.compile(r"(module\.|_orig_mod\.)*")
 
 
 def map_torch_checkpoint(path: Path) -> dict[str, MappedTensor]:
@@ -19,25 +20,20 @@ def map_torch_checkpoint(path: Path) -> dict[str, MappedTensor]:
     Raises:
         CheckpointError: the file is damaged, or has no state dict.
     """
-    tensors = find_state_dict(path, read_torch_file(path))
-    for prefix in _PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    return find_state_dict(path, read_torch_file(path))
 
 
 def find_state_dict(path: Path, content: Any) -> dict[str, MappedTensor]:
-    """Raises CheckpointError where there is none."""
-    if is_state_dict(content) and content:
-        return dict(content)
-    found = [content[key] for key in _STATE_DICTS if isinstance(content, dict) and is_state_dict(content.get(key))]
-    if not found:
+    """Under the model's own names; raises CheckpointError where there is none."""
+    states = [content, *(content.get(key) for key in _STATE_DICTS)] if isinstance(content, dict) else []
+    tensors = next((dict(state) for state in states if state and is_state_dict(state)), None)
+    if tensors is None:
         has = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
             f"{path} has no state dict: expected tensors by name, there or under {', '.join(_STATE_DICTS)}; it has "
             f"{has}"
         )
-    return dict(found[0])
+    return {_PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}
 
 
 FORMAT = WeightFormat(
