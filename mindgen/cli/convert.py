@@ -13,7 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     add("--names", choices=["huggingface", "mindformers"], default="huggingface", help="of the tensors")
     add("--format", choices=["safetensors", "ckpt"], default="safetensors", help="of the file")
-    add("--dtype", choices=["bfloat16", "float16", "float32"], help="of the tensors (default: as they are)")
+    add(
+        "--dtype",
+        choices=["bfloat16", "float16", "float32"],
+        help="of the tensors (default: as they are, and bfloat16 of quantised ones)",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
 
 

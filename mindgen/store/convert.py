@@ -15,13 +15,14 @@ from mindgen.system.atomic import whole_folder
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.architecture import Architecture, architecture_of
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
-from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
 from mindgen.weights.mindformers_names import mindformers_name
 from mindgen.weights.tensor_names import EMBEDDING
 from mindgen.weights.weight_format import WeightFormat, map_file, weight_formats
 
 _TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.jinja")
 _NO_TEXTS = ("*.index.json", "lora_adapter.json", "config.json")
+_DTYPE_OF_PACKED = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class _Converted:
     def dtype(self) -> str:
         if self.tensor.dtype not in FLOATS:
             return self.tensor.dtype
-        return self.wanted or self.tensor.dtype
+        as_it_is = _DTYPE_OF_PACKED if isinstance(self.tensor, PackedTensor) else self.tensor.dtype
+        return self.wanted or as_it_is
 
     def make(self) -> MappedTensor:
         dtype = self.dtype

@@ -63,6 +63,19 @@ def test_gguf_becomes_a_folder(tmp_path):
     np.testing.assert_array_equal(ours, Probe(find_model(path), "float32").logits([PROMPT]))
 
 
+def test_what_was_quantised_becomes_bfloat16(tmp_path):
+    """And the rest stays as it is; the folder says so, and computes what the GGUF computes."""
+    model = make_model("qwen2-tied", tmp_path / "model", torch.float32, intermediate_size=192)
+    path = write_gguf(model, tmp_path / "x.gguf", "Q8_0")
+    made = convert(path, tmp_path / "made")
+    dtypes = {name: tensor.dtype for name, tensor in map_weights(made).items()}
+    assert dtypes["model.layers.0.mlp.down_proj.weight"] == "bfloat16"
+    assert dtypes["model.norm.weight"] == "float32"
+    assert json.loads((made / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    ours, theirs = (Probe(each, "bfloat16").logits([PROMPT]) for each in (made, find_model(path)))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_dtypes_are_rounded(tmp_path):
     folder = make_model("gpt2", tmp_path / "model", torch.float32)
     made = convert(folder, tmp_path / "made", "--dtype", "float16")
