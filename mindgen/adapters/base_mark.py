@@ -34,7 +34,8 @@ class BaseMark(Record):
 def mark_base(adapter: Path, name: str, model: Path) -> None:
     """Writes down that the adapter was trained for the model in that folder, which users call by this name."""
     tensors = find_weights(model, None, 1).map(0)
-    vectors = sorted(each for each, tensor in tensors.items() if len(tensor.shape) == 1)
+    # norms, which every rank has whole
+    vectors = sorted(each for each, tensor in tensors.items() if len(tensor.shape) == 1 and each.endswith(".weight"))
     chosen = [vectors[place * (len(vectors) - 1) // (_NUM_TENSORS - 1)] for place in range(_NUM_TENSORS)]
     mark = {"name": name, "values": {each: _values(tensors, each, _NUM_VALUES).tolist() for each in chosen}}
     (adapter / MARK_FILE).write_text(json.dumps(mark, indent=1) + "\n")
@@ -53,6 +54,8 @@ def check_base(adapter_id: str, adapter: Path, base: BaseModel) -> None:
     except ValidationError as error:
         raise AdapterError(f"adapter {adapter_id}: {path} is malformed: {error.errors()[0]['msg']}") from error
     for name, values in mark.values.items():
+        if name not in base.tensors and base.modules is not None:
+            continue  # another rank's; a model that has no such name has no such modules either
         own = _values(base.tensors, name, len(values)) if name in base.tensors else None
         if own is None or own.shape != (len(values),) or not np.allclose(own, values, _RELATIVE, _ABSOLUTE):
             raise AdapterError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.cli import flags, scratch_generate
@@ -89,11 +89,11 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     llm = flags.load_llm(busy)
     with closing(llm):
         report.begin(llm.memory_plan)
-        params = [_sampling_params(llm, settings.generation, prompt) for prompt in prompts]
+        inputs = [_message(llm, prompt) if arguments.chat else prompt for prompt in prompts]
+        params = [_sampling_params(llm, settings.generation, each) for each in inputs]
         share = part.share(len(prompts))
         num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
         shown = [f"{prompt}\n" for prompt in prompts] if arguments.chat and not target.is_jsonl else prompts
-        inputs = [_message(llm, prompt) if arguments.chat else prompt for prompt in prompts]
         with open_output(target, shown, num_outputs, share.start) as output, _profiled(llm, trace):
             for chunk in _stream(llm, inputs, params, adapter_ids, share):
                 report.add(chunk)
@@ -111,10 +111,13 @@ def _one_choice(given: list[list[str]] | None) -> list[str] | None:
     return given[0] if given else None
 
 
-def _sampling_params(llm: "LLM", generation: GenerationSettings, prompt: str) -> SamplingParams | RequestError:
+def _sampling_params(
+    llm: "LLM", generation: GenerationSettings, prompt: str | dict[str, Any]
+) -> SamplingParams | RequestError:
     """The parameters for a prompt, or why there are none for this one."""
     try:
-        return generation.sampling_params(_DEFAULT_NEW_TOKENS, len(llm.encode(prompt)))
+        token_ids = llm.encode(prompt) if isinstance(prompt, str) else prompt["prompt_token_ids"]
+        return generation.sampling_params(_DEFAULT_NEW_TOKENS, len(token_ids))
     except RequestError as error:
         return error
 
@@ -178,6 +181,6 @@ def _pair(prompts: list[str], adapter_id: str | list[str] | None) -> tuple[list[
     return prompts, [None if name == BASE_NAME else name for name in ids]
 
 
-def _message(llm: "LLM", prompt: str) -> Prompt:
-    """The prompt that the model's chat template makes of a user's message; of one that has none, what says so."""
+def _message(llm: "LLM", prompt: str) -> dict[str, Any]:
+    """The prompt that the model's chat template makes of a user's message; raises RequestError if it has none."""
     return llm.chat_prompt([{"role": "user", "content": prompt}])

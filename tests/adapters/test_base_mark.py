@@ -11,6 +11,7 @@ from tiny_tokenizers import make_tokenizer
 from mindgen import LLM, SamplingParams
 from mindgen.adapters.base_mark import MARK_FILE, mark_base
 from mindgen.cli.main import main
+from mindgen.errors import AdapterError
 
 GREEDY = SamplingParams(temperature=0, max_tokens=3)
 
@@ -52,6 +53,24 @@ def test_another_model_is_refused_by_name(models, adapter, capsys):
     assert expected in refused and "use it with --model the-first" in refused
     assert main(["adapters", "verify", str(adapter), "--model", str(models["second"])]) == 0
     assert "was trained for the model the-first" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_stages_of_a_sharded_checkpoint_know_their_part(models, adapter, tmp_path):
+    assert main(["shard", str(models["first"]), "--pp", "2", "--output", str(tmp_path / "ranks")]) == 0
+    stages = {"checkpoint": tmp_path / "ranks", "pipeline_parallel_size": 2}
+    llm = LLM(models["first"], {"own": adapter}, dtype="float32", **stages)
+    (output,) = llm.generate("Hello", GREEDY, "own")
+    llm.close()
+    assert output.outputs[0].token_ids == answer(models["first"], adapter).outputs[0].token_ids
+    second = LLM(models["second"], {"own": adapter}, dtype="float32", pipeline_parallel_size=2)
+    with pytest.raises(AdapterError, match="was trained for the model the-first"):
+        second.generate("Hello", GREEDY, "own")
+    second.close()
+
+
+def test_biases_which_ranks_have_in_part_are_no_mark(adapter):
+    names = json.loads((adapter / MARK_FILE).read_text())["values"]
+    assert len(names) == 3 and all(name.endswith("norm.weight") for name in names)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"name": "x"}', '{"name": "x", "values": {"a": []}}', "{"])

@@ -9,6 +9,7 @@ from mindgen import LLM
 from mindgen.cli import flags
 from mindgen.cli.main import main
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.text.chat_template import ChatTemplates
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 A1 = next(answer for answer in ANSWERS if answer["adapter_id"] == "A1")
@@ -47,6 +48,16 @@ def test_as_typed(run):
     code, out, notes = run("--model", "demo", "--prompt", A1["prompt"], "--adapter_id", "A1", "--temperature", 0)
     assert (code, out) == (0, f"{A1['prompt']}{A1['answer']}\n")
     assert notes[0].startswith("memory: weights") and len(notes) == 3
+
+
+def test_of_a_message_the_whole_prompt_counts(run, llm, monkeypatch):
+    """A max_length is that of the template's text and the output."""
+    templates = ChatTemplates({"default": "The user says: {{ messages[0]['content'] }}, two,"}, {}, "here")
+    monkeypatch.setattr(llm, "_templates", templates)
+    num_tokens = len(llm.encode("The user says: one, two,", add_special_tokens=False))
+    flags = ("--prompt", "one", "--chat", "--max_length", num_tokens + 3, "--ignore_eos", "--output", "jsonl")
+    (record,) = records(run(*flags))
+    assert (record["num_prompt_tokens"], record["num_tokens"]) == (num_tokens, 3)
 
 
 @pytest.mark.parametrize(
