@@ -8,7 +8,6 @@ import torch
 from gguf_models import rounded_oracle, write_gguf
 from peft import PeftModel
 from probe import Probe
-from store_cache import own_cache  # noqa: F401
 from tiny_adapters import make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 

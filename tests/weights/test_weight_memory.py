@@ -62,7 +62,7 @@ def test_a_gpt2_that_is_not_served_is_refused(tmp_path):
     for old, new, expected in (
         ('"n_layer": 2', '"n_layer": 3', "no tensor 'transformer.h.2"),
         ('"n_inner": 200', '"n_inner": null', r"c_fc.weight' has shape \(200, 96\), config.json asks for \(384, 96\)"),
-        ('"n_head": 6', '"n_head": 7', "n_embd 96 does not divide into 7 heads"),
+        ('"n_head": 6', '"n_head": 7', "a hidden size of 96 does not divide into 7 heads"),
         ('"gelu_new"', '"relu"', "activation_function 'relu' is not served, only 'gelu_new'"),
         (
             '"scale_attn_weights": true',

@@ -64,11 +64,15 @@ class Gpt2File(ConfigFile):
 
 
 def _read_gpt2(path: Path, raw: dict[str, Any]) -> ModelConfig:
-    file = read_record(Gpt2File, path, raw)
+    return like_gpt2(ARCHITECTURE.name, path, read_record(Gpt2File, path, raw))
+
+
+def like_gpt2(architecture: str, path: Path, file: Gpt2File) -> ModelConfig:
+    """Of a model whose network is GPT-2's; raises ModelError where its heads do not divide."""
     if file.n_embd % file.n_head:
-        raise ModelError(f"{path}: n_embd {file.n_embd} does not divide into {file.n_head} heads")
+        raise ModelError(f"{path}: a hidden size of {file.n_embd} does not divide into {file.n_head} heads")
     return ModelConfig(
-        architecture=ARCHITECTURE.name,
+        architecture=architecture,
         dtype=file.dtype or file.torch_dtype,
         vocab_size=file.vocab_size,
         hidden_size=file.n_embd,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mindgen.errors import CheckpointError, ModelError
+from mindgen.errors import CheckpointError
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.architectures.gpt2 import ARCHITECTURE as GPT2
-from mindgen.weights.architectures.gpt2 import POSITIONS, PREFIX
-from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
+from mindgen.weights.architectures.gpt2 import POSITIONS, PREFIX, Gpt2File, like_gpt2
+from mindgen.weights.config_file import Size, TokenIds, read_record
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, FUSED
@@ -33,48 +34,23 @@ _THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
 _LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
 _OWN_LAYER = re.compile(rf"{re.escape(PREFIX)}h\.(\d+)\.(.+)")
 _QKV = "attn.qkv_proj"
-_EPSILON = 1e-5  # torch's for a LayerNorm
 
 
-class ScratchGptFile(ConfigFile):
-    """GPTConfig of rosetrainer's config.py, as config.json."""
+class ScratchGptFile(Gpt2File):
+    """GPTConfig of rosetrainer's config.py, as config.json; its LayerNorms have torch's epsilon, which is GPT-2's."""
 
     eos_token_id: TokenIds = None
-    max_position_embeddings: Size
-    n_layers: Size
-    n_heads: Size
-    d_model: Size
-    d_ff: Size
-    activation: Literal["gelu", "gelu_new"] = "gelu"
+    n_embd: Size = Field(validation_alias="d_model")
+    n_layer: Size = Field(validation_alias="n_layers")
+    n_head: Size = Field(validation_alias="n_heads")
+    n_positions: Size = Field(validation_alias="max_position_embeddings")
+    n_inner: Size = Field(validation_alias="d_ff")
+    activation_function: Literal["gelu", "gelu_new"] = Field("gelu", validation_alias="activation")
     tie_word_embeddings: bool = False
 
 
 def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
-    file = read_record(ScratchGptFile, path, raw)
-    if file.d_model % file.n_heads:
-        raise ModelError(f"{path}: d_model {file.d_model} does not divide into {file.n_heads} heads")
-    return ModelConfig(
-        architecture=ARCHITECTURE.name,
-        dtype=file.dtype or file.torch_dtype,
-        vocab_size=file.vocab_size,
-        hidden_size=file.d_model,
-        intermediate_size=file.d_ff,
-        num_layers=file.n_layers,
-        num_heads=file.n_heads,
-        num_kv_heads=file.n_heads,
-        head_size=file.d_model // file.n_heads,
-        max_position=file.max_position_embeddings,
-        norm_epsilon=_EPSILON,
-        tie_word_embeddings=file.tie_word_embeddings,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        gated_mlp=False,
-        query_key_norm=False,
-        rope=None,
-        eos_token_ids=read_ends(path, file),
-        exact_gelu=file.activation == "gelu",
-    )
+    return like_gpt2(ARCHITECTURE.name, path, read_record(ScratchGptFile, path, raw))
 
 
 def _translate(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
