@@ -1,12 +1,11 @@
 """Folders like Hugging Face's that are made of a model's file, in mindgen's cache: once, and whole or not at all."""
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mindgen.errors import ModelError
+from mindgen.system.atomic import shared_folder
 from mindgen.system.environment import cache_folder
 
 
@@ -31,18 +30,12 @@ def made_folder(kind: str, file: Path, details: str, make: Callable[[], Mapping[
         return folder
     files = make()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-        try:
+        with shared_folder(folder) as unfinished:
             for name, content in files.items():
                 if isinstance(content, Path):
                     (unfinished / name).symlink_to(content.absolute())
                 else:
                     (unfinished / name).write_bytes(content)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        if not folder.is_dir():  # else another process has made it meanwhile
-            raise ModelError(f"cannot write {folder}: {error.strerror}: set MINDGEN_CACHE to another folder") from error
+        raise ModelError(f"cannot write {folder}: {error.strerror}: set MINDGEN_CACHE to another folder") from error
     return folder

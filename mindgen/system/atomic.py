@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
+from tempfile import mkdtemp, mkstemp
 
 
 @contextmanager
@@ -37,5 +37,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def shared_folder(path: Path) -> Iterator[Path]:
+    """The same of a folder that several processes may make at once, with one content: the first one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(mkdtemp(dir=path.parent, prefix=".making-"))
+    try:
+        yield unfinished
+        if not path.is_dir():
+            unfinished.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
