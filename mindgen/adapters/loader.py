@@ -162,7 +162,7 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
     config = adapter.config
     problems = []
     if isinstance(config.target_modules, list):
-        every = [name for module in modules for name in _known_names(module)]
+        every = {name for module in modules for name in _known_names(module)}
         dead = [target for target in config.target_modules if not any(is_suffix(target, name) for name in every)]
         if dead:
             problems.append(f"target_modules {dead} match no layer of the model; it has {_kinds(modules)}")
@@ -205,13 +205,13 @@ def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[st
     return next((targeted for targeted in readings if targeted == updates.keys()), readings[0])
 
 
-def _known_names(module: str) -> list[str]:
+def _known_names(module: str) -> set[str]:
     """Every name that any model has for a module."""
     parent, _, name = module.rpartition(".")
-    known = [module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)]
-    known += embeddings() if module in embeddings() else ()
-    known += [each.their_module(name) for each in architectures().values() for name in known]
-    return [*known, *map(without_prefix, known)]
+    known = {module, *(f"{parent}.{fused}" for fused, parts in FUSED.items() if name in parts)}
+    known |= set(embeddings()) if module in embeddings() else set()
+    known |= {each.their_module(name) for each in architectures().values() for name in known}
+    return known | set(map(without_prefix, known))
 
 
 def _kinds(modules: dict[str, tuple[int, int]]) -> str:

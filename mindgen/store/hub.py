@@ -42,9 +42,8 @@ def pull_from_hub(name: str) -> Path:
 
 def _weight_patterns() -> list[list[str]]:
     """Of what a repository may hold, the preferred kind first: a second one is fetched only where there is no first."""
-    names = [each.model_file.partition(".")[0] for each in weight_formats().values() if each.index_file is not None]
-    suffixes = [suffix for suffix, each in weight_formats().items() if each.index_file is not None]
-    return [[f"{name}*{suffix}"] for name, suffix in zip(names, suffixes, strict=True)]
+    kinds = [each for each in weight_formats().values() if each.index_file is not None]
+    return [[f"{each.model_file.partition('.')[0]}*{each.suffix}"] for each in kinds]
 
 
 def _fetch(name: str, function: str, **arguments: Any) -> Path:

@@ -43,21 +43,22 @@ def inspect(name: str) -> Inspection:
     """
     path = Path(name)
     if path.is_file() and path.suffix in weight_formats() and path.suffix != gguf.FORMAT.suffix:
-        try:
-            return _of_model(name, find_model(name))
-        except (ModelError, UsageError) as error:
-            return _of_tensors(path, str(error))
+        return _of_file(path)
     return _of_model(name, find_model(name))
 
 
-def _of_tensors(path: Path, why_no_model: str) -> Inspection:
-    """Of a checkpoint without a configuration, like a rank's."""
+def _of_file(path: Path) -> Inspection:
+    """Of a whole model in torch's format, or of a checkpoint without a configuration, like a rank's."""
+    problem = f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"
+    if path.suffix == torch_pt.FORMAT.suffix:
+        try:
+            return _of_model(str(path), find_model(str(path)))
+        except (ModelError, UsageError) as error:
+            problem = str(error)
     tensors = map_file(path)
     facts = {"format": format_of(path).name, **_tensor_facts(tensors), "size": _megabytes(path.stat().st_size)}
     facts["digest"] = tensors_digest(tensors)
-    if path.suffix != torch_pt.FORMAT.suffix:
-        why_no_model = f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"
-    return Inspection(facts, [why_no_model])
+    return Inspection(facts, [problem])
 
 
 def _of_model(name: str, folder: Path) -> Inspection:
