@@ -16,3 +16,9 @@ def pytest_addoption(parser):
 def executor(request):
     """What runs the networks: whatever holds on one of these holds on the other."""
     return request.param
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Folders that are made of files are made below the test's own folder."""
+    monkeypatch.setattr("mindgen.store.made_folder.cache_folder", lambda: tmp_path / "cache")

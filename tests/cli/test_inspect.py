@@ -9,7 +9,6 @@ import pytest
 import torch
 from gguf_models import write_gguf
 from scratch_gpt import SIZES, random_weights, save
-from store_cache import own_cache  # noqa: F401
 from tiny_models import make_model
 from tiny_tokenizers import make_tokenizer
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from store_cache import own_cache  # noqa: F401
 from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model

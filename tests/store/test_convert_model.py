@@ -11,7 +11,6 @@ import torch
 from gguf_models import write_gguf
 from probe import Probe
 from safetensors.numpy import load_file
-from store_cache import own_cache  # noqa: F401
 from tiny_models import VOCAB_SIZE, make_model
 from tiny_tokenizers import make_tokenizer
 

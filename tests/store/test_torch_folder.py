@@ -11,7 +11,6 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from probe import Probe
 from scratch_gpt import SIZES, generate, logits, random_weights, save
-from store_cache import own_cache  # noqa: F401
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, SamplingParams
