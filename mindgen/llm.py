@@ -43,7 +43,8 @@ class LLM:
     """A model with its adapters, ready to generate. Several streams may be read at once, from several threads.
 
     Args:
-        model: a Hugging Face folder, or "demo" or "gpt2" for an embedded model.
+        model: a folder like Hugging Face's, a .gguf or .pt file, a model that `mindgen pull` has fetched, one of a
+            hub, or an embedded one, "demo" or "gpt2".
         adapters: a lora_adapter.json or the folder that holds it, or a dict of names and folders; None takes the list
             in the model's folder, if any, and the demo's own for the demo.
         dtype: "bfloat16", "float16", "float32" (slow, for debugging), or "auto" for the checkpoint's own.

@@ -31,7 +31,7 @@ class PetConfig(_Section):
 
 
 class ModelSettings(_Section):
-    """The model: a Hugging Face folder, or `demo`."""
+    """The model, by any name that LLM takes."""
 
     path: str = demo.NAME
     dtype: DtypeChoice = "auto"

@@ -37,7 +37,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, help="YAML configuration, which flags override")
     add("--use_parallel", nargs="?", const="True", metavar="True|False", help="on the devices that a launcher has")
     add("--debug", action="store_true", help="show the traceback of an error")
-    add("--model", dest="model.path", metavar="DIR", help="a Hugging Face folder, or demo")
+    add(
+        "--model",
+        dest="model.path",
+        metavar="NAME",
+        help="a folder, a .gguf or .pt file, a pulled or a hub's model, or demo",
+    )
     add(
         "--load_checkpoint", metavar="DIR", help="the weights, where they are not with the model; or rank_N with each's"
     )

@@ -28,7 +28,7 @@ class AutoModel:
 
     @staticmethod
     def from_pretrained(path: str | Path = demo.NAME, adapters: AdapterPaths | None = None, **options: Any) -> "Model":
-        """The model of a Hugging Face folder, or "demo" or "gpt2"; options are LLM's, like dtype or max_num_seqs."""
+        """The model, by any name that LLM takes; options are LLM's, like dtype or max_num_seqs."""
         return Model(LLM(path, adapters, **options))
 
 
@@ -37,7 +37,7 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path: str | Path = demo.NAME) -> PretrainedTokenizer:
-        """The tokenizer in a folder, or that of "demo" or "gpt2"."""
+        """The tokenizer in a folder, or that of a model by any name that LLM takes."""
         folder = find_tokenizer(path)
         tokenizer = load_tokenizer(folder)
         return PretrainedTokenizer(tokenizer, load_chat_templates(folder, tokenizer.special_tokens))

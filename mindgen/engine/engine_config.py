@@ -22,7 +22,8 @@ class EngineConfig:
         max_num_seqs: sequences in a batch.
         max_num_batched_tokens: tokens in a batch.
         max_waiting: requests that may wait; more are refused. None is any number.
-        max_model_len: tokens of prompt and output together; None is what the model was made for.
+        max_model_len: tokens of prompt and output together; None is what the model was made for, its positions,
+            and one more is the most: nothing follows the last token.
         max_loras: adapters in memory at once; None is as many as max_num_seqs.
         max_lora_rank: the highest rank that is served, for which there is room from the start; None is any, and room is
             made when an adapter comes that needs it.

@@ -47,7 +47,7 @@ class ModelFiles(NamedTuple):
     def of(cls, model: str | Path, adapters: AdapterPaths | None, checkpoint: str | Path | None) -> "ModelFiles":
         """Raises ConfigError where one is no path, and AdapterError where a name or a folder cannot be an adapter's."""
         return cls(
-            _to_path("model", model, "a folder, or the name of an embedded model"),
+            _to_path("model", model, "a folder, a file, or a model's name"),
             _to_adapters(adapters),
             None if checkpoint is None else _to_path("checkpoint", checkpoint, "a folder"),
         )
