@@ -56,6 +56,10 @@ class RequestError(MindgenError):
     """A request that cannot be served: empty, too long, or with bad sampling parameters."""
 
 
+class DataError(MindgenError):
+    """A file of rows that is missing, damaged or not as expected, or that cannot be written."""
+
+
 class KernelError(MindgenError):
     """The CPU kernel library is missing, stale, or refused a call."""
 
