@@ -59,7 +59,6 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
-        self._folder.mkdir(exist_ok=True)
 
     def path(self, part: int) -> Path:
         return self._folder / f"{part:08d}.jsonl"
@@ -112,13 +111,14 @@ class Parts:
 
     def clear(self) -> None:
         """Removes them, as nobody needs them any more."""
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def open_journal(self, part: int, rows_digest: str) -> "Journal":
         """
         Raises:
             BatchError: the journal is of other rows.
         """
+        self._folder.mkdir(exist_ok=True)
         return Journal(self.journal_path(part), rows_digest)
 
     def reopen_failed(self, part: int) -> int:
