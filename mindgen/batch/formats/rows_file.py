@@ -23,17 +23,20 @@ class RowsFile(ABC):
         path: of the file.
         num_bytes: its size.
         num_rows: how many rows it has.
-        column_names: of its columns.
 
     Raises:
         DataError: the file cannot be read, or is not what its name says.
     """
 
-    def __init__(self, path: Path, num_rows: int, column_names: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, num_rows: int) -> None:
         self.path = path
         self.num_bytes = path.stat().st_size
         self.num_rows = num_rows
-        self.column_names = column_names
+
+    @property
+    @abstractmethod
+    def column_names(self) -> tuple[str, ...]:
+        """The names of its columns; of JSON lines, those of all files of the set."""
 
     @abstractmethod
     def read(self, spans: Iterable[Span]) -> Iterator[Any]:
