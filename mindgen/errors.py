@@ -52,6 +52,10 @@ class LaunchError(MindgenError):
         self.exit_code = exit_code
 
 
+class BatchError(MindgenError):
+    """A batch job that cannot go on: another one has its folder, or what it was begun with has changed."""
+
+
 class RequestError(MindgenError):
     """A request that cannot be served: empty, too long, or with bad sampling parameters."""
 
