@@ -104,7 +104,7 @@ class Parts:
 
     def write(self, header: PartHeader, answers: list[list[Answer]]) -> None:
         """The part, whole; its journal is not needed any more."""
-        content = b"".join(_line(each) for each in (header, *answers))
+        content = _line(header) + b"".join(map(_line, answers))
         with whole_file(self.path(header.part)) as unfinished:
             unfinished.write_bytes(content + _checksum(content))
         self.journal_path(header.part).unlink(missing_ok=True)

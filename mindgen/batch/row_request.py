@@ -54,7 +54,7 @@ def used_columns(columns: InputColumns, source: Source, adapter_id: str | None) 
         ConfigError: the adapter is said twice.
     """
     usual = InputColumns()
-    found = {}
+    found: dict[str, Any] = {}
     for role, name in asdict(columns).items():
         is_usual = role != "prompt" and name == getattr(usual, role)
         if name is not None and not is_usual:

@@ -8,8 +8,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from fake_model import ADAPTERS, FakeModel
+
 from mindgen.batch import BatchConfig
 from mindgen.batch.config import InputColumns, OutputOptions, PromptOptions
 from mindgen.batch.run import run_batch
