@@ -52,8 +52,16 @@ class LaunchError(MindgenError):
         self.exit_code = exit_code
 
 
+class BatchError(MindgenError):
+    """A batch job that cannot go on: another one has its folder, or what it was begun with has changed."""
+
+
 class RequestError(MindgenError):
     """A request that cannot be served: empty, too long, or with bad sampling parameters."""
+
+
+class DataError(MindgenError):
+    """A file of rows that is missing, damaged or not as expected, or that cannot be written."""
 
 
 class KernelError(MindgenError):

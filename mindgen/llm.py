@@ -112,6 +112,20 @@ class LLM:
         return self._model.memory_plan
 
     @property
+    def server(self) -> Server:
+        """What serves the requests of all replicas, for who keeps many calls open at once."""
+        return self._server
+
+    @property
+    def dtype(self) -> str:
+        return self._model.dtype
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and output together, at most."""
+        return self._model.longest_sequence
+
+    @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """What ends an output, by the model's own configuration."""
         return self._model.config.eos_token_ids

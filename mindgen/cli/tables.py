@@ -18,3 +18,8 @@ def make_table(*columns: str) -> Table:
 
 def make_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, soft_wrap=False, markup=False, highlight=False)
+
+
+def printable(text: str) -> str:
+    """A stranger's text in one line, which does nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -21,6 +21,7 @@ class LocalModel:
 
     Attributes:
         dtype: "bfloat16", "float16" or "float32".
+        longest_sequence: in tokens.
 
     Raises:
         MindgenError: it cannot be served; the message says why.
@@ -34,6 +35,7 @@ class LocalModel:
         weights = files.weights(setup.config.ranks_per_replica)
         self.dtype = weights.choose_dtype(self.config.dtype) if setup.dtype == "auto" else setup.dtype
         engine = open_engine(weights, self.config, self.registry, self.dtype, setup.config, nodes)
+        self.longest_sequence = setup.config.longest_sequence(self.config.max_position)
         self.memory_plan = engine.memory_plan
         self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)
         self.loop = EngineLoop(self._texts)

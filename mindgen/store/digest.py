@@ -1,4 +1,4 @@
-"""What tells models from others: digests of samples of them, quick even where they are large."""
+"""What tells models from others: digests of samples of them, quick even where they are large, and of all of them."""
 
 import hashlib
 from pathlib import Path
@@ -25,6 +25,15 @@ def model_digest(folder: Path, weights: WeightFiles) -> str:
     for rank in range(len(weights.folders)):
         digest.update(f"{rank} {tensors_digest(weights.map(rank))}\n".encode())
     return digest.hexdigest()[:_DIGEST_LETTERS]
+
+
+def content_digest(folder: Path, weights: WeightFiles) -> str:
+    """Of configuration, tokenizer, and every byte of the weights."""
+    digest = hashlib.sha256()
+    for path in [*(folder / name for name in _TEXTS if (folder / name).is_file()), *weights.files()]:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def tensors_digest(tensors: dict[str, MappedTensor]) -> str:

@@ -51,13 +51,17 @@ class WeightFiles:
         most = max(set(names), key=names.count)
         return most if most in STORAGE else "float32"
 
-    def num_bytes(self, dtype: str, ranks: slice = slice(None)) -> int:
-        """Of all ranks together, or of some for which there are folders; what is packed is unpacked into dtype."""
-        files = [
+    def files(self, ranks: slice = slice(None)) -> list[Path]:
+        """Those of all ranks, or of some for which there are folders."""
+        return [
             file
             for folder in self.folders[ranks]
             for file in (weight_paths(folder) if _is_model(folder, self.model) else rank_files(folder))
         ]
+
+    def num_bytes(self, dtype: str, ranks: slice = slice(None)) -> int:
+        """Of all ranks together, or of some for which there are folders; what is packed is unpacked into dtype."""
+        files = self.files(ranks)
         packed = [file for file in files if format_of(file).is_packed]
         unpacked = [tensor.shape for file in packed for tensor in map_file(file).values()]
         elements = sum(math.prod(shape) for shape in unpacked)

@@ -1,0 +1,155 @@
+"""The folder of a job, beside its output: what it was begun with, who has it, and what it has made."""
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mindgen.batch.parts import Parts
+from mindgen.errors import BatchError
+from mindgen.system.atomic import whole_file
+
+_MANIFEST, _LOCK = "manifest.json", "lock"
+_FORMAT = 1
+_SILENT_SECONDS = 60.0  # after which the process of another machine counts as gone
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What a job was begun with.
+
+    Attributes:
+        fingerprint: all that changes results, by dotted name.
+        num_rows, part_rows: of the input.
+        is_finished: the output is there.
+    """
+
+    format: int = _FORMAT
+    fingerprint: dict[str, Any]
+    num_rows: int
+    part_rows: int
+    is_finished: bool = False
+
+    @property
+    def num_parts(self) -> int:
+        return -(-self.num_rows // self.part_rows)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The process that works at a job."""
+
+    host: str
+    process: int
+
+
+class JobFolder:
+    """Of the job whose output is the file `output`."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(f"{output.name}.job")
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.path)
+
+    def manifest(self) -> Manifest | None:
+        """None where no job was begun.
+
+        Raises:
+            BatchError: it is damaged, or of another version's making.
+        """
+        path = self.path / _MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise BatchError(f"{path} is damaged ({error}): remove {self.path} to begin the job again") from error
+        if manifest.format != _FORMAT:
+            raise BatchError(
+                f"{path} has format {manifest.format}, expected {_FORMAT}: finish the job with the version of mindgen "
+                f"that began it, or remove {self.path} to begin again"
+            )
+        return manifest
+
+    def save(self, manifest: Manifest) -> None:
+        with whole_file(self.path / _MANIFEST) as unfinished:
+            unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+    def clear(self) -> None:
+        """Forgets the job; its output stays."""
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        for path in self.path.glob("*"):
+            if path.name != _LOCK and path.is_file():
+                path.unlink()
+
+    def holder(self) -> Holder | None:
+        """Who works at the job now; None where nobody does."""
+        path = self.path / _LOCK
+        try:
+            file = path.open("r+b")
+        except FileNotFoundError:
+            return None
+        with file:
+            holder = _read_holder(file.read())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return holder or Holder("?", 0)
+            return holder if _is_elsewhere_and_alive(holder, path) else None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While this process works at the job, no other one does; also of another machine that sees the folder.
+
+        Raises:
+            BatchError: another process works at it.
+            OSError: the folder cannot be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / _LOCK
+        with path.open("a+b") as file:
+            file.seek(0)
+            holder = _read_holder(file.read())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise self._refusal(holder) from None
+            if _is_elsewhere_and_alive(holder, path):
+                raise self._refusal(holder)
+            file.truncate(0)
+            file.write(msgspec.json.encode(Holder(socket.gethostname(), os.getpid())))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def show_life(self) -> None:
+        """Tells those of other machines that this process still works at the job."""
+        os.utime(self.path / _LOCK)
+
+    def _refusal(self, holder: Holder | None) -> BatchError:
+        who = "another process" if holder is None else f"process {holder.process} of {holder.host}"
+        return BatchError(f"{self.output}: {who} works at this job: wait for it, or name another output")
+
+
+def _read_holder(content: bytes) -> Holder | None:
+    try:
+        return msgspec.json.decode(content, type=Holder)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _is_elsewhere_and_alive(holder: Holder | None, path: Path) -> bool:
+    """Of a file system whose locks do not reach from one machine to another."""
+    if holder is None or holder.host == socket.gethostname():
+        return False
+    return time.time() - path.stat().st_mtime < _SILENT_SECONDS

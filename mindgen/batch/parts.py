@@ -1,0 +1,216 @@
+"""Where a job keeps answers until all are there: a file for each part of the rows, and a journal while it is in work.
+
+parts/00000012.jsonl holds a header, the answers in the rows' order, and a checksum; it is there whole or not at all.
+parts/00000012.journal holds the digest of the rows, and the answers as they came, a line for each row; a line that a
+crash has torn does not count.
+"""
+
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from mindgen.batch.answer import Answer
+from mindgen.batch.totals import Totals
+from mindgen.errors import BatchError
+from mindgen.system.atomic import whole_file
+
+_FOLDER = "parts"
+_LINES = msgspec.json.Decoder(list[Answer])
+
+
+class PartHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a part, for those who do not read its answers.
+
+    Attributes:
+        first_row, num_rows: of the whole input.
+        rows_digest: of these rows, all columns.
+        totals: of the answers.
+    """
+
+    part: int
+    first_row: int
+    num_rows: int
+    rows_digest: str
+    totals: Totals
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """The digest of each adapter that has answered, by name."""
+        return {
+            each.adapter_id: each.digest
+            for each in self.totals.adapters
+            if each.adapter_id is not None and each.digest is not None
+        }
+
+
+_HEADER = msgspec.json.Decoder(PartHeader)
+
+
+class Parts:
+    """The files of a job's parts.
+
+    Args:
+        folder: the job's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / _FOLDER
+        self._folder.mkdir(exist_ok=True)
+
+    def path(self, part: int) -> Path:
+        return self._folder / f"{part:08d}.jsonl"
+
+    def journal_path(self, part: int) -> Path:
+        return self._folder / f"{part:08d}.journal"
+
+    def headers(self) -> dict[int, PartHeader]:
+        """Of all parts that are there, by number; without a look at their answers."""
+        headers = {}
+        for path in sorted(self._folder.glob("*.jsonl")):
+            with path.open("rb") as file:
+                try:
+                    header = _HEADER.decode(file.readline())
+                except msgspec.MsgspecError:
+                    continue  # `read` says so
+            headers[header.part] = header
+        return headers
+
+    def journaled(self) -> list[list[Answer]]:
+        """The answers of the parts that are in work, row by row."""
+        rows = []
+        for path in sorted(self._folder.glob("*.journal")):
+            if not self.path(int(path.stem)).is_file():
+                rows += _read_journal(path.read_bytes())[1]
+        return rows
+
+    def torn(self) -> list[int]:
+        """The parts that are not whole, as their checksums say."""
+        return [int(path.stem) for path in sorted(self._folder.glob("*.jsonl")) if not _is_whole(path)]
+
+    def read(self, part: int) -> tuple[PartHeader, list[list[Answer]]]:
+        """The part's header, and its answers row by row.
+
+        Raises:
+            BatchError: it is torn, or something else has written to it.
+        """
+        path = self.path(part)
+        if not _is_whole(path):
+            raise BatchError(f"{path} is damaged: run the job again, which makes its rows anew")
+        first, *lines, _ = path.read_bytes().splitlines()
+        return _HEADER.decode(first), [_LINES.decode(line) for line in lines]
+
+    def write(self, header: PartHeader, answers: list[list[Answer]]) -> None:
+        """The part, whole; its journal is not needed any more."""
+        content = b"".join(_line(each) for each in (header, *answers))
+        with whole_file(self.path(header.part)) as unfinished:
+            unfinished.write_bytes(content + _checksum(content))
+        self.journal_path(header.part).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Removes them, as nobody needs them any more."""
+        shutil.rmtree(self._folder)
+
+    def open_journal(self, part: int, rows_digest: str) -> "Journal":
+        """
+        Raises:
+            BatchError: the journal is of other rows.
+        """
+        return Journal(self.journal_path(part), rows_digest)
+
+    def reopen_failed(self, part: int) -> int:
+        """Puts the part in work again, without the rows that have failed; returns how many these are."""
+        header, answers = self.read(part)
+        kept = [row for row in answers if all(answer.error is None for answer in row)]
+        with whole_file(self.journal_path(part)) as unfinished:
+            unfinished.write_bytes(_line(header.rows_digest) + b"".join(_line(row) for row in kept))
+        self.path(part).unlink()
+        return header.num_rows - len(kept)
+
+
+class Journal:
+    """The answers of a part that is in work, on their way to the disk as soon as they are there.
+
+    Attributes:
+        answers: by row, those that were there already included.
+        num_torn: bytes at its end that are no answers, which a crash has left.
+    """
+
+    def __init__(self, path: Path, rows_digest: str) -> None:
+        self.answers: dict[int, list[Answer]] = {}
+        content = path.read_bytes() if path.is_file() else b""
+        digest, rows, whole = _read_journal(content)
+        if digest not in (None, rows_digest):
+            raise changed_rows(path)
+        for row in rows:
+            self.answers[row[0].row] = row
+        self.num_torn = len(content) - whole
+        self._is_synced = True
+        self._file: BinaryIO = path.open("r+b" if path.is_file() else "w+b")
+        self._file.truncate(whole)
+        self._file.seek(whole)
+        if digest is None:
+            self._file.write(_line(rows_digest))
+
+    def add(self, row: list[Answer]) -> None:
+        """The answers to a row; after this they survive the end of the process, after `sync` also that of the machine.
+
+        Raises:
+            OSError: the disk is full; what was there stays.
+        """
+        self.answers[row[0].row] = row
+        self._file.write(_line(row))
+        self._file.flush()
+        self._is_synced = False
+
+    def sync(self) -> None:
+        if not self._is_synced:
+            os.fsync(self._file.fileno())
+            self._is_synced = True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def changed_rows(path: Path) -> BatchError:
+    return BatchError(
+        f"{path}: its rows of the input are others than when they were answered: give the job the input that it was "
+        "begun with, or remove its folder to begin again"
+    )
+
+
+def _line(content: PartHeader | list[Answer] | str) -> bytes:
+    return msgspec.json.encode(content) + b"\n"
+
+
+def _read_journal(content: bytes) -> tuple[str | None, list[list[Answer]], int]:
+    """The digest of its rows, the answers row by row, and where what is whole of it ends."""
+    *lines, _ = content.split(b"\n")
+    try:
+        digest = msgspec.json.decode(lines[0], type=str)
+    except (IndexError, msgspec.MsgspecError):
+        return None, [], 0
+    rows, whole = [], len(lines[0]) + 1
+    for line in lines[1:]:
+        try:
+            row = _LINES.decode(line)
+        except msgspec.MsgspecError:
+            break
+        if not row:
+            break
+        rows.append(row)
+        whole += len(line) + 1
+    return digest, rows, whole
+
+
+def _is_whole(path: Path) -> bool:
+    content = path.read_bytes()
+    end = content.rfind(b"\n", 0, -1) + 1
+    return content[end:] == _checksum(content[:end])
+
+
+def _checksum(content: bytes) -> bytes:
+    return msgspec.json.encode({"crc32": zlib.crc32(content)}) + b"\n"

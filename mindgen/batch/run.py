@@ -1,0 +1,242 @@
+"""Runs a job: what is missing is generated, and the output written once all is there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mindgen.batch.answer import Answer
+from mindgen.batch.answers_table import AnswersTable
+from mindgen.batch.config import BatchConfig
+from mindgen.batch.fingerprint import fingerprint, refuse_changes
+from mindgen.batch.job_folder import JobFolder, Manifest
+from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
+from mindgen.batch.parts import Parts, changed_rows
+from mindgen.batch.progress import Progress, Watcher
+from mindgen.batch.ray_runner import RayEvents, answer_with_ray
+from mindgen.batch.report import write_report
+from mindgen.batch.row_request import RowReader, used_columns
+from mindgen.batch.sink import check_added_names, open_sink
+from mindgen.batch.source import Rows, Source, open_source
+from mindgen.batch.summary import BatchSummary, JobFacts, read_summary, write_summary
+from mindgen.batch.totals import Totals
+from mindgen.batch.worker import Worker, WorkerEvents, count_rows
+from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
+from mindgen.loop.model_files import ModelFiles
+from mindgen.loop.roles import serve_if_worker
+from mindgen.system.environment import launched_rank
+
+_SUMMARY, _REPORT = "summary.json", "report.html"
+_MOST_FAILURES = 3  # of processes, one after the other without a row between them
+
+
+class Silent:
+    """A Watcher that shows nothing."""
+
+    def begin(self, snapshot: object) -> None: ...
+    def update(self, snapshot: object) -> None: ...
+    def say(self, line: str) -> None: ...
+    def end(self, summary: object) -> None: ...
+
+
+def run_batch(config: BatchConfig, watcher: Watcher | None = None, opener: ModelOpener | None = None) -> BatchSummary:
+    """Generates what the job has not got yet, and writes its output; goes on where an earlier run was ended.
+
+    Rows that fail have their `error` in the output, and are counted in the summary.
+
+    Args:
+        watcher: is told how it goes.
+        opener: of the model; None is that of the configuration.
+
+    Raises:
+        ConfigError: the configuration does not go with the input.
+        BatchError: another process works at the job, it was begun with something else, or fail_fast ends it.
+        WorkerFinished: this process has served another one to its end.
+        MindgenError: the input or the model cannot be read, or a process of the model has died again and again.
+        OSError: the disk is full. What was generated is kept, in all these cases.
+    """
+    choice = config.model
+    code = serve_if_worker(ModelFiles.of(choice.path, choice.adapters, choice.checkpoint), config.engine)
+    if code is not None:
+        raise WorkerFinished(code)
+    source = open_source(config.input, config.columns.prompt)
+    output = Path(config.output)
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder: name the file to write")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = JobFolder(output)
+    with folder.held():
+        return _Run(config, source, folder, watcher or Silent(), opener or ConfiguredModel(config)).run()
+
+
+class _Run:
+    """One run of the job in a folder that is held."""
+
+    def __init__(
+        self, config: BatchConfig, source: Source, folder: JobFolder, watcher: Watcher, opener: ModelOpener
+    ) -> None:
+        self._config, self._source, self._folder, self._watcher = config, source, folder, watcher
+        self._opener = opener
+        self._columns = used_columns(config.columns, source, config.adapter_id)
+        self._table = AnswersTable(config, opener.digest)
+        check_added_names(source, self._table.schema)
+        self._progress = Progress(source.num_rows, config.n_samples)
+        self._manifest = self._begin_or_go_on()
+        self._parts = Parts(folder.path)
+        self._num_answered = 0
+
+    def run(self) -> BatchSummary:
+        if self._config.retry_failed:
+            self._reopen_failed()
+        if self._manifest.is_finished:
+            self._watcher.say(f"{self._folder.output} is there already, by this very job: nothing is left to do")
+            return read_summary(self._folder.path / _SUMMARY)
+        try:
+            self._generate()
+            self._write_output()
+        except BaseException:
+            self._end(is_finished=False)
+            raise
+        return self._end(is_finished=True)
+
+    def _begin_or_go_on(self) -> Manifest:
+        own = fingerprint(self._config, self._columns, self._source, self._opener.digest)
+        folder, is_there = self._folder, self._folder.output.exists()
+        manifest = folder.manifest()
+        if self._config.outputs.overwrite and (manifest is None or manifest.is_finished or manifest.fingerprint != own):
+            manifest = None
+        elif manifest is not None:
+            refuse_changes(folder.path, manifest.fingerprint, own)
+            if manifest.is_finished and not is_there:
+                manifest = None
+        elif is_there:
+            raise BatchError(f"{folder.output} is there already: name another output, or set overwrite")
+        if manifest is None:
+            folder.clear()
+            manifest = Manifest(fingerprint=own, num_rows=self._source.num_rows, part_rows=self._config.part_rows)
+            folder.save(manifest)
+        return manifest
+
+    def _reopen_failed(self) -> None:
+        failed = [part for part, header in self._parts.headers().items() if header.totals.rows_failed]
+        if failed and self._manifest.is_finished:
+            self._manifest.is_finished = False
+            self._folder.save(self._manifest)
+        for part in failed:
+            self._parts.reopen_failed(part)
+
+    def _generate(self) -> None:
+        """The parts that are not there, and again after a process of the model has died."""
+        num_failures = 0
+        while pending := self._pending():
+            before = self._num_answered
+            try:
+                self._answer(pending)
+            except WorkerError as error:
+                num_failures = 1 if self._num_answered > before else num_failures + 1
+                if num_failures == _MOST_FAILURES or not self._may_load_again():
+                    raise
+                self._watcher.say(f"{error}; the model is loaded again, and the job goes on")
+
+    def _pending(self) -> set[int]:
+        """The parts that are not there; the answers that are must be of the adapters that there are now."""
+        for part in self._parts.torn():
+            path = self._parts.path(part)
+            self._watcher.say(f"{path} is torn, as a crash leaves files: its rows are generated again")
+            path.unlink()
+        headers, earlier = self._parts.headers(), count_rows(self._parts.journaled())
+        for header in headers.values():
+            earlier = earlier.plus(header.totals)
+        self._progress.resume(earlier)
+        self._refuse_changed_adapters(earlier)
+        return set(range(self._manifest.num_parts)) - headers.keys()
+
+    def _refuse_changed_adapters(self, totals: Totals) -> None:
+        for each in totals.adapters:
+            if each.adapter_id is None or each.digest is None:
+                continue
+            now = self._opener.adapter_digest(each.adapter_id)
+            if now != each.digest:
+                raise BatchError(
+                    f"{self._folder.path} holds a job that was begun with another adapter {each.adapter_id}: its "
+                    f"digest was {each.digest}, now {now}. Give it the adapter of then, name another output, or begin "
+                    "again with overwrite"
+                )
+
+    def _answer(self, pending: set[int]) -> None:
+        if self._config.runner == "ray":
+            self._watcher.begin(self._progress.snapshot())
+            answer_with_ray(
+                self._config, self._opener.digest, pending, RayEvents(self._note_part, self._tick, self._watcher.say)
+            )
+            return
+        model = self._opener.open()
+        try:
+            reader = RowReader(self._config, self._columns, model)
+            events = WorkerEvents(self._note, lambda: self._tick(model), self._note_torn)
+            self._watcher.begin(self._progress.snapshot())
+            Worker(self._config, model, reader, self._parts, events).run(self._blocks(pending))
+            self._tick(model)
+        finally:
+            model.close()
+
+    def _may_load_again(self) -> bool:
+        """Processes that others have started cannot be started here."""
+        return launched_rank() is None and self._config.engine.nnodes == 1
+
+    def _blocks(self, wanted: set[int]) -> Iterator[tuple[int, Rows]]:
+        size = self._config.part_rows
+        for rows in self._source.blocks(size, lambda number: number not in wanted):
+            yield rows.first_row // size, rows
+
+    def _note(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            self._progress.add(answer)
+        self._progress.row_done(any(answer.error is not None for answer in answers))
+        self._num_answered += 1
+
+    def _note_torn(self, part: int, num_bytes: int) -> None:
+        path = self._parts.journal_path(part)
+        self._watcher.say(f"{path}: the last {num_bytes} bytes are torn, as a crash leaves files, and do not count")
+
+    def _note_part(self, part: int) -> None:
+        """Another process has answered it."""
+        _, rows = self._parts.read(part)
+        for answers in rows:
+            self._note(answers)
+
+    def _tick(self, model: BatchModel | None = None) -> None:
+        metrics = None if model is None else model.metrics()
+        if metrics is not None:
+            self._progress.observe(metrics)
+        self._folder.show_life()
+        self._watcher.update(self._progress.snapshot())
+
+    def _write_output(self) -> None:
+        output = self._folder.output
+        for unfinished in output.parent.glob(f".{output.name}.*"):  # of a run that was killed
+            unfinished.unlink()
+        self._watcher.say(f"all rows are there: writing {output}")
+        with open_sink(output, self._source, self._table.schema, self._table.text_column) as sink:
+            for part, rows in self._blocks(set(range(self._manifest.num_parts))):
+                header, answers = self._parts.read(part)
+                if header.rows_digest != rows.digest():
+                    raise changed_rows(self._parts.path(part))
+                sink.write(rows, self._table.of(answers))
+
+    def _end(self, is_finished: bool) -> BatchSummary:
+        settings = {name: str(value) for name, value in self._manifest.fingerprint.items()}
+        facts = JobFacts(
+            model=self._config.model.path,
+            model_digest=self._opener.digest,
+            output=str(self._folder.output),
+            settings=settings,
+        )
+        summary = self._progress.summary(facts, is_finished)
+        write_summary(self._folder.path / _SUMMARY, summary)
+        write_report(self._folder.path / _REPORT, summary)
+        if is_finished:
+            self._manifest.is_finished = True
+            self._folder.save(self._manifest)
+            if not summary.in_all.rows_failed:
+                self._parts.clear()
+        self._watcher.end(summary)
+        return summary
