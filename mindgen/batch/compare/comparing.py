@@ -81,7 +81,7 @@ def compare_outputs(first: Path, second: Path, columns: Columns, most_shown: int
         most_shown: pairs of texts that are shown.
 
     Raises:
-        CheckpointError: a file is not there, or damaged.
+        DataError: a file is not there, or damaged.
         UsageError: a file lacks a column.
     """
     columns = _with_usual_scores(first, second, columns)
