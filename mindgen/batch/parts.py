@@ -59,7 +59,6 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
-        self._folder.mkdir(exist_ok=True)
 
     def path(self, part: int) -> Path:
         return self._folder / f"{part:08d}.jsonl"
@@ -105,20 +104,21 @@ class Parts:
 
     def write(self, header: PartHeader, answers: list[list[Answer]]) -> None:
         """The part, whole; its journal is not needed any more."""
-        content = b"".join(_line(each) for each in (header, *answers))
+        content = _line(header) + b"".join(map(_line, answers))
         with whole_file(self.path(header.part)) as unfinished:
             unfinished.write_bytes(content + _checksum(content))
         self.journal_path(header.part).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Removes them, as nobody needs them any more."""
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def open_journal(self, part: int, rows_digest: str) -> "Journal":
         """
         Raises:
             BatchError: the journal is of other rows.
         """
+        self._folder.mkdir(exist_ok=True)
         return Journal(self.journal_path(part), rows_digest)
 
     def reopen_failed(self, part: int) -> int:

@@ -1,5 +1,6 @@
 """Answers parts on all machines of a Ray cluster: a replica of the model is an actor, which writes its parts itself."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -105,7 +106,9 @@ def _connected() -> Any:
     except ImportError:
         raise ConfigError("runner ray needs Ray: pip install 'mindgen[ray]'") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="error")  # a cluster that RAY_ADDRESS names, or this machine alone
+        ray.init(
+            log_to_driver=False, logging_level=logging.ERROR
+        )  # a cluster that RAY_ADDRESS names, or this machine alone
     return ray
 
 

@@ -50,17 +50,16 @@ def used_columns(columns: InputColumns, source: Source, adapter_id: str | None) 
     """Those that the source has.
 
     Raises:
-        ConfigError: it has no prompts, or not a column that was named; or the adapter is said twice.
+        DataError: it has no prompts, or not a column that was named.
+        ConfigError: the adapter is said twice.
     """
-    usual, names = InputColumns(), source.column_names
-    found = {}
+    usual = InputColumns()
+    found: dict[str, Any] = {}
     for role, name in asdict(columns).items():
-        if name in names or name is None:
-            found[role] = name
-        elif role != "prompt" and name == getattr(usual, role):
-            found[role] = None
-        else:
-            raise ConfigError(f"the input has no column {name!r}{did_you_mean(name, names)}; it has {', '.join(names)}")
+        is_usual = role != "prompt" and name == getattr(usual, role)
+        if name is not None and not is_usual:
+            source.check_column(name)
+        found[role] = name if name in source.column_names else None
     if found["adapter_id"] is not None and adapter_id is not None:
         raise ConfigError(
             f"the input names each row's adapter in its column {found['adapter_id']!r}: leave out adapter_id "

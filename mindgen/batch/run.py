@@ -125,29 +125,29 @@ class _Run:
 
     def _generate(self) -> None:
         """The parts that are not there, and again after a process of the model has died."""
+        self._count_earlier()
         num_failures = 0
-        while pending := self._pending():
+        while pending := set(range(self._manifest.num_parts)) - self._parts.headers().keys():
             before = self._num_answered
             try:
-                self._answer(pending)
+                return self._answer(pending)
             except WorkerError as error:
                 num_failures = 1 if self._num_answered > before else num_failures + 1
                 if num_failures == _MOST_FAILURES or not self._may_load_again():
                     raise
                 self._watcher.say(f"{error}; the model is loaded again, and the job goes on")
 
-    def _pending(self) -> set[int]:
-        """The parts that are not there; the answers that are must be of the adapters that there are now."""
+    def _count_earlier(self) -> None:
+        """What earlier runs have answered, which must be by the adapters that there are now."""
         for part in self._parts.torn():
             path = self._parts.path(part)
             self._watcher.say(f"{path} is torn, as a crash leaves files: its rows are generated again")
             path.unlink()
-        headers, earlier = self._parts.headers(), count_rows(self._parts.journaled())
-        for header in headers.values():
+        earlier = count_rows(self._parts.journaled())
+        for header in self._parts.headers().values():
             earlier = earlier.plus(header.totals)
         self._progress.resume(earlier)
         self._refuse_changed_adapters(earlier)
-        return set(range(self._manifest.num_parts)) - headers.keys()
 
     def _refuse_changed_adapters(self, totals: Totals) -> None:
         for each in totals.adapters:

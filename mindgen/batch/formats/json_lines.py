@@ -37,6 +37,11 @@ class JsonLinesRows(RowsFile):
         super().__init__(path, num_rows, ())
         self._types = types
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Of the whole set."""
+        return tuple(self._types.names)
+
     def read(self, spans: Iterable[Span]) -> Iterator[list[bytes]]:
         with reading(self.path):
             lines = (line for _, line in _lines(self.path))

@@ -23,7 +23,6 @@ class RowsFile(ABC):
         path: of the file.
         num_bytes: its size.
         num_rows: how many rows it has.
-        column_names: of its columns.
 
     Raises:
         DataError: the file cannot be read, or is not what its name says.
@@ -33,7 +32,12 @@ class RowsFile(ABC):
         self.path = path
         self.num_bytes = path.stat().st_size
         self.num_rows = num_rows
-        self.column_names = column_names
+        self._column_names = column_names
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Of its columns."""
+        return self._column_names
 
     @abstractmethod
     def read(self, spans: Iterable[Span]) -> Iterator[Any]:
