@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--debug", action="store_true", help="show the traceback of an error")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, started: float) -> int:
     """Compares, prints, and writes what is asked for.
 
     Raises:
