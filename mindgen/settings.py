@@ -1,6 +1,8 @@
 """The YAML configuration of a run, validated: what is not in the schema is an error that names the nearest key."""
 
 import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,23 +16,28 @@ from mindgen.dtypes import DtypeChoice
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError
+from mindgen.loop.model_files import AdapterPaths
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.suggestion import closest
 from mindgen.system.text_file import read_text_file
 
+SettingsKind = typing.TypeVar("SettingsKind", bound="RunSettings")
 
-class _Section(BaseModel):
+
+class Section(BaseModel):
+    """A part of a configuration file; what is not among its keys is an error."""
+
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
-class PetConfig(_Section):
+class PetConfig(Section):
     """Adapters, as MindFormers names them; adapter_path is a lora_adapter.json or the folder that holds it."""
 
     pet_type: Literal["slora", "lora"] = "slora"
     adapter_path: str | None = None
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The model, by any name that LLM takes."""
 
     path: str = demo.NAME
@@ -40,7 +47,7 @@ class ModelSettings(_Section):
 
 _SamplingOptions: Any = create_model(
     "_SamplingOptions",
-    __base__=_Section,
+    __base__=Section,
     **{name: (typing.Optional[option.kind], None) for name, option in sampling_options().items()},  # noqa: UP045
 )  # type: ignore[call-overload]
 
@@ -72,8 +79,8 @@ class GenerationSettings(_SamplingOptions):
         return translate_options(options, prompt_len, evaluation=self.evaluation)
 
 
-class Settings(_Section):
-    """A whole configuration file.
+class RunSettings(Section):
+    """What all commands have that run a model.
 
     Attributes:
         load_checkpoint: the folder of the weights, or of a rank_N for each rank, where the model's folder has only the
@@ -82,17 +89,27 @@ class Settings(_Section):
         src_strategy_path_or_dir: how it is sharded; None takes the strategy.ckpt in it, or it is whole.
     """
 
-    run_mode: Literal["predict"] = "predict"
     use_parallel: bool = False
-    adapter_id: str | list[str] | None = None
     on_missing_adapter: Literal["error", "base"] = "error"
-    predict_data: str | list[str] | None = None
     load_checkpoint: str | None = None
     auto_trans_ckpt: bool = False
     src_strategy_path_or_dir: str | None = None
     model: ModelSettings = ModelSettings()
     engine: EngineConfig = EngineConfig()
     generation: GenerationSettings = GenerationSettings()
+
+    @property
+    def adapter_paths(self) -> AdapterPaths | None:
+        """As LLM takes them."""
+        return self.model.pet_config.adapter_path
+
+
+class Settings(RunSettings):
+    """A whole configuration file of `mindgen generate`."""
+
+    run_mode: Literal["predict"] = "predict"
+    adapter_id: str | list[str] | None = None
+    predict_data: str | list[str] | None = None
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
@@ -106,22 +123,37 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         ConfigError: the file is missing, is not YAML, or does not follow the schema.
     """
     name = "command line" if path is None else str(path)
-    raw = {} if path is None else _read_yaml(path)
+    raw = {} if path is None else read_yaml(path)
     try:
         if path is not None and is_predict_yaml(raw):
             raw = translate_predict_yaml(path, raw)
+        return read_settings(Settings, raw, overrides)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def read_settings(kind: type[SettingsKind], raw: dict[str, Any], overrides: Mapping[str, Any]) -> SettingsKind:
+    """The settings that the sections hold, with others on top.
+
+    Args:
+        raw: what a configuration file holds; changed.
+        overrides: by dotted key.
+
+    Raises:
+        ConfigError: they do not follow the schema.
+    """
+    try:
         if isinstance(raw.get("engine"), dict):
             raw["engine"] = unalias_limits(raw["engine"])
         for key, value in overrides.items():
             _override(raw, key.split("."), value)
-        return Settings.model_validate(raw)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {'; '.join(_describe(details) for details in error.errors())}") from error
+        raise ConfigError("; ".join(_describe(kind, details) for details in error.errors())) from error
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a configuration file holds; raises ConfigError where it cannot be read, or holds no keys and values."""
     try:
         raw = yaml.safe_load(read_text_file(path, ConfigError, "the configuration"))
     except yaml.YAMLError as error:
@@ -140,9 +172,9 @@ def _override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
     section[keys[-1]] = value
 
 
-def _describe(details: Any) -> str:
+def _describe(kind: type[Section], details: Any) -> str:
     # pydantic adds the tried alternative of a union to the location; only what names keys is kept.
-    valid_keys = [*_valid_keys(Settings), f"engine.{MEMORY_UTILIZATION_ALIAS}"]
+    valid_keys = setting_keys(kind)
     location = [str(part) for part in details["loc"]]
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = ".".join(location)
@@ -154,6 +186,11 @@ def _describe(details: Any) -> str:
     return f"{'.'.join(location)} must be {message}, not {details['input']!r}"
 
 
+def setting_keys(kind: type[Section]) -> list[str]:
+    """The dotted names of all keys that such a file may have, those of sections included."""
+    return [*_valid_keys(kind), f"engine.{MEMORY_UTILIZATION_ALIAS}"]
+
+
 def _valid_keys(section: Any, prefix: str = "") -> list[str]:
     """The dotted names of all keys of a section, sections within it included."""
     keys = []
@@ -161,6 +198,6 @@ def _valid_keys(section: Any, prefix: str = "") -> list[str]:
         if typing.get_origin(annotation) is typing.ClassVar or name == "model_config":
             continue
         keys.append(prefix + name)
-        if annotation is EngineConfig or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if is_dataclass(annotation) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             keys += _valid_keys(annotation, f"{prefix}{name}.")
     return keys

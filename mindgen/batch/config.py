@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mindgen import demo
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop.model_files import AdapterPaths
 from mindgen.sampling_params import SamplingParams
+
+# How pydantic checks these classes where they are sections of a configuration file.
+_NO_OTHER_KEYS = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class InputColumns:
         seed: of the row, in place of the job's; likewise.
     """
 
+    __pydantic_config__: ClassVar[Any] = _NO_OTHER_KEYS
+
     prompt: str = "prompt"
     adapter_id: str | None = "adapter_id"
     sampling: str | None = "sampling"
@@ -50,6 +55,8 @@ class PromptOptions:
         max_length: of the prompt, in tokens; None is what the model's context leaves.
         truncation: what becomes of a longer one: an error of its row, or the left or the right end is cut off.
     """
+
+    __pydantic_config__: ClassVar[Any] = _NO_OTHER_KEYS
 
     chat: bool = False
     template_variables: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +75,8 @@ class OutputOptions:
         logprobs: write the log-probability of each of them.
         overwrite: replace an output that is there.
     """
+
+    __pydantic_config__: ClassVar[Any] = _NO_OTHER_KEYS
 
     form: Literal["generated_text", "responses"] = "generated_text"
     prefix: str = ""

@@ -16,7 +16,7 @@ from mindgen.batch.report import write_report
 from mindgen.batch.row_request import RowReader, used_columns
 from mindgen.batch.sink import check_added_names, open_sink
 from mindgen.batch.source import Rows, Source, open_source
-from mindgen.batch.summary import BatchSummary, JobFacts, read_summary, write_summary
+from mindgen.batch.summary import SUMMARY_FILE, BatchSummary, JobFacts, read_summary, write_summary
 from mindgen.batch.totals import Totals
 from mindgen.batch.worker import Worker, WorkerEvents, count_rows
 from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
@@ -24,7 +24,7 @@ from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
 from mindgen.system.environment import launched_rank
 
-_SUMMARY, _REPORT = "summary.json", "report.html"
+_REPORT = "report.html"
 _MOST_FAILURES = 3  # of processes, one after the other without a row between them
 
 
@@ -88,7 +88,7 @@ class _Run:
             self._reopen_failed()
         if self._manifest.is_finished:
             self._watcher.say(f"{self._folder.output} is there already, by this very job: nothing is left to do")
-            return read_summary(self._folder.path / _SUMMARY)
+            return read_summary(self._folder.path / SUMMARY_FILE)
         try:
             self._generate()
             self._write_output()
@@ -231,7 +231,7 @@ class _Run:
             settings=settings,
         )
         summary = self._progress.summary(facts, is_finished)
-        write_summary(self._folder.path / _SUMMARY, summary)
+        write_summary(self._folder.path / SUMMARY_FILE, summary)
         write_report(self._folder.path / _REPORT, summary)
         if is_finished:
             self._manifest.is_finished = True

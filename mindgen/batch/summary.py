@@ -10,6 +10,8 @@ from mindgen.batch.totals import Totals
 from mindgen.errors import CheckpointError
 from mindgen.system.atomic import whole_file
 
+SUMMARY_FILE = "summary.json"  # in the folder of the job
+
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a job's results depend on, for people to read.

@@ -15,7 +15,7 @@ from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
-from mindgen.settings import Settings
+from mindgen.settings import RunSettings, Settings
 from mindgen.store.find_model import find_model
 from mindgen.system.documented_fields import DocumentedField, documented_fields
 from mindgen.system.environment import launched_rank
@@ -78,29 +78,37 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, without: Collection[
     )  # fmt: skip
 
 
-def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+def overrides(arguments: argparse.Namespace, kind: type[RunSettings] = Settings) -> dict[str, Any]:
     """What the flags that were given say, by the dotted keys of the configuration.
+
+    Args:
+        kind: which keys that configuration has.
 
     Raises:
         UsageError: a flag's value is none that it may have.
     """
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    values = {key: given[key] for key in given if key in Settings.model_fields or "." in key}
+    values = {key: given[key] for key in given if key in kind.model_fields or "." in key}
     for key in _OPTIONS.keys() & values.keys():
         values[key] = _value(key.rpartition(".")[2], _OPTIONS[key], values[key])
     return _unsaid(values) | values
 
 
-def load_llm(settings: Settings) -> "LLM":
+def load_llm(settings: RunSettings) -> "LLM":
     """The model that the settings ask for, with its checkpoint transformed if they say so."""
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
 
-    files = _model_files(settings)
-    config = replace(settings.engine, adapter_slices=_adapter_slices(settings, files))
+    files, config = model_files(settings)
     return LLM(files.model, files.adapters, settings.model.dtype, config, settings.on_missing_adapter, files.checkpoint)
 
 
-def check_adapters(settings: Settings, adapter_ids: Iterable[str | None]) -> None:
+def model_files(settings: RunSettings) -> tuple[ModelFiles, EngineConfig]:
+    """Where the model is, with its checkpoint transformed if the settings say so, and the limits with its slices."""
+    files = _model_files(settings)
+    return files, replace(settings.engine, adapter_slices=_adapter_slices(settings, files))
+
+
+def check_adapters(settings: RunSettings, adapter_ids: Iterable[str | None]) -> None:
     """What can be said of them before the model is loaded.
 
     Raises:
@@ -108,12 +116,12 @@ def check_adapters(settings: Settings, adapter_ids: Iterable[str | None]) -> Non
     """
     wanted = [adapter_id for adapter_id in dict.fromkeys(adapter_ids) if adapter_id is not None]
     if wanted and settings.on_missing_adapter == "error":
-        registry = ModelFiles.of(settings.model.path, settings.model.pet_config.adapter_path, None).registry()
+        registry = ModelFiles.of(settings.model.path, settings.adapter_paths, None).registry()
         for adapter_id in wanted:
             registry.get(adapter_id)
 
 
-def serve_if_worker(settings: Settings) -> int | None:
+def serve_if_worker(settings: RunSettings) -> int | None:
     """Where this process works for another one, serves that to its end, and returns the exit code; else None."""
     files, launched = _model_files(settings), launched_rank()
     if launched is not None and launched.rank > 0 and settings.engine.ranks_per_replica > 1:
@@ -121,11 +129,11 @@ def serve_if_worker(settings: Settings) -> int | None:
     return roles.serve_if_worker(files, settings.engine)
 
 
-def _model_files(settings: Settings) -> ModelFiles:
-    return ModelFiles.of(settings.model.path, settings.model.pet_config.adapter_path, _checkpoint(settings))
+def _model_files(settings: RunSettings) -> ModelFiles:
+    return ModelFiles.of(settings.model.path, settings.adapter_paths, _checkpoint(settings))
 
 
-def _checkpoint(settings: Settings) -> str | Path | None:
+def _checkpoint(settings: RunSettings) -> str | Path | None:
     if not settings.auto_trans_ckpt:
         return settings.load_checkpoint
     if settings.load_checkpoint is None:
@@ -144,7 +152,7 @@ def _checkpoint(settings: Settings) -> str | Path | None:
     )
 
 
-def _adapter_slices(settings: Settings, files: ModelFiles) -> str | None:
+def _adapter_slices(settings: RunSettings, files: ModelFiles) -> str | None:
     """Of several ranks: made now with auto_trans_ckpt, else those that lie ready, if any."""
     num_ranks = settings.engine.tensor_parallel_size
     if num_ranks == 1 or settings.engine.adapter_slices is not None:

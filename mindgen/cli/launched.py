@@ -9,7 +9,7 @@ from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
 from mindgen.loop.node_service import verdict
 from mindgen.parallel.shares import even_shares
-from mindgen.settings import Settings
+from mindgen.settings import SettingsKind
 from mindgen.system.environment import LaunchedRank, launched_rank
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Part:
         shares, here = even_shares(num_prompts, self.launched.num_replicas), self.launched.local_replicas()
         return range(shares[here[0]].start, shares[here[-1]].stop)
 
-    def busy(self, settings: Settings, num_prompts: int) -> Settings | None:
+    def busy(self, settings: SettingsKind, num_prompts: int) -> SettingsKind | None:
         """The settings without the replicas of this machine that have no prompt; None where this process is of one."""
         if self.launched is None:
             return settings
@@ -76,7 +76,7 @@ class Part:
         return with_engine(settings, replace(settings.engine, data_parallel_size=num_busy))
 
 
-def take_part(settings: Settings) -> tuple[Part, Settings]:
+def take_part(settings: SettingsKind) -> tuple[Part, SettingsKind]:
     """This process's part, and the settings with the limits for it.
 
     Raises:
@@ -88,7 +88,7 @@ def take_part(settings: Settings) -> tuple[Part, Settings]:
     return part, with_engine(settings, part.limits(config))
 
 
-def with_engine(settings: Settings, config: EngineConfig) -> Settings:
+def with_engine(settings: SettingsKind, config: EngineConfig) -> SettingsKind:
     return settings.model_copy(update={"engine": config})
 
 

@@ -9,6 +9,11 @@ from collections.abc import Sequence
 
 from mindgen.cli import (
     adapters,
+    batch,
+    batch_compare,
+    batch_merge,
+    batch_split,
+    batch_status,
     chat,
     convert,
     doctor,
@@ -22,6 +27,7 @@ from mindgen.cli import (
 )
 from mindgen.errors import MindgenError
 
+_OF_BATCH = ("status", "split", "merge", "compare")
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
 
 
@@ -29,6 +35,18 @@ def _with_underscores(argument: str) -> str:
     """--max-new-tokens is --max_new_tokens."""
     name, equals, value = argument.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if _FLAG.fullmatch(name) else argument
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """A command may be two words, and a batch job's settings may stand between its flags."""
+    if words[:1] == ["batch"] and words[1:2] and words[1] in _OF_BATCH:
+        words = [f"batch {words[1]}", *words[2:]]
+    arguments, rest = parser.parse_known_args([_with_underscores(word) for word in words])
+    if rest and (arguments.command != "batch" or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.words += rest
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -61,11 +79,23 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
             "inspect", help="say what a file or folder is, and whether it is served", allow_abbrev=False
         )
     )
-    arguments = parser.parse_args([_with_underscores(each) for each in (sys.argv[1:] if argv is None else argv)])
+    batch.add_arguments(
+        commands.add_parser("batch", help="answer all rows of a file", allow_abbrev=False, usage=batch.USAGE)
+    )
+    for name, module, purpose in (
+        ("status", batch_status, "say how far such a job is"),
+        ("split", batch_split, "share rows among several files"),
+        ("merge", batch_merge, "join the outputs of several jobs"),
+        ("compare", batch_compare, "compare the outputs of two jobs"),
+    ):
+        module.add_arguments(commands.add_parser(f"batch {name}", help=purpose, allow_abbrev=False))
+    arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     modules = {
         "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
         "launch": launch, "doctor": doctor, "shard": shard,
         "pull": pull, "models": models, "inspect": inspect_model, "convert": convert,
+        "batch": batch, "batch status": batch_status, "batch split": batch_split, "batch merge": batch_merge,
+        "batch compare": batch_compare,
     }  # fmt: skip
     run = modules[arguments.command].run
     try:

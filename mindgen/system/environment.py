@@ -194,3 +194,25 @@ def noted_signals(numbers: Sequence[signal.Signals]) -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def raised_termination() -> Iterator[None]:
+    """SIGTERM raises Terminated, unless it is ignored or this is not the main thread, which alone gets it."""
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or previous == signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

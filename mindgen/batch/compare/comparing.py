@@ -81,7 +81,7 @@ def compare_outputs(first: Path, second: Path, columns: Columns, most_shown: int
         most_shown: pairs of texts that are shown.
 
     Raises:
-        CheckpointError: a file is not there, or damaged.
+        DataError: a file is not there, or damaged.
         UsageError: a file lacks a column.
     """
     columns = _with_usual_scores(first, second, columns)
@@ -155,7 +155,7 @@ def _finish_reasons(a: SampleTable, b: SampleTable, join: _Join, answered: np.nd
         FinishReasons(a=names_a[code // len(names_b)], b=names_b[code % len(names_b)], count=int(count))
         for code, count in zip(found, counts, strict=True)
     ]
-    return sorted(reasons, key=lambda each: -each.count)
+    return sorted(reasons, key=lambda each: (-each.count, each.a or "", each.b or ""))
 
 
 def _differences(a: SampleTable, b: SampleTable, join: _Join) -> list[Difference]:

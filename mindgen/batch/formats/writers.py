@@ -28,7 +28,7 @@ class Sink(ABC):
         """Writes rows.
 
         Args:
-            added: columns to go with them, with k rows in a row for each of the input.
+            added: columns to go with them, with k rows in a row for each of the input; or none.
 
         Raises:
             OSError: the disk is full.
@@ -134,6 +134,8 @@ def _json_ends(added: pa.Table) -> list[bytes]:
 
 
 def _repeats(rows: Rows, added: pa.Table) -> int:
+    if added.num_columns == 0:
+        return 1
     repeats, left = divmod(added.num_rows, rows.num_rows)
     if left:
         raise ValueError(f"{added.num_rows} rows cannot be added to {rows.num_rows}")
