@@ -120,6 +120,11 @@ class Progress:
         self._seconds: deque[_Second] = deque()
         self._running, self._waiting, self._kv_share = 0, 0, 0.0
 
+    def start(self) -> None:
+        """Time counts from here, as the model is loaded."""
+        with self._lock:
+            self._started = self._clock()
+
     def resume(self, earlier: Totals) -> None:
         """Rows and samples of earlier runs that are not done again (a TotalsCounter makes it from their answers)."""
         with self._lock:

@@ -14,7 +14,7 @@ from mindgen.batch.progress import Progress, Watcher
 from mindgen.batch.ray_runner import RayEvents, answer_with_ray
 from mindgen.batch.report import write_report
 from mindgen.batch.row_request import RowReader, used_columns
-from mindgen.batch.sink import check_added_names, open_sink
+from mindgen.batch.sink import check_output, open_sink
 from mindgen.batch.source import Rows, Source, open_source
 from mindgen.batch.summary import SUMMARY_FILE, BatchSummary, JobFacts, read_summary, write_summary
 from mindgen.batch.totals import Totals
@@ -77,7 +77,7 @@ class _Run:
         self._opener = opener
         self._columns = used_columns(config.columns, source, config.adapter_id)
         self._table = AnswersTable(config, opener.digest)
-        check_added_names(source, self._table.schema)
+        check_output(folder.output, source, self._table.schema, self._table.text_column)
         self._progress = Progress(source.num_rows, config.n_samples)
         self._manifest = self._begin_or_go_on()
         self._parts = Parts(folder.path)
@@ -171,6 +171,8 @@ class _Run:
         model = self._opener.open()
         try:
             reader = RowReader(self._config, self._columns, model)
+            if not self._num_answered:
+                self._progress.start()
             events = WorkerEvents(self._note, lambda: self._tick(model), self._note_torn)
             self._watcher.begin(self._progress.snapshot())
             Worker(self._config, model, reader, self._parts, events).run(self._blocks(pending))
