@@ -1,38 +1,15 @@
-"""veRL's command line as typed, and what each of its keys means here."""
+"""veRL's command line as typed."""
 
 import shlex
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
+from batch_jobs import FILES, expected, job, notes, refusal
 
-from mindgen.batch.config import BatchConfig, ModelChoice, OutputOptions, PromptOptions
-from mindgen.batch.settings import BatchSettings, read_batch_settings
+from mindgen.batch.config import BatchConfig, PromptOptions
 from mindgen.batch.verl_keys import GENERATION_DEFAULTS, SERVER_DEFAULTS, VERL_KEYS
 from mindgen.engine.engine_config import EngineConfig
-from mindgen.errors import ConfigError, UsageError
-from mindgen.loop.model_files import ModelFiles
 from mindgen.sampling_params import SamplingParams
-
-FILES = ("data.path=in.parquet", "data.output_path=out.parquet")
-TARGETS = {row.name: row.target for row in VERL_KEYS}
-HONOURED = {row.name for row in VERL_KEYS if row.effect == "honoured"}
-
-
-def job(*words: str, path=None, flags=None) -> BatchConfig:
-    settings, _ = read_batch_settings(path, words, flags or {})
-    files = ModelFiles(settings.model.path, settings.adapter_paths, settings.load_checkpoint)
-    return settings.job(files, settings.engine)
-
-
-def notes(*words: str) -> list[str]:
-    return read_batch_settings(None, words, {}).notes
-
-
-def refusal(*words: str) -> str:
-    with pytest.raises(UsageError) as raised:
-        job(*words)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def typed(text: str) -> list[str]:
@@ -41,15 +18,6 @@ def typed(text: str) -> list[str]:
     words = shlex.split(" ".join(lines))
     assert words[:3] == ["python", "-m", "mindgen.batch"]
     return words[3:]
-
-
-def expected(**changes) -> BatchConfig:
-    """A job of the document's command line, but for these changes."""
-    sampling = SamplingParams(temperature=1.0, top_k=50, top_p=0.7, max_tokens=512)
-    sampling = replace(sampling, **changes.pop("sampling", {}))
-    model = ModelChoice(path=changes.pop("model", "demo"), dtype="bfloat16")
-    job = {"input": "in.parquet", "output": "out.parquet", "n_samples": 5, "model": model, "sampling": sampling}
-    return BatchConfig(**job | changes)
 
 
 EXAMPLES = {
@@ -154,8 +122,8 @@ def test_all_settings_of_the_document():
     """Its sections of settings, with the comments behind them."""
     text = """
     python -m mindgen.batch trainer.nnodes=1 trainer.n_gpus_per_node=8 trainer.device=cuda \\  # 设备类型
-        data.path=in.parquet data.prompt_key=question data.n_samples=1 data.output_path=out.parquet data.batch_size=128 \\
-        model.path=demo +model.trust_remote_code=True model.external_lib=null \\  # 外部库
+        data.path=in.parquet data.prompt_key=question data.n_samples=1 data.output_path=out.parquet \\
+        data.batch_size=128 model.path=demo +model.trust_remote_code=True model.external_lib=null \\  # 外部库
         rollout.name=vllm rollout.mode=async rollout.temperature=1.0 rollout.top_k=50 rollout.top_p=0.7 \\
         rollout.prompt_length=2048 rollout.response_length=1024 rollout.tensor_model_parallel_size=2 \\
         rollout.gpu_memory_utilization=0.8 rollout.dtype=bfloat16 rollout.ignore_eos=False rollout.enforce_eager=True \\
@@ -174,98 +142,6 @@ def test_all_settings_of_the_document():
         "of no effect here, and ignored: model.trust_remote_code, rollout.name, rollout.mode, rollout.enforce_eager",
         "trainer.device cuda: there is no CUDA; the NPUs or the CPU of this machine are used",
     ]
-
-
-# What a key is set to, and where that is found; and a value of another kind.
-GOOD_AND_BAD = {
-    "trainer.nnodes": ("2", lambda job: job.runner == "ray", "two"),
-    "trainer.n_gpus_per_node": ("3", lambda job: job.engine.data_parallel_size == 3, "1.5"),
-    "trainer.n_npus_per_node": ("3", lambda job: job.engine.data_parallel_size == 3, "true"),
-    "trainer.device": ("npu", lambda job: job.engine.device_target == "Ascend", "tpu"),
-    "data.path": ("[a.parquet, b.parquet]", lambda job: job.input == ["a.parquet", "b.parquet"], "5"),
-    "data.train_files": ("['a.parquet']", lambda job: job.input == "a.parquet", "[1]"),
-    "data.output_path": ("'a b.parquet'", lambda job: job.output == "a b.parquet", "[x]"),
-    "data.prompt_key": ("'1'", lambda job: job.columns.prompt == "1", "1"),
-    "data.n_samples": ("3", lambda job: job.n_samples == 3, "3.0"),
-    "data.batch_size": ("7", lambda job: job.batch_size == 7, "many"),
-    "data.apply_chat_template_kwargs": (
-        "{enable_thinking: False}", lambda job: job.prompts.template_variables == {"enable_thinking": False}, "5"
-    ),
-    "data.truncation": ("left", lambda job: job.prompts.truncation == "left", "middle"),
-    "data.max_prompt_length": ("99", lambda job: job.prompts.max_length == 99, "long"),
-    "data.max_response_length": ("99", lambda job: job.sampling.max_tokens == 99, "long"),
-    "model.path": ("other", lambda job: job.model.path == "other", "5"),
-    "model.lora_adapter_path": (
-        "some/folder", lambda job: (job.model.adapters, job.adapter_id) == ({"lora": "some/folder"}, "lora"), "[a]"
-    ),
-    "rollout.temperature": ("0.5", lambda job: job.sampling.temperature == 0.5, "hot"),
-    "rollout.top_k": ("7", lambda job: job.sampling.top_k == 7, "0.5"),
-    "rollout.top_p": ("0.25", lambda job: job.sampling.top_p == 0.25, "true"),
-    "rollout.repetition_penalty": ("1.1", lambda job: job.sampling.repetition_penalty == 1.1, "x"),
-    "rollout.do_sample": ("False", lambda job: job.sampling.is_greedy, "0"),
-    "rollout.ignore_eos": ("True", lambda job: job.sampling.ignore_eos, "1"),
-    "rollout.prompt_length": ("99", lambda job: job.prompts.max_length == 99, "1k"),
-    "rollout.response_length": ("99", lambda job: job.sampling.max_tokens == 99, "1k"),
-    "rollout.seed": ("42", lambda job: job.seed == 42, "x"),
-    "rollout.calculate_log_probs": ("True", lambda job: job.outputs.logprobs, "some"),
-    "rollout.dtype": ("half", lambda job: job.model.dtype == "float16", "int4"),
-    "rollout.tensor_model_parallel_size": ("2", lambda job: job.engine.tensor_parallel_size == 2, "two"),
-    "rollout.pipeline_model_parallel_size": ("2", lambda job: job.engine.pipeline_parallel_size == 2, "two"),
-    "rollout.data_parallel_size": ("2", lambda job: job.engine.data_parallel_size == 2, "two"),
-    "rollout.gpu_memory_utilization": ("0.25", lambda job: job.engine.memory_utilization == 0.25, "[1]"),
-    "rollout.max_num_batched_tokens": ("4096", lambda job: job.engine.max_num_batched_tokens == 4096, "4k"),
-    "rollout.max_num_seqs": ("64", lambda job: job.engine.max_num_seqs == 64, "64.5"),
-    "rollout.max_model_len": ("256", lambda job: job.engine.max_model_len == 256, "x"),
-    "rollout.enable_chunked_prefill": ("False", lambda job: not job.engine.enable_chunked_prefill, "5"),
-    "rollout.enable_prefix_caching": ("False", lambda job: not job.engine.enable_prefix_caching, "5"),
-    "actor_rollout_ref.rollout.n": ("4", lambda job: job.n_samples == 4, "x"),
-}  # fmt: skip
-
-
-def test_the_table_of_this_test_is_whole():
-    assert GOOD_AND_BAD.keys() == HONOURED
-    assert len({row.name for row in VERL_KEYS}) == len(VERL_KEYS)
-
-
-@pytest.mark.parametrize("key", GOOD_AND_BAD)
-def test_each_key_that_is_honoured(key):
-    good, is_there, bad = GOOD_AND_BAD[key]
-    target = TARGETS[key]
-    others = [word for word in (*FILES, "data.n_samples=1") if TARGETS[word.partition("=")[0]] != target]
-    assert not is_there(job(*FILES, "data.n_samples=1")), "the value is the default"
-    for operation in ("", "+", "++"):
-        assert is_there(job(*others, f"{operation}{key}={good}"))
-    if target not in ("input", "output"):
-        assert not is_there(job(*others, "data.n_samples=1", f"{key}={good}", f"~{key}"))
-    assert refusal(*others, f"{key}={bad}").startswith(f"{key} must be ")
-
-
-@pytest.mark.parametrize("row", [row for row in VERL_KEYS if row.effect == "ignored"], ids=lambda row: row.name)
-def test_each_key_that_is_ignored_is_said_to_be(row):
-    name = row.name.removesuffix(".*")
-    value = row.allowed[0] if row.allowed else "True" if row.kind == "truth" else "{a: 1}"
-    key = f"{name}.some.thing" if row.name != name else name
-    config = job(*FILES, f"{key}={value}")
-    assert config == job(*FILES)
-    assert notes(*FILES, f"{key}={value}") == [f"of no effect here, and ignored: {name}"]
-    assert notes(*FILES, f"{key}=null") == []
-    if row.allowed:
-        assert refusal(*FILES, f"{key}=other").startswith(f"{key} must be {row.allowed[0]}")
-
-
-@pytest.mark.parametrize("row", [row for row in VERL_KEYS if row.effect == "refused"], ids=lambda row: row.name)
-def test_each_key_that_is_refused_but_for_harmless_values(row):
-    for value in row.allowed:
-        text = "null" if value is None else str(value)
-        assert job(*FILES, f"{row.name}={text}") == job(*FILES)
-        assert notes(*FILES, f"{row.name}={text}") == []
-    message = refusal(*FILES, f"++{row.name}=something")
-    assert message.startswith(f"{row.name} must be null") and message.endswith(f"not 'something': {row.note}")
-
-
-def test_random_weights_are_refused_however_often_they_are_asked_for():
-    for word in ("rollout.load_format=dummy", "++actor_rollout_ref.rollout.load_format=dummy"):
-        assert "dummy stands for random weights" in refusal(*FILES, word)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +213,8 @@ def test_defaults_are_those_of_the_form():
     )
     server = job("data.train_files=in.parquet", "+data.output_path=out.parquet")
     assert server == expected(n_samples=1, sampling={"top_k": -1, "top_p": 1.0})
-    assert {*GENERATION_DEFAULTS, *SERVER_DEFAULTS} <= HONOURED
+    honoured = {row.name for row in VERL_KEYS if row.effect == "honoured"}
+    assert {*GENERATION_DEFAULTS, *SERVER_DEFAULTS} <= honoured
 
 
 def test_null_and_a_removed_key_are_without_the_default():
@@ -385,98 +262,3 @@ def test_devices_are_replicas_of_so_many_ranks():
     assert sizes("trainer.nnodes=2", "rollout.tensor_model_parallel_size=4") == (4, 1, 1, "ray")
     assert sizes("trainer.nnodes=2", "trainer.n_gpus_per_node=8", "engine.master_addr=host") == (1, 16, 2, "local")
     assert sizes("trainer.nnodes=1", "trainer.n_gpus_per_node=4", "engine.data_parallel_size=2") == (1, 2, 1, "local")
-
-
-OWN = """
-input: [a.jsonl, b.jsonl]
-output: out.jsonl
-adapters: {A1: one, A2: two}
-adapter_id: A1
-columns: {prompt: question, sampling: null}
-prompts: {chat: true, max_length: 100, truncation: left}
-outputs: {form: responses, prefix: new_, token_ids: true, overwrite: true}
-n_samples: 2
-seed: 7
-batch_size: 5
-part_rows: 10
-fail_fast: true
-retry_failed: true
-model: {path: demo, dtype: float32}
-engine: {max_num_seqs: 4, gpu_memory_utilization: 0.5}
-generation: {temperature: 0.5, max_tokens: 9, logit_bias: {5: 1.5}}
-"""
-VERL = """
-trainer: {nnodes: 1, n_gpus_per_node: 2, device: cuda}
-data: {path: in.parquet, prompt_key: prompt, n_samples: 3, output_path: out.parquet, batch_size: 128}
-model: {path: demo, external_lib: null}
-rollout: {name: vllm, mode: sync, temperature: 1.0, top_k: 50, top_p: 0.7, prompt_length: 1536, response_length: 512,
-  dtype: bfloat16, tensor_model_parallel_size: 1, load_format: auto, log_prob_micro_batch_size: null, n: 1}
-actor: {strategy: fsdp, model: "${model}"}
-ray_init: {num_cpus: null}
-outputs: {form: responses}
-"""
-
-
-def test_a_file_in_our_own_sections_says_everything(tmp_path):
-    path = tmp_path / "job.yaml"
-    path.write_text(OWN)
-    found = job(path=path)
-    assert found == BatchConfig(
-        input=["a.jsonl", "b.jsonl"], output="out.jsonl", adapter_id="A1", n_samples=2, seed=7, batch_size=5,
-        part_rows=10, fail_fast=True, retry_failed=True,
-        model=ModelChoice(path="demo", dtype="float32", adapters={"A1": "one", "A2": "two"}),
-        columns=replace(BatchConfig.__dataclass_fields__["columns"].default, prompt="question", sampling=None),
-        prompts=PromptOptions(chat=True, max_length=100, truncation="left"),
-        outputs=OutputOptions(form="responses", prefix="new_", token_ids=True, overwrite=True),
-        engine=EngineConfig(max_num_seqs=4, memory_utilization=0.5),
-        sampling=SamplingParams(temperature=0.5, max_tokens=9, logit_bias={5: 1.5}),
-    )  # fmt: skip
-    assert job("columns.adapter_id=null", path=path).columns.adapter_id is None
-    assert job("generation.top_k=3", path=path, flags={"generation.top_k": 4}).sampling.top_k == 4
-
-
-def test_a_file_in_verls_sections(tmp_path):
-    path = tmp_path / "generation.yaml"
-    path.write_text(VERL)
-    meant = expected(
-        n_samples=3, batch_size=128, prompts=PromptOptions(max_length=1536), engine=EngineConfig(data_parallel_size=2),
-        outputs=OutputOptions(form="responses"),
-    )  # fmt: skip
-    assert job(path=path) == meant
-    assert job("rollout.top_k=-1", path=path) == replace(meant, sampling=replace(meant.sampling, top_k=-1))
-    assert read_batch_settings(path, [], {}).notes[0] == (
-        "of no effect here, and ignored: rollout.name, rollout.mode, rollout.n, actor, ray_init"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("rollout: {temprature: 1}", "job.yaml: unknown key 'rollout.temprature'; did you mean 'rollout.temperature'?"),
-        ("data: {path: '${oc.env:HOME}/x'}", "data.path: ${oc.env:HOME}/x is not resolved"),
-        ("data: [1]", "data must hold keys and values, not [1]"),
-        ("- a", "must hold keys and values, not list"),
-        ("a: [", "is not valid YAML"),
-    ],
-)
-def test_a_file_with_mistakes(tmp_path, text, message):
-    path = tmp_path / "job.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as raised:
-        read_batch_settings(path, [], {})
-    assert message in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_the_settings_of_a_job_are_its_fields():
-    settings = BatchSettings(input="a", output="b")
-    found = settings.job(ModelFiles("demo", None, None), settings.engine)
-    assert replace(found, sampling=SamplingParams()) == BatchConfig(input="a", output="b")
-    assert {field.name for field in fields(BatchConfig)} - set(BatchSettings.model_fields) == {"sampling"}
-
-
-def test_folders_of_the_user(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    found = job("data.path=~/in.parquet", "data.output_path=~/out.parquet", "model.path=~/models/x")
-    assert (found.input, found.output, found.model.path) == (
-        "/home/me/in.parquet", "/home/me/out.parquet", "/home/me/models/x"
-    )  # fmt: skip
