@@ -111,6 +111,14 @@ class SamplingParams:
         """The seed of the output of that index; `fallback` stands in where the request has none."""
         return ((fallback if self.seed is None else self.seed) + index) % 2**64
 
+    def with_seed(self, seed: int) -> "SamplingParams":
+        """The same with another seed of 64 bits; nothing is checked again, as batches make one for each row."""
+        made = object.__new__(SamplingParams)
+        for name in _FIELDS:
+            object.__setattr__(made, name, getattr(self, name))
+        object.__setattr__(made, "seed", seed)
+        return made
+
     def _normalize(self) -> None:
         """One form of what may be given in several."""
         for name in ("stop", "bad_words", "stop_token_ids"):
@@ -199,8 +207,11 @@ class SamplingParams:
             raise RequestError("logprobs must be None with use_beam_search, whose outputs have a cumulative_logprob")
 
 
+_FIELDS = tuple(field.name for field in fields(SamplingParams))
+
+
 def field_names() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(SamplingParams))
+    return _FIELDS
 
 
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:

@@ -109,10 +109,13 @@ def _shape(value: Any) -> Any:
     """Equal for values that tell the same about types."""
     kind = type(value)
     if kind is dict:
-        return tuple([(name, _shape(item)) for name, item in value.items()])
+        # Without a call for the commonest values, as every row of the input comes by here.
+        return tuple([(name, str if type(item) is str else _shape(item)) for name, item in value.items()])
     if kind is list:
         return frozenset([_shape(item) for item in value])
-    return _type(value) if kind is int else kind
+    if kind is int and not -_EXACT_IN_FLOATS <= value <= _EXACT_IN_FLOATS:
+        return _type(value)
+    return kind
 
 
 def _type(value: Any) -> pa.DataType:

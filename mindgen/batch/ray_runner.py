@@ -108,7 +108,7 @@ def _connected() -> Any:
     if not ray.is_initialized():
         ray.init(
             log_to_driver=False, logging_level=logging.ERROR
-        )  # a cluster that RAY_ADDRESS names, or this machine alone
+        )
     return ray
 
 

@@ -15,10 +15,11 @@ from mindgen.batch.config import BatchConfig, InputColumns
 from mindgen.batch.model import BatchModel
 from mindgen.batch.source import Rows, Source
 from mindgen.errors import AdapterError, ConfigError, MindgenError, RequestError, UnknownAdapterError, as_request_error
-from mindgen.loop.request_reader import CheckedRequest, read_request
+from mindgen.loop.request_reader import CheckedRequest
 from mindgen.sampling_params import SamplingParams, field_names
 from mindgen.system.checks import require_text, shown, to_integer, to_token_ids
 from mindgen.system.suggestion import did_you_mean
+from mindgen.text.guided import read_guide, schema_text
 
 # Of the sampling, what changes no token.
 _WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "priority", "deadline_seconds", "n", "seed")
@@ -79,7 +80,7 @@ class RowReader:
         self._config = config
         self._columns = columns
         self._model = model
-        self._sampling = _RowSampling(config.sampling)
+        self._sampling = _RowSampling(replace(config.sampling, n=config.n_samples))
 
     def read(self, rows: Rows, wanted: Sequence[int]) -> Iterator[RowRequest | list[Answer]]:
         """The requests of some rows, by their place in the block; for one that cannot be served, what it gets."""
@@ -110,13 +111,8 @@ class RowReader:
         adapter_id, digest = self._adapter(adapter_id)
         with _failing("prompt"):
             text, token_ids = self._tokens(prompt, own.params)
-        with _failing("sampling"):
-            seed = self._seed(token_ids, digest, own, seed)
-            params = replace(own.params, n=self._config.n_samples, seed=seed)
-            request = read_request({"prompt": text, "prompt_token_ids": token_ids}, params, adapter_id)
-            if request.error is not None:
-                raise request.error
-        return request
+        params = own.params.with_seed(self._seed(token_ids, digest, own, seed))
+        return CheckedRequest(text, token_ids, params, adapter_id)
 
     def _adapter(self, adapter_id: Any) -> tuple[str | None, str | None]:
         if adapter_id is None or adapter_id == BASE_NAME:
@@ -182,6 +178,10 @@ class _Sampling:
 
     @classmethod
     def of(cls, params: SamplingParams) -> "_Sampling":
+        """Raises RequestError where what the text must follow is malformed."""
+        read_guide(params.guided_json, params.guided_regex, params.guided_choice, params.guided_grammar)
+        if params.guided_json is not None:
+            params = replace(params, guided_json=schema_text(params.guided_json))
         values = {name: value for name, value in asdict(params).items() if name not in _WITHOUT_EFFECT}
         return cls(params, json.dumps(values, sort_keys=True, default=str).encode())
 

@@ -97,7 +97,8 @@ class Source:
         file_start = 0
         for file in self.files:
             spans = list(self._spans(file_start, file.num_rows, rows_per_block, skip))
-            for (begin, end), piece in zip(spans, file.read(spans), strict=True):
+            # A file of which nothing is wanted is not opened.
+            for (begin, end), piece in zip(spans, file.read(spans) if spans else (), strict=True):
                 pieces.append(piece)
                 num_pieces_rows += end - begin
                 first_row = file_start + end - num_pieces_rows

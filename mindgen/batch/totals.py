@@ -1,7 +1,7 @@
 """What has come out of a job, in numbers; as small for a hundred million rows as for one."""
 
 from collections.abc import Mapping, Sequence
-from heapq import nlargest
+from heapq import nsmallest
 
 import msgspec
 
@@ -105,10 +105,10 @@ class AdapterCounter:
 
     def by_samples(self) -> list[AdapterTotals]:
         """The busiest first."""
-        return sorted(self._adapters.values(), key=_samples, reverse=True)
+        return sorted(self._adapters.values(), key=_busiest_first)
 
     def busiest(self, most: int) -> list[AdapterTotals]:
-        return nlargest(most, self._adapters.values(), key=_samples)
+        return nsmallest(most, self._adapters.values(), key=_busiest_first)
 
 
 class TotalsCounter:
@@ -156,8 +156,8 @@ def _copy(totals: Totals) -> Totals:
     return msgspec.convert(msgspec.to_builtins(totals), Totals)
 
 
-def _samples(adapter: AdapterTotals) -> int:
-    return adapter.samples
+def _busiest_first(adapter: AdapterTotals) -> tuple[int, str, str]:
+    return -adapter.samples, adapter.adapter_id or "", adapter.digest or ""
 
 
 def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

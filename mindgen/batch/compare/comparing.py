@@ -155,7 +155,7 @@ def _finish_reasons(a: SampleTable, b: SampleTable, join: _Join, answered: np.nd
         FinishReasons(a=names_a[code // len(names_b)], b=names_b[code % len(names_b)], count=int(count))
         for code, count in zip(found, counts, strict=True)
     ]
-    return sorted(reasons, key=lambda each: -each.count)
+    return sorted(reasons, key=lambda each: (-each.count, each.a or "", each.b or ""))
 
 
 def _differences(a: SampleTable, b: SampleTable, join: _Join) -> list[Difference]:

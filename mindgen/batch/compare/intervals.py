@@ -82,7 +82,7 @@ def paired_difference(name: str, first: np.ndarray, second: np.ndarray, rows: np
 
 def t_quantile(degrees: int) -> float:
     """Student's t at 97.5 %: in closed form for 1 and 2 degrees of freedom, else by the expansion 26.7.5 of Abramowitz
-    and Stegun, Handbook of Mathematical Functions, whose error is below 0.1 % then."""
+    and Stegun, Handbook of Mathematical Functions, whose error is below 0.2 % then."""
     if degrees == 1:
         return math.tan(0.475 * math.pi)
     if degrees == 2:

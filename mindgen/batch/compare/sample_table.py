@@ -13,7 +13,7 @@ from mindgen.batch.compare.output_file import OutputSample
 
 _DIGEST_BYTES = 16
 _MOST_WORDS = 400  # of a text, in its sketch
-_BITS = np.arange(64, dtype=np.uint64)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # over 64 bits: Knuth's multiplicative hashing by the golden ratio
 
 
 class SampleTable:
@@ -71,18 +71,10 @@ def sketch(text: str) -> int:
     words = text.split(maxsplit=_MOST_WORDS)[:_MOST_WORDS]
     if not words:
         return 0
-    codes = np.array([crc32(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64)
-    bits = (_mixed(codes)[:, None] >> _BITS) & np.uint64(1)  # (words, 64)
-    votes = 2 * bits.sum(0) > len(words)
-    return int((votes.astype(np.uint64) << _BITS).sum())
-
-
-def _mixed(codes: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014)."""
-    codes = codes + np.uint64(0x9E3779B97F4A7C15)
-    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return codes ^ (codes >> np.uint64(31))
+    codes = np.array([crc32(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64) * _SPREAD
+    bits = np.unpackbits(codes.view(np.uint8).reshape(-1, 8), axis=1)  # (words, 64)
+    votes = 2 * bits.sum(0, dtype=np.int32) > len(words)
+    return int.from_bytes(np.packbits(votes).tobytes(), "little")
 
 
 def _digests(data: bytearray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Rows of CSV files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +22,7 @@ class CsvRows(TableFile):
             with open_bytes(path) as file:
                 names = _reader(file, ()).schema.names
             refuse_repeated(path, names)
-            with open_bytes(path) as file:
-                num_rows = sum(batch.num_rows for batch in _reader(file, names))
+            num_rows = _count_rows(path, names)
         super().__init__(path, num_rows, pa.schema([(name, pa.string()) for name in names]))
 
     def read(self, spans: Iterable[Span]) -> Iterator[pa.Table]:
@@ -31,6 +30,29 @@ class CsvRows(TableFile):
             cursor = BatchCursor(self.path, iter(_reader(file, self.column_names)))
             for begin, end in spans:
                 yield cursor.take(begin, end)
+
+
+def _count_rows(path: Path, names: Sequence[str]) -> int:
+    """Reads the whole file, which finds its faults."""
+    num_rows, last_cell = 0, ""
+    with open_bytes(path) as file:
+        for batch in _reader(file, names):
+            num_rows += batch.num_rows
+            if batch.num_rows > 0:
+                last_cell = batch.column(batch.num_columns - 1)[-1].as_py()
+    # Else all rows behind a quote that somebody forgot to close would be the text of one cell.
+    if ("\n" in last_cell or "\r" in last_cell) and not _ends_with_quote(path):
+        raise DataError(f"cannot read {path}: the last quote is not closed")
+    return num_rows
+
+
+def _ends_with_quote(path: Path) -> bool:
+    """Whether a quote is the last that is no end of a line."""
+    last = b""
+    with open_bytes(path) as file:
+        while chunk := file.read(_BLOCK_BYTES):
+            last = (last + chunk).rstrip(b"\r\n")[-1:]
+    return last == b'"'
 
 
 def _reader(file: object, names: Iterable[str]) -> csv.CSVStreamingReader:

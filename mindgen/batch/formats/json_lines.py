@@ -34,12 +34,11 @@ class JsonLinesRows(RowsFile):
                     raise DataError(f"{path} line {number} must hold a JSON object, not {type(row).__name__}")
                 types.add(row, str(path), number)
                 num_rows += 1
-        super().__init__(path, num_rows, ())
+        super().__init__(path, num_rows)
         self._types = types
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """Of the whole set."""
         return tuple(self._types.names)
 
     def read(self, spans: Iterable[Span]) -> Iterator[list[bytes]]:

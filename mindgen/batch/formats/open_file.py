@@ -47,7 +47,9 @@ def open_files(paths: Sequence[Path], text_column: str) -> list[RowsFile]:
         ConfigError: they are of several kinds, or of none.
         DataError: one cannot be read, or is not what its name says.
     """
-    kinds = {known_kind(path): path for path in reversed(paths)}
+    kinds: dict[str, Path] = {}
+    for path in paths:
+        kinds.setdefault(known_kind(path), path)
     if len(kinds) > 1:
         raise ConfigError(f"all input must be of one kind, not {' and '.join(str(path) for path in kinds.values())}")
     types = ColumnTypes()

@@ -28,16 +28,15 @@ class RowsFile(ABC):
         DataError: the file cannot be read, or is not what its name says.
     """
 
-    def __init__(self, path: Path, num_rows: int, column_names: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, num_rows: int) -> None:
         self.path = path
         self.num_bytes = path.stat().st_size
         self.num_rows = num_rows
-        self._column_names = column_names
 
     @property
+    @abstractmethod
     def column_names(self) -> tuple[str, ...]:
-        """Of its columns."""
-        return self._column_names
+        """The names of its columns; of JSON lines, those of all files of the set."""
 
     @abstractmethod
     def read(self, spans: Iterable[Span]) -> Iterator[Any]:

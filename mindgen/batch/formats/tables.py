@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mindgen.batch.arrow_types import cast, without_views
 from mindgen.batch.formats.rows_file import RowsFile
 from mindgen.batch.rows import Rows, TableRows
 from mindgen.errors import DataError
@@ -14,15 +15,24 @@ class TableFile(RowsFile):
     """A file that is read as Arrow tables."""
 
     def __init__(self, path: Path, num_rows: int, schema: pa.Schema) -> None:
-        super().__init__(path, num_rows, tuple(schema.names))
+        super().__init__(path, num_rows)
         self._schema = schema
+        self._usable = pa.schema([field.with_type(without_views(field.type)) for field in schema])
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(self._schema.names)
 
     def schema(self) -> pa.Schema:
         return self._schema
 
     def rows(self, first_row: int, pieces: list[pa.Table]) -> Rows:
-        tables = [pa.Table.from_arrays(piece.columns, schema=self._schema) for piece in pieces]
-        return TableRows(first_row, pa.concat_tables(tables))
+        return TableRows(first_row, pa.concat_tables([self._in_usable_types(piece) for piece in pieces]))
+
+    def _in_usable_types(self, piece: pa.Table) -> pa.Table:
+        # Without metadata, which may differ between files.
+        columns = [cast(column, kind) for column, kind in zip(piece.columns, self._usable.types, strict=True)]
+        return pa.Table.from_arrays(columns, schema=self._usable)
 
     def difference(self, first: RowsFile) -> str | None:
         found = super().difference(first)
@@ -48,8 +58,7 @@ class BatchCursor:
         pieces: list[pa.RecordBatch] = []
         while begin < end:
             batch = self._batch_of(begin)
-            offset = begin - self._batch_start
-            pieces.append(batch.slice(offset, end - begin))
+            pieces.append(batch.slice(begin - self._batch_start, end - begin))
             begin += pieces[-1].num_rows
         return pa.Table.from_batches(pieces)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from mindgen.batch.arrow_types import cast
 from mindgen.batch.content import content
 from mindgen.batch.plain_values import json_values, text_column
 from mindgen.batch.rows import Rows
@@ -48,7 +49,7 @@ class ParquetSink(Sink):
         self._num_rows = self._num_bytes = 0
 
     def write(self, rows: Rows, added: pa.Table) -> None:
-        table = _joined(rows, added, self._schema)
+        table = _joined(rows, added)
         while table.num_rows > 0:
             piece = table.slice(0, _GROUP_ROWS - self._num_rows)
             table = table.slice(piece.num_rows)
@@ -65,7 +66,9 @@ class ParquetSink(Sink):
 
     def _write_group(self) -> None:
         # In one piece: where pieces end, pages would.
-        self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks(), row_group_size=self._num_rows)
+        columns = pa.concat_tables(self._gathered).combine_chunks().columns
+        columns = [cast(column, kind) for column, kind in zip(columns, self._schema.types, strict=True)]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=self._num_rows)
         self._gathered = []
         self._num_rows = self._num_bytes = 0
 
@@ -74,12 +77,10 @@ class CsvSink(Sink):
     """A header and a line for each row; what is no text or number is written as in JSON."""
 
     def __init__(self, file: BinaryIO, source: pa.Schema, added: pa.Schema) -> None:
-        self._schema = _schema(source, added)
-        plain = _plain(self._schema.empty_table())
-        self._writer = csv.CSVWriter(file, plain.schema)
+        self._writer = csv.CSVWriter(file, _plain(_schema(source, added).empty_table()).schema)
 
     def write(self, rows: Rows, added: pa.Table) -> None:
-        self._writer.write_table(_plain(_joined(rows, added, self._schema)))
+        self._writer.write_table(_plain(_joined(rows, added)))
 
     def close(self) -> None:
         self._writer.close()
@@ -141,13 +142,13 @@ def _repeats(rows: Rows, added: pa.Table) -> int:
     return repeats
 
 
-def _joined(rows: Rows, added: pa.Table, schema: pa.Schema) -> pa.Table:
+def _joined(rows: Rows, added: pa.Table) -> pa.Table:
     """The columns of both, each row of the input as often as it has samples."""
     table = rows.table()
     repeats = _repeats(rows, added)
     if repeats != 1:
         table = table.take(np.repeat(np.arange(rows.num_rows), repeats))
-    return pa.Table.from_arrays([*table.columns, *added.columns], schema=schema)
+    return pa.table([*table.columns, *added.columns], names=[*table.column_names, *added.column_names])
 
 
 def _schema(source: pa.Schema, added: pa.Schema) -> pa.Schema:
