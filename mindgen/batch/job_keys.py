@@ -32,10 +32,11 @@ class JobKeys:
     def __init__(self, own: Sequence[str], mappings: Sequence[str]) -> None:
         verl = [row.name for row in VERL_KEYS]
         self.said: dict[str, Said] = {}
-        self._own = set(own)
-        self._leaves = {*own, *verl}
+        names = {*own, *verl}
+        self._sections = {name[:place] for name in names for place, letter in enumerate(name) if letter == "."}
+        self._own = set(own) - self._sections
+        self._leaves = names - self._sections
         self._mappings = [*mappings, *(row.name for row in VERL_KEYS if row.kind == "mapping")]
-        self._sections = {name[:place] for name in self._leaves for place, letter in enumerate(name) if letter == "."}
         below = [f"{_BELOW}{name}" for name in verl if f"{_BELOW}{name}".startswith(_ALSO_BELOW)]
         self._shown = [name.removesuffix(_ANYTHING) for name in (*own, *verl, *below)]
 

@@ -14,7 +14,7 @@ from mindgen.compat.hydra_overrides import parse_override
 from mindgen.compat.predict_yaml import is_predict_yaml, translate_predict_yaml
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS
-from mindgen.errors import ConfigError, UsageError
+from mindgen.errors import ConfigError, RequestError, UsageError
 from mindgen.loop.model_files import AdapterPaths, ModelFiles
 from mindgen.sampling_params import SamplingParams
 from mindgen.settings import RunSettings, read_settings, read_yaml, setting_keys
@@ -100,7 +100,10 @@ class BatchSettings(RunSettings):
         for name, why in NOT_OF_A_JOB.items():
             if name in given:
                 raise ConfigError(f"generation.{name} {why}")
-        return self.generation.sampling_params(_DEFAULT_NEW_TOKENS)
+        try:
+            return self.generation.sampling_params(_DEFAULT_NEW_TOKENS)
+        except RequestError as error:  # of the settings, not of a row
+            raise ConfigError(str(error)) from error
 
 
 _COPIED = [
@@ -149,15 +152,15 @@ def _distribute(values: dict[str, Any]) -> None:
     """As many replicas as the devices hold; several machines without a common address are Ray's."""
     nnodes, per_node, replicas = (values.pop(f"devices.{name}", None) for name in ("nnodes", "per_node", "replicas"))
     ranks = [values.get(f"engine.{name}_parallel_size", 1) for name in ("tensor", "pipeline")]
-    if (nnodes, per_node, replicas) != (None, None, None):
+    are_counts = all(isinstance(each, int) and each > 0 for each in ranks)  # else the schema refuses them
+    if (nnodes, per_node, replicas) != (None, None, None) and are_counts:
         least = math.prod([*ranks, replicas or 1])
         nnodes = nnodes or 1
         devices = nnodes * (per_node or -(-least // nnodes))
-        if min(least, devices) < 1 or devices % least:
-            parts = " x ".join(str(each) for each in (*ranks, replicas or 1) if each != 1)
+        if devices % least:
             raise ConfigError(
-                f"trainer.nnodes x trainer.n_gpus_per_node is {devices} device(s), which is no multiple of the {parts} "
-                "that rollout.tensor_model_parallel_size, pipeline_model_parallel_size and data_parallel_size ask for"
+                f"trainer.nnodes x trainer.n_gpus_per_node is {devices} device(s), which is no multiple of {least}, of "
+                "rollout.tensor_model_parallel_size (times pipeline_model_parallel_size and data_parallel_size)"
             )
         if per_node is not None or replicas is not None or nnodes > 1:
             values.setdefault("engine.data_parallel_size", devices // math.prod(ranks))

@@ -9,10 +9,11 @@ from mindgen.compat.option_aliases import LENGTH_OPTIONS
 from mindgen.errors import ConfigError
 
 _ROWS = {row.name: row for row in VERL_KEYS}
-_SERVER_KEYS = ("data.train_files", "actor_rollout_ref.")
+_SERVER_KEYS = ("data.train_files", "actor_rollout_ref.rollout.", "actor_rollout_ref.model.")
 # Whoever uses one of these sections expects veRL's defaults.
 _SECTIONS = ("trainer.", "data.", "rollout.", "actor_rollout_ref.")
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "count": (int, "an integer of at least 1"),
     "integer": (int, "an integer"),
     "number": ((int, float), "a number"),
     "number or size": ((int, float, str), "a number, or a size like 4GiB"),
@@ -65,9 +66,12 @@ def _check(row: VerlKey, said: Said) -> None:
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ConfigError(f"{name} must be {expected}, not {value!r}{f': {row.note}' if row.note else ''}")
     types, expected = _TYPES[row.kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and row.kind not in ("truth", "any")):
-        raise ConfigError(f"{name} must be {expected}, not {value!r}")
-    if row.kind == "texts" and isinstance(value, list) and not all(isinstance(each, str) for each in value):
+    is_such = isinstance(value, types) and (not isinstance(value, bool) or row.kind in ("truth", "any"))
+    if is_such and row.kind == "count":
+        is_such = value >= 1
+    if is_such and isinstance(value, list) and row.kind == "texts":
+        is_such = all(isinstance(each, str) for each in value)
+    if not is_such:
         raise ConfigError(f"{name} must be {expected}, not {value!r}")
 
 

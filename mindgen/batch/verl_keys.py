@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["integer", "number", "number or size", "truth", "text", "texts", "mapping", "any"]
+Kind = Literal["count", "integer", "number", "number or size", "truth", "text", "texts", "mapping", "any"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,9 @@ _NO_CODE = "no code of a model's folder is ever run"
 _OWN_MODEL = "the model is taken as its own files have it"
 
 VERL_KEYS: tuple[VerlKey, ...] = (
-    _honoured(
-        "trainer.nnodes", "devices.nnodes", "integer", "machines; Ray's, without engine.master_addr or a launcher"
-    ),
-    _honoured("trainer.n_gpus_per_node", "devices.per_node", "integer", "devices, or processes on a CPU; see below"),
-    _honoured("trainer.n_npus_per_node", "devices.per_node", "integer", "another name of n_gpus_per_node"),
+    _honoured("trainer.nnodes", "devices.nnodes", "count", "machines; Ray's, without engine.master_addr or a launcher"),
+    _honoured("trainer.n_gpus_per_node", "devices.per_node", "count", "devices, or processes on a CPU; see below"),
+    _honoured("trainer.n_npus_per_node", "devices.per_node", "count", "another name of n_gpus_per_node"),
     _honoured(
         "trainer.device",
         "engine.device_target",
@@ -87,8 +85,8 @@ VERL_KEYS: tuple[VerlKey, ...] = (
     _honoured("data.train_files", "input", "texts", "of main_generation_server"),
     _honoured("data.output_path", "output", "text"),
     _honoured("data.prompt_key", "columns.prompt", "text"),
-    _honoured("data.n_samples", "n_samples", "integer"),
-    _honoured("data.batch_size", "batch_size", "integer", "rows in work at once"),
+    _honoured("data.n_samples", "n_samples", "count"),
+    _honoured("data.batch_size", "batch_size", "count", "rows in work at once"),
     _honoured("data.apply_chat_template_kwargs", "prompts.template_variables", "mapping"),
     _honoured(
         "data.truncation",
@@ -98,12 +96,12 @@ VERL_KEYS: tuple[VerlKey, ...] = (
         allowed=("error", "left", "right"),
     ),
     _honoured(
-        "data.max_prompt_length", "prompts.max_length", "integer", "rollout.prompt_length goes before it", yields=True
+        "data.max_prompt_length", "prompts.max_length", "count", "rollout.prompt_length goes before it", yields=True
     ),
     _honoured(
         "data.max_response_length",
         "generation.max_tokens",
-        "integer",
+        "count",
         "rollout.response_length goes before it",
         yields=True,
     ),
@@ -142,21 +140,19 @@ VERL_KEYS: tuple[VerlKey, ...] = (
     _honoured("rollout.do_sample", "generation.do_sample", "truth", "False is greedy, whatever the temperature"),
     _honoured("rollout.ignore_eos", "generation.ignore_eos", "truth"),
     _honoured(
-        "rollout.prompt_length", "prompts.max_length", "integer", "what is longer is an error of its row; see below"
+        "rollout.prompt_length", "prompts.max_length", "count", "what is longer is an error of its row; see below"
     ),
-    _honoured("rollout.response_length", "generation.max_tokens", "integer"),
+    _honoured("rollout.response_length", "generation.max_tokens", "count"),
     _honoured("rollout.seed", "seed", "integer"),
     _honoured("rollout.calculate_log_probs", "outputs.logprobs", "truth"),
     _honoured("rollout.dtype", "model.dtype", "text", allowed=tuple(_DTYPES), meaning=_DTYPES),
-    _honoured("rollout.tensor_model_parallel_size", "engine.tensor_parallel_size", "integer"),
-    _honoured("rollout.pipeline_model_parallel_size", "engine.pipeline_parallel_size", "integer"),
-    _honoured(
-        "rollout.data_parallel_size", "devices.replicas", "integer", "the number of replicas is a multiple of it"
-    ),
+    _honoured("rollout.tensor_model_parallel_size", "engine.tensor_parallel_size", "count"),
+    _honoured("rollout.pipeline_model_parallel_size", "engine.pipeline_parallel_size", "count"),
+    _honoured("rollout.data_parallel_size", "devices.replicas", "count", "the number of replicas is a multiple of it"),
     _honoured("rollout.gpu_memory_utilization", "engine.memory_utilization", "number or size"),
-    _honoured("rollout.max_num_batched_tokens", "engine.max_num_batched_tokens", "integer"),
-    _honoured("rollout.max_num_seqs", "engine.max_num_seqs", "integer"),
-    _honoured("rollout.max_model_len", "engine.max_model_len", "integer"),
+    _honoured("rollout.max_num_batched_tokens", "engine.max_num_batched_tokens", "count"),
+    _honoured("rollout.max_num_seqs", "engine.max_num_seqs", "count"),
+    _honoured("rollout.max_model_len", "engine.max_model_len", "count"),
     _honoured("rollout.enable_chunked_prefill", "engine.enable_chunked_prefill", "truth"),
     _honoured("rollout.enable_prefix_caching", "engine.enable_prefix_caching", "truth"),
     _refused(
@@ -166,7 +162,7 @@ VERL_KEYS: tuple[VerlKey, ...] = (
     _refused("rollout.use_fire_sampling", "another way to sample", False),
     _refused("rollout.multi_turn.enable", "there are no tools that answer", False),
     _refused("rollout.skip_rollout", "the job's folder keeps what was generated", False),
-    _honoured("actor_rollout_ref.rollout.n", "n_samples", "integer", "of main_generation_server"),
+    _honoured("actor_rollout_ref.rollout.n", "n_samples", "count", "of main_generation_server"),
     *_ignored("data.n_samples counts", "rollout", "n"),
     *_ignored("graphs are always compiled", "rollout", "enforce_eager cudagraph_capture_sizes"),
     *_ignored("results never depend on what else is in the batch", "rollout", "full_determinism"),

@@ -11,12 +11,14 @@ from mindgen.cli import flags
 from mindgen.cli.batch_progress import watch
 from mindgen.cli.launched import take_part
 from mindgen.cli.tables import printable
-from mindgen.errors import ConfigError
+from mindgen.errors import ConfigError, UsageError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.environment import Terminated, launched_rank, raised_termination
+from mindgen.system.suggestion import did_you_mean
 
 ROWS_FAILED = 3  # the exit code of a job that is done, but for some rows
+TOOLS = ("status", "split", "merge", "compare")  # what `mindgen batch` has beside jobs
 USAGE = """mindgen batch [KEY=VALUE ...] [--input FILE --output FILE] [flags]
        mindgen batch status OUTPUT
        mindgen batch split INPUT --chunks N [--output PATTERN]
@@ -89,6 +91,11 @@ def _run_job(arguments: argparse.Namespace) -> int:
 
 
 def _read_config(arguments: argparse.Namespace) -> BatchConfig:
+    if arguments.words and arguments.words[0].isalpha():
+        raise UsageError(
+            f"{arguments.words[0]!r} is neither a setting like key=value nor one of {', '.join(TOOLS)}"
+            f"{did_you_mean(arguments.words[0], TOOLS)}"
+        )
     request = read_batch_settings(arguments.config, arguments.words, flags.overrides(arguments, BatchSettings))
     for note in request.notes:
         print(f"mindgen: {note}", file=sys.stderr)

@@ -27,7 +27,6 @@ from mindgen.cli import (
 )
 from mindgen.errors import MindgenError
 
-_OF_BATCH = ("status", "split", "merge", "compare")
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
 
 
@@ -39,7 +38,7 @@ def _with_underscores(argument: str) -> str:
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """A command may be two words, and a batch job's settings may stand between its flags."""
-    if words[:1] == ["batch"] and words[1:2] and words[1] in _OF_BATCH:
+    if words[:1] == ["batch"] and words[1:2] and words[1] in batch.TOOLS:
         words = [f"batch {words[1]}", *words[2:]]
     arguments, rest = parser.parse_known_args([_with_underscores(word) for word in words])
     if rest and (arguments.command != "batch" or any(word.startswith("-") for word in rest)):
