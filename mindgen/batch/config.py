@@ -91,7 +91,7 @@ class BatchConfig:
 
     Attributes:
         input: a file (.parquet, .jsonl, .csv, .txt), a folder of such files, a pattern like "data/*.parquet", or
-            several of these; a row for each prompt.
+            several of these; or a pandas frame, a datasets.Dataset, an Arrow table. A row for each prompt.
         output: the file to write; its ending says what kind.
         adapter_id: of all rows, where the input has no column for it.
         n_samples: answers to each prompt.
@@ -107,7 +107,7 @@ class BatchConfig:
         ConfigError: a value is out of its range.
     """
 
-    input: str | Sequence[str]
+    input: str | Sequence[str] | Any
     output: str
     model: ModelChoice = ModelChoice()
     columns: InputColumns = InputColumns()

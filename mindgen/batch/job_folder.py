@@ -61,6 +61,14 @@ class JobFolder:
     def parts(self) -> Parts:
         return Parts(self.path)
 
+    @property
+    def input(self) -> Path:
+        """Where an input is written that is no file."""
+        return self.path / "input"
+
+    def clear_input(self) -> None:
+        shutil.rmtree(self.input, ignore_errors=True)
+
     def manifest(self) -> Manifest | None:
         """None where no job was begun.
 

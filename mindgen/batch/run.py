@@ -1,12 +1,14 @@
 """Runs a job: what is missing is generated, and the output written once all is there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mindgen.batch.answer import Answer
 from mindgen.batch.answers_table import AnswersTable
 from mindgen.batch.config import BatchConfig
 from mindgen.batch.fingerprint import fingerprint, refuse_changes
+from mindgen.batch.frames import as_files
 from mindgen.batch.job_folder import JobFolder, Manifest
 from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
 from mindgen.batch.part_worker import Assignment
@@ -58,13 +60,14 @@ def run_batch(config: BatchConfig, watcher: Watcher | None = None, opener: Model
     code = serve_if_worker(ModelFiles.of(choice.path, choice.adapters, choice.checkpoint), config.engine)
     if code is not None:
         raise WorkerFinished(code)
-    source = open_source(config.input, config.columns.prompt)
     output = Path(config.output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: name the file to write")
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = JobFolder(output)
     with folder.held():
+        config = replace(config, input=as_files(config.input, folder.input))
+        source = open_source(config.input, config.columns.prompt)
         return _Run(config, source, folder, watcher or Silent(), opener or ConfiguredModel(config)).run()
 
 
@@ -243,6 +246,7 @@ class _Run:
         if is_finished:
             self._manifest.is_finished = True
             self._folder.save(self._manifest)
+            self._folder.clear_input()
             if not summary.in_all.rows_failed:
                 self._parts.clear()
         self._watcher.end(summary)
