@@ -106,9 +106,7 @@ def _connected() -> Any:
     except ImportError:
         raise ConfigError("runner ray needs Ray: pip install 'mindgen[ray]'") from None
     if not ray.is_initialized():
-        ray.init(
-            log_to_driver=False, logging_level=logging.ERROR
-        )
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     return ray
 
 
