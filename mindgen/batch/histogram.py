@@ -1,6 +1,7 @@
 """Counts over lengths and over time, in memory that does not grow: when the bins are full, each two become one."""
 
 from collections.abc import Sequence
+from operator import add
 
 import msgspec
 
@@ -55,16 +56,22 @@ class Histogram(msgspec.Struct, kw_only=True):
 
     def plus(self, other: "Histogram") -> "Histogram":
         """Of the lengths of both."""
-        if not self.counts or not other.counts:
-            return msgspec.structs.replace(self if self.counts else other)
+        both = msgspec.structs.replace(self, counts=list(self.counts))
+        both.add_all(other)
+        return both
+
+    def add_all(self, other: "Histogram") -> None:
+        """The lengths of another one."""
+        if not other.counts:
+            return
+        self.least = min(self.least, other.least) if self.counts else other.least
+        self.most = max(self.most, other.most)
+        self.total += other.total
         width = max(self.width, other.width)
-        return Histogram(
-            width=width,
-            counts=add_counts(_widened(self, width), _widened(other, width)),
-            total=self.total + other.total,
-            least=min(self.least, other.least),
-            most=max(self.most, other.most),
-        )
+        counts, more = _widened(self, width), _widened(other, width)
+        counts.extend([0] * (len(more) - len(counts)))
+        counts[: len(more)] = map(add, counts, more)
+        self.width, self.counts = width, counts
 
 
 class Timeline(msgspec.Struct, kw_only=True):
@@ -94,12 +101,6 @@ class Timeline(msgspec.Struct, kw_only=True):
         self.output_tokens.extend(missing)
         self.prompt_tokens[place] += prompt_tokens
         self.output_tokens[place] += output_tokens
-
-
-def add_counts(first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """Bin by bin; the shorter one is 0 where it ends."""
-    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
-    return [count + (shorter[place] if place < len(shorter) else 0) for place, count in enumerate(longer)]
 
 
 def _halve(counts: Sequence[int]) -> list[int]:

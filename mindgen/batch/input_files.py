@@ -17,13 +17,17 @@ def find_input_files(inputs: Sequence[str]) -> list[Path]:
         ConfigError: a name or pattern says no file, or one file is named twice.
         DataError: a folder cannot be read, or has no file of rows.
     """
-    paths = [path for name in inputs for path in _named(name)]
+    paths = []
+    for name in inputs:
+        with reading(Path(name)):
+            paths.extend(_named(name))
     if not paths:
         raise ConfigError("no input is named")
-    found: dict[Path, Path] = {}
+    real_paths: set[Path] = set()
     for path in paths:
-        if found.setdefault(path.resolve(), path) is not path:
+        if path.resolve() in real_paths:
             raise ConfigError(f"{path} is named twice in the input")
+        real_paths.add(path.resolve())
     return sorted(paths, key=_natural_order)
 
 
@@ -44,8 +48,7 @@ def _named(name: str) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """Its files of rows; others, like a README, and those that are hidden are none."""
-    with reading(folder):
-        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_"))]
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_"))]
     files = [path for path in files if kind_of(path) is not None]
     if not files:
         raise DataError(

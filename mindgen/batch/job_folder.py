@@ -15,10 +15,12 @@ import msgspec
 from mindgen.batch.parts import Parts
 from mindgen.errors import BatchError
 from mindgen.system.atomic import whole_file
+from mindgen.system.file_lock import lock_within
 
-_MANIFEST, _LOCK = "manifest.json", "lock"
+_MANIFEST, _LOCK, _WORKERS_LOCK = "manifest.json", "lock", "workers.lock"
 _FORMAT = 1
 _SILENT_SECONDS = 60.0  # after which the process of another machine counts as gone
+_WORKERS_SECONDS = 120.0  # in which the workers of a process that is gone end as well
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -87,7 +89,7 @@ class JobFolder:
         """Forgets the job; its output stays."""
         shutil.rmtree(self.path / "parts", ignore_errors=True)
         for path in self.path.glob("*"):
-            if path.name != _LOCK and path.is_file():
+            if path.name not in (_LOCK, _WORKERS_LOCK) and path.is_file():
                 path.unlink()
 
     def holder(self) -> Holder | None:
@@ -128,9 +130,36 @@ class JobFolder:
             file.write(msgspec.json.encode(Holder(socket.gethostname(), os.getpid())))
             file.flush()
             try:
+                self._await_workers()
                 yield
             finally:
                 file.truncate(0)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While this process works for the one that holds the job: nobody holds the job anew before this has ended.
+
+        Raises:
+            BatchError: the folder is not to be seen here.
+        """
+        try:
+            file = (self.path / _WORKERS_LOCK).open("r+b")
+        except FileNotFoundError:
+            raise BatchError(
+                f"{socket.gethostname()} does not see {self.path}: all machines must see the folder of the output"
+            ) from None
+        with file:
+            if not lock_within(file, _WORKERS_SECONDS, shared=True):
+                raise self._refusal(self.holder())
+            yield
+
+    def _await_workers(self) -> None:
+        with (self.path / _WORKERS_LOCK).open("ab") as file:
+            if not lock_within(file, _WORKERS_SECONDS):
+                raise BatchError(
+                    f"{self.output}: processes of an earlier run still work at this job, though the one that had "
+                    "started them is gone: end them"
+                )
 
     def show_life(self) -> None:
         """Tells those of other machines that this process still works at the job."""

@@ -8,6 +8,7 @@ crash has torn does not count.
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +18,11 @@ from mindgen.batch.answer import Answer
 from mindgen.batch.totals import Totals
 from mindgen.errors import BatchError
 from mindgen.system.atomic import whole_file
+from mindgen.system.file_lock import lock_within
 
 _FOLDER = "parts"
+# For the end of a process that is cut off from all others, which takes Ray up to a minute to see.
+_WAIT_SECONDS = 120.0
 _LINES = msgspec.json.Decoder(list[Answer])
 
 
@@ -47,7 +51,15 @@ class PartHeader(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class _Checksum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The last line of a part, of all bytes before it."""
+
+    crc32: int
+
+
 _HEADER = msgspec.json.Decoder(PartHeader)
+_END = msgspec.json.Decoder(_Checksum)
+_CHECKSUM_BYTES = 24  # at most
 
 
 class Parts:
@@ -66,40 +78,45 @@ class Parts:
     def journal_path(self, part: int) -> Path:
         return self._folder / f"{part:08d}.journal"
 
-    def headers(self) -> dict[int, PartHeader]:
-        """Of all parts that are there, by number; without a look at their answers."""
-        headers = {}
-        for path in sorted(self._folder.glob("*.jsonl")):
-            with path.open("rb") as file:
-                try:
-                    header = _HEADER.decode(file.readline())
-                except msgspec.MsgspecError:
-                    continue  # `read` says so
-            headers[header.part] = header
-        return headers
+    def there(self) -> set[int]:
+        """The parts that are there, torn or not."""
+        return {int(path.stem) for path in self._folder.glob("*.jsonl")}
 
-    def journaled(self) -> list[list[Answer]]:
+    def headers(self) -> Iterator[tuple[int, PartHeader | None]]:
+        """Of all parts that are there, in order; None of one that a crash has torn."""
+        for part in sorted(self.there()):
+            yield part, self.header(part)
+
+    def header(self, part: int) -> PartHeader | None:
+        """Of a part that is there, without a look at its answers; None where a crash has torn it."""
+        with self.path(part).open("rb") as file:
+            try:
+                header = _HEADER.decode(file.readline())
+                file.seek(-min(_CHECKSUM_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                _END.decode(file.read().splitlines()[-1])
+            except (IndexError, msgspec.MsgspecError):
+                return None
+        return header
+
+    def journaled(self) -> Iterator[list[Answer]]:
         """The answers of the parts that are in work, row by row."""
-        rows = []
         for path in sorted(self._folder.glob("*.journal")):
             if not self.path(int(path.stem)).is_file():
-                rows += _read_journal(path.read_bytes())[1]
-        return rows
-
-    def torn(self) -> list[int]:
-        """The parts that are not whole, as their checksums say."""
-        return [int(path.stem) for path in sorted(self._folder.glob("*.jsonl")) if not _is_whole(path)]
+                yield from _read_journal(path.read_bytes())[1]
 
     def read(self, part: int) -> tuple[PartHeader, list[list[Answer]]]:
         """The part's header, and its answers row by row.
 
         Raises:
-            BatchError: it is torn, or something else has written to it.
+            BatchError: it is damaged. It is removed then, so that its rows are made anew.
         """
         path = self.path(part)
-        if not _is_whole(path):
-            raise BatchError(f"{path} is damaged: run the job again, which makes its rows anew")
-        first, *lines, _ = path.read_bytes().splitlines()
+        content = path.read_bytes()
+        end = content.rfind(b"\n", 0, -1) + 1
+        if content[end:] != _checksum(content[:end]):
+            path.unlink()
+            raise BatchError(f"{path} was damaged, and is removed: run the job again, which makes its rows anew")
+        first, *lines, _ = content.splitlines()
         return _HEADER.decode(first), [_LINES.decode(line) for line in lines]
 
     def write(self, header: PartHeader, answers: list[list[Answer]]) -> None:
@@ -116,7 +133,7 @@ class Parts:
     def open_journal(self, part: int, rows_digest: str) -> "Journal":
         """
         Raises:
-            BatchError: the journal is of other rows.
+            BatchError: the journal is of other rows, or another process has it.
         """
         self._folder.mkdir(exist_ok=True)
         return Journal(self.journal_path(part), rows_digest)
@@ -134,22 +151,29 @@ class Parts:
 class Journal:
     """The answers of a part that is in work, on their way to the disk as soon as they are there.
 
+    One process has it at a time: one that is believed to be dead, and is not, keeps others from it.
+
+    Args:
+        wait_seconds: for another process to give it up.
+
     Attributes:
         answers: by row, those that were there already included.
         num_torn: bytes at its end that are no answers, which a crash has left.
+
+    Raises:
+        BatchError: it is of other rows, or another process has it.
     """
 
-    def __init__(self, path: Path, rows_digest: str) -> None:
-        self.answers: dict[int, list[Answer]] = {}
-        content = path.read_bytes() if path.is_file() else b""
+    def __init__(self, path: Path, rows_digest: str, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self._path, self._file = path, _open_alone(path, wait_seconds)
+        content = self._file.read()
         digest, rows, whole = _read_journal(content)
         if digest not in (None, rows_digest):
+            self._file.close()
             raise changed_rows(path)
-        for row in rows:
-            self.answers[row[0].row] = row
+        self.answers = {row[0].row: row for row in rows}
         self.num_torn = len(content) - whole
         self._is_synced = True
-        self._file: BinaryIO = path.open("r+b" if path.is_file() else "w+b")
         self._file.truncate(whole)
         self._file.seek(whole)
         if digest is None:
@@ -171,8 +195,30 @@ class Journal:
             os.fsync(self._file.fileno())
             self._is_synced = True
 
+    def discard(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self.close()
+
     def close(self) -> None:
         self._file.close()
+
+
+def _open_alone(path: Path, wait_seconds: float) -> BinaryIO:
+    """The file, new or not, locked: others that open it so wait until it is closed.
+
+    Raises:
+        BatchError: another process has it all the time.
+    """
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        if not lock_within(file, wait_seconds):
+            file.close()
+            raise BatchError(
+                f"{path}: another process still writes it, which was believed to be dead: end it, and run the job again"
+            )
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()  # the other process has ended the part meanwhile
 
 
 def changed_rows(path: Path) -> BatchError:
@@ -206,11 +252,5 @@ def _read_journal(content: bytes) -> tuple[str | None, list[list[Answer]], int]:
     return digest, rows, whole
 
 
-def _is_whole(path: Path) -> bool:
-    content = path.read_bytes()
-    end = content.rfind(b"\n", 0, -1) + 1
-    return content[end:] == _checksum(content[:end])
-
-
 def _checksum(content: bytes) -> bytes:
-    return msgspec.json.encode({"crc32": zlib.crc32(content)}) + b"\n"
+    return msgspec.json.encode(_Checksum(zlib.crc32(content))) + b"\n"

@@ -120,6 +120,11 @@ class Progress:
         self._seconds: deque[_Second] = deque()
         self._running, self._waiting, self._kv_share = 0, 0, 0.0
 
+    def start(self) -> None:
+        """Time counts from here, as the model is loaded."""
+        with self._lock:
+            self._started = self._clock()
+
     def resume(self, earlier: Totals) -> None:
         """Rows and samples of earlier runs that are not done again (a TotalsCounter makes it from their answers)."""
         with self._lock:
@@ -128,16 +133,14 @@ class Progress:
     def add(self, answer: Answer) -> None:
         """A sample has ended."""
         with self._lock:
-            elapsed = self._clock() - self._started
-            tokens = answer.prompt_tokens, answer.completion_tokens
             self._run.add(answer)
-            self._timeline.add(elapsed, *tokens)
-            number = int(elapsed)
-            if self._seconds and self._seconds[-1].number == number:
-                last = self._seconds.pop()
-                tokens = last.prompt_tokens + tokens[0], last.output_tokens + tokens[1]
-            self._seconds.append(_Second(number, *tokens))
-            self._forget(number)
+            self._note_tokens(answer.prompt_tokens, answer.completion_tokens)
+
+    def add_all(self, more: Totals) -> None:
+        """Rows that have ended, as others have counted them."""
+        with self._lock:
+            self._run.add_all(more)
+            self._note_tokens(more.prompt_tokens, more.output_tokens)
 
     def row_done(self, failed: bool = False) -> None:
         """All samples of a row have ended.
@@ -197,6 +200,16 @@ class Progress:
                 in_all=self._earlier.plus(run),
                 throughput=self._timeline.copy(),
             )
+
+    def _note_tokens(self, prompt_tokens: int, output_tokens: int) -> None:
+        elapsed = self._clock() - self._started
+        self._timeline.add(elapsed, prompt_tokens, output_tokens)
+        number = int(elapsed)
+        if self._seconds and self._seconds[-1].number == number:
+            last = self._seconds.pop()
+            prompt_tokens, output_tokens = last.prompt_tokens + prompt_tokens, last.output_tokens + output_tokens
+        self._seconds.append(_Second(number, prompt_tokens, output_tokens))
+        self._forget(number)
 
     def _forget(self, number: int) -> None:
         while self._seconds and self._seconds[0].number < number - _WINDOW:

@@ -1,27 +1,25 @@
-"""Answers parts on all machines of a Ray cluster: a replica of the model is an actor, which writes its parts itself."""
+"""Answers parts on all machines of a Ray cluster: each replica of the model is an actor, which writes its parts."""
 
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mindgen.batch.answer import Answer
-from mindgen.batch.config import BatchConfig
 from mindgen.batch.job_folder import JobFolder
-from mindgen.batch.model import ConfiguredModel
 from mindgen.batch.part_schedule import PartSchedule
-from mindgen.batch.row_request import RowReader, used_columns
-from mindgen.batch.source import Rows, open_source
-from mindgen.batch.worker import Worker, WorkerEvents
+from mindgen.batch.part_worker import Assignment, PartWorker
+from mindgen.batch.parts import Parts
+from mindgen.batch.totals import Totals
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import BatchError, ConfigError, MindgenError, WorkerError
-from mindgen.system.cores import threads_per_share
 
-_CALLS_AT_ONCE = 2  # parts, so that the engine has the next one when one ends
+_PARTS_AT_ONCE = 2  # of a replica, so that the engine has the next one when one ends
 _LOOK_SECONDS = 1.0
-_SAY_SECONDS = 60.0  # between two lines about waiting for a replica
-_MOST_LOSSES = 3  # of a part's workers
+_MOST_LOSSES = 3  # of replicas, one after the other without an answer between them
+_LONGEST_PAUSE = 60.0  # seconds after replicas that could not be started
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,189 +27,228 @@ class RayEvents:
     """What the driver is told.
 
     Attributes:
-        answered: a part that is there.
+        answered: a part that is there, and what is in it.
         tick: about every second.
         say: what people should read.
     """
 
-    answered: Callable[[int], None]
+    answered: Callable[[int, Totals], None]
     tick: Callable[[], None]
     say: Callable[[str], None]
 
 
-class PartWorker:
-    """A replica: what an actor is.
-
-    Args:
-        config: its input and the folder of its output are where all machines see them.
-        model_digest: of the model as the driver sees it.
-
-    Raises:
-        BatchError: the model is another one here.
-    """
-
-    def __init__(self, config: BatchConfig, model_digest: str) -> None:
-        self._config = replace(config, engine=replace(config.engine, data_parallel_size=1, nnodes=1))
-        self._source = open_source(config.input, config.columns.prompt)
-        opener = ConfiguredModel(self._config)
-        if opener.digest != model_digest:
-            raise BatchError(
-                f"{config.model.path} is another model on this machine: its digest is {opener.digest}, the driver's "
-                f"{model_digest}"
-            )
-        columns = used_columns(config.columns, self._source, config.adapter_id)
-        self._model = opener.open()
-        self._reader = RowReader(self._config, columns, self._model)
-        self._parts = JobFolder(Path(config.output)).parts
-
-    def is_ready(self) -> bool:
-        return True
-
-    def answer(self, part: int) -> int:
-        """Answers a part, and writes it."""
-        events = WorkerEvents(_ignore, lambda: None, lambda *_: None)
-        Worker(self._config, self._model, self._reader, self._parts, events).run(self._blocks(part))
-        return part
-
-    def _blocks(self, part: int) -> Iterator[tuple[int, Rows]]:
-        for rows in self._source.blocks(self._config.part_rows, lambda number: number != part):
-            yield part, rows
-            return
+class _ReplicaLost(Exception):
+    """The process of a replica is gone, or one of its ranks."""
 
 
-def _ignore(answers: list[Answer]) -> None: ...
-
-
-def answer_with_ray(config: BatchConfig, model_digest: str, parts: Collection[int], events: RayEvents) -> None:
-    """Answers the parts with as many replicas as the configuration wants, or as the cluster has room for.
+def answer_with_ray(assignment: Assignment, parts: Collection[int], events: RayEvents) -> None:
+    """Answers parts of the job that this process holds, by as many replicas as the configuration wants, or as the
+    cluster has room for.
 
     A replica or machine that is lost is replaced, and its parts are answered by others; what it had written counts.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster.
-        BatchError: no replica can be started.
-        MindgenError: what a replica has refused, or has lost again and again.
+        ConfigError: Ray is not installed, there is no cluster, or it has no room for a replica.
+        BatchError: replicas cannot be started, or a part has ended one after the other.
+        MindgenError: what a replica has refused.
     """
-    ray = _connected()
-    driver = _Driver(ray, config, model_digest, parts, events)
-    try:
-        driver.run()
-    finally:
-        driver.close()
+    with _cluster() as ray:
+        driver = _Driver(ray, assignment, parts, events)
+        try:
+            driver.run()
+        finally:
+            driver.close()
 
 
-def _connected() -> Any:
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    """The one that this process has joined, that RAY_ADDRESS names, or of this machine alone."""
     try:
         import ray
     except ImportError:
         raise ConfigError("runner ray needs Ray: pip install 'mindgen[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    return ray
+    is_joined = ray.is_initialized()
+    if not is_joined:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"there is no Ray cluster to join: {_one_line(error)}") from error
+    try:
+        yield ray
+    finally:
+        if not is_joined:
+            ray.shutdown()
 
 
 class _Driver:
     """Gives parts to replicas; its memory does not grow with the rows."""
 
-    def __init__(
-        self, ray: Any, config: BatchConfig, model_digest: str, parts: Collection[int], events: RayEvents
-    ) -> None:
-        self._ray, self._events = ray, events
-        self._schedule = PartSchedule(parts, _CALLS_AT_ONCE)
-        self._losses: dict[int, int] = {}
-        self._config, self._model_digest = _with_threads(config, len(ray.nodes())), model_digest
-        self._num_wanted = config.engine.data_parallel_size
-        self._starting: dict[Any, Any] = {}  # actor by the call that ends when it is ready
-        self._calls: dict[Any, tuple[Any, int]] = {}  # actor and part, by call
-        self._said = time.monotonic()
-        self._actor = ray.remote(**self._options())(PartWorker)
-
-    def _options(self) -> dict[str, Any]:
-        """What a replica needs of its machine.
-
-        Raises:
-            ConfigError: no machine can have it.
-        """
-        needs = {"CPU": 1}
-        if self._config.engine.device_target == "Ascend":
-            needs["NPU"] = self._config.engine.ranks_per_replica
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if not any(all(machine.get(name, 0) >= count for name, count in needs.items()) for machine in machines):
-            raise ConfigError(f"no machine of the Ray cluster has {needs}, which a replica needs: they have {machines}")
-        others = {name: count for name, count in needs.items() if name != "CPU"}
-        return {
-            "num_cpus": needs["CPU"], "resources": others, "scheduling_strategy": "SPREAD",
-            "max_concurrency": _CALLS_AT_ONCE + 1,
-        }  # fmt: skip
+    def __init__(self, ray: Any, assignment: Assignment, parts: Collection[int], events: RayEvents) -> None:
+        config = assignment.config
+        self._ray, self._engine, self._events = ray, config.engine, events
+        self._schedule = PartSchedule(parts, _PARTS_AT_ONCE)
+        self._losses = _Losses(JobFolder(Path(config.output)).parts)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._needs = _needs(config.engine, machines)
+        others = {name: count for name, count in self._needs.items() if name != "CPU"}
+        self._class = ray.remote(
+            num_cpus=self._needs["CPU"], resources=others, scheduling_strategy="SPREAD",
+            max_concurrency=_PARTS_AT_ONCE,
+        )(PartWorker)  # fmt: skip
+        sharing = -(-config.engine.data_parallel_size // len(machines))
+        self._assignment = ray.put(replace(assignment, sharing=sharing))
+        self._replicas: set[Any] = set()
+        self._placing: dict[Any, Any] = {}  # replica by the call that ends when it has its place
+        self._loading: dict[Any, Any] = {}  # replica by the call that ends when it can answer
+        self._calls: dict[Any, tuple[Any, int]] = {}  # replica and part, by call
+        self._num_failed_starts = 0  # since the last one that was none
+        self._next_start = self._last_place = time.monotonic()
 
     def run(self) -> None:
         while not self._schedule.is_finished:
             self._start_missing()
-            waiting = [*self._starting, *self._calls]
-            ended, _ = self._ray.wait(waiting, num_returns=1, timeout=_LOOK_SECONDS)
-            for call in ended:
-                self._note_end(call)
+            for call in self._ended():
+                try:
+                    self._note_end(call)
+                except _ReplicaLost:
+                    continue
             self._events.tick()
-            self._say_what_is_waited_for()
+            self._refuse_to_wait_for_ever()
 
     def close(self) -> None:
-        for actor in [*self._starting.values(), *{actor for actor, _ in self._calls.values()}]:
-            self._ray.kill(actor)
+        for replica in self._replicas:
+            self._ray.kill(replica)
 
     def _start_missing(self) -> None:
-        working = {actor for actor, _ in self._calls.values()}
-        missing = self._num_wanted - len(working) - len(self._starting)
-        for _ in range(min(missing, self._schedule.num_pending - len(self._starting))):
-            actor = self._actor.remote(self._config, self._model_digest)
-            self._starting[actor.is_ready.remote()] = actor
+        if time.monotonic() < self._next_start:
+            return
+        num_starting = len(self._placing) + len(self._loading)
+        missing = self._engine.data_parallel_size - len(self._replicas)
+        for _ in range(min(missing, self._schedule.num_pending - num_starting)):
+            replica = self._class.remote(self._assignment)
+            self._replicas.add(replica)
+            self._placing[replica.machine.remote()] = replica
+
+    def _ended(self) -> list[Any]:
+        """Calls that have ended; waits about a second for one."""
+        waiting = [*self._placing, *self._loading, *self._calls]
+        if not waiting:
+            time.sleep(_LOOK_SECONDS)
+            return []
+        first, waiting = self._ray.wait(waiting, timeout=_LOOK_SECONDS)
+        if not waiting or not first:
+            return first  # type: ignore[no-any-return]
+        others, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return first + others  # type: ignore[no-any-return]
 
     def _note_end(self, call: Any) -> None:
-        if call in self._starting:
-            actor, part = self._starting.pop(call), None
+        if call in self._placing:
+            replica = self._placing.pop(call)
+            self._result(replica, call)
+            self._loading[replica.load.remote()] = replica
+        elif call in self._loading:
+            replica = self._loading.pop(call)
+            self._result(replica, call)
+            self._num_failed_starts = 0
+            self._give_parts(replica)
         elif call in self._calls:
-            actor, part = self._calls.pop(call)
-        else:
-            return  # of a replica that is lost
+            replica, part = self._calls[call]
+            totals = self._result(replica, call)
+            del self._calls[call]
+            self._schedule.note_answered(replica, part)
+            self._events.answered(part, totals)
+            self._give_parts(replica)
+
+    def _give_parts(self, replica: Any) -> None:
+        while (part := self._schedule.take(replica)) is not None:
+            self._calls[replica.answer.remote(part)] = replica, part
+
+    def _result(self, replica: Any, call: Any) -> Any:
+        """What the call has returned.
+
+        Raises:
+            _ReplicaLost: it is lost; another one will take its place.
+            MindgenError: what the replica has refused.
+        """
+        errors = self._ray.exceptions
         try:
-            self._ray.get(call)
-        except self._ray.exceptions.RayTaskError as error:
+            return self._ray.get(call)
+        except errors.RayTaskError as error:
             if not isinstance(error.cause, WorkerError):
                 raise error.cause if isinstance(error.cause, (MindgenError, OSError)) else error from None
-            self._replace(actor, error.cause)
-            return
-        except self._ray.exceptions.RayError as error:
-            self._replace(actor, error)
-            return
-        if part is not None:
-            self._schedule.note_answered(actor, part)
-            self._events.answered(part)
-        while (following := self._schedule.take(actor)) is not None:
-            self._calls[actor.answer.remote(following)] = actor, following
+            self._note_lost(replica, _one_line(error.cause))
+        except errors.RayError as error:
+            self._note_lost(replica, _one_line(error))
+        raise _ReplicaLost
 
-    def _replace(self, actor: Any, error: Exception) -> None:
-        """Another replica takes the place of one that is lost."""
-        self._ray.kill(actor)
-        self._calls = {call: held for call, held in self._calls.items() if held[0] is not actor}
-        lost = self._schedule.note_lost(actor)
-        reason = str(error).strip().splitlines()[0]
-        self._events.say(f"a replica is lost, and another takes up its {len(lost)} part(s): {reason}")
-        for part in lost:
-            self._losses[part] = self._losses.get(part, 0) + 1
-            if self._losses[part] >= _MOST_LOSSES:
-                raise WorkerError(f"part {part} has lost {self._losses[part]} replicas one after the other: {reason}")
+    def _note_lost(self, replica: Any, reason: str) -> None:
+        self._ray.kill(replica)
+        self._replicas.remove(replica)
+        self._calls = {call: held for call, held in self._calls.items() if held[0] is not replica}
+        parts = self._schedule.note_lost(replica)
+        if not parts:
+            self._num_failed_starts += 1
+            if self._num_failed_starts >= _MOST_LOSSES and not self._calls:
+                raise BatchError(f"{self._num_failed_starts} replicas one after the other have not come up: {reason}")
+            self._next_start = time.monotonic() + min(2.0**self._num_failed_starts, _LONGEST_PAUSE)
+        self._events.say(f"a replica is lost, and another one takes up its {len(parts)} part(s): {reason}")
+        for part in parts:
+            self._losses.note(part, reason)
 
-    def _say_what_is_waited_for(self) -> None:
-        if self._calls or not self._starting:
-            self._said = time.monotonic()
-        elif time.monotonic() - self._said > _SAY_SECONDS:
-            self._said = time.monotonic()
-            self._events.say(
-                f"{len(self._starting)} replicas are being started, or wait for room: {self._ray.available_resources()}"
+    def _refuse_to_wait_for_ever(self) -> None:
+        if self._loading or self._calls or not self._placing:
+            self._last_place = time.monotonic()
+        elif time.monotonic() - self._last_place > self._engine.node_timeout:
+            free = {name: self._ray.available_resources().get(name, 0) for name in self._needs}
+            raise ConfigError(
+                f"no machine of the Ray cluster has had room for a replica for {self._engine.node_timeout:g} s: "
+                f"it needs {self._needs}, and of all machines together {free} is free. End what else runs there, or "
+                "raise engine.node_timeout to wait longer"
             )
 
 
-def _with_threads(config: BatchConfig, num_machines: int) -> BatchConfig:
-    """Replicas of one machine share its cores."""
-    per_machine = -(-config.engine.data_parallel_size // num_machines)
-    threads = config.engine.num_threads or threads_per_share(None, per_machine)
-    return replace(config, engine=replace(config.engine, num_threads=threads))
+class _Losses:
+    """How often parts have lost their replica, one time after the other without an answer between them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lost: dict[int, tuple[int, int]] = {}  # how often, and bytes in the journal, by part
+
+    def note(self, part: int, reason: str) -> None:
+        """Raises BatchError where it is too often."""
+        path = self._parts.journal_path(part)
+        size = path.stat().st_size if path.is_file() else 0
+        count, before = self._lost.get(part, (0, size))
+        count = count + 1 if size == before else 1
+        if count >= _MOST_LOSSES:
+            raise BatchError(f"part {part} has ended {count} replicas one after the other: {reason}")
+        self._lost[part] = count, size
+
+
+def _needs(engine: EngineConfig, machines: list[dict[str, float]]) -> dict[str, int]:
+    """What a replica needs of its machine, by the names of Ray's resources.
+
+    Raises:
+        ConfigError: no machine has it.
+    """
+    needs = {"CPU": engine.num_threads or engine.ranks_per_replica}
+    has_npus = any(machine.get("NPU") for machine in machines)
+    if engine.device_target == "Ascend" or (engine.device_target == "auto" and has_npus):
+        if engine.ranks_per_replica > 1:
+            raise ConfigError(
+                "runner ray has one NPU for each replica: set engine.tensor_parallel_size and pipeline_parallel_size "
+                "to 1, or share a job among machines with engine.nnodes"
+            )
+        needs["NPU"] = 1
+    if not any(all(machine.get(name, 0) >= count for name, count in needs.items()) for machine in machines):
+        largest = {name: max(machine.get(name, 0) for machine in machines) for name in needs}
+        raise ConfigError(
+            f"no machine of the Ray cluster is large enough for a replica, which needs {needs}: the most that one has "
+            f"is {largest}"
+        )
+    return needs
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -80,7 +80,7 @@ class RowReader:
         self._config = config
         self._columns = columns
         self._model = model
-        self._sampling = _RowSampling(replace(config.sampling, n=config.n_samples))
+        self._sampling = _RowSampling(_job_sampling(config))
 
     def read(self, rows: Rows, wanted: Sequence[int]) -> Iterator[RowRequest | list[Answer]]:
         """The requests of some rows, by their place in the block; for one that cannot be served, what it gets."""
@@ -167,6 +167,13 @@ class RowReader:
         whenever and beside whatever that is computed."""
         parts = msgspec.msgpack.encode([token_ids, digest, self._model.digest, seed])
         return int.from_bytes(hashlib.blake2b(parts + sampling.key, digest_size=8).digest(), "little")
+
+
+def _job_sampling(config: BatchConfig) -> SamplingParams:
+    """Of all samples of a row, with the log-probabilities that are to be written."""
+    given = config.sampling
+    logprobs = 0 if config.outputs.logprobs and given.logprobs is None else given.logprobs
+    return replace(given, n=config.n_samples, logprobs=logprobs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,17 @@ from mindgen.batch.config import BatchConfig
 from mindgen.batch.fingerprint import fingerprint, refuse_changes
 from mindgen.batch.job_folder import JobFolder, Manifest
 from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
+from mindgen.batch.part_worker import Assignment
 from mindgen.batch.parts import Parts, changed_rows
 from mindgen.batch.progress import Progress, Watcher
 from mindgen.batch.ray_runner import RayEvents, answer_with_ray
 from mindgen.batch.report import write_report
 from mindgen.batch.row_request import RowReader, used_columns
-from mindgen.batch.sink import check_added_names, open_sink
+from mindgen.batch.sink import check_output, open_sink
 from mindgen.batch.source import Rows, Source, open_source
 from mindgen.batch.summary import SUMMARY_FILE, BatchSummary, JobFacts, read_summary, write_summary
-from mindgen.batch.totals import Totals
-from mindgen.batch.worker import Worker, WorkerEvents, count_rows
+from mindgen.batch.totals import Totals, TotalsCounter
+from mindgen.batch.worker import Worker, WorkerEvents, count_rows, refuse_changed_adapter
 from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
@@ -77,11 +78,12 @@ class _Run:
         self._opener = opener
         self._columns = used_columns(config.columns, source, config.adapter_id)
         self._table = AnswersTable(config, opener.digest)
-        check_added_names(source, self._table.schema)
+        check_output(folder.output, source, self._table.schema, self._table.text_column)
         self._progress = Progress(source.num_rows, config.n_samples)
         self._manifest = self._begin_or_go_on()
         self._parts = Parts(folder.path)
         self._num_answered = 0
+        self._adapter_digests: dict[str, str] = {}  # with which parts were answered
 
     def run(self) -> BatchSummary:
         if self._config.retry_failed:
@@ -116,7 +118,8 @@ class _Run:
         return manifest
 
     def _reopen_failed(self) -> None:
-        failed = [part for part, header in self._parts.headers().items() if header.totals.rows_failed]
+        headers = self._parts.headers()
+        failed = [part for part, header in headers if header is not None and header.totals.rows_failed]
         if failed and self._manifest.is_finished:
             self._manifest.is_finished = False
             self._folder.save(self._manifest)
@@ -127,7 +130,7 @@ class _Run:
         """The parts that are not there, and again after a process of the model has died."""
         self._count_earlier()
         num_failures = 0
-        while pending := set(range(self._manifest.num_parts)) - self._parts.headers().keys():
+        while pending := set(range(self._manifest.num_parts)) - self._parts.there():
             before = self._num_answered
             try:
                 return self._answer(pending)
@@ -139,38 +142,34 @@ class _Run:
 
     def _count_earlier(self) -> None:
         """What earlier runs have answered, which must be by the adapters that there are now."""
-        for part in self._parts.torn():
-            path = self._parts.path(part)
-            self._watcher.say(f"{path} is torn, as a crash leaves files: its rows are generated again")
-            path.unlink()
-        earlier = count_rows(self._parts.journaled())
-        for header in self._parts.headers().values():
-            earlier = earlier.plus(header.totals)
-        self._progress.resume(earlier)
-        self._refuse_changed_adapters(earlier)
-
-    def _refuse_changed_adapters(self, totals: Totals) -> None:
+        earlier = TotalsCounter()
+        for part, header in self._parts.headers():
+            if header is None:
+                path = self._parts.path(part)
+                self._watcher.say(f"{path} is torn, as a crash leaves files: its rows are generated again")
+                path.unlink()
+            else:
+                earlier.add_all(header.totals)
+        if self._config.runner == "local":  # with Ray, what is in journals counts when its part is whole
+            earlier.add_all(count_rows(self._parts.journaled()))
+        totals = earlier.totals(0.0)
+        self._progress.resume(totals)
         for each in totals.adapters:
-            if each.adapter_id is None or each.digest is None:
-                continue
-            now = self._opener.adapter_digest(each.adapter_id)
-            if now != each.digest:
-                raise BatchError(
-                    f"{self._folder.path} holds a job that was begun with another adapter {each.adapter_id}: its "
-                    f"digest was {each.digest}, now {now}. Give it the adapter of then, name another output, or begin "
-                    "again with overwrite"
-                )
+            if each.adapter_id is not None and each.digest is not None:
+                refuse_changed_adapter(self._folder.path, self._opener, each.adapter_id, each.digest)
+                self._adapter_digests[each.adapter_id] = each.digest
 
     def _answer(self, pending: set[int]) -> None:
         if self._config.runner == "ray":
             self._watcher.begin(self._progress.snapshot())
-            answer_with_ray(
-                self._config, self._opener.digest, pending, RayEvents(self._note_part, self._tick, self._watcher.say)
-            )
+            told = RayEvents(self._note_part, self._tick, self._watcher.say)
+            answer_with_ray(Assignment(self._config, self._manifest), pending, told)
             return
         model = self._opener.open()
         try:
             reader = RowReader(self._config, self._columns, model)
+            if not self._num_answered:
+                self._progress.start()
             events = WorkerEvents(self._note, lambda: self._tick(model), self._note_torn)
             self._watcher.begin(self._progress.snapshot())
             Worker(self._config, model, reader, self._parts, events).run(self._blocks(pending))
@@ -197,11 +196,19 @@ class _Run:
         path = self._parts.journal_path(part)
         self._watcher.say(f"{path}: the last {num_bytes} bytes are torn, as a crash leaves files, and do not count")
 
-    def _note_part(self, part: int) -> None:
-        """Another process has answered it."""
-        _, rows = self._parts.read(part)
-        for answers in rows:
-            self._note(answers)
+    def _note_part(self, part: int, totals: Totals) -> None:
+        """Another process has answered it, maybe with what it takes for an adapter of that name."""
+        for each in totals.adapters:
+            if each.adapter_id is None or each.digest is None:
+                continue
+            first = self._adapter_digests.setdefault(each.adapter_id, each.digest)
+            if first != each.digest:
+                self._parts.path(part).unlink()
+                raise BatchError(
+                    f"adapter {each.adapter_id} is not the same on all machines: its digest is {first} on one and "
+                    f"{each.digest} on another. Give all of them the same, and run the job again"
+                )
+        self._progress.add_all(totals)
 
     def _tick(self, model: BatchModel | None = None) -> None:
         metrics = None if model is None else model.metrics()

@@ -1,6 +1,6 @@
 """What has come out of a job, in numbers; as small for a hundred million rows as for one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from heapq import nsmallest
 
 import msgspec
@@ -67,24 +67,9 @@ class Totals(msgspec.Struct, kw_only=True):
 
     def plus(self, other: "Totals") -> "Totals":
         """Of what both have counted, which is nothing in common."""
-        own = _copy(self)
-        adapters = AdapterCounter(own.adapters, own.others)
-        for each in other.adapters:
-            adapters.place(each.adapter_id, each.digest).add(each)
-        adapters.others.add(other.others)
-        return Totals(
-            rows=self.rows + other.rows,
-            rows_failed=self.rows_failed + other.rows_failed,
-            samples=self.samples + other.samples,
-            errors=_sum(self.errors, other.errors),
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            seconds=self.seconds + other.seconds,
-            prompt_lengths=self.prompt_lengths.plus(other.prompt_lengths),
-            output_lengths=self.output_lengths.plus(other.output_lengths),
-            adapters=adapters.by_samples(),
-            others=adapters.others,
-        )
+        both = TotalsCounter(self)
+        both.add_all(other)
+        return both.totals(self.seconds + other.seconds)
 
 
 class AdapterCounter:
@@ -139,6 +124,22 @@ class TotalsCounter:
         totals.prompt_lengths.add(answer.prompt_tokens)
         totals.output_lengths.add(answer.completion_tokens)
 
+    def add_all(self, more: Totals) -> None:
+        """What others have counted; takes some 50 us."""
+        totals = self.so_far
+        totals.rows += more.rows
+        totals.rows_failed += more.rows_failed
+        totals.samples += more.samples
+        for kind, count in more.errors.items():
+            totals.errors[kind] = totals.errors.get(kind, 0) + count
+        totals.prompt_tokens += more.prompt_tokens
+        totals.output_tokens += more.output_tokens
+        totals.prompt_lengths.add_all(more.prompt_lengths)
+        totals.output_lengths.add_all(more.output_lengths)
+        for each in more.adapters:
+            self._adapters.place(each.adapter_id, each.digest).add(each)
+        self._adapters.others.add(more.others)
+
     def row_done(self, failed: bool = False) -> None:
         self.so_far.rows += 1
         self.so_far.rows_failed += failed
@@ -158,7 +159,3 @@ def _copy(totals: Totals) -> Totals:
 
 def _busiest_first(adapter: AdapterTotals) -> tuple[int, str, str]:
     return -adapter.samples, adapter.adapter_id or "", adapter.digest or ""
-
-
-def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
-    return {kind: first.get(kind, 0) + second.get(kind, 0) for kind in sorted(first.keys() | second.keys())}

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mindgen.batch.answer import Answer
 from mindgen.batch.config import BatchConfig
 from mindgen.batch.flow import Flow
-from mindgen.batch.model import BatchModel
+from mindgen.batch.model import BatchModel, ModelOpener
 from mindgen.batch.parts import Journal, PartHeader, Parts
 from mindgen.batch.row_request import RowReader, RowRequest
 from mindgen.batch.source import Rows
@@ -84,7 +85,11 @@ class Worker:
     def _begin(self, number: int, rows: Rows, flow: Flow) -> None:
         digest = rows.digest()
         part = _OpenPart(number, rows.first_row, rows.num_rows, digest, self._parts.open_journal(number, digest))
+        if self._parts.path(number).is_file():  # a process that was believed to be dead has ended it meanwhile
+            part.journal.discard()
+            return
         self._open[number] = part
+        self._refuse_changed_adapters(part)
         if part.journal.num_torn:
             self._events.torn(number, part.journal.num_torn)
         missing = [place for place in range(rows.num_rows) if rows.first_row + place not in part.journal.answers]
@@ -102,6 +107,13 @@ class Worker:
         if ready:
             flow.send(ready)
         self._seal(part)
+
+    def _refuse_changed_adapters(self, part: _OpenPart) -> None:
+        """What is in the journal must be by the adapters that there are now, also on this machine."""
+        used = {(each.adapter_id, each.adapter_digest) for row in part.journal.answers.values() for each in row}
+        for adapter_id, digest in used:
+            if adapter_id is not None and digest is not None:
+                refuse_changed_adapter(self._parts.journal_path(part.number), self._model, adapter_id, digest)
 
     def _take(self, flow: Flow) -> None:
         for asked, output in flow.take(_SYNC_SECONDS):
@@ -160,6 +172,16 @@ class Worker:
             completion_tokens=len(completion.token_ids),
             token_ids=completion.token_ids if options.token_ids else None,
             logprobs=logprobs,
+        )
+
+
+def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_id: str, digest: str) -> None:
+    """Raises BatchError where the adapter has not the content any more with which it has answered rows of the path."""
+    now = model.adapter_digest(adapter_id)
+    if now != digest:
+        raise BatchError(
+            f"{path}: the job was begun with another adapter {adapter_id}: its digest was {digest}, now {now}. Give it "
+            "the adapter of then, name another output, or begin again with overwrite"
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mindgen.batch.job_folder import JobFolder, Manifest
 from mindgen.batch.summary import SUMMARY_FILE, read_summary
-from mindgen.batch.totals import Totals
+from mindgen.batch.totals import Totals, TotalsCounter
 from mindgen.batch.worker import count_rows
 from mindgen.cli.tables import make_console, make_table, printable
 from mindgen.errors import UsageError
@@ -42,10 +42,11 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
 
 def _counted(folder: JobFolder) -> Totals:
-    totals = count_rows(folder.parts.journaled())
-    for header in folder.parts.headers().values():
-        totals = totals.plus(header.totals)
-    return totals
+    counter = TotalsCounter(count_rows(folder.parts.journaled()))
+    for _, header in folder.parts.headers():
+        if header is not None:
+            counter.add_all(header.totals)
+    return counter.totals(0.0)
 
 
 def _state(folder: JobFolder, manifest: Manifest) -> str:

@@ -157,6 +157,8 @@ def test_other_numbers_are_compared_by_name(tmp_path):
     (found,) = (each for each in compare(tmp_path, first, second, Columns(scores=["quality"])).differences
                 if each.name == "quality")  # fmt: skip
     assert (found.mean, found.low, found.high) == (3.0, 3.0, 3.0)
+    found = compare(tmp_path, columns=Columns(scores=["prompt"])).differences
+    assert [each.pairs for each in found if each.name == "prompt"] == [0]  # texts are no numbers, and it is said
 
 
 def test_the_interval_is_students_and_that_of_row_means_for_rows_of_equal_size():

@@ -109,7 +109,7 @@ def compare_outputs(first: Path, second: Path, columns: Columns, most_shown: int
         failed_only_b=int((~a.failed[join.a] & b.failed[join.b]).sum()),
         finish_changed=wilson(changed, int(answered.sum())),
         finish_reasons=reasons[:_MOST_REASONS],
-        differences=_differences(a, b, join),
+        differences=_differences(a, b, join, columns),
         most_different=[
             _pair(samples[0][join.a[place]], samples[1][join.b[place]], float(distances[place]) / _SKETCH_BITS, columns)
             for place in chosen
@@ -158,12 +158,13 @@ def _finish_reasons(a: SampleTable, b: SampleTable, join: _Join, answered: np.nd
     return sorted(reasons, key=lambda each: (-each.count, each.a or "", each.b or ""))
 
 
-def _differences(a: SampleTable, b: SampleTable, join: _Join) -> list[Difference]:
+def _differences(a: SampleTable, b: SampleTable, join: _Join, columns: Columns) -> list[Difference]:
+    """What no pair has a number for is left out, but for scores."""
     found = [
         paired_difference(name, values[join.a], b.numbers[name][join.b], a.rows[join.a])
         for name, values in a.numbers.items()
     ]
-    return [each for each in found if each.pairs]
+    return [each for each in found if each.pairs or each.name in columns.scores]
 
 
 def _pair(first: OutputSample, second: OutputSample, distance: float, columns: Columns) -> SamplePair:

@@ -54,9 +54,11 @@ def _examples(file: ComparedFile) -> list[tuple[str, list[list[str]], int]]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+def _number(value: float | None, sign: str = "") -> str:
+    if not value:
+        return "-" if value is None else "0"
+    return f"{value:{sign},.4g}" if abs(value) < 1000 else f"{value:{sign},.1f}"
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+,.4g}" if abs(value) < 1000 else f"{value:+,.1f}"
+    return _number(value, "+")
