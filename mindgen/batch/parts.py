@@ -9,6 +9,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -180,17 +181,17 @@ class Journal:
             self._file.write(_line(rows_digest))
 
     def add(self, row: list[Answer]) -> None:
-        """The answers to a row; after this they survive the end of the process, after `sync` also that of the machine.
-
-        Raises:
-            OSError: the disk is full; what was there stays.
-        """
+        """The answers to a row; raises OSError where the disk is full, as the others do: what was there stays."""
         self.answers[row[0].row] = row
         self._file.write(_line(row))
-        self._file.flush()
         self._is_synced = False
 
+    def flush(self) -> None:
+        """Has them survive the end of the process."""
+        self._file.flush()
+
     def sync(self) -> None:
+        """Has them survive that of the machine."""
         if not self._is_synced:
             os.fsync(self._file.fileno())
             self._is_synced = True
@@ -200,7 +201,8 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `flush` has told
+            self._file.close()
 
 
 def _open_alone(path: Path, wait_seconds: float) -> BinaryIO:

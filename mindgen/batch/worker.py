@@ -1,23 +1,21 @@
 """Has a model answer the rows of parts, and keeps each answer as soon as it is there."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindgen.batch.answer import Answer
+from mindgen.batch.answering import Answering
 from mindgen.batch.config import BatchConfig
-from mindgen.batch.flow import Flow
 from mindgen.batch.model import BatchModel, ModelOpener
 from mindgen.batch.parts import Journal, PartHeader, Parts
 from mindgen.batch.row_request import RowReader, RowRequest
 from mindgen.batch.source import Rows
 from mindgen.batch.totals import Totals, TotalsCounter
-from mindgen.errors import AdapterError, BatchError, RequestError, UnknownAdapterError
-from mindgen.outputs import CompletionOutput, RequestOutput
+from mindgen.errors import BatchError
 
 _SYNC_SECONDS = 1.0
-_ROWS_PER_SLOT = 2  # in work, so that the engine has the next one when a row ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,9 @@ class Worker:
     ) -> None:
         self._config, self._model, self._reader = config, model, reader
         self._parts, self._events = parts, events
+        self._answering = Answering(config, model, reader)
         self._open: dict[int, _OpenPart] = {}
         self._last_sync = time.monotonic()
-        slots = -(-_ROWS_PER_SLOT * model.num_slots // config.n_samples)
-        self._most_rows = config.batch_size or max(slots, 1)
-        self._rows_per_call = max(self._most_rows // 4, 1)
 
     def run(self, blocks: Iterable[tuple[int, Rows]]) -> None:
         """Answers the rows of the parts, but for those whose answers are in their journals.
@@ -70,43 +66,40 @@ class Worker:
             MindgenError: the model has failed; what was answered is kept.
             OSError: an answer cannot be kept, as the disk is full.
         """
-        flow = Flow(self._model.server)
         try:
-            for number, rows in blocks:
-                self._begin(number, rows, flow)
-            while flow.num_rows:
-                self._take(flow)
+            for rows in self._answering.run(self._missing(blocks), _SYNC_SECONDS):
+                self._keep(rows)
+                if time.monotonic() - self._last_sync >= _SYNC_SECONDS:
+                    self._sync()
         finally:
-            flow.close()
             for part in self._open.values():
                 part.journal.close()
             self._open.clear()
 
-    def _begin(self, number: int, rows: Rows, flow: Flow) -> None:
+    def _missing(self, blocks: Iterable[tuple[int, Rows]]) -> Iterator[RowRequest | list[Answer]]:
+        """What is asked for by rows that have no answer yet; their parts are opened on the way."""
+        for number, rows in blocks:
+            part = self._begin(number, rows)
+            if part is None:
+                continue
+            answered, first = part.journal.answers, rows.first_row
+            missing = [place for place in range(rows.num_rows) if first + place not in answered]
+            yield from self._reader.read(rows, missing)
+            if not missing:
+                self._seal(part)
+
+    def _begin(self, number: int, rows: Rows) -> _OpenPart | None:
+        """Opens a part; None where there is nothing left to do."""
         digest = rows.digest()
         part = _OpenPart(number, rows.first_row, rows.num_rows, digest, self._parts.open_journal(number, digest))
         if self._parts.path(number).is_file():  # a process that was believed to be dead has ended it meanwhile
             part.journal.discard()
-            return
+            return None
         self._open[number] = part
         self._refuse_changed_adapters(part)
         if part.journal.num_torn:
             self._events.torn(number, part.journal.num_torn)
-        missing = [place for place in range(rows.num_rows) if rows.first_row + place not in part.journal.answers]
-        ready: list[RowRequest] = []
-        for asked in self._reader.read(rows, missing):
-            if not isinstance(asked, RowRequest):
-                self._keep(part, asked)
-                continue
-            ready.append(asked)
-            if len(ready) >= self._rows_per_call or flow.num_rows + len(ready) >= self._most_rows:
-                flow.send(ready)
-                ready = []
-            while flow.num_rows >= self._most_rows:
-                self._take(flow)
-        if ready:
-            flow.send(ready)
-        self._seal(part)
+        return part
 
     def _refuse_changed_adapters(self, part: _OpenPart) -> None:
         """What is in the journal must be by the adapters that there are now, also on this machine."""
@@ -115,28 +108,31 @@ class Worker:
             if adapter_id is not None and digest is not None:
                 refuse_changed_adapter(self._parts.journal_path(part.number), self._model, adapter_id, digest)
 
-    def _take(self, flow: Flow) -> None:
-        for asked, output in flow.take(_SYNC_SECONDS):
-            part = self._open[asked.row // self._config.part_rows]
-            self._keep(part, self._answers(asked, output))
-            self._seal(part)
-        if time.monotonic() - self._last_sync >= _SYNC_SECONDS:
-            self._last_sync = time.monotonic()
-            for part in self._open.values():
-                part.journal.sync()
-            self._events.tick()
+    def _keep(self, rows: list[list[Answer]]) -> None:
+        touched: dict[int, _OpenPart] = {}
+        for answers in rows:
+            number = answers[0].row // self._config.part_rows
+            touched[number] = self._open[number]
+            touched[number].journal.add(answers)
+        for part in touched.values():
+            part.journal.flush()
+        for answers in rows:
+            self._events.answered(answers)
+            failed = next((answer for answer in answers if answer.error is not None), None)
+            if failed is not None and self._config.fail_fast:
+                raise BatchError(f"row {failed.row} has failed, and fail_fast is set: {failed.error}")
+        for part in touched.values():
+            if part.is_whole:
+                self._seal(part)
 
-    def _keep(self, part: _OpenPart, answers: list[Answer]) -> None:
-        part.journal.add(answers)
-        self._events.answered(answers)
-        failed = next((answer for answer in answers if answer.error is not None), None)
-        if failed is not None and self._config.fail_fast:
-            raise BatchError(f"row {failed.row} has failed, and fail_fast is set: {failed.error}")
+    def _sync(self) -> None:
+        self._last_sync = time.monotonic()
+        for part in self._open.values():
+            part.journal.sync()
+        self._events.tick()
 
     def _seal(self, part: _OpenPart) -> None:
-        """Writes the part, once it is whole."""
-        if not part.is_whole or part.number not in self._open:
-            return
+        """Writes the part, which is whole."""
         answers = [row for _, row in sorted(part.journal.answers.items())]
         header = PartHeader(
             part=part.number,
@@ -150,40 +146,6 @@ class Worker:
         del self._open[part.number]
         self._events.tick()
 
-    def _answers(self, asked: RowRequest, output: RequestOutput) -> list[Answer]:
-        if output.exception is not None or output.error is not None:
-            adapter_id = asked.request.adapter_id
-            return self._reader.failed(asked.row, adapter_id, _kind(asked, output), output.error or "it failed")
-        return [self._answer(asked.row, output, each) for each in output.outputs]
-
-    def _answer(self, row: int, output: RequestOutput, completion: CompletionOutput) -> Answer:
-        options, logprobs = self._config.outputs, None
-        if options.logprobs and completion.logprobs is not None:
-            pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-            logprobs = [float(each[token_id]) for token_id, each in pairs]
-        return Answer(
-            row=row,
-            sample=completion.index,
-            text=completion.text,
-            finish_reason=completion.finish_reason,
-            adapter_id=output.adapter_id,
-            adapter_digest=output.adapter_digest,
-            prompt_tokens=len(output.prompt_token_ids),
-            completion_tokens=len(completion.token_ids),
-            token_ids=completion.token_ids if options.token_ids else None,
-            logprobs=logprobs,
-        )
-
-
-def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_id: str, digest: str) -> None:
-    """Raises BatchError where the adapter has not the content any more with which it has answered rows of the path."""
-    now = model.adapter_digest(adapter_id)
-    if now != digest:
-        raise BatchError(
-            f"{path}: the job was begun with another adapter {adapter_id}: its digest was {digest}, now {now}. Give it "
-            "the adapter of then, name another output, or begin again with overwrite"
-        )
-
 
 def count_rows(rows: Iterable[list[Answer]]) -> Totals:
     """Of the answers to some rows."""
@@ -195,10 +157,11 @@ def count_rows(rows: Iterable[list[Answer]]) -> Totals:
     return counter.totals(0.0)
 
 
-def _kind(asked: RowRequest, output: RequestOutput) -> str:
-    """An Answer's error_kind."""
-    if isinstance(output.exception, (AdapterError, UnknownAdapterError)):
-        return "adapter"
-    if isinstance(output.exception, RequestError):
-        return "grammar" if asked.is_guided else "request"
-    return "engine"
+def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_id: str, digest: str) -> None:
+    """Raises BatchError where the adapter has not the content any more with which it has answered rows of the path."""
+    now = model.adapter_digest(adapter_id)
+    if now != digest:
+        raise BatchError(
+            f"{path}: the job was begun with another adapter {adapter_id}: its digest was {digest}, now {now}. Give it "
+            "the adapter of then, name another output, or begin again with overwrite"
+        )
