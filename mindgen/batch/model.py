@@ -86,23 +86,21 @@ class ConfiguredModel:
         return self._adapters.of(adapter_id)
 
     def open(self) -> BatchModel:
-        return LoadedModel(self._config, self.digest, self._adapters)
+        choice, engine = self._config.model, self._config.engine
+        llm = LLM(choice.path, choice.adapters, choice.dtype, engine, choice.on_missing_adapter, choice.checkpoint)
+        return LoadedModel(llm, self.digest, self._adapters, engine.max_num_seqs * engine.data_parallel_size)
 
 
 class LoadedModel:
     """An LLM as a BatchModel."""
 
-    def __init__(self, config: BatchConfig, digest: str, adapters: AdapterDigests) -> None:
-        choice, engine = config.model, config.engine
-        self._llm = LLM(
-            choice.path, choice.adapters, choice.dtype, engine, choice.on_missing_adapter, choice.checkpoint
-        )
-        self._adapters = adapters
+    def __init__(self, llm: LLM, digest: str, adapters: AdapterDigests, num_slots: int) -> None:
+        self._llm, self._adapters = llm, adapters
         self.digest = digest
-        self.server = self._llm.server
-        self.dtype = self._llm.dtype
-        self.num_slots = engine.max_num_seqs * engine.data_parallel_size
-        self.max_model_len = self._llm.max_model_len
+        self.server = llm.server
+        self.dtype = llm.dtype
+        self.num_slots = num_slots
+        self.max_model_len = llm.max_model_len
 
     def encode(self, text: str) -> list[int]:
         return self._llm.encode(text)
