@@ -11,6 +11,7 @@ from mindgen.cli import (
     adapters,
     chat,
     convert,
+    convert_weight,
     doctor,
     generate,
     generate_custom,
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     convert.add_arguments(
         commands.add_parser("convert", help="write a model in another kind of file", allow_abbrev=False)
     )
+    convert_weight.add_arguments(
+        commands.add_parser("convert_weight", help="convert with MindFormers' flags", allow_abbrev=False)
+    )
     pull.add_arguments(commands.add_parser("pull", help="fetch a model", allow_abbrev=False))
     models.add_arguments(commands.add_parser("models", help="list the models that were fetched", allow_abbrev=False))
     inspect_model.add_arguments(
@@ -66,6 +70,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
         "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
         "launch": launch, "doctor": doctor, "shard": shard,
         "pull": pull, "models": models, "inspect": inspect_model, "convert": convert,
+        "convert_weight": convert_weight,
     }  # fmt: skip
     run = modules[arguments.command].run
     try:

@@ -17,7 +17,8 @@ from mindgen.store.tensor_file import Content, num_kept, verify_tensors, write_t
 from mindgen.system.json_file import read_json_object
 from mindgen.system.resumable import resumable_folder
 from mindgen.weights.architecture import Architecture, architecture_of
-from mindgen.weights.folder import map_weights, warn_of_two_checkpoints, weight_paths
+from mindgen.weights.config_file import CONFIG_FILE
+from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.formats.gguf_layout import Q8_0
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import FileLayout, WeightFormat, map_file, weight_formats
@@ -58,6 +59,12 @@ class ModelSource:
     files: tuple[Path, ...]
     folder: Path | None
 
+    def num_layers(self) -> int:
+        """How many the tensors are of."""
+        names = self.architecture.with_own_names(self.tensors)
+        layers = {self.architecture.layer_of(name) for name in names} - {None}
+        return len(layers)
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
@@ -75,6 +82,24 @@ def model_source(folder: Path) -> ModelSource:
     """Raises ModelError, CheckpointError: the folder has no model, or it is damaged."""
     warn_of_two_checkpoints(folder)
     return ModelSource(architecture_of(folder), map_weights(folder), tuple(weight_paths(folder)), folder)
+
+
+def weights_source(path: Path, architecture: Architecture) -> ModelSource:
+    """Of a model's folder, of one of its files, or of a file that has weights alone, with names of that architecture.
+
+    Raises:
+        ModelError: there is nothing, or the folder's model has other names.
+        CheckpointError: a file is damaged.
+    """
+    if not path.exists():
+        raise ModelError(f"no such file or folder: {path}")
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not ((folder / CONFIG_FILE).is_file() and path in weight_paths(folder)):
+        return ModelSource(architecture, map_file(path), (path,), None)
+    source = model_source(model_folder(folder))
+    if source.architecture.layers != architecture.layers:
+        raise ModelError(f"{folder} is a {source.architecture.name}, whose names are not those of {architecture.name}")
+    return source
 
 
 def convert_model(source: ModelSource, target: Path, conversion: Conversion) -> ConversionReport:

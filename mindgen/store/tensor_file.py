@@ -17,7 +17,7 @@ from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import FileLayout, Place
 
 Content: TypeAlias = dict[str, tuple[MappedTensor, str]]  # each tensor, and the dtype (or q8_0) that it is to have
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 18
 _CHUNK_BYTES = 1 << 20
 
 

@@ -230,4 +230,4 @@ def test_memory_is_that_of_about_one_tensor(names, suffix, dtype, model, large_m
     arguments = [str(model), str(large_model), str(tmp_path), names, suffix, dtype]
     result = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) * 1024 < 3 * one, [result.stdout, one, all_of_them]
+    assert int(result.stdout) * 1024 < 4 * one, [result.stdout, one, all_of_them]
