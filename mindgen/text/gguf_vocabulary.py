@@ -25,6 +25,7 @@ from mindgen.text.tokenizer_config import ConfiguredToken, read_tokenizer_config
 
 _ADDED_SCORE = -1000.0  # as llama.cpp gives it to tokens that no pieces merge to
 _MOST_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_PROBES = ("", "Hello  world, 3.14\n\tis  pi.", "  我爱北京 — naïve 👩", "x=[1,2];\r\n\n")
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -38,7 +39,7 @@ def tokenizer_metadata(folder: Path, vocab_size: int, ends: Sequence[int]) -> di
     Raises:
         ModelError: there is no tokenizer, or it is of a kind for which GGUF has no place.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = _expressible(load_tokenizer(folder), folder)
     if tokenizer.vocab_size > vocab_size:
         raise ModelError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, and the model {vocab_size}")
     try:
@@ -49,14 +50,33 @@ def tokenizer_metadata(folder: Path, vocab_size: int, ends: Sequence[int]) -> di
     return {f"tokenizer.ggml.{key}": value for key, value in metadata.items()} | _templates(folder)
 
 
+def _expressible(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """The tokenizer itself, or the one of a tokenizer.model beside its tokenizer.json, which tells what GGUF needs.
+
+    Raises:
+        ModelError: the two differ.
+    """
+    path = folder / "tokenizer.model"
+    if not isinstance(tokenizer, HuggingFaceTokenizer) or tokenizer.is_byte_level or not path.is_file():
+        return tokenizer
+    config = read_tokenizer_config(folder)
+    for legacy in (False, True):
+        other = SentencePieceTokenizer(path, config | {"legacy": legacy})
+        names = [f"{name} {text}{name}" for name in other.special_tokens.values() for text in _PROBES]
+        wrong = [text for text in (*_PROBES, *names) if tokenizer.encode(text) != other.encode(text)]
+        if not wrong:
+            return other
+    raise ModelError(f"{folder}: tokenizer.json and tokenizer.model give different ids of {wrong[0]!r}: remove one")
+
+
 def _of_kind(tokenizer: Tokenizer, folder: Path, vocab_size: int) -> dict[str, Any]:
     if isinstance(tokenizer, HuggingFaceTokenizer):
         return _byte_level(tokenizer.description(), vocab_size)
     assert isinstance(tokenizer, SentencePieceTokenizer)
-    if read_tokenizer_config(folder).get("legacy") is False:
+    if tokenizer.adds_space and not tokenizer.spaces_each_segment:
         warn(
-            f"{folder}: the tokenizer has legacy: false, for which GGUF has no place: text behind a special token will "
-            "begin with a space, as in llama.cpp"
+            f"{folder}: the tokenizer puts no space behind special tokens (legacy: false), which GGUF cannot tell: "
+            "there will be one, as in llama.cpp"
         )
     return _sentencepiece(tokenizer, read_spec(folder / "tokenizer.model"), vocab_size)
 

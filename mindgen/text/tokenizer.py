@@ -113,7 +113,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
         decoder = self._tokenizer.decoder
         kinds = _decoder_kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
-        self._is_byte_level = "ByteLevel" in kinds
+        self.is_byte_level = "ByteLevel" in kinds
         self._has_byte_tokens = "ByteFallback" in kinds
         self.replaces_each_byte = self._has_byte_tokens
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -122,7 +122,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.special_tokens = read_special_tokens(config)
         self.bos_id = self._tokenizer.token_to_id(self.special_tokens.get("bos_token", ""))
         self.eos_id = self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))
-        self.num_leading_spaces_dropped = 0 if self._is_byte_level else self._find_leading_space()
+        self.num_leading_spaces_dropped = 0 if self.is_byte_level else self._find_leading_space()
 
     def description(self) -> dict[str, Any]:
         """What its tokenizer.json would say."""
@@ -139,7 +139,7 @@ class HuggingFaceTokenizer(Tokenizer):
         token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
         if token is None:
             return b""
-        if self._is_byte_level:
+        if self.is_byte_level:
             known = [_BYTE_OF_CHARACTER.get(character) for character in token]
             return token.encode() if None in known else bytes(byte for byte in known if byte is not None)
         byte = _BYTE_TOKEN.fullmatch(token) if self._has_byte_tokens else None
@@ -190,7 +190,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._prefix = [self.bos_id] if self.bos_id is not None and config.get("add_bos_token", True) else []
         self._suffix = [self.eos_id] if self.eos_id is not None and config.get("add_eos_token", False) else []
         self.adds_space = config.get("add_prefix_space") is not False
-        self._spaces_each_segment = config.get("legacy") is not False
+        self.spaces_each_segment = config.get("legacy") is not False
         self.replaces_each_byte = True
         self.num_leading_spaces_dropped = self._find_leading_spaces() if self.adds_space else 0
         no_symbols = (self.processor.IsByte, self.processor.IsUnknown)
@@ -210,7 +210,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_segment(self, text: str, is_first: bool) -> list[int]:
         """Legacy configurations put a space before the text behind a special token as well, as before the first."""
-        if self.adds_space and (is_first or self._spaces_each_segment):
+        if self.adds_space and (is_first or self.spaces_each_segment):
             return self.processor.EncodeAsIds(text)
         if text.startswith((" ", _SPACE_SYMBOL)):  # which a model may strip at the beginning
             unknown = self.processor.IdToPiece(self.processor.unk_id())

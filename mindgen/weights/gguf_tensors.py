@@ -1,7 +1,5 @@
 """A model's tensors as a file of GGUF has them, and in which dtype."""
 
-import math
-
 import numpy as np
 
 from mindgen.dtypes import FLOATS
@@ -9,9 +7,10 @@ from mindgen.errors import CheckpointError, ModelError
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES
 from mindgen.weights.formats.gguf_layout import Q8_0
 from mindgen.weights.gguf_names import LAYERS, ROPE_FACTORS, GgufNames, halves_of_pairs
+from mindgen.weights.gguf_rope import rope_factors
 from mindgen.weights.made_tensor import join_rows, order_rows
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.model_config import ModelConfig, RopeConfig
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.network_names import has_own_head
 from mindgen.weights.tensor_names import HEAD
 
@@ -45,7 +44,7 @@ def gguf_tensors(names: GgufNames, config: ModelConfig, tensors: dict[str, Mappe
             made[own] = order_rows(tensor, np.argsort(halves_of_pairs(tensor.shape[0], heads)))
         else:
             made[own] = tensor
-    factors = None if config.rope is None else _rope_factors(config.rope, config.head_size)
+    factors = None if config.rope is None else rope_factors(config.rope, config.head_size)
     if factors is not None:
         made[ROPE_FACTORS] = MappedTensor("float32", factors)
     return made
@@ -97,18 +96,3 @@ def _parts(names: GgufNames, name: str, tensors: dict[str, MappedTensor]) -> lis
     if missing is not None:
         raise CheckpointError(f"there is {name}, but no {missing}")
     return [tensors[each] for each in found]
-
-
-def _rope_factors(rope: RopeConfig, head_size: int) -> np.ndarray | None:
-    """By which each of the head_size / 2 frequencies is divided, in float32; None where one number does for all.
-
-    Those of Llama 3.1 are what its rule (transformers' _compute_llama3_parameters) makes of each frequency.
-    """
-    if rope.kind == "factors":
-        return np.array(rope.factors, np.float32)
-    if rope.kind != "llama3":
-        return None
-    frequencies = 1.0 / rope.theta ** (np.arange(0, head_size, 2) / head_size)
-    turns = rope.original_max_position * frequencies / (2 * math.pi)
-    keep = np.clip((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0)
-    return (1 / ((1 - keep) / rope.factor + keep)).astype(np.float32)

@@ -1,6 +1,7 @@
 """`mindgen convert --format gguf`: the gguf package and transformers read the same model, and so does mindgen."""
 
 import json
+import math
 
 import gguf
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import transformers
 from gguf_models import rounded_oracle, write_gguf
 from probe import Probe
+from safetensors.numpy import load_file, save_file
 from tiny_models import KINDS as KINDS_OF_MODELS
 from tiny_models import load_oracle, make_model, oracle_logits
 from tiny_tokenizers import make_tokenizer
@@ -89,6 +91,45 @@ def test_rope_that_is_scaled_by_one_factor(tmp_path):
     made = to_gguf(model, tmp_path / "made", "F32")
     expected = oracle_logits(load_oracle(model, torch.float32), PROMPT)
     np.testing.assert_allclose(Probe(find_model(made), "float32").logits([PROMPT])[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def factors_of_llama_cpp(rope, head_size):
+    """As its convert_hf_to_gguf.py has them, in torch."""
+    base, factor, original = rope["rope_theta"], rope["factor"], rope["original_max_position_embeddings"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    factors = []
+    for frequency in 1.0 / (base ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)):
+        wavelength = 2 * math.pi / frequency
+        if wavelength < original / high:
+            factors.append(1.0)
+        elif wavelength > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return torch.tensor(factors, dtype=torch.float32).numpy()
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_rope_of_llama_3_there_and_back(head_dim, factor, tmp_path):
+    """Its rule becomes factors, and these the rule, which transformers has."""
+    rope = {
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": factor, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    sizes = {"num_attention_heads": 1, "num_key_value_heads": 1, "num_hidden_layers": 1}
+    model = make_small("llama-multi-head", tmp_path / "model", rope_parameters=rope, **sizes)
+    config = json.loads((model / "config.json").read_text())
+    shape = {f"model.layers.0.self_attn.{part}_proj.weight": (head_dim, 96) for part in "qkv"}
+    shape["model.layers.0.self_attn.o_proj.weight"] = (96, head_dim)
+    tensors = load_file(model / "model.safetensors")
+    save_file(tensors | {name: np.ones(each, np.float32) for name, each in shape.items()}, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps(config | {"head_dim": head_dim}))
+    path = to_gguf(model, tmp_path / "made.gguf")
+    np.testing.assert_array_equal(read(path)["rope_freqs.weight"][2], factors_of_llama_cpp(rope, head_dim))
+    back = json.loads((convert(path, tmp_path / "back") / "config.json").read_text())
+    assert back["rope_scaling"] | {"rope_theta": back["rope_theta"]} == rope
 
 
 @pytest.mark.parametrize("quantization", ["F16", "BF16", "F32"])

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+import transformers
 from test_gguf_tokenizer import TEXTS
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
@@ -91,6 +92,39 @@ def test_sentencepiece(config, tmp_path):
     config = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "added_tokens_decoder": decoder, **config}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert_same(read_back(folder, tmp_path / "made"), load_tokenizer(folder))
+
+
+def with_both_files(folder):
+    """tokenizer.model, and what transformers makes of it, in the form in which Llama 2 is stored."""
+    make_tokenizer("sentencepiece_bpe", folder)
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": True}))
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    parts = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    change_json(folder, normalizer={"type": "Sequence", "normalizers": parts}, pre_tokenizer=None)
+    return folder
+
+
+def test_a_tokenizer_model_beside_a_tokenizer_json(tmp_path):
+    folder = with_both_files(tmp_path)
+    theirs = load_tokenizer(folder)
+    assert theirs.kind == "tokenizers BPE"
+    assert_same(read_back(folder, tmp_path / "made"), theirs)
+
+
+def test_a_tokenizer_model_that_is_another(tmp_path):
+    folder = with_both_files(tmp_path)
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
+    change_json(folder, normalizer=None, pre_tokenizer=space)  # puts no second space where a text begins with one
+    with pytest.raises(ModelError, match="tokenizer.json and tokenizer.model give different ids of '  我爱"):
+        tokenizer_metadata(folder, SIZE, [2])
+
+
+def test_spaces_behind_special_tokens_are_told(tmp_path, capsys):
+    folder = make_tokenizer("sentencepiece_bpe", tmp_path)
+    (folder / "tokenizer_config.json").write_text('{"legacy": false}')
+    tokenizer_metadata(folder, SIZE, [2])
+    assert "puts no space behind special tokens (legacy: false), which GGUF cannot tell" in capsys.readouterr().err
 
 
 def test_what_is_written_of_tokens(tmp_path):
