@@ -114,6 +114,8 @@ def convert_model(source: ModelSource, target: Path, conversion: Conversion) -> 
     """
     kind = _writable(conversion)
     is_file = target.suffix == kind.suffix
+    if target.suffix in weight_formats() and not is_file:
+        raise UsageError(f"{target} ends in {target.suffix}, and what is written is {kind.name} ({kind.suffix})")
     if target.exists():
         raise ModelError(f"{target} is there already; name a new {'file' if is_file else 'folder'}")
     if source.folder is None and not is_file:

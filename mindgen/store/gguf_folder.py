@@ -54,6 +54,8 @@ def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tup
         "tie_word_embeddings": "output.weight" not in file.tensors,
         **names.read_config(settings, file.tensors.keys()),
     }
+    if "general.name" in file.metadata:
+        config["_name_or_path"] = file.metadata["general.name"]
     if "token_embd.weight" not in file.tensors:
         raise CheckpointError("GGUF: the file has no token_embd.weight")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]

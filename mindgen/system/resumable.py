@@ -79,6 +79,6 @@ def _entry(line: str) -> tuple[str, str]:
     """Of a line that is none, no piece."""
     try:
         name, digest = json.loads(line)
-    except ValueError:
+    except (ValueError, TypeError):
         return "", ""
     return name, digest

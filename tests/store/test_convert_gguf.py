@@ -48,8 +48,10 @@ def read(path):
     return {each.name: (each.tensor_type.name, tuple(each.shape), np.array(each.data)) for each in reader.tensors}
 
 
-@pytest.mark.parametrize("quantization", DTYPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, quantization",
+    [(kind, quantization) for kind in KINDS for quantization in ("F16", "Q8_0")] + [("gpt2", "F32"), ("gpt2", "BF16")],
+)
 def test_tensors_are_those_that_the_gguf_package_writes(kind, quantization, tmp_path):
     """Its names, llama.cpp's order of rows, and the same bytes."""
     model = make_small(kind, tmp_path / "model")
@@ -76,8 +78,10 @@ def test_transformers_reads_the_same_model(kind, tmp_path, monkeypatch):
     np.testing.assert_allclose(oracle_logits(theirs, PROMPT), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("quantization", ["F16", "Q8_0"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, quantization",
+    [("llama3-grouped-tied", "F16"), ("llama-multi-head", "Q8_0"), ("qwen3-untied", "Q8_0"), ("gpt2-untied", "F16")],
+)
 def test_mindgen_reads_the_same_model(kind, quantization, tmp_path):
     model = make_small(kind, tmp_path / "model")
     made = to_gguf(model, tmp_path / "made", quantization)
@@ -132,11 +136,21 @@ def test_rope_of_llama_3_there_and_back(head_dim, factor, tmp_path):
     assert back["rope_scaling"] | {"rope_theta": back["rope_theta"]} == rope
 
 
-@pytest.mark.parametrize("quantization", ["F16", "BF16", "F32"])
-@pytest.mark.parametrize("kind", ["llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2-untied"])
+@pytest.mark.parametrize(
+    "kind, quantization",
+    [
+        ("llama3-grouped-tied", "F16"),
+        ("qwen2-tied", "BF16"),
+        ("qwen3-untied", "F32"),
+        ("gpt2-untied", "F16"),
+        ("gpt2-untied", "F32"),
+    ],
+)
 def test_round_trips_are_exact(kind, quantization, tmp_path):
     """GGUF to GGUF, and over a folder of Hugging Face, under MindFormers' names or its own."""
     model = make_small(kind, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"_name_or_path": "someone/Some-Model-1B"}))
     first = to_gguf(model, tmp_path / "first.gguf", quantization).read_bytes()
     folder = convert(tmp_path / "first.gguf", tmp_path / "folder")
     ours, theirs = map_weights(folder), map_weights(model)

@@ -160,6 +160,7 @@ def test_mistakes(tmp_path, capsys):
     capsys.readouterr()
     for source, flags, code, message in (
         (folder, ["--output", str(folder)], 1, "is there already; name a new folder"),
+        (folder, ["--output", "x.gguf"], 2, "x.gguf ends in .gguf, and what is written is safetensors"),
         (folder, ["--dtype", "q8_0"], 2, "q8_0 is written as GGUF only, not as safetensors"),
         (scratch, ["--names", "mindformers"], 1, "MindFormers has no names for a GPTModel"),
         (scratch, ["--format", "gguf"], 1, "a GPTModel is not written as GGUF, only"),
