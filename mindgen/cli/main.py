@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from mindgen.cli import (
     adapters,
@@ -16,6 +17,7 @@ from mindgen.cli import (
     batch_status,
     chat,
     convert,
+    convert_weight,
     doctor,
     generate,
     generate_custom,
@@ -27,6 +29,25 @@ from mindgen.cli import (
 )
 from mindgen.errors import MindgenError
 
+_COMMANDS: dict[str, tuple[Any, str]] = {
+    "generate": (generate, "generate text for prompts"),
+    "chat": (chat, "talk with a model"),
+    "batch": (batch, "answer all rows of a file"),
+    "batch status": (batch_status, "say how far such a job is"),
+    "batch split": (batch_split, "share rows among several files"),
+    "batch merge": (batch_merge, "join the outputs of several jobs"),
+    "batch compare": (batch_compare, "compare the outputs of two jobs"),
+    "adapters": (adapters, "look at adapters, convert and merge them"),
+    "pull": (pull, "fetch a model"),
+    "models": (models, "list the models that were fetched"),
+    "inspect": (inspect_model, "say what a file or folder is, and whether it is served"),
+    "convert": (convert, "write a model in another kind of file"),
+    "convert_weight": (convert_weight, "convert with MindFormers' flags"),
+    "generate_custom": (generate_custom, "generate with MindFormers' flags"),
+    "shard": (shard, "shard a checkpoint, or join one"),
+    "launch": (launch, "start one process for each device"),
+    "doctor": (doctor, "look at what this machine has"),
+}
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
 
 
@@ -57,46 +78,11 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    generate.add_arguments(commands.add_parser("generate", help="generate text for prompts", allow_abbrev=False))
-    chat.add_arguments(commands.add_parser("chat", help="talk with a model", allow_abbrev=False))
-    adapters.add_arguments(
-        commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
-    )
-    shard.add_arguments(commands.add_parser("shard", help="shard a checkpoint, or join one", allow_abbrev=False))
-    generate_custom.add_arguments(
-        commands.add_parser("generate_custom", help="generate with MindFormers' flags", allow_abbrev=False)
-    )
-    launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
-    doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
-    convert.add_arguments(
-        commands.add_parser("convert", help="write a model in another kind of file", allow_abbrev=False)
-    )
-    pull.add_arguments(commands.add_parser("pull", help="fetch a model", allow_abbrev=False))
-    models.add_arguments(commands.add_parser("models", help="list the models that were fetched", allow_abbrev=False))
-    inspect_model.add_arguments(
-        commands.add_parser(
-            "inspect", help="say what a file or folder is, and whether it is served", allow_abbrev=False
-        )
-    )
-    batch.add_arguments(
-        commands.add_parser("batch", help="answer all rows of a file", allow_abbrev=False, usage=batch.USAGE)
-    )
-    for name, module, purpose in (
-        ("status", batch_status, "say how far such a job is"),
-        ("split", batch_split, "share rows among several files"),
-        ("merge", batch_merge, "join the outputs of several jobs"),
-        ("compare", batch_compare, "compare the outputs of two jobs"),
-    ):
-        module.add_arguments(commands.add_parser(f"batch {name}", help=purpose, allow_abbrev=False))
+    for name, (module, purpose) in _COMMANDS.items():
+        usage = batch.USAGE if module is batch else None
+        module.add_arguments(commands.add_parser(name, help=purpose, allow_abbrev=False, usage=usage))
     arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
-    modules = {
-        "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
-        "launch": launch, "doctor": doctor, "shard": shard,
-        "pull": pull, "models": models, "inspect": inspect_model, "convert": convert,
-        "batch": batch, "batch status": batch_status, "batch split": batch_split, "batch merge": batch_merge,
-        "batch compare": batch_compare,
-    }  # fmt: skip
-    run = modules[arguments.command].run
+    run = _COMMANDS[arguments.command][0].run
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

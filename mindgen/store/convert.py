@@ -1,28 +1,32 @@
-"""A model in another kind of file, under other names, or in another dtype: a tensor at a time, and verified."""
+"""A model in another kind of file, under other names, or in another dtype: a few rows at a time, and verified; a
+conversion that was killed goes on where it was."""
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from mindgen.dtypes import FLOATS
-from mindgen.errors import CheckpointError, ModelError
-from mindgen.system.atomic import whole_folder
+from mindgen.errors import ModelError, UsageError
+from mindgen.store.gguf_model import gguf_model
+from mindgen.store.tensor_file import Content, num_kept, verify_tensors, write_tensors
 from mindgen.system.json_file import read_json_object
+from mindgen.system.resumable import resumable_folder
 from mindgen.weights.architecture import Architecture, architecture_of
-from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
-from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
-from mindgen.weights.mindformers_names import mindformers_name
-from mindgen.weights.tensor_names import EMBEDDING
-from mindgen.weights.weight_format import WeightFormat, map_file, weight_formats
+from mindgen.weights.config_file import CONFIG_FILE
+from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints, weight_paths
+from mindgen.weights.formats.gguf_layout import Q8_0
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.weight_format import FileLayout, WeightFormat, map_file, weight_formats
 
 _TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.jinja")
 _NO_TEXTS = ("*.index.json", "lora_adapter.json", "config.json")
 _DTYPE_OF_PACKED = "bfloat16"
+_MADE_BY = "1"  # to be counted up when the same conversion gives other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,10 @@ class Conversion:
     """What is wanted.
 
     Attributes:
-        names: huggingface or mindformers.
+        names: huggingface or mindformers; GGUF has its own.
         suffix: of the kind of file.
-        dtype: of all tensors of floats; None leaves each as it is, and makes bfloat16 of packed ones.
+        dtype: of all tensors of floats; None leaves each as it is, and makes bfloat16 of packed ones. In GGUF of the
+            matrices, and q8_0 is one more.
     """
 
     names: str
@@ -41,77 +46,143 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What is converted.
+
+    Attributes:
+        tensors: as they lie in the files.
+        folder: of configuration and tokenizer; None where there are only weights.
+    """
+
+    architecture: Architecture
+    tensors: dict[str, MappedTensor]
+    files: tuple[Path, ...]
+    folder: Path | None
+
+    def num_layers(self) -> int:
+        """How many the tensors are of."""
+        names = self.architecture.with_own_names(self.tensors)
+        layers = {self.architecture.layer_of(name) for name in names} - {None}
+        return len(layers)
+
+
+@dataclass(frozen=True, slots=True)
 class ConversionReport:
+    """Attributes:
+    num_kept: tensors that an earlier try, which was killed, had written already.
+    """
+
     num_tensors: int
+    num_kept: int
     num_bytes: int
     digest: str
 
 
-def convert_model(folder: Path, target: Path, conversion: Conversion) -> ConversionReport:
-    """Writes the model of the folder as the new folder `target`, which is there whole or not at all.
+def model_source(folder: Path) -> ModelSource:
+    """Raises ModelError, CheckpointError: the folder has no model, or it is damaged."""
+    warn_of_two_checkpoints(folder)
+    return ModelSource(architecture_of(folder), map_weights(folder), tuple(weight_paths(folder)), folder)
+
+
+def weights_source(path: Path, architecture: Architecture) -> ModelSource:
+    """Of a model's folder, of one of its files, or of a file that has weights alone, with names of that architecture.
 
     Raises:
-        ModelError: the target is there already, or its kind of file is not written, or the names are not known.
-        CheckpointError: the model is damaged, or what was written reads back as something else.
+        ModelError: there is nothing, or the folder's model has other names.
+        CheckpointError: a file is damaged.
     """
+    if not path.exists():
+        raise ModelError(f"no such file or folder: {path}")
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not ((folder / CONFIG_FILE).is_file() and path in weight_paths(folder)):
+        return ModelSource(architecture, map_file(path), (path,), None)
+    source = model_source(model_folder(folder))
+    if source.architecture.layers != architecture.layers:
+        raise ModelError(f"{folder} is a {source.architecture.name}, whose names are not those of {architecture.name}")
+    return source
+
+
+def convert_model(source: ModelSource, target: Path, conversion: Conversion) -> ConversionReport:
+    """Writes the new folder `target`, or only the file of that name where it has the suffix; it is there whole, or not
+    at all.
+
+    Raises:
+        UsageError: what is wanted contradicts itself.
+        ModelError: the target is there already, or what is wanted is not written of such a model.
+        CheckpointError: the model is damaged, or what was written reads back as something else.
+        OSError: the disk is full, or another process writes the same. Nothing is left then.
+    """
+    kind = _writable(conversion)
+    is_file = target.suffix == kind.suffix
+    if target.suffix in weight_formats() and not is_file:
+        raise UsageError(f"{target} ends in {target.suffix}, and what is written is {kind.name} ({kind.suffix})")
     if target.exists():
-        raise ModelError(f"{target} is there already; name a new folder")
-    kind = _writable(conversion.suffix)
-    warn_of_two_checkpoints(folder)
-    architecture = architecture_of(folder)
-    tensors = _with_names(architecture, map_weights(folder), conversion.names)
-    source = {name: _Converted(tensor, conversion.dtype) for name, tensor in tensors.items()}
-    with whole_folder(target) as unfinished:
-        _copy_texts(folder, unfinished, conversion.dtype)
-        file = unfinished / kind.model_file
-        assert kind.write is not None
-        metadata = {"format": "pt"} if kind.read_metadata is not None else {}
-        digests: dict[str, str] = {}
-        kinds = {name: (each.dtype, each.tensor.shape) for name, each in source.items()}
-        kind.write(file, kinds, _noted(source, digests), metadata)
-        _verify(file, digests)
+        raise ModelError(f"{target} is there already; name a new {'file' if is_file else 'folder'}")
+    if source.folder is None and not is_file:
+        raise ModelError(f"there is no config.json for a folder: name a file, {target}{kind.suffix}")
+    content, metadata = _content(source, kind, conversion)
+    assert kind.layout is not None
+    layout = kind.layout({name: (dtype, tensor.shape) for name, (tensor, dtype) in content.items()}, metadata)
+    with resumable_folder(target, _identity(source, layout, conversion)) as (made, journal):
+        if source.folder is not None and not kind.is_whole_model:
+            _copy_texts(source.folder, made, conversion.dtype)
+        file = made / kind.model_file
+        kept = num_kept(file, layout, journal.entries)
+        journal.keep(kept)
+        write_tensors(file, layout, content, journal)
+        map_file(file)
+        verify_tensors(file, layout, dict(journal.entries))
         size = file.stat().st_size
-    total = hashlib.sha256("".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
-    return ConversionReport(len(digests), size, total)
+        os.replace(file if is_file else made, target)
+    total = hashlib.sha256("".join(f"{name} {digest}" for name, digest in sorted(journal.entries)).encode())
+    return ConversionReport(len(content), kept, size, total.hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """A tensor, and the dtype that it is to have."""
-
-    tensor: MappedTensor
-    wanted: str | None
-
-    @property
-    def dtype(self) -> str:
-        if self.tensor.dtype not in FLOATS:
-            return self.tensor.dtype
-        as_it_is = _DTYPE_OF_PACKED if isinstance(self.tensor, PackedTensor) else self.tensor.dtype
-        return self.wanted or as_it_is
-
-    def make(self) -> MappedTensor:
-        dtype = self.dtype
-        return self.tensor if dtype == self.tensor.dtype else MappedTensor(dtype, self.tensor.as_dtype(dtype))
+def _writable(conversion: Conversion) -> WeightFormat:
+    written = {each: kind for each, kind in weight_formats().items() if kind.layout is not None}
+    if conversion.suffix not in written:
+        raise UsageError(f"files ending in {conversion.suffix} are not written; written are {', '.join(written)}")
+    kind = written[conversion.suffix]
+    if kind.is_whole_model and conversion.names != "huggingface":
+        raise UsageError(f"{kind.name} has names of its own, and none of {conversion.names}")
+    if conversion.dtype == Q8_0 and not kind.is_whole_model:
+        raise UsageError(f"{Q8_0} is written as GGUF only, not as {kind.name}")
+    return kind
 
 
-def _writable(suffix: str) -> WeightFormat:
-    written = {each: kind for each, kind in weight_formats().items() if kind.write is not None}
-    if suffix not in written:
-        raise ModelError(f"files ending in {suffix} are not written; written are {', '.join(written)}")
-    return written[suffix]
+def _content(source: ModelSource, kind: WeightFormat, conversion: Conversion) -> tuple[Content, Mapping[str, Any]]:
+    """The tensors of the new file, and its metadata."""
+    if kind.is_whole_model:
+        if source.folder is None:
+            raise ModelError(f"there is no config.json, which {kind.name} has inside")
+        return gguf_model(source.folder, source.architecture, source.tensors, conversion.dtype)
+    tensors = _with_names(source.architecture, source.tensors, conversion.names)
+    content = {name: (tensor, _dtype(tensor, conversion.dtype)) for name, tensor in tensors.items()}
+    return content, {} if kind.read_metadata is None else {"format": "pt"}
+
+
+def _dtype(tensor: MappedTensor, wanted: str | None) -> str:
+    if tensor.dtype not in FLOATS:
+        return tensor.dtype
+    return wanted or (_DTYPE_OF_PACKED if tensor.is_packed else tensor.dtype)
 
 
 def _with_names(architecture: Architecture, tensors: dict[str, MappedTensor], names: str) -> dict[str, MappedTensor]:
     tensors = architecture.with_own_names(tensors)
-    if architecture.embedding != EMBEDDING and f"{EMBEDDING}.weight" in tensors:
-        raise ModelError(f"converting a {architecture.name} out of GGUF is not served")
     if names == "huggingface":
         return tensors
-    if architecture.layers != "model.layers.":
-        raise ModelError(
-            f"MindFormers' names for a {architecture.name} are not written, only those for models like Llama"
-        )
-    return {mindformers_name(name): tensor for name, tensor in tensors.items()}
+    if architecture.with_mindformers_names is None:
+        raise ModelError(f"MindFormers has no names for a {architecture.name}")
+    return architecture.with_mindformers_names(tensors)
+
+
+def _identity(source: ModelSource, layout: FileLayout, conversion: Conversion) -> str:
+    """All that the bytes of the file depend on."""
+    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files]
+    places = hashlib.sha256(layout.header)
+    for place in layout.places:
+        places.update(f"{place.name} {place.total_bytes}\n".encode())
+    return json.dumps([_MADE_BY, asdict(conversion), files, places.hexdigest()])
 
 
 def _copy_texts(folder: Path, target: Path, dtype: str | None) -> None:
@@ -123,26 +194,3 @@ def _copy_texts(folder: Path, target: Path, dtype: str | None) -> None:
     if dtype is not None:
         config = {name: value for name, value in config.items() if name != "dtype"} | {"torch_dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _noted(source: dict[str, _Converted], digests: dict[str, str]) -> Iterator[tuple[str, MappedTensor]]:
-    """The tensors, whose digests are noted on the way."""
-    for name, each in source.items():
-        tensor = each.make()
-        digests[name] = _digest(tensor)
-        yield name, tensor
-        each.tensor.release()
-
-
-def _verify(file: Path, digests: dict[str, str]) -> None:
-    written = map_file(file)
-    for name, digest in digests.items():
-        if name not in written or _digest(written[name]) != digest:
-            raise CheckpointError(f"{file}: {name} reads back as something else than was written: the disk is faulty")
-        written[name].release()
-
-
-def _digest(tensor: MappedTensor) -> str:
-    digest = hashlib.sha256(f"{tensor.dtype} {tensor.shape} ".encode())
-    digest.update(np.ascontiguousarray(tensor.data).data)
-    return digest.hexdigest()

@@ -14,8 +14,9 @@ from mindgen.weights.architecture import Architecture, architectures
 from mindgen.weights.formats.gguf import FORMAT, gguf_files, names_of, read_model
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile
 from mindgen.weights.gguf_names import GgufNames, GgufSettings
+from mindgen.weights.gguf_rope import scaling_of_factors
 
-_MADE_BY = "1"  # to be counted up when the files that are made of the same metadata become others
+_MADE_BY = "2"  # to be counted up when the files that are made of the same metadata become others
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _PACKED_DTYPE = "bfloat16"
 
@@ -53,6 +54,8 @@ def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tup
         "tie_word_embeddings": "output.weight" not in file.tensors,
         **names.read_config(settings, file.tensors.keys()),
     }
+    if "general.name" in file.metadata:
+        config["_name_or_path"] = file.metadata["general.name"]
     if "token_embd.weight" not in file.tensors:
         raise CheckpointError("GGUF: the file has no token_embd.weight")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
@@ -60,9 +63,9 @@ def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tup
     if factors is not None:
         if TENSOR_TYPES[factors.type_id].name != "F32":
             raise CheckpointError("GGUF: rope_freqs.weight must be F32")
-        values = factors.rows.reshape(-1).view(np.float32).tolist()
-        if any(value != 1 for value in values):
-            config["rope_scaling"] = {"rope_type": "factors", "factors": values}
+        values = factors.rows.reshape(-1).view(np.float32)
+        if np.any(values != 1):
+            config["rope_scaling"] = scaling_of_factors(values, config.get("rope_theta", 0.0))
     ends = [file.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     generation = {
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),

@@ -31,7 +31,7 @@ class ChatTemplates:
     """
 
     def __init__(self, sources: Mapping[str, str], special_tokens: Mapping[str, str], origin: str) -> None:
-        self._sources = dict(sources)
+        self.sources = dict(sources)
         self._special_tokens = dict(special_tokens)
         self._origin = origin
         self._sandbox = BoundedSandbox()
@@ -39,7 +39,7 @@ class ChatTemplates:
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        return list(self._sources)
+        return list(self.sources)
 
     def render(
         self,
@@ -90,19 +90,19 @@ class ChatTemplates:
             raise RequestError(f"the chat template of {self._origin} fails on the messages: {error}") from error
 
     def _choose(self, name: str | None, has_tools: bool) -> str:
-        if not self._sources:
+        if not self.sources:
             raise RequestError(
                 f"{self._origin} has no chat template: it takes plain prompts, unless you add a {_FILE} to its folder"
             )
         if name is None:
-            name = _WITH_TOOLS if has_tools and _WITH_TOOLS in self._sources else _DEFAULT
-        if name not in self._sources:
-            raise RequestError(f"{self._origin} has no chat template {name!r}; it has {', '.join(self._sources)}")
+            name = _WITH_TOOLS if has_tools and _WITH_TOOLS in self.sources else _DEFAULT
+        if name not in self.sources:
+            raise RequestError(f"{self._origin} has no chat template {name!r}; it has {', '.join(self.sources)}")
         return name
 
     def _compile(self, name: str) -> Template:
         if name not in self._compiled:
-            self._compiled[name] = self._sandbox.from_string(self._sources[name])
+            self._compiled[name] = self._sandbox.from_string(self.sources[name])
         return self._compiled[name]
 
 

@@ -14,7 +14,7 @@ from mindgen.errors import ModelError
 from mindgen.text.fast_tokenizer import QWEN2_WORDS
 from mindgen.weights.formats.protobuf import encode_field
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _LLAMA3_WORDS = QWEN2_WORDS.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 # By tokenizer.ggml.pre: digits one by one before GPT-2's words, or words of an expression.
 _GPT2_WORDS = ("gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "mpt", "olmo", "jais")
@@ -55,7 +55,7 @@ class _Vocabulary:
         self.tokens: list[str] = self._list("tokens", str)
         if not self.tokens:
             raise ModelError("GGUF: the file has no tokenizer.ggml.tokens, so no tokenizer")
-        self.types = [int(each) for each in self._list("token_type", np.number)] or [_NORMAL] * len(self.tokens)
+        self.types = [int(each) for each in self._list("token_type", np.number)] or [NORMAL] * len(self.tokens)
         if len(self.types) != len(self.tokens):
             raise ModelError(f"GGUF: tokenizer.ggml has {len(self.tokens)} tokens and {len(self.types)} types of them")
 
@@ -98,8 +98,9 @@ class _Vocabulary:
 def _byte_level_json(vocabulary: _Vocabulary) -> bytes:
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    ids = {token: token_id for token_id, token in enumerate(vocabulary.tokens)}
-    if len(ids) != len(vocabulary.tokens):
+    kinds = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    ids = {token: token_id for token_id, (token, kind) in enumerate(kinds) if kind != UNUSED}
+    if len(ids) != len(vocabulary.tokens) - vocabulary.types.count(UNUSED):
         raise ModelError("GGUF: tokenizer.ggml.tokens has a token twice")
     merges = [tuple(merge.split(" ")) for merge in vocabulary.texts("merges")]
     wrong = next((merge for merge in merges if len(merge) != 2), None)
@@ -107,16 +108,16 @@ def _byte_level_json(vocabulary: _Vocabulary) -> bytes:
         raise ModelError(f"GGUF: tokenizer.ggml.merges has {' '.join(wrong)!r}, which is no pair")
     pre = vocabulary.get("pre", "")
     try:
-        model = models.BPE(ids, merges, ignore_merges=_WORDS.get(pre) is _LLAMA3_WORDS)
+        model = models.BPE(ids, merges, ignore_merges=ignores_merges(pre))
     except Exception as error:  # the package raises bare Exception
         raise ModelError(f"GGUF: tokenizer.ggml.merges do not fit the tokens: {error}") from error
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer, tokenizer.normalizer = _splitting(pre)
+    tokenizer.pre_tokenizer, tokenizer.normalizer = splitting(pre)
     tokenizer.decoder = decoders.ByteLevel()
     added = [
-        AddedToken(token, special=kind != _USER_DEFINED, normalized=kind == _USER_DEFINED)
+        AddedToken(token, special=kind != USER_DEFINED, normalized=kind == USER_DEFINED)
         for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED)
     ]
     tokenizer.add_tokens(added)
     bos, eos = vocabulary.id("bos_token_id"), vocabulary.id("eos_token_id")
@@ -126,15 +127,29 @@ def _byte_level_json(vocabulary: _Vocabulary) -> bytes:
 
 
 def _adds_bos(vocabulary: _Vocabulary, pre: str) -> bool:
-    return vocabulary.flag("add_bos_token", _WORDS.get(pre) is _LLAMA3_WORDS)
+    return vocabulary.flag("add_bos_token", ignores_merges(pre))
 
 
 def _adds_eos(vocabulary: _Vocabulary) -> bool:
     return vocabulary.flag("add_eos_token", False)
 
 
-def _splitting(pre: str) -> tuple[Any, Any]:
-    """How texts are split into words, and what is done to them before."""
+def known_splittings() -> list[str]:
+    """The names of tokenizer.ggml.pre; of those that mean the same the first is the usual one."""
+    return [*_GPT2_WORDS, *_DIGITS_ALONE, *_WORDS]
+
+
+def ignores_merges(pre: str) -> bool:
+    """Whether a word that is a token is that token, whatever the merges say."""
+    return _WORDS.get(pre) is _LLAMA3_WORDS
+
+
+def splitting(pre: str) -> tuple[Any, Any]:
+    """How texts are split into words by a pre-tokenizer, and the normalizer of what is done to them before, or None.
+
+    Raises:
+        ModelError: that name of tokenizer.ggml.pre is not known.
+    """
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     if pre in _WORDS:
@@ -147,7 +162,7 @@ def _splitting(pre: str) -> tuple[Any, Any]:
         return gpt2, None
     if pre in _DIGITS_ALONE:
         return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2]), None
-    known = ", ".join(sorted({*_GPT2_WORDS, *_DIGITS_ALONE, *_WORDS}))
+    known = ", ".join(sorted(known_splittings()))
     raise ModelError(
         f"GGUF: tokenizer.ggml.pre {pre!r}, by which texts are split into words, is not served; served are {known}: "
         "put the model's tokenizer.json beside it as a Hugging Face folder"
@@ -175,12 +190,15 @@ def _sentencepiece_model(vocabulary: _Vocabulary) -> bytes:
     """sentencepiece's ModelProto: a BPE whose pieces merge by their scores, with a piece for each byte."""
     content = bytearray()
     scores = vocabulary.scores()
-    for token, score, kind in zip(vocabulary.tokens, scores, vocabulary.types, strict=True):
+    count = len(vocabulary.tokens)
+    while count and vocabulary.types[count - 1] == UNUSED:  # the model has places there, and no tokens
+        count -= 1
+    for token, score, kind in zip(vocabulary.tokens[:count], scores, vocabulary.types, strict=False):
         piece = encode_field(1, token.encode())
         piece += bytes([2 << 3 | 5]) + struct.pack("<f", score) + encode_field(3, kind)
         content += encode_field(1, piece)
     trainer = encode_field(3, 2)  # model_type BPE
-    trainer += encode_field(35, 1)  # byte_fallback
+    trainer += encode_field(35, int(BYTE in vocabulary.types))  # byte_fallback
     for field, key in ((40, "unknown_token_id"), (41, "bos_token_id"), (42, "eos_token_id")):
         token_id = vocabulary.id(key)
         if token_id is not None:
@@ -199,9 +217,9 @@ def _sentencepiece_model(vocabulary: _Vocabulary) -> bytes:
 
 def _sentencepiece_config(vocabulary: _Vocabulary) -> dict[str, Any]:
     decoder = {
-        str(token_id): {"content": token, "special": kind != _USER_DEFINED}
+        str(token_id): {"content": token, "special": kind != USER_DEFINED}
         for token_id, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED)
     }
     return {
         "tokenizer_class": "LlamaTokenizer",

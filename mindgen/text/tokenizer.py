@@ -113,7 +113,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
         decoder = self._tokenizer.decoder
         kinds = _decoder_kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
-        self._is_byte_level = "ByteLevel" in kinds
+        self.is_byte_level = "ByteLevel" in kinds
         self._has_byte_tokens = "ByteFallback" in kinds
         self.replaces_each_byte = self._has_byte_tokens
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -122,7 +122,12 @@ class HuggingFaceTokenizer(Tokenizer):
         self.special_tokens = read_special_tokens(config)
         self.bos_id = self._tokenizer.token_to_id(self.special_tokens.get("bos_token", ""))
         self.eos_id = self._tokenizer.token_to_id(self.special_tokens.get("eos_token", ""))
-        self.num_leading_spaces_dropped = 0 if self._is_byte_level else self._find_leading_space()
+        self.num_leading_spaces_dropped = 0 if self.is_byte_level else self._find_leading_space()
+
+    def description(self) -> dict[str, Any]:
+        """What its tokenizer.json would say."""
+        described: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        return described
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
@@ -134,7 +139,7 @@ class HuggingFaceTokenizer(Tokenizer):
         token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
         if token is None:
             return b""
-        if self._is_byte_level:
+        if self.is_byte_level:
             known = [_BYTE_OF_CHARACTER.get(character) for character in token]
             return token.encode() if None in known else bytes(byte for byte in known if byte is not None)
         byte = _BYTE_TOKEN.fullmatch(token) if self._has_byte_tokens else None
@@ -164,31 +169,31 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         super().__init__()
         self.kind = "sentencepiece"
-        self._processor, self._without_prefix = read_processors(path)
-        self._size = self._processor.GetPieceSize()
+        self.processor, self._without_prefix = read_processors(path)
+        self._size = self.processor.GetPieceSize()
         own = {
-            "bos_token": self._processor.bos_id(),
-            "eos_token": self._processor.eos_id(),
-            "unk_token": self._processor.unk_id(),
+            "bos_token": self.processor.bos_id(),
+            "eos_token": self.processor.eos_id(),
+            "unk_token": self.processor.unk_id(),
         }
-        config = {name: self._processor.IdToPiece(id_) for name, id_ in own.items() if id_ >= 0} | config
-        added = place_tokens(self._processor, read_configured_tokens(path.parent, config))
-        self._tokens = control_tokens(self._processor) | added
-        self._ids_of_names = {token.content: token_id for token_id, token in self._tokens.items()}
+        config = {name: self.processor.IdToPiece(id_) for name, id_ in own.items() if id_ >= 0} | config
+        added = place_tokens(self.processor, read_configured_tokens(path.parent, config))
+        self.tokens = control_tokens(self.processor) | added
+        self._ids_of_names = {token.content: token_id for token_id, token in self.tokens.items()}
         splits_special = config.get("split_special_tokens")
-        self._names = names_pattern(each for each in self._tokens.values() if not (splits_special and each.special))
-        self.vocab_size = max([self._size - 1, *self._tokens]) + 1
-        self.special_ids = frozenset(token_id for token_id, token in self._tokens.items() if token.special)
+        self._names = names_pattern(each for each in self.tokens.values() if not (splits_special and each.special))
+        self.vocab_size = max([self._size - 1, *self.tokens]) + 1
+        self.special_ids = frozenset(token_id for token_id, token in self.tokens.items() if token.special)
         self.special_tokens = read_special_tokens(config)
         self.bos_id = self.token_id(self.special_tokens.get("bos_token", ""))
         self.eos_id = self.token_id(self.special_tokens.get("eos_token", ""))
         self._prefix = [self.bos_id] if self.bos_id is not None and config.get("add_bos_token", True) else []
         self._suffix = [self.eos_id] if self.eos_id is not None and config.get("add_eos_token", False) else []
-        self._adds_space = config.get("add_prefix_space") is not False
-        self._spaces_each_segment = config.get("legacy") is not False
+        self.adds_space = config.get("add_prefix_space") is not False
+        self.spaces_each_segment = config.get("legacy") is not False
         self.replaces_each_byte = True
-        self.num_leading_spaces_dropped = self._find_leading_spaces() if self._adds_space else 0
-        no_symbols = (self._processor.IsByte, self._processor.IsUnknown)
+        self.num_leading_spaces_dropped = self._find_leading_spaces() if self.adds_space else 0
+        no_symbols = (self.processor.IsByte, self.processor.IsUnknown)
         self.ids_that_keep_spaces = frozenset(id_ for id_ in range(self._size) if any(is_(id_) for is_ in no_symbols))
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
@@ -205,35 +210,35 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_segment(self, text: str, is_first: bool) -> list[int]:
         """Legacy configurations put a space before the text behind a special token as well, as before the first."""
-        if self._adds_space and (is_first or self._spaces_each_segment):
-            return self._processor.EncodeAsIds(text)
+        if self.adds_space and (is_first or self.spaces_each_segment):
+            return self.processor.EncodeAsIds(text)
         if text.startswith((" ", _SPACE_SYMBOL)):  # which a model may strip at the beginning
-            unknown = self._processor.IdToPiece(self._processor.unk_id())
+            unknown = self.processor.IdToPiece(self.processor.unk_id())
             before, ids = (self._without_prefix.EncodeAsIds(part) for part in (unknown, unknown + text))
             if ids[: len(before)] == before:
                 return ids[len(before) :]
         return self._without_prefix.EncodeAsIds(text)
 
     def token_id(self, name: str) -> int | None:
-        piece = self._processor.PieceToId(name)
-        return self._ids_of_names.get(name, piece if self._processor.IdToPiece(piece) == name else None)
+        piece = self.processor.PieceToId(name)
+        return self._ids_of_names.get(name, piece if self.processor.IdToPiece(piece) == name else None)
 
     def _read_token(self, token_id: int) -> bytes:
-        token = self._tokens.get(token_id)
+        token = self.tokens.get(token_id)
         if token is None and not 0 <= token_id < self._size:
             return b""
-        if token is None and self._processor.IsByte(token_id):
-            return bytes([int(self._processor.IdToPiece(token_id)[3:-1], 16)])
-        text = self._processor.IdToPiece(token_id) if token is None else token.content
+        if token is None and self.processor.IsByte(token_id):
+            return bytes([int(self.processor.IdToPiece(token_id)[3:-1], 16)])
+        text = self.processor.IdToPiece(token_id) if token is None else token.content
         return text.replace(_SPACE_SYMBOL, " ").encode()
 
     def _find_leading_spaces(self) -> int:
-        pieces = (id_ for id_ in range(self._size) if self._processor.IdToPiece(id_).startswith(_SPACE_SYMBOL))
+        pieces = (id_ for id_ in range(self._size) if self.processor.IdToPiece(id_).startswith(_SPACE_SYMBOL))
         first = next(pieces, None)
-        if first is None or self._processor.DecodeIds([first]).encode() == self.token_bytes(first):
+        if first is None or self.processor.DecodeIds([first]).encode() == self.token_bytes(first):
             return 0
-        lone = self._processor.PieceToId(_SPACE_SYMBOL)
-        drops_all = lone != self._processor.unk_id() and not self._processor.DecodeIds([lone, lone])
+        lone = self.processor.PieceToId(_SPACE_SYMBOL)
+        drops_all = lone != self.processor.unk_id() and not self.processor.DecodeIds([lone, lone])
         return sys.maxsize if drops_all else 1
 
 

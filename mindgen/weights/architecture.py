@@ -48,6 +48,7 @@ class Architecture:
         other_tables: weights that are no linears, and belong before the layers.
         fused: kinds of modules that checkpoints have as one, and the network as several.
         with_own_names: a checkpoint's tensors, of whatever tool, under Hugging Face's names.
+        with_mindformers_names: of those under Hugging Face's names; None where MindFormers has no such models.
         translate: under the names, and in the shapes, that the network has them.
         is_stored_by_inputs: whether a checkpoint has the weight of that name (in, out).
         gguf: what files of GGUF call all of it; None where they have no such models.
@@ -67,6 +68,7 @@ class Architecture:
     other_tables: tuple[str, ...] = ()
     fused: tuple[str, ...] = ()
     with_own_names: Callable[[Tensors], Tensors] = _as_they_are
+    with_mindformers_names: Callable[[Tensors], Tensors] | None = None
     translate: Callable[[Tensors], Tensors] = _as_they_are
     is_stored_by_inputs: Callable[[str], bool] = _never
     gguf: GgufNames | None = None

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mindgen.errors import ModelError
+from mindgen.errors import CheckpointError, ModelError
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
-_LAYERS = "blk."
+ROPE_FACTORS = "rope_freqs.weight"
+LAYERS = "blk."
 # Of the model's settings those that change its arithmetic, and what leaves that as it is.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,),
@@ -64,6 +66,7 @@ class GgufNames:
     Attributes:
         architecture: its general.architecture.
         read_config: what stands in config.json, of its settings and the names of its tensors.
+        write_config: the settings of a model of that shape; raises ModelError for what they cannot tell.
         tables: modules before and behind the layers, in GGUF and in the network.
         layers: what the names of a layer's modules begin with in the network, before its number.
         modules: of a layer.
@@ -71,16 +74,19 @@ class GgufNames:
             counts their heads.
         fused: modules whose rows are those of several.
         dropped: tensors that read_config has read.
+        plain: modules whose matrices llama.cpp keeps in float32.
     """
 
     architecture: str
     read_config: Callable[[GgufSettings, Collection[str]], dict[str, Any]]
+    write_config: Callable[[ModelConfig], dict[str, Any]]
     tables: Mapping[str, str]
     layers: str
     modules: Mapping[str, str]
     permuted: Mapping[str, str] = field(default_factory=dict)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
 
     def find(self, name: str) -> tuple[str, str, str] | None:
         """What the network's name of a tensor begins with, the module in GGUF, and the kind (weight or bias).
@@ -90,10 +96,23 @@ class GgufNames:
         module, _, kind = name.rpartition(".")
         if name in self.dropped:
             return None
-        if module.startswith(_LAYERS):
-            number, _, module = module.removeprefix(_LAYERS).partition(".")
+        if module.startswith(LAYERS):
+            number, _, module = module.removeprefix(LAYERS).partition(".")
             return f"{self.layers}{number}.", module, kind
         return "", module, kind
+
+
+def halves_of_pairs(num_rows: int, num_heads: int) -> np.ndarray:
+    """Where in the file each row of a permuted module is: of a head, first the first ones of all pairs, then the
+    second ones.
+
+    Raises:
+        CheckpointError: the rows do not divide.
+    """
+    if num_heads < 1 or num_rows % (2 * num_heads):
+        raise CheckpointError(f"GGUF: {num_rows} rows do not divide into pairs of {num_heads} heads")
+    rows = np.arange(num_rows).reshape(num_heads, -1, 2)  # head, pair, which of the pair
+    return rows.swapaxes(1, 2).reshape(-1)
 
 
 def llama_settings(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
@@ -125,9 +144,32 @@ def llama_settings(settings: GgufSettings, tensors: Collection[str]) -> dict[str
     return config
 
 
+def llama_metadata(config: ModelConfig) -> dict[str, Any]:
+    """The settings of a model like Llama; factors of its rotary frequencies are a tensor, ROPE_FACTORS."""
+    assert config.rope is not None
+    settings: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_heads,
+        "attention.head_count_kv": config.num_kv_heads,
+        "attention.key_length": config.head_size,
+        "attention.value_length": config.head_size,
+        "attention.layer_norm_rms_epsilon": config.norm_epsilon,
+        "rope.dimension_count": config.head_size,
+        "rope.freq_base": float(config.rope.theta),
+    }
+    if config.rope.kind == "linear":
+        settings |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(config.rope.factor)}
+    return settings
+
+
 LLAMA_GGUF = GgufNames(
     architecture="llama",
     read_config=llama_settings,
+    write_config=llama_metadata,
     tables={"token_embd": EMBEDDING, "output_norm": "model.norm", "output": HEAD},
     layers="model.layers.",
     modules={
@@ -142,5 +184,5 @@ LLAMA_GGUF = GgufNames(
         "ffn_down": "mlp.down_proj",
     },
     permuted={"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"},
-    dropped=frozenset({"rope_freqs.weight"}),
+    dropped=frozenset({ROPE_FACTORS}),
 )

@@ -1,5 +1,6 @@
 """A tensor as it lies in a file, whatever the file's format."""
 
+import math
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ class MappedTensor:
         """Those of its first axis."""
         return MappedTensor(self.dtype, self.data[first:last])
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file holds fewer bits than the dtype has."""
+        return False
+
+    def rows_as(self, first: int, last: int, dtype: str) -> np.ndarray:
+        """Those of its first axis, in the storage of dtype."""
+        return self.rows(first, last).as_dtype(dtype)
+
     def unpacked(self, dtype: str) -> "MappedTensor":
         """A tensor whose data is there: itself, or one of that dtype where the file holds fewer bits."""
         return self
@@ -44,26 +54,35 @@ class MappedTensor:
         release_pages(self.data)
 
 
-class PackedTensor(MappedTensor):
-    """A tensor that the file holds in fewer bits than a float has; its data is made anew at each look.
+class MadeTensor(MappedTensor):
+    """A tensor whose data is made anew at each look, of a file that holds it in another form.
 
     Args:
-        packed: a view of the mapped file.
-        unpack: makes rows first to last, in the storage of that dtype.
+        dtype: that it has by itself.
+        make: rows first to last, in the storage of that dtype.
+        release: lets go of the memory that holds the file's pages.
+        is_packed: whether the file holds fewer bits than the dtype has.
     """
 
-    __slots__ = ("_packed", "_shape", "_unpack")
-    _packed: np.ndarray
+    __slots__ = ("_is_packed", "_make", "_release", "_shape")
     _shape: tuple[int, ...]
-    _unpack: Callable[[int, int, str], np.ndarray]
+    _make: Callable[[int, int, str], np.ndarray]
+    _release: Callable[[], None]
+    _is_packed: bool
 
     def __init__(
-        self, shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, str], np.ndarray]
+        self,
+        dtype: str,
+        shape: tuple[int, ...],
+        make: Callable[[int, int, str], np.ndarray],
+        release: Callable[[], None],
+        is_packed: bool = False,
     ) -> None:
-        object.__setattr__(self, "dtype", "float32")
+        object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "_shape", shape)
-        object.__setattr__(self, "_packed", packed)
-        object.__setattr__(self, "_unpack", unpack)
+        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_release", release)
+        object.__setattr__(self, "_is_packed", is_packed)
 
     @property
     def data(self) -> np.ndarray:  # type: ignore[override]
@@ -75,20 +94,34 @@ class PackedTensor(MappedTensor):
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self._shape)) * np.dtype(np.float32).itemsize
+        return math.prod(self._shape) * np.dtype(dtypes.FILE_STORAGE[self.dtype]).itemsize
+
+    @property
+    def is_packed(self) -> bool:
+        return self._is_packed
 
     def rows(self, first: int, last: int) -> MappedTensor:
+        return MappedTensor(self.dtype, self.rows_as(first, last, self.dtype))
+
+    def rows_as(self, first: int, last: int, dtype: str) -> np.ndarray:
         first, last, _ = slice(first, last).indices(self._shape[0])
-        return MappedTensor(self.dtype, self._unpack(first, last, self.dtype))
+        return self._make(first, last, dtype)
 
     def unpacked(self, dtype: str) -> MappedTensor:
         return MappedTensor(dtype, self.as_dtype(dtype))
 
     def as_dtype(self, dtype: str) -> np.ndarray:
-        return self._unpack(0, self._shape[0], dtype)
+        return self._make(0, self._shape[0], dtype)
 
     def release(self) -> None:
-        release_pages(self._packed)
+        self._release()
+
+
+def packed_tensor(
+    shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, str], np.ndarray]
+) -> MadeTensor:
+    """A tensor that the file holds in fewer bits than a float has: `packed` is the view of the mapped file."""
+    return MadeTensor("float32", shape, unpack, lambda: release_pages(packed), is_packed=True)
 
 
 def release_pages(view: np.ndarray) -> None:

@@ -56,8 +56,12 @@ def huggingface_name(name: str) -> str:
     return f"{layer[1]}{module}.{layer[3]}"
 
 
-def mindformers_name(name: str) -> str:
+def to_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     """The same the other way round."""
+    return {_mindformers_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _mindformers_name(name: str) -> str:
     known = {ours: theirs for theirs, ours in _TABLES.items() if theirs != "output.weight"}
     layer = _LAYER.fullmatch(name)
     if layer is None:

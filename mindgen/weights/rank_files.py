@@ -88,4 +88,5 @@ def whole_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _suffixes() -> list[str]:
     """Of what ranks are saved in: tools leave .bin files of other kinds beside a checkpoint."""
-    return [suffix for suffix, each in weight_formats().items() if each.write is not None]
+    known = weight_formats().items()
+    return [suffix for suffix, each in known if each.layout is not None and not each.is_whole_model]

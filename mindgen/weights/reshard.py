@@ -246,9 +246,9 @@ def write_rank(
             checkpoint.release(name)
 
     kinds = {name: (checkpoint.dtype(name), layout.slice_shape) for name, layout in layouts.items()}
-    padded, write = placement.padded(), weight_formats()[target.suffix].write
-    assert write is not None
-    write(path, kinds, parts(), {SHAPES_KEY: json.dumps(padded)} if padded else {})
+    padded = placement.padded()
+    metadata = {SHAPES_KEY: json.dumps(padded)} if padded else {}
+    weight_formats()[target.suffix].write(path, kinds, parts(), metadata)
     return path.stat().st_size
 
 

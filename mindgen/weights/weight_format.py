@@ -1,19 +1,45 @@
 """Kinds of files that hold tensors, as one record each: formats/ has a file for each, found by being there."""
 
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from mindgen.errors import CheckpointError
 from mindgen.weights import formats
 from mindgen.weights.mapped_tensor import MappedTensor
 
 Kinds: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]  # dtype and shape of each tensor, by name
-Writer: TypeAlias = Callable[[Path, Kinds, Iterable[tuple[str, MappedTensor]], dict[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor in a file: the bytes before its data, how many it has, and the bytes behind it."""
+
+    name: str
+    before: bytes
+    num_bytes: int
+    behind: bytes = b""
+
+    @property
+    def total_bytes(self) -> int:
+        return len(self.before) + self.num_bytes + len(self.behind)
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """All of a file but the tensors' data, in the order in which it lies there."""
+
+    header: bytes
+    places: tuple[Place, ...]
+
+
+Layout: TypeAlias = Callable[[Kinds, Mapping[str, Any]], FileLayout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +52,8 @@ class WeightFormat:
         preference: which of several in a folder is taken, the lowest first.
         map: its tensors by name, mapped; raises CheckpointError if the file is damaged.
         is_packed: whether the file may hold a tensor in fewer bits than memory does.
-        write: a file, given kinds, the tensors in the same order, and metadata; None if mindgen writes none of these.
+        layout: of a file with tensors of these kinds, and metadata; None if mindgen writes none of these.
+        is_whole_model: whether configuration and tokenizer are in the file as well, and tensors have its own names.
         read_metadata: the texts that a writer has left in it; None if the format has no place for them.
     """
 
@@ -36,9 +63,28 @@ class WeightFormat:
     index_file: str | None
     preference: int
     map: Callable[[Path], dict[str, MappedTensor]]
-    write: Writer | None = None
+    layout: Layout | None = None
     read_metadata: Callable[[Path], dict[str, str]] | None = None
     is_packed: bool = False
+    is_whole_model: bool = False
+
+    def write(
+        self, path: Path, kinds: Kinds, tensors: Iterable[tuple[str, MappedTensor]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Writes a file of this kind with the memory of one tensor at a time; they come in the order of their kinds.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to.
+        """
+        assert self.layout is not None, f"{self.name} is not written"
+        layout = self.layout(kinds, metadata)
+        with path.open("wb") as file:
+            file.write(layout.header)
+            for place, (name, tensor) in zip(layout.places, tensors, strict=True):
+                assert (name, tensor.dtype, tensor.shape) == (place.name, *kinds[name]), f"{name} is out of its place"
+                file.write(place.before)
+                file.write(np.ascontiguousarray(tensor.data).data)
+                file.write(place.behind)
 
 
 @cache

@@ -156,7 +156,7 @@ def test_mindspore_reads_what_we_write(dtype, adapters, tmp_path):
 
     tensors = map_safetensors(adapters["everything"] / "adapter_model.safetensors")
     tensors = {name: type(tensor)(dtype, tensor.as_dtype(dtype)) for name, tensor in tensors.items()}
-    write_mindspore_file(tmp_path / "a.ckpt", tensors.items())
+    write_mindspore_file(tmp_path / "a.ckpt", tensors)
     theirs = mindspore.load_checkpoint(str(tmp_path / "a.ckpt"))
     ours = map_mindspore_file(tmp_path / "a.ckpt")
     assert theirs.keys() == ours.keys() == tensors.keys()

@@ -57,7 +57,7 @@ def contents(tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("contents")
     torch.save({name: torch.from_numpy(value) for name, value in tensors().items()}, folder / TORCH)
     mapped = {name: MappedTensor("float32", value) for name, value in tensors().items()}
-    write_mindspore_file(folder / MINDSPORE, mapped.items())
+    write_mindspore_file(folder / MINDSPORE, mapped)
     save_file(tensors(), folder / SAFETENSORS)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -195,7 +195,7 @@ def test_mindformers_adapter_with_new_tokens(tmp_path):
     arrays = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in tensors.items()}
     (tmp_path / "A1").mkdir()
     mapped = {name: MappedTensor("float32", array) for name, array in arrays.items()}
-    write_mindspore_file(tmp_path / "A1/adapter_model.ckpt", mapped.items())
+    write_mindspore_file(tmp_path / "A1/adapter_model.ckpt", mapped)
     config = {"r": rank, "lora_alpha": 6, "lora_dropout": 0.0, "target_modules": ["tok_embeddings", "lm_head"]}
     (tmp_path / "A1/adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "A1/added_tokens.json").write_text(json.dumps({f"<{i}>": VOCAB_SIZE + i for i in range(extra)}))

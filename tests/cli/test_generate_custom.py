@@ -71,7 +71,7 @@ def test_checkpoints_of_a_rank(texts, tmp_path, suffix):
     os.utime(old, (0, 0))
     tensors = map_weights(FOLDER)
     if suffix == ".ckpt":
-        write_mindspore_file(new, tensors.items())
+        write_mindspore_file(new, tensors)
     else:
         save_file(
             {name: torch.tensor(each.data.view("int16")).view(torch.bfloat16) for name, each in tensors.items()}, new
@@ -106,7 +106,7 @@ def test_checkpoints_of_mindformers(texts, tmp_path):
             kind = name.rpartition(".")[2]
             tensors[f"{block}attention.dense{place}.{kind}"] = MappedTensor(tensor.dtype, part.T)
     (tmp_path / "rank_0").mkdir()
-    write_mindspore_file(tmp_path / "rank_0" / "gpt2.ckpt", tensors.items())
+    write_mindspore_file(tmp_path / "rank_0" / "gpt2.ckpt", tensors)
     assert texts("--checkpoint_path", tmp_path, "--input_data", PROMPTS[0]) == TEXTS[:1]
 
 

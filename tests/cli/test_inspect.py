@@ -25,13 +25,14 @@ def inspect(path, capsys) -> tuple[int, str]:
     return code, " ".join((captured.out + captured.err).split())
 
 
-def test_every_command_of_the_page(capsys):
+def test_every_command_of_the_page(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^mindgen (.+)$", (ROOT / "docs/models.md").read_text(), re.MULTILINE)
     assert commands
     for command in commands:
         assert main(command.split()) == 0, command
     shown = capsys.readouterr().out
-    assert "LlamaForCausalLM" in shown and "GPT2LMHeadModel" in shown and shown.count("yes") == 2
+    assert "LlamaForCausalLM" in shown and "GPT2LMHeadModel" in shown and shown.count("yes") == 3
 
 
 def test_what_is_served(tmp_path, capsys):

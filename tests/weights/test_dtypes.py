@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from mindgen.errors import CheckpointError
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
-from mindgen.weights.formats.safetensors import map_safetensors, stream_safetensors, write_safetensors
+from mindgen.weights.formats.safetensors import FORMAT, map_safetensors, write_safetensors
 from mindgen.weights.formats.torch_bin import map_torch_file
 
 PLAIN = ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]
@@ -32,7 +32,7 @@ def test_safetensors(name, tmp_path):
     mapped = map_safetensors(tmp_path / "theirs.safetensors")["weight"]
     assert (mapped.dtype, mapped.shape, mapped.data.tobytes()) == (name, (3, 5), as_bytes(values(name)))
     write_safetensors(tmp_path / "whole.safetensors", {"weight": mapped}, {})
-    stream_safetensors(tmp_path / "stream.safetensors", {"weight": (name, (3, 5))}, [("weight", mapped)], {})
+    FORMAT.write(tmp_path / "stream.safetensors", {"weight": (name, (3, 5))}, [("weight", mapped)], {})
     for written in ("whole", "stream"):
         again = map_safetensors(tmp_path / f"{written}.safetensors")["weight"]
         assert again.dtype == name and again.data.tobytes() == mapped.data.tobytes()
@@ -54,7 +54,7 @@ def test_mindspore_files(name, tmp_path):
     mindspore.save_checkpoint([{"name": "weight", "data": expected}], str(tmp_path / "theirs.ckpt"))
     mapped = map_mindspore_file(tmp_path / "theirs.ckpt")["weight"]
     assert (mapped.dtype, mapped.shape) == (name, (3, 5))
-    write_mindspore_file(tmp_path / "ours.ckpt", [("weight", mapped)])
+    write_mindspore_file(tmp_path / "ours.ckpt", {"weight": mapped})
     theirs = mindspore.load_checkpoint(str(tmp_path / "ours.ckpt"))["weight"]
     assert theirs.dtype == expected.dtype
     np.testing.assert_array_equal(

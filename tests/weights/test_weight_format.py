@@ -11,7 +11,7 @@ from tiny_models import make_model
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.weights.folder import map_weights, weight_paths
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.weight_format import format_of, weight_formats
+from mindgen.weights.weight_format import format_of
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_torch_files_hold_the_same(folder):
     assert [path.name for path in weight_paths(folder)] == [*parts]
 
 
-@pytest.mark.parametrize("suffix", [each.suffix for each in weight_formats().values() if each.write is not None])
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_what_is_written_is_read_back(suffix, folder, tmp_path):
     expected = map_weights(folder)
     path = tmp_path / f"written{suffix}"

@@ -45,7 +45,7 @@ def convert_adapter(adapter: Adapter, target: Path, to: str, names: str = "slora
         if to == "peft":
             write_safetensors(unfinished / file_name, tensors, {"format": "pt"})
         else:
-            write_mindspore_file(unfinished / file_name, tensors.items())
+            write_mindspore_file(unfinished / file_name, tensors)
         if adapter.added_tokens:
             shutil.copyfile(adapter.folder / ADDED_TOKENS, unfinished / ADDED_TOKENS)
 

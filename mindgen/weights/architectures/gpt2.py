@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AliasChoices, Field
 
-from mindgen.errors import ModelError
+from mindgen.errors import CheckpointError, ModelError
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.architecture import Architecture
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import ConfigFile, Size, TokenIds, read_ends, read_record
 from mindgen.weights.gguf_names import GgufNames, GgufSettings
+from mindgen.weights.made_tensor import cut_rows, join_rows, transposed
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
@@ -26,6 +27,8 @@ _MASK = re.compile(r".*\.attn\.(bias|masked_bias)")
 _CONV1D = re.compile(r".*\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _C_ATTN = re.compile(r"(.*\.attn)\.c_attn\.(weight|bias)")
 _MINDFORMERS = re.compile(r"backbone\.(blocks\.(?P<layer>\d+)\.)?(?P<module>.+)\.(?P<kind>[^.]+)")
+_OWN = re.compile(r"transformer\.(h\.(?P<layer>\d+)\.)?(?P<module>.+)\.(?P<kind>[^.]+)")
+_C_ATTN_PART = re.compile(r"(.*\.attn)\.(?:q_proj|k_proj|v_proj)\.(weight|bias)")
 _FROM_MINDFORMERS = {
     "embedding.word_embedding": "wte",
     "embedding.position_embedding": "wpe",
@@ -39,10 +42,17 @@ _FROM_MINDFORMERS = {
     "attention.projection": "attn.c_proj",
     "output.mapping": "mlp.c_fc",
     "output.projection": "mlp.c_proj",
-    "embedding_table": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "masked_beta": "masked_bias",
+}
+# MindFormers' words for weight and bias, and which modules have them.
+_KINDS = {"embedding_table": "weight", "gamma": "weight", "beta": "bias", "masked_beta": "masked_bias"}
+_TABLE, _NORM = {"weight": "embedding_table"}, {"weight": "gamma", "bias": "beta"}
+_KINDS_OF_MODULES = {
+    "embedding.word_embedding": _TABLE,
+    "embedding.position_embedding": _TABLE,
+    "layernorm": _NORM,
+    "layernorm1": _NORM,
+    "layernorm2": _NORM,
+    "attention": {"bias": "beta", "masked_bias": "masked_beta"},
 }
 
 
@@ -102,7 +112,53 @@ def _linears(config: ModelConfig, shard: Shard) -> list[tuple[Axis, Axis]]:
     return [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (inner, hidden)]
 
 
-def with_huggingface_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+def _with_huggingface_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """As transformers saves the whole model, whether they come from there, from MindFormers, or are the network's.
+
+    Raises:
+        CheckpointError: one of q, k and v is missing.
+    """
+    is_networks = f"{EMBEDDING}.weight" in tensors
+    saved: dict[str, MappedTensor] = {}
+    for name, tensor in tensors.items():
+        name = f"{PREFIX}wte.weight" if name == f"{EMBEDDING}.weight" else _huggingface_name(name)
+        part = _C_ATTN_PART.fullmatch(name)
+        if part is None:
+            saved[name] = transposed(tensor) if is_networks and is_conv1d(name) else tensor
+            continue
+        fused = f"{part[1]}.c_attn.{part[2]}"
+        if fused not in saved:
+            saved[fused] = _join_c_attn(_renamed(tensors), part[1], part[2])
+    return saved
+
+
+def _join_c_attn(tensors: dict[str, MappedTensor], attention: str, kind: str) -> MappedTensor:
+    """c_attn as transformers has it: (in, out), while its parts are (out, in)."""
+    names = [f"{attention}.{part}.{kind}" for part in FUSED["c_attn"]]
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise CheckpointError(f"there is no {missing[0]} beside the others of q, k and v")
+    joined = join_rows(names[0], [tensors[name] for name in names])
+    return transposed(joined) if kind == "weight" else joined
+
+
+def _with_mindformers_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """MindFormers keeps q, k and v apart, and (out, in), but the other linears as transformers has them."""
+    renamed: dict[str, MappedTensor] = {}
+    for name, tensor in tensors.items():
+        fused = _C_ATTN.fullmatch(name)
+        if fused is None:
+            renamed[_mindformers_name(name)] = tensor
+            continue
+        rows = transposed(tensor) if fused[2] == "weight" else tensor
+        size = rows.shape[0] // len(FUSED["c_attn"])
+        for place, part in enumerate(FUSED["c_attn"]):
+            own = _mindformers_name(f"{fused[1]}.{part}.{fused[2]}")
+            renamed[own] = cut_rows(rows, place * size, (place + 1) * size)
+    return renamed
+
+
+def _renamed(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     """Names as the whole model has them: with the prefix that is not there where the model was saved without its head,
     and instead of MindFormers' names."""
     return {_huggingface_name(name): tensor for name, tensor in tensors.items()}
@@ -111,9 +167,23 @@ def with_huggingface_names(tensors: dict[str, MappedTensor]) -> dict[str, Mapped
 def _huggingface_name(name: str) -> str:
     match = _MINDFORMERS.fullmatch(name)
     if match is not None:
-        module, kind = (_FROM_MINDFORMERS.get(match[part], match[part]) for part in ("module", "kind"))
+        module = _FROM_MINDFORMERS.get(match["module"], match["module"])
+        kind = _KINDS.get(match["kind"], match["kind"])
         name = f"{module}.{kind}" if match["layer"] is None else f"h.{match['layer']}.{module}.{kind}"
     return name if name.startswith((PREFIX, "lm_head.")) else PREFIX + name
+
+
+def _mindformers_name(name: str) -> str:
+    """The same the other way round; a name that MindFormers has none for stays."""
+    match = _OWN.fullmatch(name)
+    if match is None:
+        return name
+    # A table or a norm has its own word for weight and bias, and so has the mask; a linear has not.
+    known = {ours: theirs for theirs, ours in _FROM_MINDFORMERS.items()}
+    module = known.get(match["module"], match["module"])
+    kind = _KINDS_OF_MODULES.get(module, {}).get(match["kind"], match["kind"])
+    layer = "" if match["layer"] is None else f"blocks.{match['layer']}."
+    return f"backbone.{layer}{module}.{kind}"
 
 
 def is_conv1d(name: str) -> bool:
@@ -126,7 +196,7 @@ def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     if f"{EMBEDDING}.weight" in tensors:
         return tensors
     linears: dict[str, MappedTensor] = {}
-    for name, tensor in with_huggingface_names(tensors).items():
+    for name, tensor in _renamed(tensors).items():
         if _MASK.fullmatch(name):
             continue
         if is_conv1d(name):
@@ -143,6 +213,20 @@ def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     return linears
 
 
+def _gguf_settings(config: ModelConfig) -> dict[str, Any]:
+    if config.exact_gelu:
+        raise ModelError("GGUF has no place for activation_function 'gelu': its gpt2 has the GELU with the tangent")
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "block_count": config.num_layers,
+        "attention.head_count": config.num_heads,
+        "attention.layer_norm_epsilon": config.norm_epsilon,
+    }
+
+
 def _read_gguf(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
     return {
         "n_embd": settings.need("embedding_length"),
@@ -157,6 +241,7 @@ def _read_gguf(settings: GgufSettings, tensors: Collection[str]) -> dict[str, An
 _GGUF = GgufNames(
     architecture="gpt2",
     read_config=_read_gguf,
+    write_config=_gguf_settings,
     tables={
         "token_embd": EMBEDDING, "position_embd": POSITIONS.removesuffix(".weight"), "output_norm": f"{PREFIX}ln_f",
         "output": HEAD,
@@ -167,6 +252,7 @@ _GGUF = GgufNames(
         "ffn_down": "mlp.c_proj",
     },
     fused={"attn_qkv": tuple(f"attn.{part}" for part in FUSED["c_attn"])},
+    plain=frozenset({"position_embd"}),
 )  # fmt: skip
 ARCHITECTURE = Architecture(
     name="GPT2LMHeadModel",
@@ -181,7 +267,8 @@ ARCHITECTURE = Architecture(
     bare_names=("h.", "wte", "wpe", "ln_f"),
     other_tables=(POSITIONS,),
     fused=("c_attn",),
-    with_own_names=with_huggingface_names,
+    with_own_names=_with_huggingface_names,
+    with_mindformers_names=_with_mindformers_names,
     translate=linear_weights,
     is_stored_by_inputs=is_conv1d,
     gguf=_GGUF,

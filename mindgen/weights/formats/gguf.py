@@ -1,7 +1,6 @@
 """GGUF files, as llama.cpp writes them: mapped, under the network's names, and unpacked when they are looked at."""
 
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +11,10 @@ from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf
-from mindgen.weights.gguf_names import GgufNames, GgufSettings
-from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
+from mindgen.weights.formats.gguf_layout import gguf_layout
+from mindgen.weights.gguf_names import GgufNames, GgufSettings, halves_of_pairs
+from mindgen.weights.made_tensor import cut_rows, order_rows
+from mindgen.weights.mapped_tensor import MappedTensor, packed_tensor
 from mindgen.weights.weight_format import WeightFormat
 
 _PLAIN = {
@@ -104,7 +105,7 @@ def _parts(name: str, tensor: GgufTensor, names: GgufNames, settings: GgufSettin
         parts = names.fused[module]
         bounds = [num_rows * place // len(parts) for place in range(len(parts) + 1)]
         return [
-            (f"{prefix}{part}.{kind}", _map(tensor, np.arange(first, last)))
+            (f"{prefix}{part}.{kind}", cut_rows(_map(tensor), first, last))
             for part, first, last in zip(parts, bounds, bounds[1:], strict=False)
         ]
     own = (names.modules if prefix else names.tables).get(module)
@@ -113,44 +114,38 @@ def _parts(name: str, tensor: GgufTensor, names: GgufNames, settings: GgufSettin
     order = None
     if module in names.permuted and prefix:
         heads = settings.get(names.permuted[module], settings.need("attention.head_count"))
-        order = _halves_of_pairs(num_rows, heads)
+        order = halves_of_pairs(num_rows, heads)
     return [(f"{prefix}{own}.{kind}", _map(tensor, order))]
-
-
-def _halves_of_pairs(num_rows: int, num_heads: int) -> np.ndarray:
-    """Where in the file each row is: of a head, first the first ones of all pairs, then the second ones."""
-    if num_heads < 1 or num_rows % (2 * num_heads):
-        raise CheckpointError(f"GGUF: {num_rows} rows do not divide into pairs of {num_heads} heads")
-    rows = np.arange(num_rows).reshape(num_heads, -1, 2)  # head, pair, which of the pair
-    return rows.swapaxes(1, 2).reshape(-1)
 
 
 def _map(tensor: GgufTensor, order: np.ndarray | None = None) -> MappedTensor:
     """The tensor, or those of its rows, in this order."""
+    mapped = _map_whole(tensor)
+    return mapped if order is None else order_rows(mapped, order)
+
+
+def _map_whole(tensor: GgufTensor) -> MappedTensor:
     kind = TENSOR_TYPES[tensor.type_id]
-    shape = tensor.shape if order is None else (len(order), *tensor.shape[1:])
     if kind.name in _PLAIN:
         dtype = _PLAIN[kind.name]
         storage: np.dtype = np.dtype(dtypes.FILE_STORAGE[dtype])
         values = tensor.rows.reshape(-1).view(storage.newbyteorder("<")).reshape(tensor.shape)
-        return MappedTensor(dtype, values if order is None else values[order])
+        return MappedTensor(dtype, values)
     if len(tensor.shape) != 2:
         raise CheckpointError(f"GGUF: a tensor {tensor.shape} of type {kind.name}: packed are matrices only")
-    return PackedTensor(shape, tensor.rows, _unpacker(tensor, order))
 
-
-def _unpacker(tensor: GgufTensor, order: np.ndarray | None) -> Callable[[int, int, str], np.ndarray]:
     def unpack(first: int, last: int, dtype: str) -> np.ndarray:
-        rows = tensor.rows[first:last] if order is None else tensor.rows[order[first:last]]
         wanted = dtype if dtype in dtypes.STORAGE else "float32"
         result: np.ndarray = np.empty((last - first, tensor.shape[1]), dtypes.STORAGE[wanted])
         try:
-            _library().call("dequantize", rows, tensor.type_id, result, DType[wanted.upper()], result.size)
+            _library().call(
+                "dequantize", tensor.rows[first:last], tensor.type_id, result, DType[wanted.upper()], result.size
+            )
         except KernelError as error:
             raise CheckpointError(f"GGUF: {error}") from error
         return result
 
-    return unpack
+    return packed_tensor(tensor.shape, tensor.rows, unpack)
 
 
 @cache
@@ -166,5 +161,7 @@ FORMAT = WeightFormat(
     index_file=None,
     preference=3,
     map=map_gguf,
+    layout=gguf_layout,
     is_packed=True,
+    is_whole_model=True,
 )

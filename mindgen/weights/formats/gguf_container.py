@@ -15,14 +15,14 @@ import numpy as np
 
 from mindgen.errors import CheckpointError
 
-_MAGIC = b"GGUF"
+MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_SCALARS: dict[int, np.dtype] = {
+SCALARS: dict[int, np.dtype] = {
     0: np.dtype("<u1"), 1: np.dtype("<i1"), 2: np.dtype("<u2"), 3: np.dtype("<i2"), 4: np.dtype("<u4"),
     5: np.dtype("<i4"), 6: np.dtype("<f4"), 7: np.dtype("<u1"), 10: np.dtype("<u8"), 11: np.dtype("<i8"),
     12: np.dtype("<f8"),
 }  # fmt: skip
-_BOOL, _TEXT, _ARRAY = 7, 8, 9
+BOOL, TEXT, ARRAY = 7, 8, 9
 _MAX_ENTRIES = 1_000_000
 _MAX_TEXTS = 2_000_000
 _MAX_KEY_BYTES = 65_535
@@ -110,7 +110,7 @@ def _read(path: Path, size: int, _modified: int) -> GgufFile:
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     reader = _Reader(content, size)
-    if reader.take(4) != _MAGIC:
+    if reader.take(4) != MAGIC:
         raise ValueError("it does not begin with GGUF")
     version = reader.number("<I")
     if version not in _VERSIONS:
@@ -165,22 +165,22 @@ class _Reader:
         return self.take(self.count("bytes of a text", most)).decode()
 
     def value(self, kind: int) -> Any:
-        if kind == _TEXT:
+        if kind == TEXT:
             return self.text(self._size)
-        if kind == _ARRAY:
+        if kind == ARRAY:
             return self._array()
-        if kind not in _SCALARS:
+        if kind not in SCALARS:
             raise ValueError(f"a value has type {kind}, which there is not")
-        found = np.frombuffer(self.take(_SCALARS[kind].itemsize), _SCALARS[kind])[0].item()
-        return bool(found) if kind == _BOOL else found
+        found = np.frombuffer(self.take(SCALARS[kind].itemsize), SCALARS[kind])[0].item()
+        return bool(found) if kind == BOOL else found
 
     def _array(self) -> Any:
         kind = self.number("<I")
-        if kind in _SCALARS:
-            itemsize = _SCALARS[kind].itemsize
+        if kind in SCALARS:
+            itemsize = SCALARS[kind].itemsize
             count = self.count("elements of an array", self._size // itemsize)
-            return np.frombuffer(self.take(count * itemsize), _SCALARS[kind])
-        if kind != _TEXT:
+            return np.frombuffer(self.take(count * itemsize), SCALARS[kind])
+        if kind != TEXT:
             raise ValueError(f"an array's elements have type {kind}, which is not served")
         count = self.count("texts", _MAX_TEXTS - self._num_texts)
         self._num_texts += count

@@ -7,8 +7,9 @@ one after the other. After them there may be `crc_num` and the CRC-32 of what pr
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from mindgen.weights.formats.protobuf import (
     read_text,
 )
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.weight_format import Kinds, WeightFormat
+from mindgen.weights.weight_format import FileLayout, Kinds, Place, WeightFormat
 
 _DTYPES = {dtype.mindspore_file: dtype.name for dtype in dtypes.DTYPES if dtype.mindspore_file}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -52,25 +53,30 @@ def map_mindspore_file(path: Path) -> dict[str, MappedTensor]:
         raise CheckpointError(f"{path} is no checkpoint of MindSpore, or damaged: {error}") from error
 
 
-def _write(path: Path, _: Kinds, tensors: Iterable[tuple[str, MappedTensor]], metadata: dict[str, str]) -> None:
+def write_mindspore_file(path: Path, tensors: Mapping[str, MappedTensor]) -> None:
+    """Writes the tensors, as MindSpore's load_checkpoint reads them.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    FORMAT.write(path, kinds, tensors.items(), {})
+
+
+def _layout(kinds: Kinds, metadata: Mapping[str, Any]) -> FileLayout:
     assert not metadata, "there is no place for metadata"
-    write_mindspore_file(path, tensors)
+    return FileLayout(b"", tuple(_place(name, dtype, shape) for name, (dtype, shape) in kinds.items()))
 
 
-def write_mindspore_file(path: Path, tensors: Iterable[tuple[str, MappedTensor]]) -> None:
-    """Writes the tensors, one after the other, as MindSpore's load_checkpoint reads them."""
-    with path.open("wb") as file:
-        for name, tensor in tensors:
-            data = np.ascontiguousarray(tensor.data)
-            header = b"".join(encode_field(1, size) for size in tensor.shape)
-            header += encode_field(2, _NAMES[tensor.dtype].encode())
-            content_size = encode_tag(3, BYTES) + encode_varint(data.nbytes)
-            tag = encode_field(1, name.encode())
-            tensor_size = len(header) + len(content_size) + data.nbytes
-            start = encode_tag(2, BYTES) + encode_varint(tensor_size)
-            file.write(encode_tag(1, BYTES) + encode_varint(len(tag) + len(start) + tensor_size) + tag + start)
-            file.write(header + content_size)
-            file.write(data.data)
+def _place(name: str, dtype: str, shape: tuple[int, ...]) -> Place:
+    num_bytes = math.prod(shape) * np.dtype(dtypes.FILE_STORAGE[dtype]).itemsize
+    header = b"".join(encode_field(1, size) for size in shape)
+    header += encode_field(2, _NAMES[dtype].encode()) + encode_tag(3, BYTES) + encode_varint(num_bytes)
+    tensor_size = len(header) + num_bytes
+    tag = encode_field(1, name.encode())
+    start = encode_tag(2, BYTES) + encode_varint(tensor_size)
+    value_size = len(tag) + len(start) + tensor_size
+    return Place(name, encode_tag(1, BYTES) + encode_varint(value_size) + tag + start + header, num_bytes)
 
 
 def _without_checksum(content: np.ndarray) -> np.ndarray:
@@ -153,5 +159,5 @@ FORMAT = WeightFormat(
     index_file=None,
     preference=2,
     map=map_mindspore_file,
-    write=_write,
+    layout=_layout,
 )

@@ -6,25 +6,26 @@ import numpy as np
 
 from mindgen.errors import CheckpointError
 
-VARINT, BYTES = 0, 2
+VARINT, BYTES, FIXED32 = 0, 2, 5
 _MAX_NAME_BYTES = 1000
 
 
 def read_fields(message: np.ndarray) -> Iterator[tuple[int, int | np.ndarray]]:
-    """The fields of a message by number: integers, and views of what has a length."""
+    """The fields of a message by number: integers, and views of what has a length, or four bytes."""
     position = 0
     while position < message.size:
         tag, position = _read_varint(message, position)
-        value, position = _read_varint(message, position)
-        if tag & 7 == VARINT:
+        kind = tag & 7
+        if kind not in (VARINT, BYTES, FIXED32):
+            raise CheckpointError(f"it has a field of unknown kind {kind}")
+        value, position = (4, position) if kind == FIXED32 else _read_varint(message, position)
+        if kind == VARINT:
             yield tag >> 3, value
-        elif tag & 7 == BYTES:
-            if value > message.size - position:
-                raise CheckpointError(f"it is truncated: {value} bytes promised, {message.size - position} there")
-            yield tag >> 3, message[position : position + value]
-            position += value
-        else:
-            raise CheckpointError(f"it has a field of unknown kind {tag & 7}")
+            continue
+        if value > message.size - position:
+            raise CheckpointError(f"it is truncated: {value} bytes promised, {message.size - position} there")
+        yield tag >> 3, message[position : position + value]
+        position += value
 
 
 def _read_varint(message: np.ndarray, position: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ The safetensors package cannot be used for reading: its numpy face copies, and k
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from mindgen import dtypes
 from mindgen.errors import CheckpointError
 from mindgen.system.json_file import with_unique_keys
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.weight_format import Kinds, WeightFormat
+from mindgen.weights.weight_format import FileLayout, Kinds, Place, WeightFormat
 
 # All but those of which several values share a byte.
 _DTYPES = {dtype.safetensors: dtype.name for dtype in dtypes.DTYPES if dtype.safetensors}
@@ -159,25 +159,18 @@ def write_safetensors(path: Path, tensors: dict[str, MappedTensor], metadata: di
         raise OSError(f"cannot write {path}: {error}") from error
 
 
-def stream_safetensors(
-    path: Path,
-    kinds: Kinds,
-    tensors: Iterable[tuple[str, MappedTensor]],
-    metadata: dict[str, str],
-) -> None:
-    """As `write_safetensors`, but takes the memory of one tensor at a time; as of WeightFormat."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+def _layout(kinds: Kinds, metadata: Mapping[str, Any]) -> FileLayout:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
+    places = []
     for name, (dtype, shape) in kinds.items():
-        begin, end = end, end + math.prod(shape) * np.dtype(dtypes.FILE_STORAGE[dtype]).itemsize
+        size = math.prod(shape) * np.dtype(dtypes.FILE_STORAGE[dtype]).itemsize
+        begin, end = end, end + size
         header[name] = {"dtype": DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        places.append(Place(name, b"", size))
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for (name, kind), (given, tensor) in zip(kinds.items(), tensors, strict=True):
-            assert (name, *kind) == (given, tensor.dtype, tensor.shape), f"{given} comes in the place of {name}"
-            file.write(np.ascontiguousarray(tensor.data).data)
+    return FileLayout(len(encoded).to_bytes(8, "little") + encoded, tuple(places))
 
 
 FORMAT = WeightFormat(
@@ -187,6 +180,6 @@ FORMAT = WeightFormat(
     index_file="model.safetensors.index.json",
     preference=0,
     map=map_safetensors,
-    write=stream_safetensors,
+    layout=_layout,
     read_metadata=read_metadata,
 )

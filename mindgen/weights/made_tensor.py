@@ -1,0 +1,76 @@
+"""Tensors that are made of others, a few rows at a time: transposed, cut, joined, or with rows in another order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mindgen.errors import CheckpointError
+from mindgen.weights.mapped_tensor import MadeTensor, MappedTensor
+
+
+def transposed(tensor: MappedTensor) -> MappedTensor:
+    """The matrix with its axes exchanged: a view, where the tensor itself is one."""
+    if not isinstance(tensor, MadeTensor):
+        return replace(tensor, data=tensor.data.T)
+    rows, columns = tensor.shape
+    return MadeTensor(
+        tensor.dtype,
+        (columns, rows),
+        lambda first, last, dtype: tensor.as_dtype(dtype)[:, first:last].T,
+        tensor.release,
+        tensor.is_packed,
+    )
+
+
+def cut_rows(tensor: MappedTensor, first: int, last: int) -> MappedTensor:
+    """Rows first to last: a view, where the tensor itself is one."""
+    if not isinstance(tensor, MadeTensor):
+        return tensor.rows(first, last)
+    return MadeTensor(
+        tensor.dtype,
+        (last - first, *tensor.shape[1:]),
+        lambda start, stop, dtype: tensor.rows_as(first + start, first + stop, dtype),
+        tensor.release,
+        tensor.is_packed,
+    )
+
+
+def join_rows(name: str, parts: Sequence[MappedTensor]) -> MappedTensor:
+    """The rows of all parts, one part after the other.
+
+    Raises:
+        CheckpointError: the parts of the tensor of that name have different dtypes, or rows of different shapes.
+    """
+    if len({(part.dtype, part.is_packed, part.shape[1:]) for part in parts}) != 1:
+        kinds = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
+        raise CheckpointError(f"{name} cannot be joined of parts that differ: {kinds}")
+    ends = np.cumsum([part.shape[0] for part in parts]).tolist()
+    begins = [0, *ends[:-1]]
+
+    def make(first: int, last: int, dtype: str) -> np.ndarray:
+        places = [(max(first, begin) - begin, min(last, end) - begin) for begin, end in zip(begins, ends, strict=True)]
+        pieces = [
+            part.rows_as(start, stop, dtype) for part, (start, stop) in zip(parts, places, strict=True) if start < stop
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [parts[0].rows_as(0, 0, dtype)])
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    first_part = parts[0]
+    return MadeTensor(first_part.dtype, (ends[-1], *first_part.shape[1:]), make, release, first_part.is_packed)
+
+
+def order_rows(tensor: MappedTensor, order: np.ndarray) -> MappedTensor:
+    """The tensor's rows in this order, which keeps rows near each other: what lies between them is read as well."""
+
+    def make(first: int, last: int, dtype: str) -> np.ndarray:
+        wanted = order[first:last]
+        if wanted.size == 0:
+            return tensor.rows_as(0, 0, dtype)
+        lowest = int(wanted.min())
+        return tensor.rows_as(lowest, int(wanted.max()) + 1, dtype)[wanted - lowest]
+
+    return MadeTensor(tensor.dtype, (len(order), *tensor.shape[1:]), make, tensor.release, tensor.is_packed)
