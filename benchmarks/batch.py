@@ -1,4 +1,4 @@
-"""A batch job against the bare engine on the same requests: tokens per second, in turns; and what a row costs without one.
+"""A batch job against the bare engine on the same requests, in turns; and what a row costs without a model.
 
     python benchmarks/batch.py [--json PATH] [--turns 3] [--model smollm2] [--rows 256] [--tokens 48] [--many 1000000]
 
