@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -303,3 +305,13 @@ def test_summary_and_manifest_are_files_of_the_jobs_folder(tmp_path: Path) -> No
     assert msgspec.json.decode((folder / "summary.json").read_bytes())["in_all"]["rows"] == 25
     assert "<html" in (folder / "report.html").read_text()
     assert msgspec.json.decode((folder / "manifest.json").read_bytes())["is_finished"] is True
+
+
+def test_a_full_disk_ends_the_job_and_loses_nothing(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("full_disk_job.py")
+    command = ["unshare", "--map-root-user", "--mount", sys.executable, str(script), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    error, kept = result.stdout.splitlines()
+    assert "No space left on device" in error
+    assert kept == "True True"
