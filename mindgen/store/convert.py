@@ -20,7 +20,7 @@ from mindgen.weights.mindformers_names import mindformers_name
 from mindgen.weights.tensor_names import EMBEDDING
 from mindgen.weights.weight_format import WeightFormat, map_file, weight_formats
 
-_TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.jinja")
+_TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.tiktoken", "*.jinja")
 _NO_TEXTS = ("*.index.json", "lora_adapter.json", "config.json")
 _DTYPE_OF_PACKED = "bfloat16"
 
