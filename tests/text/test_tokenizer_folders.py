@@ -177,8 +177,8 @@ def test_special_tokens_of_sentencepiece(sentencepiece_folder, legacy):
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("kind", ["sentencepiece_bpe", "sentencepiece_unigram"])
 def test_sentencepiece_equals_transformers(tmp_path, kind, legacy):
-    """transformers 5 puts no space before a text that begins with one; sentencepiece, by which models were trained, does,
-    and so did transformers 4: for such texts it is given that space."""
+    """transformers 5 puts no space before a text that begins with one; sentencepiece, by which models were trained,
+    does, and so did transformers 4: for such texts it is given that space."""
     folder = make_tokenizer(kind, tmp_path)
     size = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model")).GetPieceSize()
     decoder = {str(place): token(name) for place, name in enumerate(["<unk>", "<s>", "</s>"])}
