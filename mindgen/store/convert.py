@@ -17,6 +17,7 @@ from mindgen.weights.architecture import Architecture, architecture_of
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
 from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
 from mindgen.weights.mindformers_names import mindformers_name
+from mindgen.weights.quantization import CONFIG_KEY as QUANTIZATION_KEY
 from mindgen.weights.tensor_names import EMBEDDING
 from mindgen.weights.weight_format import WeightFormat, map_file, weight_formats
 
@@ -120,6 +121,7 @@ def _copy_texts(folder: Path, target: Path, dtype: str | None) -> None:
         if path.is_file():
             shutil.copyfile(path, target / path.name)
     config = read_json_object(folder / "config.json", ModelError)
+    config.pop(QUANTIZATION_KEY, None)  # what was packed is written unpacked
     if dtype is not None:
         config = {name: value for name, value in config.items() if name != "dtype"} | {"torch_dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

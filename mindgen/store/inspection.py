@@ -114,7 +114,7 @@ def _check_tensors(folder: Path, num_layers: int, tensors: dict[str, MappedTenso
 
 def _tensor_facts(tensors: dict[str, MappedTensor]) -> dict[str, str]:
     elements = sum(prod(tensor.shape) for tensor in tensors.values())
-    dtypes = Counter(tensor.dtype for tensor in tensors.values())
+    dtypes = Counter(tensor.kind for tensor in tensors.values())
     return {
         "tensors": f"{len(tensors)}, {elements / 1e6:.1f} M elements",
         "dtype": ", ".join(f"{dtype} {count}" for dtype, count in dtypes.most_common()),

@@ -17,6 +17,7 @@ from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
 from mindgen.weights.gguf_names import GgufNames
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.quantization import read_quantization
 
 Tensors = dict[str, MappedTensor]
 _USUAL = "LlamaForCausalLM"  # by whose names most others go
@@ -152,7 +153,5 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     raw = read_json_object(path, ModelError)
     architecture = find_architecture(path, raw)
-    for key in ("quantization_config", "compression_config"):
-        if raw.get(key):
-            raise ModelError(f"{path}: {key} is not served yet")
+    read_quantization(path, raw)
     return architecture.read_config(path, raw)

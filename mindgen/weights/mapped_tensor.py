@@ -1,5 +1,6 @@
 """A tensor as it lies in a file, whatever the file's format."""
 
+import math
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ class MappedTensor:
     def nbytes(self) -> int:
         """Of its data."""
         return self.data.nbytes
+
+    @property
+    def kind(self) -> str:
+        """What its values are in the file."""
+        return self.dtype
 
     def rows(self, first: int, last: int) -> "MappedTensor":
         """Those of its first axis."""
@@ -50,17 +56,26 @@ class PackedTensor(MappedTensor):
     Args:
         packed: a view of the mapped file.
         unpack: makes rows first to last, in the storage of that dtype.
+        kind: what the values are in the file.
+        dtype: of the data.
     """
 
-    __slots__ = ("_packed", "_shape", "_unpack")
+    __slots__ = ("_kind", "_packed", "_shape", "_unpack")
+    _kind: str
     _packed: np.ndarray
     _shape: tuple[int, ...]
     _unpack: Callable[[int, int, str], np.ndarray]
 
     def __init__(
-        self, shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, str], np.ndarray]
+        self,
+        shape: tuple[int, ...],
+        packed: np.ndarray,
+        unpack: Callable[[int, int, str], np.ndarray],
+        kind: str,
+        dtype: str = "float32",
     ) -> None:
-        object.__setattr__(self, "dtype", "float32")
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "_kind", kind)
         object.__setattr__(self, "_shape", shape)
         object.__setattr__(self, "_packed", packed)
         object.__setattr__(self, "_unpack", unpack)
@@ -75,7 +90,11 @@ class PackedTensor(MappedTensor):
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self._shape)) * np.dtype(np.float32).itemsize
+        return math.prod(self._shape) * np.dtype(dtypes.STORAGE[self.dtype]).itemsize
+
+    @property
+    def kind(self) -> str:
+        return self._kind
 
     def rows(self, first: int, last: int) -> MappedTensor:
         first, last, _ = slice(first, last).indices(self._shape[0])

@@ -136,7 +136,7 @@ def _map(tensor: GgufTensor, order: np.ndarray | None = None) -> MappedTensor:
         return MappedTensor(dtype, values if order is None else values[order])
     if len(tensor.shape) != 2:
         raise CheckpointError(f"GGUF: a tensor {tensor.shape} of type {kind.name}: packed are matrices only")
-    return PackedTensor(shape, tensor.rows, _unpacker(tensor, order))
+    return PackedTensor(shape, tensor.rows, _unpacker(tensor, order), kind.name)
 
 
 def _unpacker(tensor: GgufTensor, order: np.ndarray | None) -> Callable[[int, int, str], np.ndarray]:
