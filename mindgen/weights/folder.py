@@ -86,6 +86,15 @@ def _checkpoint(folder: Path) -> Path:
     for name in _model_files():
         if (folder / name).is_file():
             return folder / name
+    freely_named = [suffix for suffix, each in weight_formats().items() if each.has_any_name]
+    files = sorted(path for suffix in freely_named for path in folder.glob(f"*{suffix}"))
+    if len(files) > 1:
+        listed = ", ".join(path.name for path in files)
+        raise ModelError(
+            f"{folder} has several checkpoints, {listed}: call one {weight_formats()[files[0].suffix].model_file}"
+        )
+    if files:
+        return files[0]
     raise ModelError(f"{folder} has no checkpoint: expected {', '.join(_model_files()[:-1])} or {_model_files()[-1]}")
 
 

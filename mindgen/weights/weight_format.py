@@ -25,6 +25,7 @@ class WeightFormat:
         model_file, index_file: what a model's folder calls the only file, and the list of several; None for no list.
         preference: which of several in a folder is taken, the lowest first.
         map: its tensors by name, mapped; raises CheckpointError if the file is damaged.
+        has_any_name: whether a model's folder may call its only file as it likes.
         is_packed: whether the file may hold a tensor in fewer bits than memory does.
         write: a file, given kinds, the tensors in the same order, and metadata; None if mindgen writes none of these.
         read_metadata: the texts that a writer has left in it; None if the format has no place for them.
@@ -38,6 +39,7 @@ class WeightFormat:
     map: Callable[[Path], dict[str, MappedTensor]]
     write: Writer | None = None
     read_metadata: Callable[[Path], dict[str, str]] | None = None
+    has_any_name: bool = False
     is_packed: bool = False
 
 
