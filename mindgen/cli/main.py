@@ -5,23 +5,25 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from mindgen.cli import (
-    adapters,
-    chat,
-    convert,
-    doctor,
-    generate,
-    generate_custom,
-    inspect_model,
-    launch,
-    models,
-    pull,
-    shard,
-)
 from mindgen.errors import MindgenError
 
+# By name: the module of mindgen.cli, which is imported when it is asked for, and what it does.
+_COMMANDS = {
+    "generate": ("generate", "generate text for prompts"),
+    "chat": ("chat", "talk with a model"),
+    "adapters": ("adapters", "look at adapters, convert and merge them"),
+    "shard": ("shard", "shard a checkpoint, or join one"),
+    "generate_custom": ("generate_custom", "generate with MindFormers' flags"),
+    "launch": ("launch", "start one process for each device"),
+    "doctor": ("doctor", "look at what this machine has"),
+    "convert": ("convert", "write a model in another kind of file"),
+    "pull": ("pull", "fetch a model"),
+    "models": ("models", "list the models that were fetched"),
+    "inspect": ("inspect_model", "say what a file or folder is, and whether it is served"),
+}
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
 
 
@@ -40,34 +42,16 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    generate.add_arguments(commands.add_parser("generate", help="generate text for prompts", allow_abbrev=False))
-    chat.add_arguments(commands.add_parser("chat", help="talk with a model", allow_abbrev=False))
-    adapters.add_arguments(
-        commands.add_parser("adapters", help="look at adapters, convert and merge them", allow_abbrev=False)
-    )
-    shard.add_arguments(commands.add_parser("shard", help="shard a checkpoint, or join one", allow_abbrev=False))
-    generate_custom.add_arguments(
-        commands.add_parser("generate_custom", help="generate with MindFormers' flags", allow_abbrev=False)
-    )
-    launch.add_arguments(commands.add_parser("launch", help="start one process for each device", allow_abbrev=False))
-    doctor.add_arguments(commands.add_parser("doctor", help="look at what this machine has", allow_abbrev=False))
-    convert.add_arguments(
-        commands.add_parser("convert", help="write a model in another kind of file", allow_abbrev=False)
-    )
-    pull.add_arguments(commands.add_parser("pull", help="fetch a model", allow_abbrev=False))
-    models.add_arguments(commands.add_parser("models", help="list the models that were fetched", allow_abbrev=False))
-    inspect_model.add_arguments(
-        commands.add_parser(
-            "inspect", help="say what a file or folder is, and whether it is served", allow_abbrev=False
-        )
-    )
-    arguments = parser.parse_args([_with_underscores(each) for each in (sys.argv[1:] if argv is None else argv)])
-    modules = {
-        "generate": generate, "chat": chat, "adapters": adapters, "generate_custom": generate_custom,
-        "launch": launch, "doctor": doctor, "shard": shard,
-        "pull": pull, "models": models, "inspect": inspect_model, "convert": convert,
-    }  # fmt: skip
-    run = modules[arguments.command].run
+    given = [_with_underscores(each) for each in (sys.argv[1:] if argv is None else argv)]
+    run: Callable[[argparse.Namespace, float], int] | None = None
+    for name, (module_name, description) in _COMMANDS.items():
+        command = commands.add_parser(name, help=description, allow_abbrev=False)
+        if name == next(iter(given), None):
+            module = import_module(f"mindgen.cli.{module_name}")
+            module.add_arguments(command)
+            run = module.run
+    arguments = parser.parse_args(given)
+    assert run is not None, "the parser takes no arguments before the command"
     try:
         return run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.system.json_file import read_json_object
+from mindgen.system.suggestion import nearest_first
 from mindgen.weights import architectures as records
 from mindgen.weights.cache_layout import CacheLayout
 from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
@@ -118,7 +119,10 @@ def find_architecture(path: Path, raw: dict[str, Any]) -> Architecture:
     names, known = read_record(NamesFile, path, raw), architectures()
     name = _name(names)
     if name not in known:
-        raise ModelError(f"{path}: architecture {name} is not served; served are {', '.join(known)}")
+        raise ModelError(
+            f"{path}: architecture {name} is not served; served are, the nearest first, "
+            f"{', '.join(nearest_first(name, known))}"
+        )
     if names.model_type not in (None, known[name].model_type):
         raise ModelError(
             f"{path}: architectures says {name}, model_type {names.model_type!r}; expected "

@@ -143,7 +143,7 @@ REFUSED = [
     (
         LLAMA,
         {"architectures": None, "model_type": "bert"},
-        r"architecture \(none\) is not served; served are GPT2LMHeadModel, Llama",
+        r"architecture \(none\) is not served; served are, the nearest first, ",
     ),
     (LLAMA, {"model_type": "qwen2"}, "architectures says LlamaForCausalLM, model_type 'qwen2'; expected 'llama'"),
     (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config.quant_method is missing"),
