@@ -15,11 +15,21 @@ from mindgen.compat.predict_yaml import is_predict_yaml, translate_predict_yaml
 from mindgen.dtypes import DtypeChoice
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
-from mindgen.errors import ConfigError
+from mindgen.errors import ConfigError, ModelError, RequestError, warn
 from mindgen.loop.model_files import AdapterPaths
 from mindgen.sampling_params import SamplingParams
+from mindgen.system.json_file import read_json_object
 from mindgen.system.suggestion import closest
 from mindgen.system.text_file import read_text_file
+
+# Options of transformers that change which tokens come.
+_NOT_SERVED = (
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "num_beam_groups",
+    "diversity_penalty", "penalty_alpha", "dola_layers", "constraints", "force_words_ids", "suppress_tokens",
+    "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "sequence_bias",
+    "epsilon_cutoff", "eta_cutoff", "top_h", "exponential_decay_length_penalty", "guidance_scale",
+    "watermarking_config",
+)  # fmt: skip
 
 SettingsKind = typing.TypeVar("SettingsKind", bound="RunSettings")
 
@@ -78,6 +88,13 @@ class GenerationSettings(_SamplingOptions):
             options["max_tokens"] = default_max_tokens
         return translate_options(options, prompt_len, evaluation=self.evaluation)
 
+    def over(self, defaults: "GenerationSettings") -> "GenerationSettings":
+        """These, and of those what these do not say: one length replaces all, a temperature do_sample as well."""
+        given = self.model_dump(exclude_none=True)
+        replaced = set(LENGTH_OPTIONS) if set(LENGTH_OPTIONS) & given.keys() else set()
+        replaced |= {"do_sample"} if {"temperature", "eval_temperature"} & given.keys() else set()
+        return GenerationSettings(**{**defaults.model_dump(exclude_none=True, exclude=replaced), **given})
+
 
 class RunSettings(Section):
     """What all commands have that run a model.
@@ -110,6 +127,36 @@ class Settings(RunSettings):
     run_mode: Literal["predict"] = "predict"
     adapter_id: str | list[str] | None = None
     predict_data: str | list[str] | None = None
+
+
+def read_generation_file(folder: Path) -> GenerationSettings:
+    """What the generation_config.json of a model's folder says of sampling, by the same schema; all None without it.
+
+    Raises:
+        ModelError: it is no JSON, or an option has a value that it cannot have.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return GenerationSettings()
+    raw = {name: value for name, value in read_json_object(path, ModelError).items() if value is not None}
+    if "stop_strings" in raw:
+        raw["stop"] = raw.pop("stop_strings")
+    ignored = [name for name in _NOT_SERVED if raw.get(name) not in (None, False, 0, 1, [], {})]
+    if ignored:
+        warn(f"{path}: {', '.join(ignored)} of it is not served, and is ignored: outputs may differ from transformers'")
+    options = {name: value for name, value in raw.items() if name in GenerationSettings.model_fields}
+    if {"temperature", "top_k", "top_p"} & options.keys():
+        options.setdefault("do_sample", False)  # which transformers takes where the file does not say
+    try:
+        defaults = GenerationSettings.model_validate(options)
+        defaults.sampling_params(default_max_tokens=1)
+    except ValidationError as error:
+        details = error.errors()[0]
+        expected = details["msg"].removeprefix("Input should be ")
+        raise ModelError(f"{path}: {details['loc'][0]} must be {expected}, not {details['input']!r}") from error
+    except RequestError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return defaults
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:

@@ -1,13 +1,15 @@
 """The configuration file: what it accepts, and how it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
+from transformers import GenerationConfig
 
 from mindgen.engine.engine_config import EngineConfig
-from mindgen.errors import ConfigError
+from mindgen.errors import ConfigError, ModelError
 from mindgen.sampling_params import SamplingParams
-from mindgen.settings import Settings, load_settings
+from mindgen.settings import GenerationSettings, Settings, load_settings, read_generation_file
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -102,3 +104,43 @@ def test_mistakes_are_named_in_one_line(tmp_path, text, expected):
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the configuration .*No such file"):
         load_settings(tmp_path / "nowhere.yaml", {})
+
+
+def defaults(folder: Path, **options: object) -> GenerationSettings:
+    (folder / "generation_config.json").write_text(GenerationConfig(**options).to_json_string())
+    return read_generation_file(folder)
+
+
+def test_generation_config_gives_defaults_by_the_same_schema(tmp_path):
+    assert read_generation_file(tmp_path) == GenerationSettings()
+    sampled = defaults(tmp_path, do_sample=True, temperature=0.6, top_p=0.9, max_length=4096, eos_token_id=[2, 3])
+    expected = SamplingParams(temperature=0.6, top_p=0.9, max_tokens=4086)
+    assert GenerationSettings().over(sampled).sampling_params(64, prompt_len=10) == expected
+    given = load_settings(None, {"generation.top_p": 0.5, "generation.max_tokens": 7}).generation
+    assert given.over(sampled).sampling_params(64) == SamplingParams(temperature=0.6, top_p=0.5, max_tokens=7)
+    for greedy in ({"do_sample": False}, {"temperature": 0.0}):
+        assert GenerationSettings(**greedy).over(sampled).sampling_params(64).is_greedy
+    unsaid = defaults(tmp_path, temperature=0.6, top_k=9, repetition_penalty=1.2, stop_strings=["END"])
+    params = GenerationSettings().over(unsaid).sampling_params(64)
+    assert params == SamplingParams(temperature=0, top_k=9, repetition_penalty=1.2, stop=["END"], max_tokens=64)
+    assert GenerationSettings(temperature=0.7).over(unsaid).sampling_params(64).temperature == 0.7
+
+
+def test_generation_config_that_is_wrong_or_not_served(tmp_path, capsys):
+    path = tmp_path / "generation_config.json"
+    for content, message in (
+        ("{", "is not valid JSON"),
+        ("[]", "must hold a JSON object, not list"),
+        ('{"temperature": "hot"}', "temperature must be a valid number, not 'hot'"),
+        ('{"do_sample": true, "temperature": -1}', "temperature must be 0"),
+        ('{"top_p": 3}', "top_p must be"),
+        ('{"stop_strings": [1]}', "stop must be"),
+        ('{"num_beams": 0}', "num_beams must be"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ModelError, match=f"{path}.*{message}") as raised:
+            read_generation_file(tmp_path)
+        assert "\n" not in str(raised.value)
+    path.write_text(json.dumps({"no_repeat_ngram_size": 3, "num_beam_groups": 1, "guidance_scale": None}))
+    assert read_generation_file(tmp_path) == GenerationSettings()
+    assert f"{path}: no_repeat_ngram_size of it is not served, and is ignored" in capsys.readouterr().err

@@ -14,6 +14,33 @@ TEXT = [
     "two, three, four",
     '{"name": "北京", "size": 3.5, "big": true}',
 ] * 20
+# What tokenizers get wrong: spaces and ends of lines, cases, digits, scripts, marks, joiners, controls, rare letters.
+TORTURE = [
+    "Hello world, hello  again.",
+    " leading",
+    "  two leading",
+    "trailing  ",
+    "a   b\t\tc \n d\r\n\r\n  e\n",
+    "\n  ",
+    " \n \n ",
+    " ",
+    "\n",
+    "",
+    "don't I'LL we'Ve they'd'S HELLOworld camelCase",
+    "1 12 123 1234567 3.14 2024-11-29 ½ ² ٣٤٥",
+    "我爱北京,因为它很大。",
+    "日本語 カタカナ ｶﾅ 한국어 ภาษาไทย हिन्दी",
+    "مرحبا עולם",
+    "Ünïcödé naïve ﬁ ß İ ǆ",
+    "cafe\u0301 A\u030a e\u0301\u0302",
+    "👩\u200d👩\u200d👧 🙂🚀 🇩🇪 👍🏽",
+    "\u00a0x\u3000y\u2028z\ufeff",
+    "\x00\x07\x7f\u0085",
+    "龘𠀀 \U0001d518\U0001d52b",
+    "x++ != y/2;//\n\n\tif(a[0]){return}",
+    "▁ _▁_ Ġ Ċ <0x41> </s",
+    '{"name": "北京", "size": 3.5}',
+]
 VOCAB_SIZE = 330
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
 KINDS = [

@@ -29,6 +29,7 @@ _ALWAYS_SHOWN = ("temperature", "top_k", "top_p", "max_tokens")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words come first, for flags may take several values."""
+    parser.usage = USAGE
     add = parser.add_argument
     add(
         "words", nargs="*", metavar="KEY=VALUE",

@@ -34,9 +34,10 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         MindgenError: of whatever part refused before the conversation began.
     """
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
-    params = settings.generation.model_copy(update=dict.fromkeys(_IGNORED)).sampling_params(_DEFAULT_NEW_TOKENS)
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0
+    generation = flags.generation_settings(settings).model_copy(update=dict.fromkeys(_IGNORED))
+    params = generation.sampling_params(_DEFAULT_NEW_TOKENS)
     busy = part.busy(settings, 1)  # there is one conversation, the first replica's
     if busy is None:
         return 0

@@ -15,7 +15,7 @@ from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
-from mindgen.settings import RunSettings, Settings
+from mindgen.settings import GenerationSettings, RunSettings, Settings, read_generation_file
 from mindgen.store.find_model import find_model
 from mindgen.system.documented_fields import DocumentedField, documented_fields
 from mindgen.system.environment import launched_rank
@@ -106,6 +106,15 @@ def model_files(settings: RunSettings) -> tuple[ModelFiles, EngineConfig]:
     """Where the model is, with its checkpoint transformed if the settings say so, and the limits with its slices."""
     files = _model_files(settings)
     return files, replace(settings.engine, adapter_slices=_adapter_slices(settings, files))
+
+
+def generation_settings(settings: RunSettings) -> GenerationSettings:
+    """What the settings say of sampling, and for what they do not say, the model's generation_config.json.
+
+    Raises:
+        MindgenError: there is no such model, or its file is damaged.
+    """
+    return settings.generation.over(read_generation_file(find_model(settings.model.path)))
 
 
 def check_adapters(settings: RunSettings, adapter_ids: Iterable[str | None]) -> None:

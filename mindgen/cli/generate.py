@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0
     prompts, adapter_ids = _pair(read_prompts(settings.predict_data), settings.adapter_id)
-    settings.generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
+    generation = flags.generation_settings(settings)
+    generation.sampling_params(_DEFAULT_NEW_TOKENS)  # mistakes need not wait for the model
     flags.check_adapters(settings, adapter_ids)
     target, trace = parse_target(arguments.output), arguments.profile
     if not part.writes_files:
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     with closing(llm):
         report.begin(llm.memory_plan)
         inputs = [_message(llm, prompt) if arguments.chat else prompt for prompt in prompts]
-        params = [_sampling_params(llm, settings.generation, each) for each in inputs]
+        params = [_sampling_params(llm, generation, each) for each in inputs]
         share = part.share(len(prompts))
         num_outputs = [each.n if isinstance(each, SamplingParams) else 0 for each in params]
         shown = [f"{prompt}\n" for prompt in prompts] if arguments.chat and not target.is_jsonl else prompts

@@ -6,47 +6,30 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from mindgen.cli import (
-    adapters,
-    batch,
-    batch_compare,
-    batch_merge,
-    batch_split,
-    batch_status,
-    chat,
-    convert,
-    convert_weight,
-    doctor,
-    generate,
-    generate_custom,
-    inspect_model,
-    launch,
-    models,
-    pull,
-    shard,
-)
 from mindgen.errors import MindgenError
 
-_COMMANDS: dict[str, tuple[Any, str]] = {
-    "generate": (generate, "generate text for prompts"),
-    "chat": (chat, "talk with a model"),
-    "batch": (batch, "answer all rows of a file"),
-    "batch status": (batch_status, "say how far such a job is"),
-    "batch split": (batch_split, "share rows among several files"),
-    "batch merge": (batch_merge, "join the outputs of several jobs"),
-    "batch compare": (batch_compare, "compare the outputs of two jobs"),
-    "adapters": (adapters, "look at adapters, convert and merge them"),
-    "pull": (pull, "fetch a model"),
-    "models": (models, "list the models that were fetched"),
-    "inspect": (inspect_model, "say what a file or folder is, and whether it is served"),
-    "convert": (convert, "write a model in another kind of file"),
-    "convert_weight": (convert_weight, "convert with MindFormers' flags"),
-    "generate_custom": (generate_custom, "generate with MindFormers' flags"),
-    "shard": (shard, "shard a checkpoint, or join one"),
-    "launch": (launch, "start one process for each device"),
-    "doctor": (doctor, "look at what this machine has"),
+# By name: the module of mindgen.cli, which is imported when it is asked for, and what it does.
+_COMMANDS = {
+    "generate": ("generate", "generate text for prompts"),
+    "chat": ("chat", "talk with a model"),
+    "batch": ("batch", "answer all rows of a file"),
+    "batch status": ("batch_status", "say how far such a job is"),
+    "batch split": ("batch_split", "share rows among several files"),
+    "batch merge": ("batch_merge", "join the outputs of several jobs"),
+    "batch compare": ("batch_compare", "compare the outputs of two jobs"),
+    "adapters": ("adapters", "look at adapters, convert and merge them"),
+    "pull": ("pull", "fetch a model"),
+    "models": ("models", "list the models that were fetched"),
+    "inspect": ("inspect_model", "say what a file or folder is, and whether it is served"),
+    "convert": ("convert", "write a model in another kind of file"),
+    "convert_weight": ("convert_weight", "convert with MindFormers' flags"),
+    "generate_custom": ("generate_custom", "generate with MindFormers' flags"),
+    "shard": ("shard", "shard a checkpoint, or join one"),
+    "launch": ("launch", "start one process for each device"),
+    "doctor": ("doctor", "look at what this machine has"),
 }
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*")
 
@@ -57,16 +40,10 @@ def _with_underscores(argument: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if _FLAG.fullmatch(name) else argument
 
 
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """A command may be two words, and a batch job's settings may stand between its flags."""
-    if words[:1] == ["batch"] and words[1:2] and words[1] in batch.TOOLS:
-        words = [f"batch {words[1]}", *words[2:]]
-    arguments, rest = parser.parse_known_args([_with_underscores(word) for word in words])
-    if rest and (arguments.command != "batch" or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.words += rest
-    return arguments
+def _command_and_rest(words: list[str]) -> tuple[str, list[str]]:
+    """A command may be two words."""
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in _COMMANDS else (next(iter(words), ""), words[1:])
 
 
 def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -78,13 +55,20 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     parser = argparse.ArgumentParser(prog="mindgen", description="Text generation with many LoRA adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (module, purpose) in _COMMANDS.items():
-        usage = batch.USAGE if module is batch else None
-        module.add_arguments(commands.add_parser(name, help=purpose, allow_abbrev=False, usage=usage))
-    arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
-    run = _COMMANDS[arguments.command][0].run
+    name, rest = _command_and_rest(sys.argv[1:] if argv is None else list(argv))
+    module: Any = None
+    for each, (module_name, purpose) in _COMMANDS.items():
+        command = commands.add_parser(each, help=purpose, allow_abbrev=False)
+        if each == name:
+            module = import_module(f"mindgen.cli.{module_name}")
+            module.add_arguments(command)
+    arguments, words = parser.parse_known_args([name, *map(_with_underscores, rest)] if name else [])
+    if words and (name != "batch" or any(word.startswith("-") for word in words)):
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
+    if words:  # the settings of a batch job may stand between its flags
+        arguments.words += words
     try:
-        return run(arguments, time.perf_counter() if started is None else started)
+        return module.run(arguments, time.perf_counter() if started is None else started)
     except MindgenError as error:
         if arguments.debug:
             raise

@@ -26,7 +26,8 @@ _SERVED = {"predict_data", "run_mode", "adapter_id", "on_missing_adapter", _ADAP
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "a training checkpoint of the from-scratch GPT (flags may have - for _); no --config is read for it"
+        "a training checkpoint of the from-scratch GPT (flags may have - for _); no --config is read for it; top_p "
+        "keeps the token that crosses p, which generate.py drops"
     )
     add = group.add_argument
     add("--checkpoint_path", type=Path, metavar="FILE", help="a .pt file")
@@ -121,7 +122,7 @@ def _sampling(given: dict[str, Any]) -> dict[str, Any]:
     samples = bool(do_sample) and temperature > 0
     return {
         "temperature": temperature if samples else 0.0,
-        "top_k": top_k or 0 if samples else 0,
+        "top_k": max(top_k or 0, 0) if samples else 0,
         "top_p": top_p if samples and top_p is not None and 0 < top_p < 1 else 1.0,
         "seed": seed,
         "max_tokens": _DEFAULT_NEW_TOKENS if tokens is None else tokens,

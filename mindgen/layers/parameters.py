@@ -108,32 +108,46 @@ class WeightSource:
         self._shard = shard
         self._check = check
 
-    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
-        """Puts the parameter on this process's part of the weight; mapped when it lies in the file just like that.
+    def require(self, layouts: Mapping[str, TensorLayout]) -> None:
+        """Looks for all that is going to be taken, before any memory is.
 
         Raises:
-            ModelError: it is missing, already taken, of another shape, or not of floats.
+            ModelError: some are missing, of another shape, or not of floats; the message says how many, and one.
         """
+        hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
+        missing = [name for name in layouts if name not in self._tensors]
+        if missing:
+            raise ModelError(f"the checkpoint has no tensor {missing[0]!r}{_and_others(missing, len(layouts))}{hint}")
+        for name in layouts:
+            if self._tensors[name].dtype not in dtypes.FLOATS:
+                kind = self._tensors[name].dtype
+                raise ModelError(f"the checkpoint's {name!r} is {kind}; served are {', '.join(dtypes.FLOATS)}")
+        shapes = {name: self._shard.shape(each) if self._is_sharded else each.shape for name, each in layouts.items()}
+        wrong = [name for name, shape in shapes.items() if self._tensors[name].shape != shape]
+        if wrong:
+            name, others = wrong[0], _and_others(wrong, len(layouts))
+            raise ModelError(
+                f"the checkpoint's {name!r} has shape {self._tensors[name].shape}, config.json asks for "
+                f"{shapes[name]}{others}{hint}"
+            )
+
+    def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
+        """Puts the parameter on this process's part of the weight; mapped when it lies in the file just like that."""
         memory = self._take(name, layout)
         share(parameter, memory, self.dtype)
         self.taken[name] = LoadedWeight([parameter], memory, slice(None), layout)
 
     def fill_together(self, parameter: Parameter, layouts: Mapping[str, TensorLayout]) -> None:
-        """With the weights of these names, one after the other along their first axis; mapped if there is only one.
-
-        Raises:
-            ModelError: as of `fill`.
-        """
+        """With the weights of these names, one after the other along their first axis; mapped if there is only one."""
         if len(layouts) == 1:
             return self.fill(parameter, *next(iter(layouts.items())))
         shapes = [self._shard.shape(layout) for layout in layouts.values()]
         together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
         row = 0
         for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
-            tensor, rows = self._tensors.get(name), slice(row, row + shape[0])
+            tensor, rows = self._tensors[name], slice(row, row + shape[0])
             together[rows] = self._take(name, layout)
-            if tensor is not None:
-                tensor.release()  # or the file would be in memory a second time
+            tensor.release()  # or the file would be in memory a second time
             self.taken[name] = LoadedWeight([parameter], together, rows, layout)
             row += shape[0]
         share(parameter, together, self.dtype)
@@ -155,15 +169,7 @@ class WeightSource:
     def _take(self, name: str, layout: TensorLayout) -> np.ndarray:
         if self._check is not None:
             self._check()
-        tensor = self._tensors.pop(name, None)
-        hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
-        if tensor is None:
-            raise ModelError(f"the checkpoint has no tensor {name!r}{hint}")
-        shape = self._shard.shape(layout) if self._is_sharded else layout.shape
-        if tensor.shape != shape:
-            raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
-        if tensor.dtype not in dtypes.FLOATS:
-            raise ModelError(f"the checkpoint's {name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
+        tensor = self._tensors.pop(name)
         unpacked = tensor.unpacked(self.dtype)
         part = self._converted(unpacked.dtype, unpacked.data) if self._is_sharded else self.part_of(unpacked, layout)
         if unpacked is not tensor or not np.may_share_memory(part, tensor.data):
@@ -191,3 +197,10 @@ class NotedLayouts(WeightSource):
 
     def tie(self, parameter: Parameter, name: str) -> None:
         """There is nothing to share."""
+
+    def require(self, layouts: Mapping[str, TensorLayout]) -> None:
+        """There is nothing to look for."""
+
+
+def _and_others(names: list[str], total: int) -> str:
+    return f" (and so {len(names) - 1} more of the {total} that the model has)" if len(names) > 1 else ""

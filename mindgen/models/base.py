@@ -12,7 +12,7 @@ from mindgen.layers.attention import StepTensors
 from mindgen.layers.causal_mask import NoMask, PagedMask
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
-from mindgen.layers.parameters import WeightSource
+from mindgen.layers.parameters import NotedLayouts, WeightSource
 from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice, TensorLayout
 from mindgen.parallel.stage import ONLY_STAGE, Stage
@@ -103,6 +103,7 @@ class CausalLm(nn.Cell):
         config, dtype, shard, stage = spec.config, spec.dtype, spec.shard, spec.stage
         self.config = config
         self.dtype = dtype
+        self.is_whole = stage == ONLY_STAGE
         self.model = model
         self.tied = config.tie_word_embeddings
         inputs, head = Axis(config.hidden_size), {HEAD: shard.split(config.vocab_size)}
@@ -144,16 +145,25 @@ class CausalLm(nn.Cell):
         return tied_by_embedding(tensors) if self.tied else tensors
 
     def load(self, source: WeightSource) -> list[str]:
-        """Takes the weights; returns the names of those that it has no use for.
+        """Takes the weights; returns the names of those that this stage has no use for.
 
         Raises:
-            ModelError: one is missing, or of another shape.
+            ModelError: one is missing or of another shape, or no stage has a use for it; nothing is taken then.
         """
+        noted = NotedLayouts(self.dtype, WHOLE)
+        self._take(noted)
+        source.require(noted.layouts)
+        derived = (*self.derived, f"{HEAD}.weight") if self.tied else self.derived
+        unknown = [name for name in source.remaining() if name not in noted.layouts and not name.endswith(derived)]
+        if self.is_whole:
+            refuse_unknown(self.config.architecture, unknown)
+        self._take(source)
+        return unknown
+
+    def _take(self, source: WeightSource) -> None:
         self.model.load(source)
         if self.lm_head is not None:
             self._load_head(self.lm_head, source)
-        derived = (*self.derived, f"{HEAD}.weight") if self.tied else self.derived
-        return [name for name in source.remaining() if not name.endswith(derived)]
 
     def _load_head(self, head: Linear, source: WeightSource) -> None:
         if not self.tied:

@@ -10,7 +10,7 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.kernels import plugin
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.parameters import LoadedWeight, WeightSource
-from mindgen.models.base import NetworkSpec, refuse_unknown
+from mindgen.models.base import NetworkSpec
 from mindgen.models.registry import build_network
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace
@@ -72,8 +72,6 @@ class LocalRunner(ABC):
         check = None if self._group is None else self._group.check
         source = WeightSource(tensors, spec.dtype, self._shard.sliced, check, weights.is_sharded)
         unknown = self._network.load(source)
-        if self._stage == ONLY_STAGE:
-            refuse_unknown(spec.model_config.architecture, unknown)
         modules, cache_bytes = self._slots.modules, sum(cache.nbytes for cache in self._network.caches())
         sizes = {name: weight.num_bytes for name, weight in source.taken.items()}
         self.report = RankReport(modules, sizes, unknown, cache_bytes)

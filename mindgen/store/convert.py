@@ -21,9 +21,10 @@ from mindgen.weights.config_file import CONFIG_FILE
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.formats.gguf_layout import Q8_0
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.quantization import CONFIG_KEY as QUANTIZATION_KEY
 from mindgen.weights.weight_format import FileLayout, WeightFormat, map_file, weight_formats
 
-_TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.jinja")
+_TEXTS = ("*.json", "merges.txt", "tokenizer.model", "*.tiktoken", "*.jinja")
 _NO_TEXTS = ("*.index.json", "lora_adapter.json", "config.json")
 _DTYPE_OF_PACKED = "bfloat16"
 _MADE_BY = "1"  # to be counted up when the same conversion gives other bytes
@@ -191,6 +192,7 @@ def _copy_texts(folder: Path, target: Path, dtype: str | None) -> None:
         if path.is_file():
             shutil.copyfile(path, target / path.name)
     config = read_json_object(folder / "config.json", ModelError)
+    config.pop(QUANTIZATION_KEY, None)  # what was packed is written unpacked
     if dtype is not None:
         config = {name: value for name, value in config.items() if name != "dtype"} | {"torch_dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

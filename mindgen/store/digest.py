@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgen.text.tokenizer_config import tokenizer_paths
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import WeightFiles
 
-_TEXTS = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-)  # fmt: skip
+_TEXTS = ("config.json", "generation_config.json")
 _SAMPLE_BYTES = 4096
 _DIGEST_LETTERS = 16
 
@@ -19,9 +17,9 @@ _DIGEST_LETTERS = 16
 def model_digest(folder: Path, weights: WeightFiles) -> str:
     """Of configuration, tokenizer, and the tensors."""
     digest = hashlib.sha256()
-    for name in _TEXTS:
-        if (folder / name).is_file():
-            digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    texts = [folder / name for name in _TEXTS if (folder / name).is_file()]
+    for path in [*texts, *tokenizer_paths(folder)]:
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
     for rank in range(len(weights.folders)):
         digest.update(f"{rank} {tensors_digest(weights.map(rank))}\n".encode())
     return digest.hexdigest()[:_DIGEST_LETTERS]

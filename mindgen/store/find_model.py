@@ -8,10 +8,9 @@ from mindgen.store.gguf_folder import gguf_folder
 from mindgen.store.hub import is_hub_name, pull_from_hub
 from mindgen.store.packaged import PACKAGED, packaged_file
 from mindgen.store.torch_folder import torch_folder
+from mindgen.text.tokenizer_config import tokenizer_paths
 from mindgen.weights.folder import model_folder
 from mindgen.weights.formats import gguf, torch_pt
-
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def find_model(name: str | Path) -> Path:
@@ -44,7 +43,7 @@ def find_tokenizer(name: str | Path) -> Path:
         ModelError, CheckpointError: as of find_model.
     """
     path = Path(name)
-    return path if any((path / file).is_file() for file in _TOKENIZERS) else find_model(name)
+    return path if tokenizer_paths(path) else find_model(name)
 
 
 def _of_path(path: Path) -> Path:

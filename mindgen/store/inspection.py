@@ -1,4 +1,5 @@
-"""What a file or folder is: its format, architecture, tensors and tokenizer, and whether mindgen serves it."""
+"""What a file or folder is: a model's, of which format, architecture, tensors and tokenizer; an adapter's or a
+tokenizer's; and whether mindgen serves it."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import TypeVar
 
-from mindgen.errors import MindgenError, ModelError, UsageError
+from mindgen.adapters.formats.lora_config import CONFIG_FILE as ADAPTER_CONFIG
+from mindgen.adapters.formats.peft import read_adapter, weights_path
+from mindgen.errors import AdapterError, MindgenError, ModelError, UsageError
 from mindgen.store.digest import model_digest, tensors_digest
 from mindgen.store.find_model import find_model
 from mindgen.text.tokenizer import load_tokenizer
+from mindgen.text.tokenizer_config import tokenizer_paths
 from mindgen.weights.architecture import architecture_of, read_model_config
 from mindgen.weights.folder import weight_paths
 from mindgen.weights.formats import gguf, torch_pt
@@ -36,12 +40,19 @@ class Inspection:
 
 
 def inspect(name: str) -> Inspection:
-    """Of a model by whatever name, or of a file of tensors.
+    """Of a model by whatever name, of a file of tensors, or of the folder of an adapter or a tokenizer.
 
     Raises:
-        MindgenError: it is none, or damaged.
+        MindgenError: it is none of these, or damaged.
     """
     path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        if (path / ADAPTER_CONFIG).is_file():
+            return _of_adapter(path)
+        if tokenizer_paths(path) and not any(path.glob(f"*{gguf.FORMAT.suffix}")):
+            return _of_tokenizer(path)
+    if path.exists() and not path.is_dir() and path.suffix not in weight_formats():
+        raise ModelError(f"{path} is no file that mindgen knows: expected one ending in {', '.join(weight_formats())}")
     if path.is_file() and path.suffix in weight_formats() and path.suffix != gguf.FORMAT.suffix:
         return _of_file(path)
     return _of_model(name, find_model(name))
@@ -59,6 +70,25 @@ def _of_file(path: Path) -> Inspection:
     facts = {"format": format_of(path).name, **_tensor_facts(tensors), "size": _megabytes(path.stat().st_size)}
     facts["digest"] = tensors_digest(tensors)
     return Inspection(facts, [problem])
+
+
+def _of_adapter(folder: Path) -> Inspection:
+    file = weights_path(folder)
+    facts = {"format": f"adapter, {format_of(file).name}"}
+    try:
+        adapter = read_adapter(folder)
+    except AdapterError as error:
+        return Inspection(facts, [str(error)])
+    facts |= {"modules": str(len(adapter.updates)), **_tensor_facts(map_file(file))}
+    facts |= {"size": _megabytes(file.stat().st_size), "digest": adapter.digest[:16]}
+    facts["more"] = f"mindgen adapters inspect {folder}"
+    return Inspection(facts, [])
+
+
+def _of_tokenizer(folder: Path) -> Inspection:
+    tokenizer = load_tokenizer(folder)
+    facts = {"format": "tokenizer", "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size} tokens"}
+    return Inspection(facts, [f"{folder} has a tokenizer alone, and no config.json of a model"])
 
 
 def _of_model(name: str, folder: Path) -> Inspection:
@@ -114,7 +144,7 @@ def _check_tensors(folder: Path, num_layers: int, tensors: dict[str, MappedTenso
 
 def _tensor_facts(tensors: dict[str, MappedTensor]) -> dict[str, str]:
     elements = sum(prod(tensor.shape) for tensor in tensors.values())
-    dtypes = Counter(tensor.dtype for tensor in tensors.values())
+    dtypes = Counter(tensor.kind for tensor in tensors.values())
     return {
         "tensors": f"{len(tensors)}, {elements / 1e6:.1f} M elements",
         "dtype": ", ".join(f"{dtype} {count}" for dtype, count in dtypes.most_common()),

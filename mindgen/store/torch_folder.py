@@ -8,16 +8,13 @@ from typing import Any
 
 from mindgen.errors import ModelError, UsageError, warn
 from mindgen.store.made_folder import made_folder
+from mindgen.text.tokenizer_config import VOCABULARY_FILES, tokenizer_paths
 from mindgen.weights.architectures.scratch_gpt import ARCHITECTURE
 from mindgen.weights.formats.torch_bin import read_torch_file
 from mindgen.weights.formats.torch_pt import FORMAT, find_state_dict
 from mindgen.weights.network_names import are_equal
 
 _SIZES = ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "d_model", "d_ff")
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt",
-)  # fmt: skip
 _EMBEDDING, _HEAD = "token_embedding.weight", "lm_head.weight"
 
 
@@ -35,11 +32,9 @@ def torch_folder(path: Path, told: Mapping[str, Any] | None = None, tokenizer: P
     if not path.is_file():
         raise ModelError(f"no such file: {path}")
     beside = path.parent if tokenizer is None else tokenizer
-    files = {name: beside / name for name in _TOKENIZER_FILES if (beside / name).is_file()}
-    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files.keys():
-        raise ModelError(
-            f"{beside} has no tokenizer for {path.name}: expected tokenizer.json, tokenizer.model or vocab.json"
-        )
+    files = {file.name: file for file in tokenizer_paths(beside)}
+    if not files:
+        raise ModelError(f"{beside} has no tokenizer for {path.name}: expected {' or '.join(VOCABULARY_FILES)}")
     details = json.dumps([dict(told or {}), [[str(file), file.stat().st_mtime_ns] for file in files.values()]])
     return made_folder(
         "torch", path, details, lambda: {"config.json": _config(path, told or {}), FORMAT.model_file: path, **files}

@@ -16,6 +16,12 @@ def closest(name: str, known: Iterable[str], likeness: float = _SIMILAR) -> str 
     return found[0] if found else None
 
 
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """The known names, those first that are most like it."""
+    names = list(known)
+    return difflib.get_close_matches(name, names, n=max(1, len(names)), cutoff=0)
+
+
 def did_you_mean(name: str, known: Iterable[str], likeness: float = _SIMILAR) -> str:
     """The same as a hint behind a name: " (did you mean it?)", or nothing."""
     found = closest(name, known, likeness)

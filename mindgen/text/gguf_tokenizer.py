@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from mindgen.errors import ModelError
-from mindgen.text.fast_tokenizer import QWEN2_WORDS
+from mindgen.text.fast_tokenizer import LLAMA3_WORDS, QWEN2_WORDS, put_ends, words_and_bytes
 from mindgen.weights.formats.protobuf import encode_field
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-_LLAMA3_WORDS = QWEN2_WORDS.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 # By tokenizer.ggml.pre: digits one by one before GPT-2's words, or words of an expression.
 _GPT2_WORDS = ("gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "mpt", "olmo", "jais")
 _DIGITS_ALONE = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
 _WORDS = {
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe", "dbrx"), _LLAMA3_WORDS),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe", "dbrx"), LLAMA3_WORDS),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan"), QWEN2_WORDS),
 }
 _NAMED = {
@@ -83,6 +82,15 @@ class _Vocabulary:
             raise ModelError(f"GGUF: tokenizer.ggml.{key} {found!r} is none of the {len(self.tokens)} tokens")
         return found
 
+    def end(self, key: str) -> list[str]:
+        """The token that stands before or behind all texts."""
+        found = self.id(key)
+        if found is None:
+            raise ModelError(
+                "GGUF: tokenizer.ggml adds a begin or an end to texts, and does not say which token that is"
+            )
+        return [self.tokens[found]]
+
     def named_tokens(self) -> dict[str, str]:
         ids = {name: self.id(key) for name, key in _NAMED.items()}
         return {name: self.tokens[token_id] for name, token_id in ids.items() if token_id is not None}
@@ -120,8 +128,9 @@ def _byte_level_json(vocabulary: _Vocabulary) -> bytes:
         if kind in (UNKNOWN, CONTROL, USER_DEFINED)
     ]
     tokenizer.add_tokens(added)
-    bos, eos = vocabulary.id("bos_token_id"), vocabulary.id("eos_token_id")
-    _add_ends(tokenizer, [bos] if _adds_bos(vocabulary, pre) else [], [eos] if _adds_eos(vocabulary) else [])
+    before = vocabulary.end("bos_token_id") if _adds_bos(vocabulary, pre) else []
+    behind = vocabulary.end("eos_token_id") if _adds_eos(vocabulary) else []
+    put_ends(tokenizer, before, behind, "GGUF")
     text: str = tokenizer.to_str()
     return text.encode()
 
@@ -141,7 +150,7 @@ def known_splittings() -> list[str]:
 
 def ignores_merges(pre: str) -> bool:
     """Whether a word that is a token is that token, whatever the merges say."""
-    return _WORDS.get(pre) is _LLAMA3_WORDS
+    return _WORDS.get(pre) is LLAMA3_WORDS
 
 
 def splitting(pre: str) -> tuple[Any, Any]:
@@ -150,13 +159,10 @@ def splitting(pre: str) -> tuple[Any, Any]:
     Raises:
         ModelError: that name of tokenizer.ggml.pre is not known.
     """
-    from tokenizers import Regex, normalizers, pre_tokenizers
+    from tokenizers import normalizers, pre_tokenizers
 
     if pre in _WORDS:
-        words = pre_tokenizers.Split(Regex(_WORDS[pre]), "isolated")
-        characters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        normalizer = normalizers.NFC() if _WORDS[pre] is QWEN2_WORDS else None
-        return pre_tokenizers.Sequence([words, characters]), normalizer
+        return words_and_bytes(_WORDS[pre]), normalizers.NFC() if _WORDS[pre] is QWEN2_WORDS else None
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if pre in _GPT2_WORDS:
         return gpt2, None
@@ -167,19 +173,6 @@ def splitting(pre: str) -> tuple[Any, Any]:
         f"GGUF: tokenizer.ggml.pre {pre!r}, by which texts are split into words, is not served; served are {known}: "
         "put the model's tokenizer.json beside it as a Hugging Face folder"
     )
-
-
-def _add_ends(tokenizer: Any, before: list[int | None], behind: list[int | None]) -> None:
-    from tokenizers import processors
-
-    if None in before or None in behind:
-        raise ModelError("GGUF: tokenizer.ggml adds a begin or an end to texts, and does not say which token that is")
-    ids = [token_id for token_id in [*before, *behind] if token_id is not None]
-    if ids:
-        names = [tokenizer.id_to_token(token_id) for token_id in ids]
-        template = [*names[: len(before)], "$A", *names[len(before) :]]
-        pairs = list(zip(names, ids, strict=True))
-        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=pairs)
 
 
 def _byte_level_config(vocabulary: _Vocabulary) -> dict[str, Any]:

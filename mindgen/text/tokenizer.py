@@ -1,4 +1,5 @@
-"""Text to token ids and back: a tokenizer.json, vocab.json and merges.txt, or a sentencepiece tokenizer.model."""
+"""Text to token ids and back: a tokenizer.json, vocab.json and merges.txt, sentencepiece's tokenizer.model, or a file
+of tiktoken's."""
 
 import json
 import re
@@ -13,8 +14,15 @@ from mindgen.errors import ModelError
 from mindgen.system.checks import require_text
 from mindgen.system.json_file import read_json_object
 from mindgen.text.detokenizer import IncrementalDetokenizer
-from mindgen.text.fast_tokenizer import CLASS_TOKENS, add_ends, add_tokens, read_tokenizer_json, read_vocab_and_merges
+from mindgen.text.fast_tokenizer import (
+    BYTE_OF_CHARACTER,
+    add_tokens,
+    check_class,
+    read_tokenizer_json,
+    read_vocab_and_merges,
+)
 from mindgen.text.sentencepiece_file import control_tokens, names_pattern, place_tokens, read_processors
+from mindgen.text.tiktoken_file import SUFFIX, is_tiktoken, read_tiktoken
 from mindgen.text.tokenizer_config import (
     read_configured_tokens,
     read_special_tokens,
@@ -140,7 +148,7 @@ class HuggingFaceTokenizer(Tokenizer):
         if token is None:
             return b""
         if self.is_byte_level:
-            known = [_BYTE_OF_CHARACTER.get(character) for character in token]
+            known = [BYTE_OF_CHARACTER.get(character) for character in token]
             return token.encode() if None in known else bytes(byte for byte in known if byte is not None)
         byte = _BYTE_TOKEN.fullmatch(token) if self._has_byte_tokens else None
         if byte is not None:
@@ -253,47 +261,33 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = read_tokenizer_json(folder / "tokenizer.json", config)
         add_tokens(tokenizer, read_configured_tokens(folder, config), folder)
         return HuggingFaceTokenizer(tokenizer, config)
-    class_name = read_tokenizer_class(config)
+    ranks = _tiktoken_file(folder)
+    if ranks is not None:
+        return HuggingFaceTokenizer(*read_tiktoken(ranks, config, _model_type(folder)))
     if (folder / "tokenizer.model").is_file():
-        _check_class(folder, class_name or "LlamaTokenizer", "tokenizer.model", _SENTENCEPIECE_CLASSES)
+        check_class(folder, read_tokenizer_class(config), "tokenizer.model", _SENTENCEPIECE_CLASSES)
         return SentencePieceTokenizer(folder / "tokenizer.model", config)
     if (folder / "vocab.json").is_file():
-        return _load_vocab_and_merges(folder, class_name or _class_of_model(folder), config)
-    raise ModelError(f"{folder} has neither tokenizer.json nor tokenizer.model, nor vocab.json and merges.txt")
+        return HuggingFaceTokenizer(*read_vocab_and_merges(folder, config, _model_type(folder)))
+    raise ModelError(
+        f"{folder} has neither tokenizer.json nor tokenizer.model, nor vocab.json and merges.txt, nor a *{SUFFIX}"
+    )
 
 
-def _load_vocab_and_merges(folder: Path, class_name: str, config: dict[str, Any]) -> Tokenizer:
-    _check_class(folder, class_name, "vocab.json and merges.txt", tuple(CLASS_TOKENS))
-    config = {**CLASS_TOKENS[class_name], **config, "tokenizer_class": class_name}
-    tokenizer = read_vocab_and_merges(folder, class_name, config)
-    add_tokens(tokenizer, read_configured_tokens(folder, config), folder)
-    add_ends(tokenizer, config)
-    return HuggingFaceTokenizer(tokenizer, config)
+def _tiktoken_file(folder: Path) -> Path | None:
+    """The only file in tiktoken's form, where no file of another kind goes before it."""
+    model = folder / "tokenizer.model"
+    if model.is_file():
+        return model if is_tiktoken(model) else None
+    found = [] if (folder / "vocab.json").is_file() else sorted(folder.glob(f"*{SUFFIX}"))
+    if len(found) > 1:
+        raise ModelError(f"{folder} has several tokenizers, {', '.join(path.name for path in found)}: leave one")
+    return found[0] if found else None
 
 
-def _check_class(folder: Path, class_name: str, files: str, known: Sequence[str]) -> None:
-    if class_name not in known:
-        raise ModelError(
-            f"{folder}: tokenizer_class {class_name} is not known for {files} (only {', '.join(known)}): "
-            "add the model's tokenizer.json"
-        )
-
-
-def _class_of_model(folder: Path) -> str:
-    """The tokenizer of a folder whose configuration does not name it."""
+def _model_type(folder: Path) -> str:
     path = folder / "config.json"
-    model_type = str(read_json_object(path, ModelError).get("model_type", "")) if path.is_file() else ""
-    return "Qwen2Tokenizer" if model_type.startswith("qwen") else "GPT2Tokenizer"
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable ones stand for themselves, the others for 256 and on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF_CHARACTER = _byte_level_alphabet()
+    return str(read_json_object(path, ModelError).get("model_type", "")) if path.is_file() else ""
 
 
 def _decoder_kinds(decoder: dict[str, Any]) -> set[str]:

@@ -8,11 +8,22 @@ from typing import Any
 from mindgen.errors import ModelError
 from mindgen.system.json_file import read_json_object
 
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "*.tiktoken")
+_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "*.tiktoken",
+)  # fmt: skip
 _DECODER = "added_tokens_decoder"
 _EXTRA = "extra_special_tokens"
 _ADDITIONAL = "additional_special_tokens"
 _NAMED = "model_specific_special_tokens"
 _FLAGS = ("lstrip", "rstrip", "single_word")
+
+
+def tokenizer_paths(folder: Path) -> list[Path]:
+    """The files of the folder's tokenizer; none where there is no vocabulary among them."""
+    files = [path for pattern in _FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return files if any(path.match(pattern) for path in files for pattern in VOCABULARY_FILES) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from typing import Any
 from mindgen.errors import ModelError
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.system.json_file import read_json_object
+from mindgen.system.suggestion import nearest_first
 from mindgen.weights import architectures as records
 from mindgen.weights.cache_layout import CacheLayout
 from mindgen.weights.config_file import CONFIG_FILE, NamesFile, read_record
 from mindgen.weights.gguf_names import GgufNames
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.quantization import read_quantization
 
 Tensors = dict[str, MappedTensor]
 _USUAL = "LlamaForCausalLM"  # by whose names most others go
@@ -119,7 +121,10 @@ def find_architecture(path: Path, raw: dict[str, Any]) -> Architecture:
     names, known = read_record(NamesFile, path, raw), architectures()
     name = _name(names)
     if name not in known:
-        raise ModelError(f"{path}: architecture {name} is not served; served are {', '.join(known)}")
+        raise ModelError(
+            f"{path}: architecture {name} is not served; served are, the nearest first, "
+            f"{', '.join(nearest_first(name, known))}"
+        )
     if names.model_type not in (None, known[name].model_type):
         raise ModelError(
             f"{path}: architectures says {name}, model_type {names.model_type!r}; expected "
@@ -154,7 +159,5 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     raw = read_json_object(path, ModelError)
     architecture = find_architecture(path, raw)
-    for key in ("quantization_config", "compression_config"):
-        if raw.get(key):
-            raise ModelError(f"{path}: {key} is not served yet")
+    read_quantization(path, raw)
     return architecture.read_config(path, raw)

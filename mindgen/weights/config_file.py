@@ -78,6 +78,8 @@ def _describe(details: Any, section: str) -> str:
     expected = details["msg"].removeprefix("Input should be ")
     if details["type"] == "missing":
         return f"{key} is missing, and there is no value to take instead"
+    if details["type"] == "extra_forbidden":
+        return f"{key} {value} is not known, and may change what the file means"
     if details["type"] == "literal_error":
         return f"{key} {value} is not served, only {expected}"
     return f"{key} must be {expected}, not {value}"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from mindgen.errors import CheckpointError, ModelError, warn
 from mindgen.system.json_file import read_json_object
+from mindgen.weights.config_file import CONFIG_FILE
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.quantization import with_unpacked
 from mindgen.weights.weight_format import map_file, weight_formats
 
 
@@ -19,18 +21,25 @@ def model_folder(path: Path) -> Path:
             f"no such model folder: {path} (expected a Hugging Face folder with config.json, a .gguf or .pt file, "
             "`demo`, `gpt2`, or a name that `mindgen models` lists)"
         )
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG_FILE).is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")
     return path
 
 
-def map_weights(folder: Path) -> dict[str, MappedTensor]:
+def map_weights(folder: Path, model: Path | None = None) -> dict[str, MappedTensor]:
     """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
 
+    Args:
+        model: the folder whose config.json counts where this one has none.
+
     Raises:
-        ModelError: there is no checkpoint, or its index is wrong.
+        ModelError: there is no checkpoint, or its index is wrong, or it is quantised in a way that is not served.
         CheckpointError: a file is damaged.
     """
+    return with_unpacked(_map_files(folder), folder if model is None or (folder / CONFIG_FILE).is_file() else model)
+
+
+def _map_files(folder: Path) -> dict[str, MappedTensor]:
     checkpoint = _checkpoint(folder)
     if checkpoint.name not in _index_files():
         return map_file(checkpoint)
@@ -77,6 +86,15 @@ def _checkpoint(folder: Path) -> Path:
     for name in _model_files():
         if (folder / name).is_file():
             return folder / name
+    freely_named = [suffix for suffix, each in weight_formats().items() if each.has_any_name]
+    files = sorted(path for suffix in freely_named for path in folder.glob(f"*{suffix}"))
+    if len(files) > 1:
+        listed = ", ".join(path.name for path in files)
+        raise ModelError(
+            f"{folder} has several checkpoints, {listed}: call one {weight_formats()[files[0].suffix].model_file}"
+        )
+    if files:
+        return files[0]
     raise ModelError(f"{folder} has no checkpoint: expected {', '.join(_model_files()[:-1])} or {_model_files()[-1]}")
 
 

@@ -19,7 +19,7 @@ def transposed(tensor: MappedTensor) -> MappedTensor:
         (columns, rows),
         lambda first, last, dtype: tensor.as_dtype(dtype)[:, first:last].T,
         tensor.release,
-        tensor.is_packed,
+        tensor.packed_as,
     )
 
 
@@ -32,7 +32,7 @@ def cut_rows(tensor: MappedTensor, first: int, last: int) -> MappedTensor:
         (last - first, *tensor.shape[1:]),
         lambda start, stop, dtype: tensor.rows_as(first + start, first + stop, dtype),
         tensor.release,
-        tensor.is_packed,
+        tensor.packed_as,
     )
 
 
@@ -42,7 +42,7 @@ def join_rows(name: str, parts: Sequence[MappedTensor]) -> MappedTensor:
     Raises:
         CheckpointError: the parts of the tensor of that name have different dtypes, or rows of different shapes.
     """
-    if len({(part.dtype, part.is_packed, part.shape[1:]) for part in parts}) != 1:
+    if len({(part.dtype, part.packed_as, part.shape[1:]) for part in parts}) != 1:
         kinds = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
         raise CheckpointError(f"{name} cannot be joined of parts that differ: {kinds}")
     ends = np.cumsum([part.shape[0] for part in parts]).tolist()
@@ -60,7 +60,7 @@ def join_rows(name: str, parts: Sequence[MappedTensor]) -> MappedTensor:
             part.release()
 
     first_part = parts[0]
-    return MadeTensor(first_part.dtype, (ends[-1], *first_part.shape[1:]), make, release, first_part.is_packed)
+    return MadeTensor(first_part.dtype, (ends[-1], *first_part.shape[1:]), make, release, first_part.packed_as)
 
 
 def order_rows(tensor: MappedTensor, order: np.ndarray) -> MappedTensor:
@@ -73,4 +73,4 @@ def order_rows(tensor: MappedTensor, order: np.ndarray) -> MappedTensor:
         lowest = int(wanted.min())
         return tensor.rows_as(lowest, int(wanted.max()) + 1, dtype)[wanted - lowest]
 
-    return MadeTensor(tensor.dtype, (len(order), *tensor.shape[1:]), make, tensor.release, tensor.is_packed)
+    return MadeTensor(tensor.dtype, (len(order), *tensor.shape[1:]), make, tensor.release, tensor.packed_as)

@@ -26,6 +26,16 @@ class MappedTensor:
         """Of its data."""
         return self.data.nbytes
 
+    @property
+    def packed_as(self) -> str | None:
+        """What its values are in the file, where that holds fewer bits than the dtype has."""
+        return None
+
+    @property
+    def kind(self) -> str:
+        """What its values are in the file."""
+        return self.packed_as or self.dtype
+
     def rows(self, first: int, last: int) -> "MappedTensor":
         """Those of its first axis."""
         return MappedTensor(self.dtype, self.data[first:last])
@@ -33,7 +43,7 @@ class MappedTensor:
     @property
     def is_packed(self) -> bool:
         """Whether the file holds fewer bits than the dtype has."""
-        return False
+        return self.packed_as is not None
 
     def rows_as(self, first: int, last: int, dtype: str) -> np.ndarray:
         """Those of its first axis, in the storage of dtype."""
@@ -61,14 +71,14 @@ class MadeTensor(MappedTensor):
         dtype: that it has by itself.
         make: rows first to last, in the storage of that dtype.
         release: lets go of the memory that holds the file's pages.
-        is_packed: whether the file holds fewer bits than the dtype has.
+        packed_as: what the values are in the file, where it holds fewer bits than the dtype has.
     """
 
-    __slots__ = ("_is_packed", "_make", "_release", "_shape")
+    __slots__ = ("_make", "_packed_as", "_release", "_shape")
     _shape: tuple[int, ...]
     _make: Callable[[int, int, str], np.ndarray]
     _release: Callable[[], None]
-    _is_packed: bool
+    _packed_as: str | None
 
     def __init__(
         self,
@@ -76,13 +86,13 @@ class MadeTensor(MappedTensor):
         shape: tuple[int, ...],
         make: Callable[[int, int, str], np.ndarray],
         release: Callable[[], None],
-        is_packed: bool = False,
+        packed_as: str | None = None,
     ) -> None:
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "_shape", shape)
         object.__setattr__(self, "_make", make)
         object.__setattr__(self, "_release", release)
-        object.__setattr__(self, "_is_packed", is_packed)
+        object.__setattr__(self, "_packed_as", packed_as)
 
     @property
     def data(self) -> np.ndarray:  # type: ignore[override]
@@ -97,8 +107,8 @@ class MadeTensor(MappedTensor):
         return math.prod(self._shape) * np.dtype(dtypes.FILE_STORAGE[self.dtype]).itemsize
 
     @property
-    def is_packed(self) -> bool:
-        return self._is_packed
+    def packed_as(self) -> str | None:
+        return self._packed_as
 
     def rows(self, first: int, last: int) -> MappedTensor:
         return MappedTensor(self.dtype, self.rows_as(first, last, self.dtype))
@@ -118,10 +128,14 @@ class MadeTensor(MappedTensor):
 
 
 def packed_tensor(
-    shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, str], np.ndarray]
+    packed_as: str,
+    packed: np.ndarray,
+    shape: tuple[int, ...],
+    unpack: Callable[[int, int, str], np.ndarray],
+    dtype: str = "float32",
 ) -> MadeTensor:
     """A tensor that the file holds in fewer bits than a float has: `packed` is the view of the mapped file."""
-    return MadeTensor("float32", shape, unpack, lambda: release_pages(packed), is_packed=True)
+    return MadeTensor(dtype, shape, unpack, lambda: release_pages(packed), packed_as)
 
 
 def release_pages(view: np.ndarray) -> None:

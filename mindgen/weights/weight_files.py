@@ -9,6 +9,7 @@ from mindgen.errors import ModelError
 from mindgen.weights.folder import has_checkpoint, map_weights, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.network_names import are_equal, has_own_head, network_weights
+from mindgen.weights.quantization import FP8, with_unpacked
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 from mindgen.weights.weight_format import format_of, map_file
@@ -35,7 +36,9 @@ class WeightFiles:
             ModelError, CheckpointError: they are missing or damaged.
         """
         folder = self.folders[rank if self.is_sharded else 0]
-        return map_weights(folder) if _is_model(folder, self.model) else map_rank_folder(folder)
+        if _is_model(folder, self.model):
+            return map_weights(folder, self.model)
+        return with_unpacked(map_rank_folder(folder), self.model)
 
     def choose_dtype(self, declared: str | None) -> str:
         """The dtype that config.json gives the model's own weights, or else that of most of the checkpoint's tensors.
@@ -61,11 +64,14 @@ class WeightFiles:
 
     def num_bytes(self, dtype: str, ranks: slice = slice(None)) -> int:
         """Of all ranks together, or of some for which there are folders; what is packed is unpacked into dtype."""
-        files = self.files(ranks)
-        packed = [file for file in files if format_of(file).is_packed]
-        unpacked = [tensor.shape for file in packed for tensor in map_file(file).values()]
-        elements = sum(math.prod(shape) for shape in unpacked)
-        return elements * STORAGE[dtype]().itemsize + sum(file.stat().st_size for file in files if file not in packed)
+        total = 0
+        for file in self.files(ranks):
+            is_packed = format_of(file).is_packed
+            tensors = map_file(file).values()
+            packed = sum(math.prod(tensor.shape) for tensor in tensors if is_packed or tensor.dtype == FP8)
+            as_it_is = 0 if is_packed else file.stat().st_size - packed
+            total += as_it_is + packed * STORAGE[dtype]().itemsize
+        return total
 
     def has_own_head(self) -> bool:
         """Whether there is a head beside the embedding, and it is another one.

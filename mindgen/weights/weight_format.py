@@ -51,6 +51,7 @@ class WeightFormat:
         model_file, index_file: what a model's folder calls the only file, and the list of several; None for no list.
         preference: which of several in a folder is taken, the lowest first.
         map: its tensors by name, mapped; raises CheckpointError if the file is damaged.
+        has_any_name: whether a model's folder may call its only file as it likes.
         is_packed: whether the file may hold a tensor in fewer bits than memory does.
         layout: of a file with tensors of these kinds, and metadata; None if mindgen writes none of these.
         is_whole_model: whether configuration and tokenizer are in the file as well, and tensors have its own names.
@@ -65,6 +66,7 @@ class WeightFormat:
     map: Callable[[Path], dict[str, MappedTensor]]
     layout: Layout | None = None
     read_metadata: Callable[[Path], dict[str, str]] | None = None
+    has_any_name: bool = False
     is_packed: bool = False
     is_whole_model: bool = False
 

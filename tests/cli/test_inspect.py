@@ -77,6 +77,19 @@ def test_what_is_not(tmp_path, capsys):
     assert code == 1 and "no such model folder" in shown
 
 
+def test_what_is_no_model(tmp_path, capsys):
+    code, shown = inspect(ROOT / "adapters/A1", capsys)
+    assert code == 0 and "adapter, safetensors" in shown and "56, 0.1 M elements" in shown, shown
+    code, shown = inspect(make_tokenizer("byte_level_bpe", tmp_path), capsys)
+    assert code == 1 and "tokenizers BPE, 330 tokens" in shown and "has a tokenizer alone" in shown, shown
+    (tmp_path / "adapter_config.json").write_text("{")
+    code, shown = inspect(tmp_path, capsys)
+    assert code == 1 and "adapter_config.json is not valid JSON" in shown, shown
+    for path, message in ((ROOT / "README.md", "is no file that mindgen knows"), (ROOT / "docs", "has no config.json")):
+        code, shown = inspect(path, capsys)
+        assert code == 1 and shown.startswith("mindgen: error: ") and message in shown, shown
+
+
 def test_mindspore_is_not_needed(tmp_path):
     code = "import sys; from mindgen.cli.main import main; main(['inspect', 'demo']); print('mindspore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")

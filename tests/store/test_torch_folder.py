@@ -14,6 +14,7 @@ from scratch_gpt import SIZES, generate, logits, random_weights, save
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, SamplingParams
+from mindgen.cli.scratch_generate import _sampling
 from mindgen.errors import CheckpointError, ModelError, UsageError
 from mindgen.store.find_model import find_model
 from mindgen.store.torch_folder import torch_folder
@@ -201,6 +202,26 @@ def test_the_command_samples_and_refuses(folder):
         refused = run_command(folder, "--checkpoint-path", "x.pt", "--prompt", "Hello", *flags)
         assert refused.returncode != 0
         assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ({}, (0, 0, 1)),
+        ({"temperature": 0.5, "top_k": 5, "top_p": 0.5}, (0, 0, 1)),  # without do_sample
+        ({"do_sample": True}, (1, 0, 1)),
+        ({"do_sample": True, "temperature": 0.5, "top_k": 5, "top_p": 0.9}, (0.5, 5, 0.9)),
+        ({"do_sample": True, "temperature": 0.0, "top_k": 5}, (0, 0, 1)),
+        ({"do_sample": True, "temperature": -1.0}, (0, 0, 1)),
+        ({"do_sample": True, "top_k": 0, "top_p": 0.0}, (1, 0, 1)),
+        ({"do_sample": True, "top_k": -3, "top_p": -0.5}, (1, 0, 1)),
+        ({"do_sample": True, "top_p": 1.5}, (1, 0, 1)),
+    ],
+)
+def test_sampling_flags_mean_what_they_mean_to_the_training(flags, expected):
+    params = _sampling({f"generation.{name}": value for name, value in flags.items()})
+    temperature, top_k, top_p = expected
+    assert params == {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": None, "max_tokens": 100}
 
 
 def test_the_command_answers_with_the_adapter(folder):

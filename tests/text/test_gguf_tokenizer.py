@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import regex
 import sentencepiece
-from tiny_tokenizers import make_tokenizer
+from tiny_tokenizers import TORTURE, make_tokenizer
 from tokenizers import Tokenizer, pre_tokenizers
 
 from mindgen.errors import ModelError
@@ -18,7 +18,7 @@ from mindgen.text.tokenizer import load_tokenizer
 TEXTS = [
     "Hello world, hello  again.", "  two leading spaces", "我爱北京", "naïve café — 👩\u200d👧", "tabs\tand\nlines\n\n",
     "1234567 3.14 2024-11-29", "don't I'LL we've", "<s>special</s> tokens<unk>", "", " ", "{'a': [1, 2]}\r\n",
-    "مرحبا עולם", "cafe\u0301 decomposed",
+    "مرحبا עולם", "cafe\u0301 decomposed", *TORTURE, *(f"{text}</s> {text}<unk>{text}" for text in TORTURE),
 ]  # fmt: skip
 
 

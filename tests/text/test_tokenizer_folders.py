@@ -1,11 +1,12 @@
 """Tokens and classes that stand outside of a tokenizer.json, against transformers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import sentencepiece
-from tiny_tokenizers import TEXT, make_tokenizer
+from tiny_tokenizers import TEXT, TORTURE, make_tokenizer
 from transformers import AutoTokenizer
 
 from mindgen.errors import ModelError
@@ -21,6 +22,9 @@ TEXTS = [
     "<|image|>北京<|image|> 🙂",
     "A\u030angstro\u0308m e\u0301 <e\u0301>x <é>",  # decomposed
     "we'll DON'T 12345 x\r\n\n  y\u00a0z",
+    *TORTURE,
+    *(f"{text}<|end|> {text}<|start|>{text}" for text in TORTURE),
+    *(f"<tool>{text}<s> {text}</s>" for text in TORTURE),
 ]
 
 
@@ -168,3 +172,34 @@ def test_special_tokens_of_sentencepiece(sentencepiece_folder, legacy):
     check_equal(sentencepiece_folder, texts)
     tokenizer = load_tokenizer(sentencepiece_folder)
     assert tokenizer.decode([0, *tokenizer.encode_fragment("Hello"), 0]) == "Hello"
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("kind", ["sentencepiece_bpe", "sentencepiece_unigram"])
+def test_sentencepiece_equals_transformers(tmp_path, kind, legacy):
+    """transformers 5 puts no space before a text that begins with one; sentencepiece, by which models were trained,
+    does, and so did transformers 4: for such texts it is given that space."""
+    folder = make_tokenizer(kind, tmp_path)
+    size = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model")).GetPieceSize()
+    decoder = {str(place): token(name) for place, name in enumerate(["<unk>", "<s>", "</s>"])}
+    decoder |= {str(size): token("<|end|>"), str(size + 1): token("<tool>", special=False)}
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": legacy,
+        "add_bos_token": True,
+        **ENDS,
+        "unk_token": "<unk>",
+    }
+    write(folder, {"tokenizer_config.json": {**config, "added_tokens_decoder": decoder}})
+    oracle, tokenizer = AutoTokenizer.from_pretrained(folder), load_tokenizer(folder)
+    name = re.compile(r"(<unk>|<s>|</s>|<\|end\|>|<tool>)")
+    for text in TEXTS:
+        parts = name.split(text)  # every second one is a token's name
+        spaced = [
+            f" {part}" if part.startswith((" ", "\u2581")) and place % 2 == 0 and (legacy or place == 0) else part
+            for place, part in enumerate(parts)
+        ]
+        ids = oracle.encode("".join(spaced))
+        assert tokenizer.encode(text) == ids
+        for skip in (True, False):
+            assert tokenizer.decode(ids, skip) == oracle.decode(ids, skip_special_tokens=skip)

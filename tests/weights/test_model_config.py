@@ -143,10 +143,10 @@ REFUSED = [
     (
         LLAMA,
         {"architectures": None, "model_type": "bert"},
-        r"architecture \(none\) is not served; served are GPT2LMHeadModel, Llama",
+        r"architecture \(none\) is not served; served are, the nearest first, ",
     ),
     (LLAMA, {"model_type": "qwen2"}, "architectures says LlamaForCausalLM, model_type 'qwen2'; expected 'llama'"),
-    (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config is not served"),
+    (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config.quant_method is missing"),
     (LLAMA, {"sliding_window": 64}, r"a sliding_window \(64\) is not served"),
     (QWEN2, WINDOW, r"a sliding_window \(4\) is not served"),
     (QWEN3, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types 'sliding_attention' is not served"),

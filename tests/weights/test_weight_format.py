@@ -44,6 +44,20 @@ def test_torch_files_hold_the_same(folder):
     assert [path.name for path in weight_paths(folder)] == [*parts]
 
 
+def test_a_state_dict_of_training_may_have_any_name(folder):
+    """It may lie beside an optimizer's state, and under the names of data-parallel training."""
+    expected = map_weights(folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for content in (tensors, {"model": {f"module.{name}": each for name, each in tensors.items()}, "step": 3}):
+        torch.save(content, folder / "step_3.pt")
+        assert_same(map_weights(folder), expected)
+        assert weight_paths(folder) == [folder / "step_3.pt"]
+    torch.save(tensors, folder / "step_4.pt")
+    with pytest.raises(ModelError, match="several checkpoints, step_3.pt, step_4.pt: call one model.pt"):
+        map_weights(folder)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_what_is_written_is_read_back(suffix, folder, tmp_path):
     expected = map_weights(folder)

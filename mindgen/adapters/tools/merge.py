@@ -21,6 +21,7 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints
 from mindgen.weights.formats.safetensors import write_safetensors
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.quantization import CONFIG_KEY as QUANTIZATION_KEY
 
 _BLOCK_ELEMENTS = 1 << 20
 _MIN_SHARD_BYTES = 1 << 26
@@ -54,6 +55,7 @@ def merge_adapter(model: Path, adapter: Adapter, target: Path) -> MergeReport:
     with whole_folder(target) as unfinished:
         _copy_files(model, adapter, unfinished, plan.changes_vocabulary)
         config |= plan.config_changes
+        config.pop(QUANTIZATION_KEY, None)  # what was packed is written unpacked
         (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         size = _write_weights(unfinished, plan.parameters)
     changed = sum(parameter.is_changed for parameter in plan.parameters.values())
@@ -136,7 +138,7 @@ def _updated_blocks(parameter: MergedParameter) -> Iterator[tuple[int, int, np.n
 def _rows(parameter: MergedParameter, first: int, last: int) -> np.ndarray:
     """Rows of the base, continued by those of new tokens, in float32."""
     base, extra = parameter.base, parameter.extra_rows
-    rows = dtypes.to_float32(base.data[first:last], base.dtype)
+    rows = dtypes.to_float32(base.rows(first, last).data, base.dtype)
     if extra is None or last <= base.shape[0]:
         return rows
     start = max(first - base.shape[0], 0)

@@ -10,6 +10,7 @@ from mindgen import dtypes
 from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType, KernelLibrary
+from mindgen.system.suggestion import nearest_first
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf
 from mindgen.weights.formats.gguf_layout import gguf_layout
 from mindgen.weights.gguf_names import GgufNames, GgufSettings, halves_of_pairs
@@ -81,7 +82,8 @@ def names_of(path: Path, file: GgufFile) -> GgufNames:
     known = gguf_architectures()
     found = file.metadata.get("general.architecture")
     if found not in known:
-        raise CheckpointError(f"{path}: architecture {found!r} is not served; served are {', '.join(known)}")
+        nearest = ", ".join(nearest_first(str(found), known))
+        raise CheckpointError(f"{path}: architecture {found!r} is not served; served are, the nearest first, {nearest}")
     return known[found]
 
 
@@ -145,7 +147,7 @@ def _map_whole(tensor: GgufTensor) -> MappedTensor:
             raise CheckpointError(f"GGUF: {error}") from error
         return result
 
-    return packed_tensor(tensor.shape, tensor.rows, unpack)
+    return packed_tensor(kind.name, tensor.rows, tensor.shape, unpack)
 
 
 @cache

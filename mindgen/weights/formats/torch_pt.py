@@ -1,4 +1,4 @@
-"""Training checkpoints of torch (.pt, .pth): the state dict among what else was saved; nothing in them is executed."""
+"""Training checkpoints of torch (.pt): the state dict among what else was saved; nothing in them is executed."""
 
 import re
 from pathlib import Path
@@ -43,4 +43,5 @@ FORMAT = WeightFormat(
     index_file=None,
     preference=4,
     map=map_torch_checkpoint,
+    has_any_name=True,
 )
