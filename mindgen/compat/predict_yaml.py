@@ -10,6 +10,7 @@ from typing import Any
 
 from mindgen.errors import ConfigError, warn
 from mindgen.store.made_folder import made_folder
+from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS
 
 _READ = (
     "seed", "run_mode", "use_parallel", "load_checkpoint", "auto_trans_ckpt", "src_strategy_path_or_dir", "adapter_id",
@@ -167,8 +168,20 @@ def _llama_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "bos_token_id": model.get("bos_token_id", 1),
         "eos_token_id": model.get("eos_token_id", 2),
     }
+    if model.get("qkv_concat"):
+        config[LAYOUT_KEY] = _fused_layout(model)
     config["intermediate_size"] = model.get("intermediate_size") or _inner_size(model, config["hidden_size"])
     return config
+
+
+def _fused_layout(model: Mapping[str, Any]) -> str:
+    layout = model.get(LAYOUT_KEY)
+    if layout not in LAYOUTS:
+        raise ConfigError(
+            f"model.model_config has qkv_concat: True, and the checkpoint does not tell in which of two orders its rows "
+            f"lie: {LAYOUT_KEY} must be plain (converted before December 2024) or grouped (since then), not {layout!r}"
+        )
+    return str(layout)
 
 
 def _inner_size(model: Mapping[str, Any], hidden: int) -> int:

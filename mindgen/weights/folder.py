@@ -5,6 +5,7 @@ from pathlib import Path
 from mindgen.errors import CheckpointError, ModelError, warn
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.mindformers_fused import separate_fused
 from mindgen.weights.weight_format import map_file, weight_formats
 
 
@@ -24,13 +25,20 @@ def model_folder(path: Path) -> Path:
     return path
 
 
-def map_weights(folder: Path) -> dict[str, MappedTensor]:
-    """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
+def map_weights(folder: Path, model: Path | None = None) -> dict[str, MappedTensor]:
+    """All tensors of the folder's checkpoint under its own names, mapped; MindFormers' fused ones as their parts.
+
+    Args:
+        model: the folder of the configuration, if that is another one.
 
     Raises:
-        ModelError: there is no checkpoint, or its index is wrong.
-        CheckpointError: a file is damaged.
+        ModelError: there is no checkpoint, its index is wrong, or it cannot be told how it is fused.
+        CheckpointError: a file is damaged, or fused in another way than the configuration says.
     """
+    return separate_fused(folder if model is None else model, _map_files(folder))
+
+
+def _map_files(folder: Path) -> dict[str, MappedTensor]:
     checkpoint = _checkpoint(folder)
     if checkpoint.name not in _index_files():
         return map_file(checkpoint)

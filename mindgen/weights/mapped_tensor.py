@@ -1,5 +1,6 @@
 """A tensor as it lies in a file, whatever the file's format."""
 
+import math
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,45 @@ class PackedTensor(MappedTensor):
 
     def release(self) -> None:
         release_pages(self._packed)
+
+
+class GatheredTensor(MappedTensor):
+    """Rows of a tensor in another order than the file has them; gathered anew at each look.
+
+    Args:
+        source: a view of the mapped file.
+        order: which of its rows each one is.
+    """
+
+    __slots__ = ("_order", "_source")
+    _source: np.ndarray
+    _order: np.ndarray
+
+    def __init__(self, dtype: str, source: np.ndarray, order: np.ndarray) -> None:
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "_source", source)
+        object.__setattr__(self, "_order", order)
+
+    @property
+    def data(self) -> np.ndarray:  # type: ignore[override]
+        return self._source[self._order]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._order), *self._source.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self._source.itemsize
+
+    def rows(self, first: int, last: int) -> MappedTensor:
+        return MappedTensor(self.dtype, self._source[self._order[first:last]])
+
+    def unpacked(self, dtype: str) -> MappedTensor:
+        return MappedTensor(self.dtype, self.data)
+
+    def release(self) -> None:
+        release_pages(self._source)
 
 
 def release_pages(view: np.ndarray) -> None:

@@ -32,7 +32,7 @@ def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor
     """The tensors under Hugging Face's names; others keep theirs.
 
     Raises:
-        CheckpointError: weights are fused, in a layout that the file does not tell; or a tensor is there twice.
+        CheckpointError: weights are fused still; or a tensor is there twice.
     """
     renamed: dict[str, MappedTensor] = {}
     for name, tensor in tensors.items():
@@ -49,8 +49,8 @@ def huggingface_name(name: str) -> str:
         return _TABLES.get(name, name)
     if layer[2].endswith(MINDFORMERS_FUSED):
         raise CheckpointError(
-            f"{name} is one of MindFormers' fused weights (qkv_concat: True), whose rows lie in one of two orders that "
-            "the file does not tell: convert the model again with qkv_concat: False"
+            f"{name} is one of MindFormers' fused weights (qkv_concat: True), which are taken apart in whole "
+            "checkpoints only: join its ranks with `mindgen shard`, or convert it with qkv_concat: False"
         )
     module = FROM_MINDFORMERS.get(layer[2]) or _NORMS.get(layer[2], layer[2])
     return f"{layer[1]}{module}.{layer[3]}"

@@ -1,6 +1,7 @@
 """MindFormers' predict_*.yaml as --config: the same texts as the Hugging Face folder of the same weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mindspore
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from test_mindformers_fused import fused
 from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
@@ -26,12 +28,13 @@ def model(tmp_path):
     """A Hugging Face folder, and beside it what MindFormers has of it: a .ckpt, a tokenizer.model, a YAML."""
     folder = make_model("llama-multi-head", tmp_path / "model", torch.float32, **SIZES)
     make_tokenizer("sentencepiece_bpe", folder)
-    parameters = [
-        {"name": name, "data": mindspore.Tensor(each.numpy())}
-        for name, each in renamed(load_file(folder / "model.safetensors")).items()
-    ]
-    mindspore.save_checkpoint(parameters, str(tmp_path / "llama.ckpt"))
+    save_ckpt(renamed(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
     return folder
+
+
+def save_ckpt(tensors, path):
+    parameters = [{"name": name, "data": mindspore.Tensor(each.numpy())} for name, each in tensors.items()]
+    mindspore.save_checkpoint(parameters, str(path))
 
 
 def predict_yaml(folder, **changes):
@@ -85,6 +88,30 @@ def test_an_adapter_of_slora(model, capsys):
     for path in (model.parent, model.parent / "lora_adapter.json"):
         config = predict_yaml(model, pet_config={"pet_type": "slora", "adapter_path": str(path)})
         assert generate(capsys, "--config", str(config), "--adapter_id", "own")[0] == expected
+
+
+def test_fused_weights_in_the_order_that_is_named(model, capsys):
+    expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
+    for layout in ("plain", "grouped"):
+        tensors = fused(renamed(load_file(model / "model.safetensors")), layout, num_kv_heads=4)
+        save_ckpt(tensors, model.parent / "llama.ckpt")
+        config = predict_yaml(model, qkv_concat=True, qkv_concat_layout=layout)
+        assert generate(capsys, "--config", str(config))[0] == expected
+    with pytest.raises(ConfigError, match="qkv_concat_layout must be plain .* or grouped .*, not None"):
+        load_settings(predict_yaml(model, qkv_concat=True), {})
+
+
+@pytest.mark.parametrize("source", ["llama.ckpt", "ranks"])
+def test_auto_trans_ckpt_of_mindformers_names(source, model, capsys, monkeypatch):
+    """MindFormers has the whole checkpoint in rank_0 then."""
+    expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
+    monkeypatch.chdir(model.parent)
+    (model.parent / "ranks/rank_0").mkdir(parents=True)
+    shutil.copy(model.parent / "llama.ckpt", model.parent / "ranks/rank_0")
+    config = str(predict_yaml(model))
+    text, _ = generate(capsys, "--config", config, "--load_checkpoint", source, "--auto_trans_ckpt", "--tp", "2")
+    assert text == expected
+    assert sorted(each.name for each in Path("output/transform_ckpt").glob("rank_*")) == ["rank_0", "rank_1"]
 
 
 def test_without_do_sample_it_samples(model):

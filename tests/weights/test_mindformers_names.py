@@ -46,15 +46,6 @@ def test_the_same_model(kind, suffix, tmp_path):
     np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
 
 
-def test_fused_weights_are_refused(tmp_path):
-    folder = make_model("llama-multi-head", tmp_path / "model", torch.float32)
-    tensors = renamed(load_file(folder / "model.safetensors"))
-    own = [tensors.pop(f"model.layers.0.attention.w{part}.weight") for part in "qkv"]
-    save_file({**tensors, "model.layers.0.attention.w_qkv.weight": torch.cat(own)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"w_qkv.weight is one of MindFormers' fused weights .*qkv_concat: False"):
-        Probe(folder, "float32")
-
-
 def test_a_tensor_under_two_names_is_refused(tmp_path):
     folder = make_model("llama-multi-head", tmp_path / "model", torch.float32)
     tensors = load_file(folder / "model.safetensors")
