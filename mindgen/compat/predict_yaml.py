@@ -178,8 +178,8 @@ def _fused_layout(model: Mapping[str, Any]) -> str:
     layout = model.get(LAYOUT_KEY)
     if layout not in LAYOUTS:
         raise ConfigError(
-            f"model.model_config has qkv_concat: True, and the checkpoint does not tell in which of two orders the rows "
-            f"lie: {LAYOUT_KEY} must be plain (converted before December 2024) or grouped (since then), not {layout!r}"
+            f"model.model_config has qkv_concat: True, and the checkpoint does not tell in which order the rows lie: "
+            f"{LAYOUT_KEY} must be plain (converted before December 2024) or grouped (since then), not {layout!r}"
         )
     return str(layout)
 
