@@ -4,6 +4,7 @@ import re
 
 from mindgen.errors import CheckpointError
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 # Of a layer, and the embedding.
@@ -41,6 +42,11 @@ def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor
             raise CheckpointError(f"{own} is there under two names, of which {name} is one")
         renamed[own] = tensor
     return renamed
+
+
+def translate(tensors: dict[str, MappedTensor], _: ModelConfig) -> dict[str, MappedTensor]:
+    """As from_mindformers, which is all that the networks of models like Llama need."""
+    return from_mindformers(tensors)
 
 
 def huggingface_name(name: str) -> str:
