@@ -40,6 +40,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "GPT2Config": {"do_sample": True, "top_k": 5, "top_p": 1.0, "repetition_penalty": 1.0, "max_decode_length": 1024},
 }
 _GENERATION_DEFAULTS = {"do_sample": False, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
+_GLM_DEFAULTS: dict[str, Any] = {
+    "num_layers": 28, "padded_vocab_size": 65024, "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128,
+    "num_attention_heads": 32, "seq_length": 2048, "add_qkv_bias": True, "multi_query_attention": True,
+    "multi_query_group_num": 2,
+}  # fmt: skip
+_GLM_KEYS = (
+    *_GLM_DEFAULTS, "rope_ratio", "rmsnorm", "apply_residual_connection_post_layernorm", "post_layer_norm",
+    "add_bias_linear", "quantization_bit", "pre_seq_len", "use_rearrange_rope", "eos_token_id",
+)  # fmt: skip
 _SIZES = (
     ("model_parallel", "tensor_parallel_size"),
     ("pipeline_stage", "pipeline_parallel_size"),
@@ -120,7 +129,7 @@ def _model_path(path: Path, raw: Mapping[str, Any], model: Mapping[str, Any], ki
     folder = raw.get("pretrained_model_dir")
     if folder:
         return Path(folder)
-    readers = {"LlamaConfig": _llama_config, "GPT2Config": _gpt2_config}
+    readers = {"LlamaConfig": _llama_config, "GPT2Config": _gpt2_config, "ChatGLM2Config": _glm_config}
     if kind not in readers:
         raise ConfigError(f"model.model_config.type {kind!r} is not served; served are {', '.join(readers)}")
     config = readers[kind](model)
@@ -206,4 +215,15 @@ def _gpt2_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": _need(model, "vocab_size"),
         "tie_word_embeddings": True,
         "eos_token_id": model.get("eos_token_id", 50256),
+    }
+
+
+def _glm_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a ChatGLM2Config, which is THUDM's but for some defaults; its names tell what is fused."""
+    return {
+        **_GLM_DEFAULTS,
+        **{name: model[name] for name in _GLM_KEYS if model.get(name) not in (None, "None")},
+        "architectures": ["ChatGLMModel"],
+        "model_type": "chatglm",
+        "layernorm_epsilon": float(model.get("layernorm_epsilon", 1e-5)),  # 1e-5 without a point is a text in YAML
     }

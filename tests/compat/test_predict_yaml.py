@@ -134,7 +134,10 @@ def test_sizes_of_ranks_count_with_use_parallel(model):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"type": "ChatGLM2Config"}, "type 'ChatGLM2Config' is not served; served are LlamaConfig, GPT2Config"),
+        (
+            {"type": "TelechatConfig"},
+            "type 'TelechatConfig' is not served; served are LlamaConfig, GPT2Config, ChatGLM2",
+        ),
         ({"extend_method": "NTK"}, "extend_method 'NTK' is not served"),
         ({"moe_config": {"expert_num": 8}}, "moe_config and attn_proj_has_bias are not served"),
         ({"pet_config": "slora"}, "pet_config must hold keys and values, not 'slora'"),
@@ -152,6 +155,17 @@ TINY = {
     "predict_llama2_7b": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
     "predict_llama2_7b_slora": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
     "predict_qwen2_5_7b_instruct": ("qwen2-untied", {"num_heads": 6, "n_kv_heads": 2, "intermediate_size": 200}),
+    "predict_glm4_9b": (
+        "glm",
+        {
+            "padded_vocab_size": 340,
+            "num_attention_heads": 6,
+            "kv_channels": 16,
+            "ffn_hidden_size": 200,
+            "rope_ratio": 1,
+            "layernorm_epsilon": "1.5625e-07",
+        },
+    ),
     "predict_gpt2_small": ("gpt2", {"num_heads": 6, "intermediate_size": 200, "layernorm_epsilon": 1e-5}),
     "predict_qwen3": ("qwen3-untied", {}),
 }
@@ -166,7 +180,7 @@ def test_our_configurations_at_tiny_sizes(name, tmp_path, capsys, monkeypatch):
     kind, sizes = TINY[name]
     monkeypatch.setitem(KINDS, "qwen2-untied", (*KINDS["qwen2-tied"][:4], {"tie_word_embeddings": False}))
     folder = make_model(kind, tmp_path / "model", torch.float32, vocab_size=340)
-    make_tokenizer("sentencepiece_bpe" if "llama" in name else "vocab_and_merges", folder)
+    make_tokenizer("sentencepiece_bpe" if "llama" in name or "glm" in name else "vocab_and_merges", folder)
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model_config = content["model"]["model_config"] | {"compute_dtype": "float32"}
     if "pretrained_model_dir" in content:

@@ -14,7 +14,7 @@ from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import FileRecord, Positive, Size, TokenIds, read_record
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
-from mindgen.weights.tensor_names import EMBEDDING, HEAD
+from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
 _TABLES = {
     "transformer.embedding.word_embeddings": EMBEDDING,
@@ -24,16 +24,21 @@ _TABLES = {
 # Parts of names that MindFormers puts in the place of word_embeddings.weight.
 _MINDFORMERS_TABLES = ("transformer.embedding.embedding_weight", "transformer.embedding.embedding_table")
 _MODULES = {
+    "self_attention.dense": "self_attn.o_proj",
     "self_attention.query_key_value": "self_attn.query_key_value",
+    "mlp.dense_4h_to_h": "mlp.down_proj",
+}
+# MindFormers' parts of what is fused otherwise.
+_PARTS = {
     "self_attention.wq": "self_attn.q_proj",
     "self_attention.wk": "self_attn.k_proj",
     "self_attention.wv": "self_attn.v_proj",
-    "self_attention.dense": "self_attn.o_proj",
     "mlp.dense_left": "mlp.gate_proj",
     "mlp.dense_right": "mlp.up_proj",
-    "mlp.dense_4h_to_h": "mlp.down_proj",
 }
-_THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
+_THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()} | {
+    f"self_attn.{part}": f"self_attention.{part}" for part in FUSED["query_key_value"]
+}
 _LAYER = re.compile(r"transformer\.encoder\.layers\.(\d+)\.(.+)")
 _OWN_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _BASE = 10000.0  # of the rotary frequencies, which rope_ratio multiplies
@@ -121,11 +126,11 @@ def own_module(module: str) -> str:
     layer = _LAYER.fullmatch(module)
     if layer is None:
         return _TABLES.get(module, module)
-    return f"model.layers.{layer[1]}.{_MODULES.get(layer[2], layer[2])}"
+    return f"model.layers.{layer[1]}.{(_MODULES | _PARTS).get(layer[2], layer[2])}"
 
 
 def _their_module(module: str) -> str:
-    """THUDM's name, or MindFormers', of a module of the network."""
+    """THUDM's name of a module of the network; of the parts of a fused one, as if they were apart."""
     layer = _OWN_LAYER.fullmatch(module)
     if layer is None:
         return next((theirs for theirs, ours in _TABLES.items() if ours == module), module)
