@@ -16,7 +16,7 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights.architecture import Architecture, architecture_of
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
 from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
-from mindgen.weights.mindformers_names import mindformers_name
+from mindgen.weights.mindformers_names import from_mindformers, mindformers_name
 from mindgen.weights.tensor_names import EMBEDDING
 from mindgen.weights.weight_format import WeightFormat, map_file, weight_formats
 
@@ -107,7 +107,7 @@ def _with_names(architecture: Architecture, tensors: dict[str, MappedTensor], na
         raise ModelError(f"converting a {architecture.name} out of GGUF is not served")
     if names == "huggingface":
         return tensors
-    if architecture.layers != "model.layers.":
+    if architecture.with_own_names is not from_mindformers:
         raise ModelError(
             f"MindFormers' names for a {architecture.name} are not written, only those for models like Llama"
         )

@@ -11,6 +11,8 @@ from probe import Probe
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
+from mindgen.adapters.formats.peft import read_adapter
+from mindgen.adapters.tools.merge import merge_adapter
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.weights.architecture import read_model_config
 
@@ -143,7 +145,11 @@ def test_adapters_equal_their_merge(halves, targets, model, tmp_path):
     assert len(lora) == 2 * 2 * len(targets)
     save_file(lora, adapter / "adapter_model.safetensors")
     ours = Probe(folder, "float32", [adapter]).logits(PROMPTS, [1, 1])
-    theirs = Probe(write(tmp_path / "merged", merged), "float32").logits(PROMPTS)
+    theirs = Probe(write(tmp_path / "by_hand", merged), "float32").logits(PROMPTS)
+    if targets is FUSED:
+        merge_adapter(folder, read_adapter(adapter), tmp_path / "merged")
+        for name, tensor in load_file(tmp_path / "merged" / "model.safetensors").items():
+            torch.testing.assert_close(tensor, merged[name])
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert np.abs(ours - Probe(folder, "float32").logits(PROMPTS)).max() > 0.01
 

@@ -21,7 +21,8 @@ _TABLES = {
     "transformer.encoder.final_layernorm": "model.norm",
     "transformer.output_layer": HEAD,
 }
-# Parts of names that MindFormers puts in the place of word_embeddings.weight.
+_WORD_EMBEDDINGS = "transformer.embedding.word_embeddings.weight"
+# MindFormers' names of the same, the newer first.
 _MINDFORMERS_TABLES = ("transformer.embedding.embedding_weight", "transformer.embedding.embedding_table")
 _MODULES = {
     "self_attention.dense": "self_attn.o_proj",
@@ -99,26 +100,26 @@ def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
     return replace(config, rope=replace(config.rope, interleaved=not file.use_rearrange_rope))
 
 
-def _with_own_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-    """Under the names of GlmForCausalLM, what is fused still fused.
-
-    Raises:
-        CheckpointError: a tensor is there twice.
-    """
-    renamed: dict[str, MappedTensor] = {}
-    for name, tensor in tensors.items():
-        if name == "transformer.rotary_pos_emb.inv_freq":
-            continue
-        module, _, kind = name.rpartition(".")
-        own = f"{EMBEDDING}.weight" if name in _MINDFORMERS_TABLES else f"{own_module(module)}.{kind}"
-        if own in renamed:
-            raise CheckpointError(f"{own} is there under two names, of which {name} is one")
-        renamed[own] = tensor
-    return renamed
+def _with_original_names(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """THUDM's names, which MindFormers keeps but for the embedding; what it has taken apart stays so."""
+    return {_WORD_EMBEDDINGS if name in _MINDFORMERS_TABLES else name: tensor for name, tensor in tensors.items()}
 
 
 def _translate(tensors: dict[str, MappedTensor], config: ModelConfig) -> dict[str, MappedTensor]:
-    return without_fused(_with_own_names(tensors), config)
+    """Views under the names of the network's layers.
+
+    Raises:
+        CheckpointError: a tensor is there twice, or of another size.
+    """
+    renamed: dict[str, MappedTensor] = {}
+    for name, tensor in _with_original_names(tensors).items():
+        module, _, kind = name.rpartition(".")
+        own = f"{own_module(module)}.{kind}"
+        if own in renamed:
+            raise CheckpointError(f"{own} is there under two names, of which {name} is one")
+        if name != "transformer.rotary_pos_emb.inv_freq":  # which the network derives
+            renamed[own] = tensor
+    return without_fused(renamed, config)
 
 
 def own_module(module: str) -> str:
@@ -145,7 +146,7 @@ ARCHITECTURE = Architecture(
     cache_layout=keys_and_values,
     linears=linears,
     other_names=("ChatGLMForConditionalGeneration", "ChatGLM2ForConditionalGeneration"),
-    with_own_names=_with_own_names,
+    with_own_names=_with_original_names,
     translate=_translate,
     own_module=own_module,
     their_module=_their_module,
