@@ -71,10 +71,7 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     """
     if raw.get("run_mode", "predict") != "predict":
         raise ConfigError(f"run_mode must be 'predict', not {raw['run_mode']!r}")
-    ignored = sorted(key for key in raw if key not in _READ)
-    if ignored:
-        warn(f"{path}: of no meaning for inference, and ignored: {', '.join(ignored)}")
-    model = _section(_section(raw, "model"), "model_config")
+    model = _NotedSection(_section(_section(raw, "model"), "model_config"))
     kind = model.get("type")
     settings: dict[str, Any] = {name: raw[name] for name in _COPIED if raw.get(name) not in (None, "")}
     settings["generation"] = _sampling(model, raw.get("seed"))
@@ -82,14 +79,41 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     settings["model"] = {"path": str(_model_path(path, raw, model, kind))}
     if model.get("compute_dtype") is not None:
         settings["model"]["dtype"] = model["compute_dtype"]
-    pet = _section(model, "pet_config")
+    pet = _NotedSection(_section(model, "pet_config"))
     if pet:
         settings["model"]["pet_config"] = {
             name: pet[name] for name in ("pet_type", "adapter_path") if pet.get(name) is not None
         }
+        if pet.get("pet_type") == "lora" and not pet.get("adapter_path"):
+            warn(f"{path}: pet_config has no adapter_path, and LoRA in the model's own checkpoint is not served")
+    ignored = sorted(key for key in raw if key not in _READ)
+    ignored += [
+        f"{name}.{key}" for name, each in (("model_config", model), ("pet_config", pet)) for key in each.unread()
+    ]
+    if ignored:
+        warn(f"{path}: of no meaning for inference, and ignored: {', '.join(ignored)}")
     shown = ", ".join(f"{name} {value}" for name, value in settings["generation"].items())
     warn(f"{path}: sampling is {shown}")
     return settings
+
+
+class _NotedSection(dict[str, Any]):
+    """A section that knows which of its keys have been looked at."""
+
+    def __init__(self, section: Mapping[str, Any]) -> None:
+        super().__init__(section)
+        self._read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+    def unread(self) -> list[str]:
+        return sorted(self.keys() - self._read)
 
 
 def _section(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -103,9 +127,9 @@ def _section(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _sampling(model: Mapping[str, Any], seed: Any) -> dict[str, Any]:
     """A model_config without do_sample samples."""
-    known = _DEFAULTS.get(model.get("type", ""), _GENERATION_DEFAULTS) | {
-        name: value for name, value in model.items() if value is not None
-    }
+    said = {name: model.get(name) for name in (*_SAMPLING, "max_length", "max_decode_length")}
+    defaults = _DEFAULTS.get(model.get("type", ""), _GENERATION_DEFAULTS)
+    known = defaults | {name: value for name, value in said.items() if value is not None}
     options = {name: known[name] for name in _SAMPLING if name in known}
     longest = known.get("max_length", known.get("max_decode_length"))
     if longest is not None:

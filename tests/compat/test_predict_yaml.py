@@ -76,18 +76,28 @@ def test_the_same_text_as_hugging_face_s_folder(model, capsys):
     expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
     text, said = generate(capsys, "--config", str(predict_yaml(model)))
     assert text == expected
-    assert "of no meaning for inference, and ignored: context, output_dir, trainer" in said
+    assert (
+        "of no meaning for inference, and ignored: context, output_dir, trainer, model_config.batch_size, model_config."
+        in said
+    )
+    assert "model_config.use_past" in said and "model_config.hidden_size" not in said
     assert "sampling is do_sample False, top_k 3, top_p 1, repetition_penalty 1, max_length 40, seed 0" in said
 
 
-def test_an_adapter_of_slora(model, capsys):
+@pytest.mark.parametrize("pet_type", ["slora", "lora"])
+def test_an_adapter_of_pet_config(pet_type, model, capsys):
     adapter = make_adapter("everything", model, model.parent)
     (model.parent / "lora_adapter.json").write_text(json.dumps({"own": str(adapter)}))
     flags = ["--adapter_path", str(model.parent), "--adapter_id", "own", "--dtype", "float32", "--max_length", "40"]
     expected, _ = generate(capsys, "--model", str(model), *flags)
     for path in (model.parent, model.parent / "lora_adapter.json"):
-        config = predict_yaml(model, pet_config={"pet_type": "slora", "adapter_path": str(path)})
+        config = predict_yaml(model, pet_config={"pet_type": pet_type, "lora_rank": 8, "adapter_path": str(path)})
         assert generate(capsys, "--config", str(config), "--adapter_id", "own")[0] == expected
+
+
+def test_lora_within_the_checkpoint_is_no_adapter(model, capsys):
+    load_settings(predict_yaml(model, pet_config={"pet_type": "lora", "lora_rank": 8}), {})
+    assert "no adapter_path, and LoRA in the model's own checkpoint is not served" in capsys.readouterr().err
 
 
 def test_fused_weights_in_the_order_that_is_named(model, capsys):
