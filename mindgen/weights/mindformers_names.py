@@ -1,4 +1,5 @@
-"""MindFormers' names of the modules and tensors of models like Llama (its older ones, as in its .ckpt files)."""
+"""MindFormers' names of the modules and tensors of models like Llama: its older ones, as in its .ckpt files, and those
+of its later networks (use_legacy: False), which are Megatron's."""
 
 import re
 
@@ -27,6 +28,26 @@ _TABLES = {
     "output.weight": f"{HEAD}.weight",
 }
 _LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)\.(weight|bias)")
+# As convert_name of its models/qwen3/utils.py; what releases call otherwise stands there twice.
+_MEGATRON = {
+    "self_attention.linear_q": "self_attn.q_proj",
+    "self_attention.linear_k": "self_attn.k_proj",
+    "self_attention.linear_v": "self_attn.v_proj",
+    "self_attention.linear_proj": "self_attn.o_proj",
+    "self_attention.q_layernorm": "self_attn.q_norm",
+    "self_attention.k_layernorm": "self_attn.k_norm",
+    "mlp.gating": "mlp.gate_proj",
+    "mlp.hidden": "mlp.up_proj",
+    "mlp.linear_fc1": "mlp.up_proj",
+    "mlp.linear_fc2": "mlp.down_proj",
+    "pre_mlp_layernorm": "post_attention_layernorm",
+}
+_MEGATRON_TABLES = {
+    "embedding.word_embeddings.weight": f"{EMBEDDING}.weight",
+    "decoder.final_layernorm.weight": "model.norm.weight",
+    "output_layer.weight": f"{HEAD}.weight",
+}
+_MEGATRON_LAYER = re.compile(r"decoder\.(layers\.\d+\.)(.+)\.(weight|bias)")
 
 
 def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
@@ -50,9 +71,12 @@ def translate(tensors: dict[str, MappedTensor], _: ModelConfig) -> dict[str, Map
 
 
 def huggingface_name(name: str) -> str:
+    megatron = _MEGATRON_LAYER.fullmatch(name)
+    if megatron is not None:
+        return f"model.{megatron[1]}{_MEGATRON.get(megatron[2], megatron[2])}.{megatron[3]}"
     layer = _LAYER.fullmatch(name)
     if layer is None:
-        return _TABLES.get(name, name)
+        return (_TABLES | _MEGATRON_TABLES).get(name, name)
     if layer[2].endswith(MINDFORMERS_FUSED):
         raise CheckpointError(
             f"{name} is one of MindFormers' fused weights (qkv_concat: True), which are taken apart in whole "

@@ -20,11 +20,22 @@ NAMES = {
 }  # fmt: skip
 
 
-def renamed(tensors):
+# Of mindformers/models/qwen3/utils.py, whose up_proj was linear_fc1 before it was hidden.
+MEGATRON = {
+    "model.embed_tokens": "embedding.word_embeddings", "self_attn.q_proj": "self_attention.linear_q",
+    "self_attn.k_proj": "self_attention.linear_k", "self_attn.v_proj": "self_attention.linear_v",
+    "self_attn.o_proj": "self_attention.linear_proj", "self_attn.q_norm": "self_attention.q_layernorm",
+    "self_attn.k_norm": "self_attention.k_layernorm", "gate_proj": "gating", "down_proj": "linear_fc2",
+    "post_attention_layernorm": "pre_mlp_layernorm", "model.norm": "decoder.final_layernorm",
+    "lm_head": "output_layer", "model.layers": "decoder.layers",
+}  # fmt: skip
+
+
+def renamed(tensors, names=NAMES):
     """As mindformers/models/llama/convert_weight.py does."""
     result = {}
     for name, tensor in tensors.items():
-        for ours, theirs in NAMES.items():
+        for ours, theirs in names.items():
             name = name.replace(ours, theirs)
         result[name] = tensor
     return result
@@ -43,6 +54,16 @@ def test_the_same_model(kind, suffix, tmp_path):
     else:
         parameters = [{"name": name, "data": mindspore.Tensor(each.numpy())} for name, each in tensors.items()]
         mindspore.save_checkpoint(parameters, str(folder / "model.ckpt"))
+    np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
+
+
+@pytest.mark.parametrize("up_proj", ["hidden", "linear_fc1"])
+def test_names_of_megatron(up_proj, tmp_path):
+    folder = make_model("qwen3-untied", tmp_path / "model", torch.float32)
+    expected = Probe(folder, "float32").logits([PROMPT])
+    tensors = renamed(load_file(folder / "model.safetensors"), MEGATRON | {"up_proj": up_proj})
+    assert not any(name.startswith("model.") or "_proj" in name.replace("linear_proj", "") for name in tensors)
+    save_file(tensors, folder / "model.safetensors")
     np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
 
 
