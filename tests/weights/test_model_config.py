@@ -143,7 +143,7 @@ REFUSED = [
     (
         LLAMA,
         {"architectures": None, "model_type": "bert"},
-        r"architecture \(none\) is not served; served are GPT2LMHeadModel, Llama",
+        r"architecture \(none\) is not served; served are ChatGLMModel, GlmForCausalLM",
     ),
     (LLAMA, {"model_type": "qwen2"}, "architectures says LlamaForCausalLM, model_type 'qwen2'; expected 'llama'"),
     (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config is not served"),
