@@ -24,6 +24,21 @@ CONFIGS = {
         r=20, lora_alpha=9, use_rslora=True, target_modules=["o_proj", "up_proj"], layers_to_transform=[1]
     ),
 }
+# For GLM, whose gate_up_proj is one module.
+GLM_CONFIGS = {
+    "everything": LoraConfig(r=8, lora_alpha=16, target_modules=[*_ATTENTION, "gate_up_proj", "down_proj"]),
+    "query-value": CONFIGS["query-value"],
+    "pattern": LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=r".*\.(q_proj|down_proj|gate_up_proj)",
+        rank_pattern={"down_proj": 7, r"layers\.0\.self_attn\.q_proj": 2},
+        alpha_pattern={"down_proj": 3},
+    ),
+    "rslora-one-layer": LoraConfig(
+        r=20, lora_alpha=9, use_rslora=True, target_modules=["o_proj", "gate_up_proj"], layers_to_transform=[1]
+    ),
+}
 # For GPT-2, whose c_attn is one module for queries, keys and values, and whose weights are (in, out).
 GPT2_CONFIGS = {
     "everything": LoraConfig(r=8, lora_alpha=16, target_modules=_GPT2, fan_in_fan_out=True),
@@ -64,7 +79,8 @@ def make_adapter(name: str, model: Path, folder: Path) -> Path:
     """Writes a random adapter for the model into folder/name; returns that folder."""
     torch.manual_seed(len(name))
     oracle = load_oracle(model, torch.float32)
-    configs = {**GPT2_CONFIGS, **GPT2_MERGED} if oracle.config.model_type == "gpt2" else CONFIGS
+    others = {"gpt2": GPT2_CONFIGS | GPT2_MERGED, "glm": GLM_CONFIGS}
+    configs = others.get(oracle.config.model_type, CONFIGS)
     adapted = get_peft_model(oracle, configs[name])
     with torch.no_grad():
         for parameter_name, parameter in adapted.named_parameters():

@@ -34,6 +34,7 @@ KINDS = {
     "qwen2-tied": (_QWEN2, 6, 2, 16, {"tie_word_embeddings": True}),
     "qwen3-untied": (_QWEN3, 6, 3, 32, {"tie_word_embeddings": False}),
     "mistral": (transformers.MistralConfig, 6, 3, 16, {"sliding_window": None}),
+    "glm": (transformers.GlmConfig, 6, 2, 16, {"pad_token_id": 0}),
     "gpt2": (_GPT2, 6, 6, 16, {"n_inner": 200}),
     "gpt2-untied": (_GPT2, 4, 4, 24, {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
 }

@@ -12,11 +12,13 @@ from mindgen.adapters.slice_files import slice_adapters
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.models.registry import declared_layouts
 from mindgen.weights.architecture import read_model_config
+from mindgen.weights.config_file import CONFIG_FILE
 from mindgen.weights.folder import weight_paths
 from mindgen.weights.model_config import settle_head
 from mindgen.weights.placement import declared_placement
 from mindgen.weights.rank_files import find_rank_folders, rank_files
-from mindgen.weights.reshard import Target, open_source, transform
+from mindgen.weights.reshard import Target, transform
+from mindgen.weights.sharded_checkpoint import open_source
 
 TRANSFORMED = Path("output", "transform_ckpt")
 _ADAPTERS = TRANSFORMED / "slora"
@@ -31,10 +33,10 @@ def transform_for_ranks(model: Path, checkpoint: Path, strategy: Path | None, nu
     Raises:
         ModelError, CheckpointError: the checkpoint or its strategy cannot be read, or the folder holds something else.
     """
-    if not checkpoint.is_dir():
-        raise ModelError(f"no such checkpoint folder: {checkpoint}")
-    source = open_source(checkpoint, strategy)
-    stamp = _stamp(checkpoint, strategy, num_ranks, num_stages)
+    if not checkpoint.exists():
+        raise ModelError(f"no such checkpoint: {checkpoint}")
+    source = open_source(checkpoint, strategy, model)
+    stamp = _stamp(model, checkpoint, strategy, num_ranks, num_stages)
     with _one_at_a_time():
         written = TRANSFORMED / _STAMP
         if written.is_file() and written.read_text(encoding="utf-8") == stamp:
@@ -72,9 +74,10 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
-def _stamp(checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> str:
-    folders = find_rank_folders(checkpoint)
-    files = [file for folder in folders for file in rank_files(folder)] or weight_paths(checkpoint)
-    files += [] if strategy is None else [strategy]
+def _stamp(model: Path, checkpoint: Path, strategy: Path | None, num_ranks: int, num_stages: int) -> str:
+    files = [file for folder in find_rank_folders(checkpoint) for file in rank_files(folder)]
+    if not files:
+        files = [checkpoint] if checkpoint.is_file() else weight_paths(checkpoint)
+    files += [model / CONFIG_FILE] + ([] if strategy is None else [strategy])
     described = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps({"num_ranks": num_ranks, "num_stages": num_stages, "files": described})

@@ -9,7 +9,8 @@ from mindgen.weights.architecture import read_model_config
 from mindgen.weights.model_config import settle_head
 from mindgen.weights.placement import Placement, declared_placement, strategy_placement, whole_placement
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders
-from mindgen.weights.reshard import ShardedCheckpoint, Target, open_source, transform
+from mindgen.weights.reshard import Target, transform
+from mindgen.weights.sharded_checkpoint import ShardedCheckpoint, open_source
 from mindgen.weights.strategy_file import Strategy, read_strategy
 
 
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     if min(arguments.processes, num_ranks, num_stages) < 1:
         raise UsageError("--tp, --pp and --processes must be at least 1")
     folder = Path(arguments.source)
-    source = open_source(folder if find_rank_folders(folder) else find_model(folder), arguments.source_strategy)
+    model = None if arguments.model is None else find_model(arguments.model)
+    source = open_source(folder if find_rank_folders(folder) else find_model(folder), arguments.source_strategy, model)
     checkpoint = source()
     if arguments.strategy is not None:
         placement = strategy_placement(checkpoint.shapes, read_strategy(arguments.strategy))

@@ -10,6 +10,7 @@ from typing import Any
 
 from mindgen.errors import ConfigError, warn
 from mindgen.store.made_folder import made_folder
+from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS
 
 _READ = (
     "seed", "run_mode", "use_parallel", "load_checkpoint", "auto_trans_ckpt", "src_strategy_path_or_dir", "adapter_id",
@@ -39,6 +40,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "GPT2Config": {"do_sample": True, "top_k": 5, "top_p": 1.0, "repetition_penalty": 1.0, "max_decode_length": 1024},
 }
 _GENERATION_DEFAULTS = {"do_sample": False, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
+_GLM_DEFAULTS: dict[str, Any] = {
+    "num_layers": 28, "padded_vocab_size": 65024, "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128,
+    "num_attention_heads": 32, "seq_length": 2048, "add_qkv_bias": True, "multi_query_attention": True,
+    "multi_query_group_num": 2,
+}  # fmt: skip
+_GLM_KEYS = (
+    *_GLM_DEFAULTS, "rope_ratio", "rmsnorm", "apply_residual_connection_post_layernorm", "post_layer_norm",
+    "add_bias_linear", "quantization_bit", "pre_seq_len", "use_rearrange_rope", "eos_token_id",
+)  # fmt: skip
 _SIZES = (
     ("model_parallel", "tensor_parallel_size"),
     ("pipeline_stage", "pipeline_parallel_size"),
@@ -61,10 +71,7 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     """
     if raw.get("run_mode", "predict") != "predict":
         raise ConfigError(f"run_mode must be 'predict', not {raw['run_mode']!r}")
-    ignored = sorted(key for key in raw if key not in _READ)
-    if ignored:
-        warn(f"{path}: of no meaning for inference, and ignored: {', '.join(ignored)}")
-    model = _section(_section(raw, "model"), "model_config")
+    model = _NotedSection(_section(_section(raw, "model"), "model_config"))
     kind = model.get("type")
     settings: dict[str, Any] = {name: raw[name] for name in _COPIED if raw.get(name) not in (None, "")}
     settings["generation"] = _sampling(model, raw.get("seed"))
@@ -72,14 +79,41 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     settings["model"] = {"path": str(_model_path(path, raw, model, kind))}
     if model.get("compute_dtype") is not None:
         settings["model"]["dtype"] = model["compute_dtype"]
-    pet = _section(model, "pet_config")
+    pet = _NotedSection(_section(model, "pet_config"))
     if pet:
         settings["model"]["pet_config"] = {
             name: pet[name] for name in ("pet_type", "adapter_path") if pet.get(name) is not None
         }
+        if pet.get("pet_type") == "lora" and not pet.get("adapter_path"):
+            warn(f"{path}: pet_config has no adapter_path, and LoRA in the model's own checkpoint is not served")
+    ignored = sorted(key for key in raw if key not in _READ)
+    ignored += [
+        f"{name}.{key}" for name, each in (("model_config", model), ("pet_config", pet)) for key in each.unread()
+    ]
+    if ignored:
+        warn(f"{path}: of no meaning for inference, and ignored: {', '.join(ignored)}")
     shown = ", ".join(f"{name} {value}" for name, value in settings["generation"].items())
     warn(f"{path}: sampling is {shown}")
     return settings
+
+
+class _NotedSection(dict[str, Any]):
+    """A section that knows which of its keys have been looked at."""
+
+    def __init__(self, section: Mapping[str, Any]) -> None:
+        super().__init__(section)
+        self._read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+    def unread(self) -> list[str]:
+        return sorted(self.keys() - self._read)
 
 
 def _section(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -93,9 +127,9 @@ def _section(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _sampling(model: Mapping[str, Any], seed: Any) -> dict[str, Any]:
     """A model_config without do_sample samples."""
-    known = _DEFAULTS.get(model.get("type", ""), _GENERATION_DEFAULTS) | {
-        name: value for name, value in model.items() if value is not None
-    }
+    said = {name: model.get(name) for name in (*_SAMPLING, "max_length", "max_decode_length")}
+    defaults = _DEFAULTS.get(model.get("type", ""), _GENERATION_DEFAULTS)
+    known = defaults | {name: value for name, value in said.items() if value is not None}
     options = {name: known[name] for name in _SAMPLING if name in known}
     longest = known.get("max_length", known.get("max_decode_length"))
     if longest is not None:
@@ -119,7 +153,7 @@ def _model_path(path: Path, raw: Mapping[str, Any], model: Mapping[str, Any], ki
     folder = raw.get("pretrained_model_dir")
     if folder:
         return Path(folder)
-    readers = {"LlamaConfig": _llama_config, "GPT2Config": _gpt2_config}
+    readers = {"LlamaConfig": _llama_config, "GPT2Config": _gpt2_config, "ChatGLM2Config": _glm_config}
     if kind not in readers:
         raise ConfigError(f"model.model_config.type {kind!r} is not served; served are {', '.join(readers)}")
     config = readers[kind](model)
@@ -167,8 +201,20 @@ def _llama_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "bos_token_id": model.get("bos_token_id", 1),
         "eos_token_id": model.get("eos_token_id", 2),
     }
+    if model.get("qkv_concat"):
+        config[LAYOUT_KEY] = _fused_layout(model)
     config["intermediate_size"] = model.get("intermediate_size") or _inner_size(model, config["hidden_size"])
     return config
+
+
+def _fused_layout(model: Mapping[str, Any]) -> str:
+    layout = model.get(LAYOUT_KEY)
+    if layout not in LAYOUTS:
+        raise ConfigError(
+            f"model.model_config has qkv_concat: True, and the checkpoint does not tell in which order the rows lie: "
+            f"{LAYOUT_KEY} must be plain (converted before December 2024) or grouped (since then), not {layout!r}"
+        )
+    return str(layout)
 
 
 def _inner_size(model: Mapping[str, Any], hidden: int) -> int:
@@ -193,4 +239,15 @@ def _gpt2_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": _need(model, "vocab_size"),
         "tie_word_embeddings": True,
         "eos_token_id": model.get("eos_token_id", 50256),
+    }
+
+
+def _glm_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a ChatGLM2Config, which is THUDM's but for some defaults; its names tell what is fused."""
+    return {
+        **_GLM_DEFAULTS,
+        **{name: model[name] for name in _GLM_KEYS if model.get(name) not in (None, "None")},
+        "architectures": ["ChatGLMModel"],
+        "model_type": "chatglm",
+        "layernorm_epsilon": float(model.get("layernorm_epsilon", 1e-5)),  # 1e-5 without a point is a text in YAML
     }

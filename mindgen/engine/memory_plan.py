@@ -153,7 +153,7 @@ def weight_bytes(weights: WeightFiles, model: ModelConfig, dtype: str, config: E
         ]
     totals = [0] * len(stages)
     architecture = architectures()[model.architecture]
-    for name, tensor in architecture.translate(weights.map(0)).items():
+    for name, tensor in architecture.translate(weights.map(0), model).items():
         for stage in _stages_of(name, architecture, stages, model.tie_word_embeddings):
             totals[stage] += tensor.nbytes
     return totals

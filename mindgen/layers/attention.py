@@ -13,6 +13,7 @@ from mindgen.layers.inference_ops import inference_ops
 from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
+from mindgen.layers.rotary import HalvesOfPairs
 from mindgen.layers.step_inputs import PLACES
 from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
 from mindgen.weights.architecture import architectures
@@ -61,6 +62,10 @@ class Attention(nn.Cell):
             cuts = (1, shard.cuts(queries), 1)
             self.q_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
             self.k_norm = RmsNorm(config.head_size, config.norm_epsilon, dtype, shard, cuts)
+
+        self.is_interleaved = config.rope is not None and config.rope.interleaved
+        if self.is_interleaved:
+            self.halves_of_pairs = HalvesOfPairs(config.head_size, shard.cuts(queries))
 
         axes, _ = architectures()[config.architecture].cache_layout(config, shard).arrays
         self.cache_layout = shard.layout(Axis(cache.num_blocks), Axis(cache.block_size), *axes)
@@ -115,6 +120,9 @@ class Attention(nn.Cell):
         if self.has_norm:
             query = self._norm_heads(self.q_norm, query, self.num_heads)
             key = self._norm_heads(self.k_norm, key, self.num_kv_heads)
+        if self.is_interleaved:
+            query = self.halves_of_pairs(query, self.num_heads)
+            key = self.halves_of_pairs(key, self.num_kv_heads)
         if rotation is not None:
             query, key = self.apply_rotary(query, key, rotation[0], rotation[1], context_lens)
         written = self.reshape_and_cache(key, value, self.key_cache, self.value_cache, step[_SLOT_MAPPING])

@@ -1,15 +1,40 @@
-"""The cosines and sines of rotary position embedding (arXiv:2104.09864), with Llama 3's frequency scaling."""
+"""The cosines and sines of rotary position embedding (arXiv:2104.09864), with Llama 3's frequency scaling, and what
+brings together that which is rotated together."""
 
 import math
 
 import numpy as np
+from mindspore import Tensor, nn, ops
 
 from mindgen.weights.model_config import RopeConfig
 
 
+class HalvesOfPairs(nn.Cell):
+    """Of each head first the first ones of all pairs that lie side by side, then the second ones, for rotate-half.
+
+    Queries and keys so reordered have the products that they had before.
+
+    Args:
+        cuts: into how many slices the heads are cut.
+    """
+
+    def __init__(self, head_size: int, cuts: int) -> None:
+        super().__init__()
+        self.head_size = head_size
+        self.order = Tensor(np.arange(head_size, dtype=np.int32).reshape(-1, 2).T.reshape(-1))  # (D,)
+        self.gather = ops.Gather().shard(((1, cuts, 1), (1,)))
+        self.reshape = ops.Reshape()
+
+    def construct(self, x: Tensor, num_heads: int) -> Tensor:
+        """x (T, heads*D) to the same."""
+        heads = self.reshape(x, (-1, num_heads, self.head_size))  # (T, heads, D)
+        return self.reshape(self.gather(heads, self.order, 2), (-1, num_heads * self.head_size))  # (T, heads*D)
+
+
 def rotary_tables(rope: RopeConfig, head_size: int, num_positions: int) -> tuple[np.ndarray, np.ndarray]:
     """The float32 tables cos, sin (num_positions, D); both halves of a row are the same, as rotate-half wants."""
-    frequencies = _frequencies(rope, head_size)
+    frequencies = _frequencies(rope, rope.rotated_size(head_size))
+    frequencies = np.pad(frequencies, (0, head_size // 2 - len(frequencies)))  # what is not rotated stands still
     angles = np.outer(np.arange(num_positions, dtype=np.float32), frequencies)  # (num_positions, D/2)
     angles = np.concatenate([angles, angles], axis=1)  # (num_positions, D)
     return np.cos(angles), np.sin(angles)

@@ -141,7 +141,7 @@ class CausalLm(nn.Cell):
 
     def translate(self, tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
         """A checkpoint's tensors under the names, and in the shapes, that the layers have them."""
-        tensors = architectures()[self.config.architecture].translate(tensors)
+        tensors = architectures()[self.config.architecture].translate(tensors, self.config)
         return tied_by_embedding(tensors) if self.tied else tensors
 
     def load(self, source: WeightSource) -> list[str]:

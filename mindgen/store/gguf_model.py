@@ -33,7 +33,7 @@ def gguf_model(
     config = read_model_config(folder)
     content = {
         name: (tensor, gguf_dtype(names, name, tensor, dtype))
-        for name, tensor in gguf_tensors(names, config, architecture.translate(tensors)).items()
+        for name, tensor in gguf_tensors(names, config, architecture.translate(tensors, config)).items()
     }
     matrices = Counter(kind for tensor, kind in content.values() if len(tensor.shape) > 1)
     general = {

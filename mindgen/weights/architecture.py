@@ -28,6 +28,10 @@ def _as_they_are(tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _as_the_network_has_them(tensors: Tensors, _: ModelConfig) -> Tensors:
+    return tensors
+
+
 def _never(_: str) -> bool:
     return False
 
@@ -38,6 +42,7 @@ class Architecture:
 
     Attributes:
         name: in config.json's architectures.
+        other_names: that stand there for the same.
         model_type: as config.json has it.
         network: module and class of models/, like "llama:LlamaForCausalLM".
         read_config: of a config.json, given its path and content.
@@ -51,7 +56,7 @@ class Architecture:
         fused: kinds of modules that checkpoints have as one, and the network as several.
         with_own_names: a checkpoint's tensors, of whatever tool, under Hugging Face's names.
         with_mindformers_names: of those under Hugging Face's names; None where MindFormers has no such models.
-        translate: under the names, and in the shapes, that the network has them.
+        translate: under the names, and in the shapes, that the network of that configuration has them.
         is_stored_by_inputs: whether a checkpoint has the weight of that name (in, out).
         gguf: what files of GGUF call all of it; None where they have no such models.
         own_module, their_module: the network's name of a module that an adapter names, and back.
@@ -63,6 +68,7 @@ class Architecture:
     read_config: Callable[[Path, dict[str, Any]], ModelConfig]
     cache_layout: Callable[[ModelConfig, Shard], CacheLayout]
     linears: Callable[[ModelConfig, Shard], list[tuple[Axis, Axis]]]
+    other_names: tuple[str, ...] = ()
     ties_head: bool = False
     embedding: str = "model.embed_tokens"
     layers: str = "model.layers."
@@ -71,7 +77,7 @@ class Architecture:
     fused: tuple[str, ...] = ()
     with_own_names: Callable[[Tensors], Tensors] = _as_they_are
     with_mindformers_names: Callable[[Tensors], Tensors] | None = None
-    translate: Callable[[Tensors], Tensors] = _as_they_are
+    translate: Callable[[Tensors, ModelConfig], Tensors] = _as_the_network_has_them
     is_stored_by_inputs: Callable[[str], bool] = _never
     gguf: GgufNames | None = None
     own_module: Callable[[str], str] = str
@@ -147,7 +153,8 @@ def names_of(folder: Path) -> tuple[Architecture, bool]:
 
 def _name(names: NamesFile) -> str:
     of_type = [each.name for each in architectures().values() if each.model_type == names.model_type]
-    return (names.architectures or of_type or ["(none)"])[0]
+    said = (names.architectures or of_type or ["(none)"])[0]
+    return next((each.name for each in architectures().values() if said in each.other_names), said)
 
 
 def read_model_config(folder: Path) -> ModelConfig:

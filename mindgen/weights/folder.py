@@ -6,6 +6,7 @@ from mindgen.errors import CheckpointError, ModelError, warn
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.config_file import CONFIG_FILE
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.mindformers_fused import separate_fused
 from mindgen.weights.quantization import with_unpacked
 from mindgen.weights.weight_format import map_file, weight_formats
 
@@ -27,16 +28,18 @@ def model_folder(path: Path) -> Path:
 
 
 def map_weights(folder: Path, model: Path | None = None) -> dict[str, MappedTensor]:
-    """All tensors of the folder's checkpoint by their Hugging Face names, mapped.
+    """All tensors of the folder's checkpoint under its own names, mapped; MindFormers' fused ones as their parts.
 
     Args:
         model: the folder whose config.json counts where this one has none.
 
     Raises:
-        ModelError: there is no checkpoint, or its index is wrong, or it is quantised in a way that is not served.
-        CheckpointError: a file is damaged.
+        ModelError: there is no checkpoint, its index is wrong, it is quantised in a way that is not served, or nothing
+            tells how it is fused.
+        CheckpointError: a file is damaged, or fused in another way than the configuration says.
     """
-    return with_unpacked(_map_files(folder), folder if model is None or (folder / CONFIG_FILE).is_file() else model)
+    whole = with_unpacked(_map_files(folder), folder if model is None or (folder / CONFIG_FILE).is_file() else model)
+    return separate_fused(folder if model is None else model, whole)
 
 
 def _map_files(folder: Path) -> dict[str, MappedTensor]:

@@ -10,9 +10,10 @@ from mindgen.weights.mindformers_names import FROM_MINDFORMERS, MINDFORMERS_FUSE
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
 _TO_MINDFORMERS = {theirs: ours for ours, theirs in FROM_MINDFORMERS.items()}
-_SHORT_NAMES = {
-    ours.rsplit(".", 1)[-1]: theirs.rsplit(".", 1)[-1] for ours, theirs in FROM_MINDFORMERS.items()
-}  # wq: q_proj, ...
+_SHORT_NAMES = {ours.rsplit(".", 1)[-1]: theirs.rsplit(".", 1)[-1] for ours, theirs in FROM_MINDFORMERS.items()} | {
+    "dense_left": "gate_proj",
+    "dense_right": "up_proj",
+}  # wq: q_proj, ... and ChatGLM's
 
 _LORA = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<half>[AB])(\.(?!weight$|bias$)[^.]+)?(?P<kind>\.weight|\.bias)?"
@@ -145,7 +146,11 @@ def huggingface_pattern(text: str) -> str:
     """A target of MindFormers (wq, .*wq|.*wk, attention.wq) in Hugging Face's names; others as they are."""
     text = re.sub(r"(?<![A-Za-z0-9_])attention\b", "self_attn", text)
     text = re.sub(r"(?<![A-Za-z0-9_])feed_forward\b", "mlp", text)
-    return re.sub(r"(?<![A-Za-z0-9_])(w[qkvo123]|tok_embeddings)\b", lambda match: _SHORT_NAMES[match[1]], text)
+    return re.sub(
+        r"(?<![A-Za-z0-9_])(w[qkvo123]|tok_embeddings|dense_left|dense_right)\b",
+        lambda match: _SHORT_NAMES[match[1]],
+        text,
+    )
 
 
 def _module(name: str) -> str:

@@ -1,9 +1,11 @@
-"""MindFormers' names of the modules and tensors of models like Llama (its older ones, as in its .ckpt files)."""
+"""MindFormers' names of the modules and tensors of models like Llama: its older ones, as in its .ckpt files, and those
+of its later networks (use_legacy: False), which are Megatron's."""
 
 import re
 
 from mindgen.errors import CheckpointError
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 # Of a layer, and the embedding.
@@ -26,13 +28,33 @@ _TABLES = {
     "output.weight": f"{HEAD}.weight",
 }
 _LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)\.(weight|bias)")
+# As convert_name of its models/qwen3/utils.py; what releases call otherwise stands there twice.
+_MEGATRON = {
+    "self_attention.linear_q": "self_attn.q_proj",
+    "self_attention.linear_k": "self_attn.k_proj",
+    "self_attention.linear_v": "self_attn.v_proj",
+    "self_attention.linear_proj": "self_attn.o_proj",
+    "self_attention.q_layernorm": "self_attn.q_norm",
+    "self_attention.k_layernorm": "self_attn.k_norm",
+    "mlp.gating": "mlp.gate_proj",
+    "mlp.hidden": "mlp.up_proj",
+    "mlp.linear_fc1": "mlp.up_proj",
+    "mlp.linear_fc2": "mlp.down_proj",
+    "pre_mlp_layernorm": "post_attention_layernorm",
+}
+_MEGATRON_TABLES = {
+    "embedding.word_embeddings.weight": f"{EMBEDDING}.weight",
+    "decoder.final_layernorm.weight": "model.norm.weight",
+    "output_layer.weight": f"{HEAD}.weight",
+}
+_MEGATRON_LAYER = re.compile(r"decoder\.(layers\.\d+\.)(.+)\.(weight|bias)")
 
 
 def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
     """The tensors under Hugging Face's names; others keep theirs.
 
     Raises:
-        CheckpointError: weights are fused, in a layout that the file does not tell; or a tensor is there twice.
+        CheckpointError: weights are fused still; or a tensor is there twice.
     """
     renamed: dict[str, MappedTensor] = {}
     for name, tensor in tensors.items():
@@ -43,14 +65,22 @@ def from_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor
     return renamed
 
 
+def translate(tensors: dict[str, MappedTensor], _: ModelConfig) -> dict[str, MappedTensor]:
+    """As from_mindformers, which is all that the networks of models like Llama need."""
+    return from_mindformers(tensors)
+
+
 def huggingface_name(name: str) -> str:
+    megatron = _MEGATRON_LAYER.fullmatch(name)
+    if megatron is not None:
+        return f"model.{megatron[1]}{_MEGATRON.get(megatron[2], megatron[2])}.{megatron[3]}"
     layer = _LAYER.fullmatch(name)
     if layer is None:
-        return _TABLES.get(name, name)
+        return (_TABLES | _MEGATRON_TABLES).get(name, name)
     if layer[2].endswith(MINDFORMERS_FUSED):
         raise CheckpointError(
-            f"{name} is one of MindFormers' fused weights (qkv_concat: True), whose rows lie in one of two orders that "
-            "the file does not tell: convert the model again with qkv_concat: False"
+            f"{name} is one of MindFormers' fused weights (qkv_concat: True), which are taken apart in whole "
+            "checkpoints only: join its ranks with `mindgen shard`, or convert it with qkv_concat: False"
         )
     module = FROM_MINDFORMERS.get(layer[2]) or _NORMS.get(layer[2], layer[2])
     return f"{layer[1]}{module}.{layer[3]}"

@@ -14,6 +14,8 @@ class RopeConfig:
     Attributes:
         factors: by which each of the frequencies is divided.
         original_max_position: how many positions the model had before they were stretched.
+        rotated_share: how much of each head is rotated.
+        interleaved: whether what is rotated together lies side by side in a head, and not half a head apart.
     """
 
     theta: float
@@ -23,6 +25,12 @@ class RopeConfig:
     high_freq_factor: float = 1.0
     original_max_position: int = 1
     factors: tuple[float, ...] = ()
+    rotated_share: float = 1.0
+    interleaved: bool = False
+
+    def rotated_size(self, head_size: int) -> int:
+        """How many of a head's dimensions are rotated; of those half a head apart, half of them at either place."""
+        return int(head_size * self.rotated_share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen.weights.architecture import Architecture, architecture_of, architectures
+from mindgen.weights.architecture import Architecture, architecture_of, architectures, read_model_config
 from mindgen.weights.lora_names import embeddings, without_prefix
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
@@ -18,9 +18,10 @@ def network_weights(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, 
     """As the architecture in the model's folder translates them.
 
     Raises:
-        ModelError: the folder has no readable config.json.
+        ModelError: the folder has no readable config.json, or it asks for what is not served.
+        CheckpointError: a tensor does not fit it.
     """
-    return architecture_of(model).translate(tensors)
+    return architecture_of(model).translate(tensors, read_model_config(model))
 
 
 def linear_modules(

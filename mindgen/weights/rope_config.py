@@ -1,7 +1,8 @@
 """Rotary position embeddings as config.json describes them."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mindgen.errors import ModelError, warn
 from mindgen.weights.config_file import ConfigFile, FileRecord, Positive, Size, read_record
@@ -31,8 +32,13 @@ class FactorsRopeFile(RopeFile):
 
 
 class RotaryFile(ConfigFile):
-    """What a config.json says of them."""
+    """What a config.json says of them.
 
+    Attributes:
+        interleaved: as a RopeConfig has it; only such models may leave a part of each head as it is.
+    """
+
+    interleaved: ClassVar[bool] = False
     max_position_embeddings: Size
     rope_theta: Positive = 10000.0
     rope_scaling: dict[str, Any] | None = None
@@ -61,9 +67,16 @@ def read_rope(path: Path, file: RotaryFile) -> RopeConfig:
         raise ModelError(f"{path}: rope type {kind!r} is not served; served are {', '.join(_ROPES)}")
     if any(isinstance(value, dict) for value in said.values()):
         raise ModelError(f"{path}: {section} for each kind of layer is not served, only one for all")
-    partial = said.get("partial_rotary_factor", file.partial_rotary_factor)
-    if partial not in (None, 1):
-        raise ModelError(f"{path}: partial_rotary_factor {partial!r} is not served, only 1.0")
+    share = said.get("partial_rotary_factor", file.partial_rotary_factor)
+    share = 1.0 if share is None else share
+    if share != 1 and not file.interleaved:
+        raise ModelError(f"{path}: partial_rotary_factor {share!r} is not served, only 1.0")
+    if not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ModelError(f"{path}: partial_rotary_factor must be above 0 and at most 1, not {share!r}")
+    return replace(_read_kind(path, file, kind, said, section), rotated_share=share, interleaved=file.interleaved)
+
+
+def _read_kind(path: Path, file: RotaryFile, kind: str, said: dict[str, Any], section: str) -> RopeConfig:
     settings = {"rope_theta": file.rope_theta, "original_max_position_embeddings": file.max_position_embeddings, **said}
     if file.original_max_position_embeddings is not None:
         settings["original_max_position_embeddings"] = file.original_max_position_embeddings

@@ -8,6 +8,7 @@ from mindgen.dtypes import FLOATS, STORAGE
 from mindgen.errors import ModelError
 from mindgen.weights.folder import has_checkpoint, map_weights, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.mindformers_fused import separate_fused
 from mindgen.weights.network_names import are_equal, has_own_head, network_weights
 from mindgen.weights.quantization import FP8, with_unpacked
 from mindgen.weights.rank_files import STRATEGY_FILE, find_rank_folders, map_rank_folder, rank_files
@@ -33,12 +34,13 @@ class WeightFiles:
         """The tensors for a rank: its slices, or whole ones.
 
         Raises:
-            ModelError, CheckpointError: they are missing or damaged.
+            ModelError, CheckpointError: they are missing or damaged, or as of `separate_fused`.
         """
         folder = self.folders[rank if self.is_sharded else 0]
         if _is_model(folder, self.model):
             return map_weights(folder, self.model)
-        return with_unpacked(map_rank_folder(folder), self.model)
+        tensors = with_unpacked(map_rank_folder(folder), self.model)
+        return tensors if self.is_sharded else separate_fused(self.model, tensors)
 
     def choose_dtype(self, declared: str | None) -> str:
         """The dtype that config.json gives the model's own weights, or else that of most of the checkpoint's tensors.

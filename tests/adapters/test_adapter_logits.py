@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_adapters import CONFIGS, GPT2_CONFIGS, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2")
+KINDS = ("llama3-grouped-tied", "qwen2-tied", "qwen3-untied", "gpt2", "glm")
 
 
 @pytest.fixture(scope="module", params=KINDS)

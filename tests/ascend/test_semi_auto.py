@@ -11,8 +11,8 @@ import pytest
 from adapter_options import make_option
 
 from mindgen.weights.architecture import architectures, read_model_config
-from mindgen.weights.architectures.gpt2 import linear_weights
 from mindgen.weights.folder import map_weights
+from mindgen.weights.network_names import network_weights
 
 pytestmark = pytest.mark.slow
 
@@ -119,9 +119,7 @@ def test_attention_has_the_heads_of_its_rank(answers, models, place):
 def test_each_rank_loads_its_slices(answers, models, place):
     num_ranks, rank = place
     for kind, answer in answers[place].items():
-        tensors = map_weights(models[kind])
-        if kind.startswith("gpt2"):
-            tensors = linear_weights(tensors)
+        tensors = network_weights(models[kind], map_weights(models[kind]))
         loaded = answer["weights"]
         compared = Counter()
         for name, tensor in tensors.items():

@@ -1,6 +1,7 @@
 """MindFormers' predict_*.yaml as --config: the same texts as the Hugging Face folder of the same weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mindspore
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from test_mindformers_fused import fused
 from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
@@ -26,12 +28,13 @@ def model(tmp_path):
     """A Hugging Face folder, and beside it what MindFormers has of it: a .ckpt, a tokenizer.model, a YAML."""
     folder = make_model("llama-multi-head", tmp_path / "model", torch.float32, **SIZES)
     make_tokenizer("sentencepiece_bpe", folder)
-    parameters = [
-        {"name": name, "data": mindspore.Tensor(each.numpy())}
-        for name, each in renamed(load_file(folder / "model.safetensors")).items()
-    ]
-    mindspore.save_checkpoint(parameters, str(tmp_path / "llama.ckpt"))
+    save_ckpt(renamed(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
     return folder
+
+
+def save_ckpt(tensors, path):
+    parameters = [{"name": name, "data": mindspore.Tensor(each.numpy())} for name, each in tensors.items()]
+    mindspore.save_checkpoint(parameters, str(path))
 
 
 def predict_yaml(folder, **changes):
@@ -73,18 +76,52 @@ def test_the_same_text_as_hugging_face_s_folder(model, capsys):
     expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
     text, said = generate(capsys, "--config", str(predict_yaml(model)))
     assert text == expected
-    assert "of no meaning for inference, and ignored: context, output_dir, trainer" in said
+    assert (
+        "of no meaning for inference, and ignored: context, output_dir, trainer, model_config.batch_size, model_config."
+        in said
+    )
+    assert "model_config.use_past" in said and "model_config.hidden_size" not in said
     assert "sampling is do_sample False, top_k 3, top_p 1, repetition_penalty 1, max_length 40, seed 0" in said
 
 
-def test_an_adapter_of_slora(model, capsys):
+@pytest.mark.parametrize("pet_type", ["slora", "lora"])
+def test_an_adapter_of_pet_config(pet_type, model, capsys):
     adapter = make_adapter("everything", model, model.parent)
     (model.parent / "lora_adapter.json").write_text(json.dumps({"own": str(adapter)}))
     flags = ["--adapter_path", str(model.parent), "--adapter_id", "own", "--dtype", "float32", "--max_length", "40"]
     expected, _ = generate(capsys, "--model", str(model), *flags)
     for path in (model.parent, model.parent / "lora_adapter.json"):
-        config = predict_yaml(model, pet_config={"pet_type": "slora", "adapter_path": str(path)})
+        config = predict_yaml(model, pet_config={"pet_type": pet_type, "lora_rank": 8, "adapter_path": str(path)})
         assert generate(capsys, "--config", str(config), "--adapter_id", "own")[0] == expected
+
+
+def test_lora_within_the_checkpoint_is_no_adapter(model, capsys):
+    load_settings(predict_yaml(model, pet_config={"pet_type": "lora", "lora_rank": 8}), {})
+    assert "no adapter_path, and LoRA in the model's own checkpoint is not served" in capsys.readouterr().err
+
+
+def test_fused_weights_in_the_order_that_is_named(model, capsys):
+    expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
+    for layout in ("plain", "grouped"):
+        tensors = fused(renamed(load_file(model / "model.safetensors")), layout, num_kv_heads=4)
+        save_ckpt(tensors, model.parent / "llama.ckpt")
+        config = predict_yaml(model, qkv_concat=True, qkv_concat_layout=layout)
+        assert generate(capsys, "--config", str(config))[0] == expected
+    with pytest.raises(ConfigError, match="qkv_concat_layout must be plain .* or grouped .*, not None"):
+        load_settings(predict_yaml(model, qkv_concat=True), {})
+
+
+@pytest.mark.parametrize("source", ["llama.ckpt", "ranks"])
+def test_auto_trans_ckpt_of_mindformers_names(source, model, capsys, monkeypatch):
+    """MindFormers has the whole checkpoint in rank_0 then."""
+    expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
+    monkeypatch.chdir(model.parent)
+    (model.parent / "ranks/rank_0").mkdir(parents=True)
+    shutil.copy(model.parent / "llama.ckpt", model.parent / "ranks/rank_0")
+    config = str(predict_yaml(model))
+    text, _ = generate(capsys, "--config", config, "--load_checkpoint", source, "--auto_trans_ckpt", "--tp", "2")
+    assert text == expected
+    assert sorted(each.name for each in Path("output/transform_ckpt").glob("rank_*")) == ["rank_0", "rank_1"]
 
 
 def test_without_do_sample_it_samples(model):
@@ -107,7 +144,10 @@ def test_sizes_of_ranks_count_with_use_parallel(model):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"type": "ChatGLM2Config"}, "type 'ChatGLM2Config' is not served; served are LlamaConfig, GPT2Config"),
+        (
+            {"type": "TelechatConfig"},
+            "type 'TelechatConfig' is not served; served are LlamaConfig, GPT2Config, ChatGLM2",
+        ),
         ({"extend_method": "NTK"}, "extend_method 'NTK' is not served"),
         ({"moe_config": {"expert_num": 8}}, "moe_config and attn_proj_has_bias are not served"),
         ({"pet_config": "slora"}, "pet_config must hold keys and values, not 'slora'"),
@@ -125,6 +165,17 @@ TINY = {
     "predict_llama2_7b": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
     "predict_llama2_7b_slora": ("llama-multi-head", {"num_heads": 4, "intermediate_size": 200}),
     "predict_qwen2_5_7b_instruct": ("qwen2-untied", {"num_heads": 6, "n_kv_heads": 2, "intermediate_size": 200}),
+    "predict_glm4_9b": (
+        "glm",
+        {
+            "padded_vocab_size": 340,
+            "num_attention_heads": 6,
+            "kv_channels": 16,
+            "ffn_hidden_size": 200,
+            "rope_ratio": 1,
+            "layernorm_epsilon": "1.5625e-07",
+        },
+    ),
     "predict_gpt2_small": ("gpt2", {"num_heads": 6, "intermediate_size": 200, "layernorm_epsilon": 1e-5}),
     "predict_qwen3": ("qwen3-untied", {}),
 }
@@ -139,7 +190,7 @@ def test_our_configurations_at_tiny_sizes(name, tmp_path, capsys, monkeypatch):
     kind, sizes = TINY[name]
     monkeypatch.setitem(KINDS, "qwen2-untied", (*KINDS["qwen2-tied"][:4], {"tie_word_embeddings": False}))
     folder = make_model(kind, tmp_path / "model", torch.float32, vocab_size=340)
-    make_tokenizer("sentencepiece_bpe" if "llama" in name else "vocab_and_merges", folder)
+    make_tokenizer("sentencepiece_bpe" if "llama" in name or "glm" in name else "vocab_and_merges", folder)
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model_config = content["model"]["model_config"] | {"compute_dtype": "float32"}
     if "pretrained_model_dir" in content:

@@ -20,6 +20,7 @@ KINDS = {
     "llama-biased-one-kv-head": {"vocab_size": 323, "intermediate_size": 201},  # 7 query heads
     "qwen3-untied": {"vocab_size": 321},  # 3 KV heads with 2 query heads each
     "qwen2-tied": {"vocab_size": 323},  # 2 KV heads with 3 query heads each
+    "glm": {"vocab_size": 323, "intermediate_size": 201},  # whose checkpoints have gate and up as one
 }
 
 

@@ -20,11 +20,22 @@ NAMES = {
 }  # fmt: skip
 
 
-def renamed(tensors):
+# Of mindformers/models/qwen3/utils.py, whose up_proj was linear_fc1 before it was hidden.
+MEGATRON = {
+    "model.embed_tokens": "embedding.word_embeddings", "self_attn.q_proj": "self_attention.linear_q",
+    "self_attn.k_proj": "self_attention.linear_k", "self_attn.v_proj": "self_attention.linear_v",
+    "self_attn.o_proj": "self_attention.linear_proj", "self_attn.q_norm": "self_attention.q_layernorm",
+    "self_attn.k_norm": "self_attention.k_layernorm", "gate_proj": "gating", "down_proj": "linear_fc2",
+    "post_attention_layernorm": "pre_mlp_layernorm", "model.norm": "decoder.final_layernorm",
+    "lm_head": "output_layer", "model.layers": "decoder.layers",
+}  # fmt: skip
+
+
+def renamed(tensors, names=NAMES):
     """As mindformers/models/llama/convert_weight.py does."""
     result = {}
     for name, tensor in tensors.items():
-        for ours, theirs in NAMES.items():
+        for ours, theirs in names.items():
             name = name.replace(ours, theirs)
         result[name] = tensor
     return result
@@ -46,13 +57,14 @@ def test_the_same_model(kind, suffix, tmp_path):
     np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
 
 
-def test_fused_weights_are_refused(tmp_path):
-    folder = make_model("llama-multi-head", tmp_path / "model", torch.float32)
-    tensors = renamed(load_file(folder / "model.safetensors"))
-    own = [tensors.pop(f"model.layers.0.attention.w{part}.weight") for part in "qkv"]
-    save_file({**tensors, "model.layers.0.attention.w_qkv.weight": torch.cat(own)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"w_qkv.weight is one of MindFormers' fused weights .*qkv_concat: False"):
-        Probe(folder, "float32")
+@pytest.mark.parametrize("up_proj", ["hidden", "linear_fc1"])
+def test_names_of_megatron(up_proj, tmp_path):
+    folder = make_model("qwen3-untied", tmp_path / "model", torch.float32)
+    expected = Probe(folder, "float32").logits([PROMPT])
+    tensors = renamed(load_file(folder / "model.safetensors"), MEGATRON | {"up_proj": up_proj})
+    assert not any(name.startswith("model.") or "_proj" in name.replace("linear_proj", "") for name in tensors)
+    save_file(tensors, folder / "model.safetensors")
+    np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
 
 
 def test_a_tensor_under_two_names_is_refused(tmp_path):

@@ -20,7 +20,8 @@ from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.placement import Placement, strategy_placement, whole_placement
 from mindgen.weights.rank_files import map_rank_folder
-from mindgen.weights.reshard import ShardedCheckpoint, Target, open_ranks, open_whole, transform
+from mindgen.weights.reshard import Target, transform
+from mindgen.weights.sharded_checkpoint import ShardedCheckpoint, open_ranks, open_whole
 from mindgen.weights.strategy_file import ParameterStrategy, Strategy, write_strategy
 
 RNG = np.random.default_rng(0)

@@ -87,7 +87,7 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
         ModelError: its config.json is damaged.
     """
     architecture, tied = names_of(model)
-    tensors = architecture.with_own_names(tensors)
+    tensors, adapter = architecture.with_own_names(tensors), _as_stored(adapter, architecture)
     embedding = architecture.embedding
     parameters = {name: MergedParameter(tensor, tensor.dtype) for name, tensor in tensors.items()}
     plan = MergePlan(parameters, f"{embedding}.weight")
@@ -114,6 +114,18 @@ def try_merge(model: Path, adapter: Adapter, tensors: dict[str, MappedTensor]) -
         if parameter.is_changed and parameter.dtype not in dtypes.STORAGE:
             plan.problems.append(f"{name} is {parameter.dtype} in the model; only {', '.join(dtypes.STORAGE)} merge")
     return plan
+
+
+def _as_stored(adapter: Adapter, architecture: Architecture) -> Adapter:
+    """The adapter under the names that the model's checkpoints have for their modules."""
+    weights = {name.rpartition("."): tensor for name, tensor in adapter.base_weights.items()}
+    return replace(
+        adapter,
+        updates={architecture.their_module(module): update for module, update in adapter.updates.items()},
+        base_weights={
+            f"{architecture.their_module(module)}.{kind}": tensor for (module, _, kind), tensor in weights.items()
+        },
+    )
 
 
 def _replace_base_weights(plan: MergePlan, adapter: Adapter, tied: bool, architecture: Architecture) -> None:

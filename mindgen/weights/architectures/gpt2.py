@@ -191,7 +191,7 @@ def is_conv1d(name: str) -> bool:
     return _CONV1D.fullmatch(name) is not None
 
 
-def linear_weights(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+def linear_weights(tensors: dict[str, MappedTensor], _: ModelConfig) -> dict[str, MappedTensor]:
     """Views of the tensors, under the names of the network's layers, which slices for ranks have already."""
     if f"{EMBEDDING}.weight" in tensors:
         return tensors

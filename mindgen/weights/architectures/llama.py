@@ -11,7 +11,7 @@ from mindgen.weights.architecture import Architecture
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, TokenIds, read_ends, read_record
 from mindgen.weights.gguf_names import LLAMA_GGUF
-from mindgen.weights.mindformers_names import from_mindformers, to_mindformers
+from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.rope_config import RotaryFile, read_rope
 
@@ -78,6 +78,11 @@ def like_llama(path: Path, file: LlamaFile, architecture: str) -> ModelConfig:
         raise ModelError(f"{path}: {num_heads} query heads do not divide among {num_kv_heads} KV heads")
     if config.head_size % 2:
         raise ModelError(f"{path}: rotary embedding needs an even head_dim, not {config.head_size}")
+    if config.rope is not None and config.rope.rotated_size(config.head_size) % 2:
+        raise ModelError(
+            f"{path}: {config.rope.rotated_size(config.head_size)} of a head's {config.head_size} dimensions would be "
+            "rotated, and they go in pairs"
+        )
     num_factors = len(config.rope.factors) if config.rope is not None else 0
     if num_factors not in (0, config.head_size // 2):
         raise ModelError(
@@ -119,6 +124,6 @@ ARCHITECTURE = Architecture(
     linears=linears,
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
-    translate=from_mindformers,
+    translate=translate,
     gguf=LLAMA_GGUF,
 )

@@ -9,7 +9,7 @@ from mindgen.weights.architectures.llama import LlamaFile, like_llama, linears
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, TokenIds, read_record
 from mindgen.weights.gguf_names import LLAMA_GGUF
-from mindgen.weights.mindformers_names import from_mindformers, to_mindformers
+from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
 
 
@@ -39,6 +39,6 @@ ARCHITECTURE = Architecture(
     linears=linears,
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
-    translate=from_mindformers,
+    translate=translate,
     gguf=QWEN_GGUF,
 )

@@ -9,7 +9,7 @@ from mindgen.weights.architectures.llama import like_llama, linears
 from mindgen.weights.architectures.qwen2 import QWEN_GGUF, Qwen2File
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
-from mindgen.weights.mindformers_names import from_mindformers, to_mindformers
+from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
 
 
@@ -33,7 +33,7 @@ ARCHITECTURE = Architecture(
     linears=linears,
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
-    translate=from_mindformers,
+    translate=translate,
     gguf=replace(
         QWEN_GGUF,
         architecture="qwen3",

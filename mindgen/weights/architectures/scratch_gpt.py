@@ -53,7 +53,7 @@ def _read_config(path: Path, raw: dict[str, Any]) -> ModelConfig:
     return like_gpt2(ARCHITECTURE.name, path, read_record(ScratchGptFile, path, raw))
 
 
-def _translate(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+def _translate(tensors: dict[str, MappedTensor], _config: ModelConfig) -> dict[str, MappedTensor]:
     """Views under the names of the network's layers."""
     if f"{EMBEDDING}.weight" in tensors:
         return tensors
