@@ -27,8 +27,8 @@ from mindgen.errors import BatchError, ConfigError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.sampling_params import SamplingParams
 
-NUM_ROWS, PART_ROWS = 60, 10
-SAMPLED = SamplingParams(temperature=1.0, max_tokens=96, ignore_eos=True)
+NUM_ROWS, PART_ROWS = 40, 8
+SAMPLED = SamplingParams(temperature=1.0, max_tokens=64, ignore_eos=True)
 ENGINE = EngineConfig(max_num_seqs=4, num_blocks=200, num_threads=1)
 
 OVERWRITE = OutputOptions(overwrite=True)
@@ -263,7 +263,9 @@ def test_another_model_on_a_machine_is_refused(cluster: Any, given: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_cluster_without_room_is_refused_in_a_line(cluster: Any, given: Path, tmp_path: Path) -> None:
+def test_a_cluster_without_room_is_refused_in_a_line(
+    cluster: Any, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     large = replace(ENGINE, num_threads=64)
@@ -284,8 +286,9 @@ def test_a_cluster_without_room_is_refused_in_a_line(cluster: Any, given: Path, 
     try:
         others = [Other.remote() for _ in range(3)]
         assert ray.get([other.is_there.remote() for other in others]) == [True] * 3
+        monkeypatch.setattr("mindgen.batch.ray_runner._PLACE_SECONDS", 1.0)
         with pytest.raises(ConfigError, match="no machine of the Ray cluster has had room for a replica for 1 s"):
-            run_batch(job(given, tmp_path, engine=replace(ENGINE, node_timeout=1.0), outputs=OVERWRITE))
+            run_batch(job(given, tmp_path, outputs=OVERWRITE))
     finally:
         ray.shutdown()
 
