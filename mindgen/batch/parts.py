@@ -94,10 +94,11 @@ class Parts:
             try:
                 header = _HEADER.decode(file.readline())
                 file.seek(-min(_CHECKSUM_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                _END.decode(file.read().splitlines()[-1])
+                end = file.read()
+                _END.decode(end.splitlines()[-1])
             except (IndexError, msgspec.MsgspecError):
                 return None
-        return header
+        return header if end.endswith(b"\n") else None
 
     def journaled(self) -> Iterator[list[Answer]]:
         """The answers of the parts that are in work, row by row."""

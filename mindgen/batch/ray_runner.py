@@ -19,6 +19,8 @@ from mindgen.errors import BatchError, ConfigError, MindgenError, WorkerError
 _PARTS_AT_ONCE = 2  # of a replica, so that the engine has the next one when one ends
 _LOOK_SECONDS = 1.0
 _MOST_LOSSES = 3  # of replicas, one after the other without an answer between them
+_PLACE_SECONDS = 300.0  # for a replica to get a place, which a cluster that grows needs
+_SAY_SECONDS = 30.0
 _LONGEST_PAUSE = 60.0  # seconds after replicas that could not be started
 
 
@@ -100,9 +102,10 @@ class _Driver:
         self._replicas: set[Any] = set()
         self._placing: dict[Any, Any] = {}  # replica by the call that ends when it has its place
         self._loading: dict[Any, Any] = {}  # replica by the call that ends when it can answer
+        self._ready: set[Any] = set()  # replicas that can answer
         self._calls: dict[Any, tuple[Any, int]] = {}  # replica and part, by call
         self._num_failed_starts = 0  # since the last one that was none
-        self._next_start = self._last_place = time.monotonic()
+        self._next_start = self._last_place = self._last_said = time.monotonic()
 
     def run(self) -> None:
         while not self._schedule.is_finished:
@@ -150,6 +153,7 @@ class _Driver:
             replica = self._loading.pop(call)
             self._result(replica, call)
             self._num_failed_starts = 0
+            self._ready.add(replica)
             self._give_parts(replica)
         elif call in self._calls:
             replica, part = self._calls[call]
@@ -184,26 +188,34 @@ class _Driver:
     def _note_lost(self, replica: Any, reason: str) -> None:
         self._ray.kill(replica)
         self._replicas.remove(replica)
+        self._ready.discard(replica)
         self._calls = {call: held for call, held in self._calls.items() if held[0] is not replica}
         parts = self._schedule.note_lost(replica)
         if not parts:
             self._num_failed_starts += 1
-            if self._num_failed_starts >= _MOST_LOSSES and not self._calls:
+            if self._num_failed_starts >= _MOST_LOSSES and not self._ready:
                 raise BatchError(f"{self._num_failed_starts} replicas one after the other have not come up: {reason}")
             self._next_start = time.monotonic() + min(2.0**self._num_failed_starts, _LONGEST_PAUSE)
         self._events.say(f"a replica is lost, and another one takes up its {len(parts)} part(s): {reason}")
         for part in parts:
             self._losses.note(part, reason)
+        if parts:
+            for other in self._ready:
+                self._give_parts(other)
 
     def _refuse_to_wait_for_ever(self) -> None:
-        if self._loading or self._calls or not self._placing:
-            self._last_place = time.monotonic()
-        elif time.monotonic() - self._last_place > self._engine.node_timeout:
+        now = time.monotonic()
+        if self._loading or self._ready or not self._placing:
+            self._last_place = self._last_said = now
+            return
+        if now - self._last_said > _SAY_SECONDS:
+            self._last_said = now
+            self._events.say(f"{len(self._placing)} replicas wait for a place in the Ray cluster")
+        if now - self._last_place > _PLACE_SECONDS:
             free = {name: self._ray.available_resources().get(name, 0) for name in self._needs}
             raise ConfigError(
-                f"no machine of the Ray cluster has had room for a replica for {self._engine.node_timeout:g} s: "
-                f"it needs {self._needs}, and of all machines together {free} is free. End what else runs there, or "
-                "raise engine.node_timeout to wait longer"
+                f"no machine of the Ray cluster has had room for a replica for {_PLACE_SECONDS:g} s: it needs "
+                f"{self._needs}, and of all machines together {free} is free. End what else runs there"
             )
 
 
