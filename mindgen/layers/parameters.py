@@ -114,7 +114,11 @@ class WeightSource:
         Raises:
             ModelError: it is missing, already taken, of another shape, or not of floats.
         """
-        memory = self._take(name, layout)
+        tensor = self._take(name, layout)
+        unpacked = tensor.unpacked(self.dtype)
+        memory = self._own_part(unpacked, layout)
+        if unpacked is not tensor or not np.may_share_memory(memory, tensor.data):
+            tensor.release()
         share(parameter, memory, self.dtype)
         self.taken[name] = LoadedWeight([parameter], memory, slice(None), layout)
 
@@ -130,10 +134,12 @@ class WeightSource:
         together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
         row = 0
         for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
-            tensor, rows = self._tensors.get(name), slice(row, row + shape[0])
-            together[rows] = self._take(name, layout)
-            if tensor is not None:
-                tensor.release()  # or the file would be in memory a second time
+            tensor, rows = self._take(name, layout), slice(row, row + shape[0])
+            if self._is_sharded or shape == layout.shape:
+                tensor.write_to(together[rows], self.dtype)
+            else:
+                together[rows] = self.part_of(tensor, layout)
+            tensor.release()  # or the file would be in memory a second time
             self.taken[name] = LoadedWeight([parameter], together, rows, layout)
             row += shape[0]
         share(parameter, together, self.dtype)
@@ -152,7 +158,7 @@ class WeightSource:
     def _converted(self, dtype: str, part: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(MappedTensor(dtype, part).as_dtype(self.dtype))
 
-    def _take(self, name: str, layout: TensorLayout) -> np.ndarray:
+    def _take(self, name: str, layout: TensorLayout) -> MappedTensor:
         if self._check is not None:
             self._check()
         tensor = self._tensors.pop(name, None)
@@ -164,11 +170,12 @@ class WeightSource:
             raise ModelError(f"the checkpoint's {name!r} has shape {tensor.shape}, config.json asks for {shape}{hint}")
         if tensor.dtype not in dtypes.FLOATS:
             raise ModelError(f"the checkpoint's {name!r} is {tensor.dtype}; served are {', '.join(dtypes.FLOATS)}")
-        unpacked = tensor.unpacked(self.dtype)
-        part = self._converted(unpacked.dtype, unpacked.data) if self._is_sharded else self.part_of(unpacked, layout)
-        if unpacked is not tensor or not np.may_share_memory(part, tensor.data):
-            tensor.release()
-        return part
+        return tensor
+
+    def _own_part(self, tensor: MappedTensor, layout: TensorLayout) -> np.ndarray:
+        if not self._is_sharded:
+            return self.part_of(tensor, layout)
+        return self._converted(tensor.dtype, tensor.data)
 
     def remaining(self) -> list[str]:
         """The names that no layer has taken."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.kernels import plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,13 @@ class MappedTensor:
             return self.data
         return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
 
+    def write_to(self, target: np.ndarray, dtype: str) -> None:
+        """Writes the tensor, which must be of floats, to memory of its shape in one piece, in the storage of dtype."""
+        if self.dtype == dtype and self.data.flags.c_contiguous:
+            plugin.load_kernels().call("copy", self.data, target, target.nbytes)  # by all threads
+        else:
+            target[...] = self.as_dtype(dtype)
+
     def release(self) -> None:
         """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
         release_pages(self.data)
@@ -49,16 +57,16 @@ class PackedTensor(MappedTensor):
 
     Args:
         packed: a view of the mapped file.
-        unpack: makes rows first to last, in the storage of that dtype.
+        unpack: writes rows first to last into memory in one piece, in the storage of that dtype.
     """
 
     __slots__ = ("_packed", "_shape", "_unpack")
     _packed: np.ndarray
     _shape: tuple[int, ...]
-    _unpack: Callable[[int, int, str], np.ndarray]
+    _unpack: Callable[[int, int, np.ndarray, str], None]
 
     def __init__(
-        self, shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, str], np.ndarray]
+        self, shape: tuple[int, ...], packed: np.ndarray, unpack: Callable[[int, int, np.ndarray, str], None]
     ) -> None:
         object.__setattr__(self, "dtype", "float32")
         object.__setattr__(self, "_shape", shape)
@@ -79,13 +87,21 @@ class PackedTensor(MappedTensor):
 
     def rows(self, first: int, last: int) -> MappedTensor:
         first, last, _ = slice(first, last).indices(self._shape[0])
-        return MappedTensor(self.dtype, self._unpack(first, last, self.dtype))
+        return MappedTensor(self.dtype, self._rows(first, last, self.dtype))
 
     def unpacked(self, dtype: str) -> MappedTensor:
         return MappedTensor(dtype, self.as_dtype(dtype))
 
     def as_dtype(self, dtype: str) -> np.ndarray:
-        return self._unpack(0, self._shape[0], dtype)
+        return self._rows(0, self._shape[0], dtype)
+
+    def _rows(self, first: int, last: int, dtype: str) -> np.ndarray:
+        result: np.ndarray = np.empty((last - first, *self._shape[1:]), dtypes.STORAGE[dtype])
+        self._unpack(first, last, result, dtype)
+        return result
+
+    def write_to(self, target: np.ndarray, dtype: str) -> None:
+        self._unpack(0, self._shape[0], target, dtype)
 
     def release(self) -> None:
         release_pages(self._packed)
@@ -94,8 +110,8 @@ class PackedTensor(MappedTensor):
 def release_pages(view: np.ndarray) -> None:
     """Lets go of the memory that holds these pages of a mapped file."""
     whole: object = view
-    while isinstance(whole, np.ndarray):
-        whole = whole.base
+    while isinstance(whole, np.ndarray | memoryview):
+        whole = whole.base if isinstance(whole, np.ndarray) else whole.obj
     if not isinstance(whole, mmap.mmap):
         return
     start = view.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data

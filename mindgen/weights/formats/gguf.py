@@ -10,7 +10,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import plugin
-from mindgen.kernels.library import DType, KernelLibrary
+from mindgen.kernels.library import DType
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf
 from mindgen.weights.gguf_names import GgufNames, GgufSettings
 from mindgen.weights.mapped_tensor import MappedTensor, PackedTensor
@@ -139,24 +139,15 @@ def _map(tensor: GgufTensor, order: np.ndarray | None = None) -> MappedTensor:
     return PackedTensor(shape, tensor.rows, _unpacker(tensor, order))
 
 
-def _unpacker(tensor: GgufTensor, order: np.ndarray | None) -> Callable[[int, int, str], np.ndarray]:
-    def unpack(first: int, last: int, dtype: str) -> np.ndarray:
+def _unpacker(tensor: GgufTensor, order: np.ndarray | None) -> Callable[[int, int, np.ndarray, str], None]:
+    def unpack(first: int, last: int, target: np.ndarray, dtype: str) -> None:
         rows = tensor.rows[first:last] if order is None else tensor.rows[order[first:last]]
-        wanted = dtype if dtype in dtypes.STORAGE else "float32"
-        result: np.ndarray = np.empty((last - first, tensor.shape[1]), dtypes.STORAGE[wanted])
         try:
-            _library().call("dequantize", rows, tensor.type_id, result, DType[wanted.upper()], result.size)
+            plugin.load_kernels().call("dequantize", rows, tensor.type_id, target, DType[dtype.upper()], target.size)
         except KernelError as error:
             raise CheckpointError(f"GGUF: {error}") from error
-        return result
 
     return unpack
-
-
-@cache
-def _library() -> KernelLibrary:
-    path = plugin.library_path()
-    return plugin.load() if path is None else KernelLibrary(path)
 
 
 FORMAT = WeightFormat(
