@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import mindspore
 import pytest
 import torch
 import yaml
+from mindformers_files import mindformers_llama, save_ckpt
 from safetensors.torch import load_file
-from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
 from tiny_tokenizers import make_tokenizer
@@ -26,11 +25,7 @@ def model(tmp_path):
     """A Hugging Face folder, and beside it what MindFormers has of it: a .ckpt, a tokenizer.model, a YAML."""
     folder = make_model("llama-multi-head", tmp_path / "model", torch.float32, **SIZES)
     make_tokenizer("sentencepiece_bpe", folder)
-    parameters = [
-        {"name": name, "data": mindspore.Tensor(each.numpy())}
-        for name, each in renamed(load_file(folder / "model.safetensors")).items()
-    ]
-    mindspore.save_checkpoint(parameters, str(tmp_path / "llama.ckpt"))
+    save_ckpt(mindformers_llama(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
     return folder
 
 
