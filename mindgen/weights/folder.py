@@ -7,6 +7,8 @@ from mindgen.system.json_file import read_json_object
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import map_file, weight_formats
 
+_ADAPTER_CONFIG = "adapter_config.json"
+
 
 def model_folder(path: Path) -> Path:
     """The folder itself, after a look whether it is a model's.
@@ -14,10 +16,17 @@ def model_folder(path: Path) -> Path:
     Raises:
         ModelError: there is no such folder, or no config.json in it.
     """
+    if path.exists() and not path.is_dir():
+        raise ModelError(f"{path} is no folder, and no file that holds a whole model: those are .gguf and .pt")
     if not path.is_dir():
         raise ModelError(
             f"no such model folder: {path} (expected a Hugging Face folder with config.json, a .gguf or .pt file, "
             "`demo`, `gpt2`, or a name that `mindgen models` lists)"
+        )
+    if (path / _ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is an adapter's folder: name the base model, and this one in --adapter_path; `mindgen adapters "
+            f"inspect {path}` says what is in it"
         )
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")

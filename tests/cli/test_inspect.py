@@ -1,6 +1,8 @@
 """`mindgen inspect`: what files and folders are, and whether they are served."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,29 @@ def test_what_is_not(tmp_path, capsys):
     assert code == 1 and "mindgen: error:" in shown
     code, shown = inspect(tmp_path / "nowhere", capsys)
     assert code == 1 and "no such model folder" in shown
+
+
+def test_what_is_no_model(tmp_path, capsys):
+    """One line each that says what it is, at once; nothing waits for a pipe."""
+    (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "short.gguf").write_bytes(b"GGUF" + bytes(90))
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(ROOT / "adapters" / "A1" / name, tmp_path / "adapter")
+    for name, message in (
+        ("notes.txt", "notes.txt is no folder, and no file that holds a whole model: those are .gguf and .pt"),
+        ("pipe.gguf", "pipe.gguf is no folder, and no file that holds a whole model"),
+        ("empty", "empty has no config.json"),
+        ("short.gguf", "short.gguf is no readable GGUF file"),
+        ("adapter", "is an adapter's folder: name the base model, and this one in --adapter_path; `mindgen adapters"),
+        ("adapter/adapter_model.safetensors", "is an adapter's: `mindgen adapters"),
+    ):
+        code, shown = inspect(tmp_path / name, capsys)
+        assert code == 1 and message in shown and "Traceback" not in shown, shown
+    code, shown = inspect("", capsys)
+    assert code == 1 and "a model's name is empty" in shown
 
 
 def test_mindspore_is_not_needed(tmp_path):
