@@ -1,10 +1,12 @@
-"""Checkpoints as MindFormers' converters write them, of small models of transformers."""
+"""Checkpoints as MindFormers' converters write them, of small models of transformers, and the YAML for one."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mindspore
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 
@@ -64,3 +66,32 @@ def mindformers_gpt2(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
             dense = name.replace("attn.c_attn", f"attention.dense{number}")
             result[f"backbone.{dense}"] = (part.T if part.ndim == 2 else part).clone()
     return result
+
+
+def predict_yaml(folder: Path, **changes: Any) -> Path:
+    """As configs/llama2/predict_llama2_7b.yaml, beside the folder, for llama.ckpt there and the folder's tokenizer."""
+    config: dict[str, Any] = {
+        "seed": 0, "output_dir": "./output", "run_mode": "predict", "use_parallel": False,
+        "load_checkpoint": str(folder.parent / "llama.ckpt"),
+        "trainer": {"type": "CausalLanguageModelingTrainer", "model_name": "llama2_7b"},
+        "parallel_config": {"model_parallel": 2, "pipeline_stage": 1},
+        "context": {"mode": 0, "max_device_memory": "28GB", "device_id": 0},
+        "processor": {
+            "return_tensors": "ms", "type": "LlamaProcessor",
+            "tokenizer": {"vocab_file": str(folder / "tokenizer.model"), "type": "LlamaTokenizer"},
+        },
+        "model": {
+            "arch": {"type": "LlamaForCausalLM"},
+            "model_config": {
+                "type": "LlamaConfig", "batch_size": 1, "seq_length": 256, "hidden_size": 96, "num_layers": 2,
+                "num_heads": 4, "intermediate_size": 200, "vocab_size": 340, "rms_norm_eps": 1.0e-6, "bos_token_id": 1,
+                "eos_token_id": 2, "pad_token_id": 0, "ignore_token_id": -100, "compute_dtype": "float32",
+                "use_past": True, "block_size": 16, "num_blocks": 64, "qkv_concat": False, "offset": 0,
+                "repetition_penalty": 1, "max_decode_length": 40, "top_k": 3, "top_p": 1, "do_sample": False,
+            },
+        },
+    }  # fmt: skip
+    config["model"]["model_config"] |= changes
+    path = folder.parent / "predict_llama.yaml"
+    path.write_text(yaml.safe_dump({key: each for key, each in config.items() if each is not None}))
+    return path

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mindformers_files import mindformers_llama, save_ckpt
+from mindformers_files import mindformers_llama, predict_yaml, save_ckpt
 from safetensors.torch import load_file
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
@@ -27,35 +27,6 @@ def model(tmp_path):
     make_tokenizer("sentencepiece_bpe", folder)
     save_ckpt(mindformers_llama(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
     return folder
-
-
-def predict_yaml(folder, **changes):
-    """As configs/llama2/predict_llama2_7b.yaml, with the model's sizes."""
-    config = {
-        "seed": 0, "output_dir": "./output", "run_mode": "predict", "use_parallel": False,
-        "load_checkpoint": str(folder.parent / "llama.ckpt"),
-        "trainer": {"type": "CausalLanguageModelingTrainer", "model_name": "llama2_7b"},
-        "parallel_config": {"model_parallel": 2, "pipeline_stage": 1},
-        "context": {"mode": 0, "max_device_memory": "28GB", "device_id": 0},
-        "processor": {
-            "return_tensors": "ms", "type": "LlamaProcessor",
-            "tokenizer": {"vocab_file": str(folder / "tokenizer.model"), "type": "LlamaTokenizer"},
-        },
-        "model": {
-            "arch": {"type": "LlamaForCausalLM"},
-            "model_config": {
-                "type": "LlamaConfig", "batch_size": 1, "seq_length": 256, "hidden_size": 96, "num_layers": 2,
-                "num_heads": 4, "intermediate_size": 200, "vocab_size": 340, "rms_norm_eps": 1.0e-6, "bos_token_id": 1,
-                "eos_token_id": 2, "pad_token_id": 0, "ignore_token_id": -100, "compute_dtype": "float32",
-                "use_past": True, "block_size": 16, "num_blocks": 64, "qkv_concat": False, "offset": 0,
-                "repetition_penalty": 1, "max_decode_length": 40, "top_k": 3, "top_p": 1, "do_sample": False,
-            },
-        },
-    }  # fmt: skip
-    config["model"]["model_config"] |= changes
-    path = folder.parent / "predict_llama.yaml"
-    path.write_text(yaml.safe_dump({key: each for key, each in config.items() if each is not None}))
-    return path
 
 
 def generate(capsys, *flags):
