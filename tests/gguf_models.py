@@ -34,6 +34,7 @@ def write_gguf(
     config = json.loads((folder / "config.json").read_text())
     tensors = load_file(folder / "model.safetensors")
     kind, settings = config["model_type"], settings or {}
+    kind = "llama" if kind == "mistral" else kind  # as llama.cpp's converter calls it
     writer = gguf.GGUFWriter(path, settings.get("general.architecture", kind), split_max_tensors=split)
     num_layers = config.get("num_hidden_layers", config.get("n_layer"))
     num_heads = config.get("num_attention_heads", config.get("n_head"))

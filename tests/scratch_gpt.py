@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from safetensors.torch import save_file
 
 SIZES = {"vocab_size": 330, "max_position_embeddings": 24, "n_layers": 2, "n_heads": 4, "d_model": 32, "d_ff": 64}
 
@@ -74,6 +76,37 @@ def generate(weights: dict[str, np.ndarray], token_ids: list[int], count: int, e
         if len(ids) > most:
             ids = ids[-most:]
     return ids
+
+
+def make_lora(weights: dict[str, np.ndarray], folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """peft's own file of an adapter for every linear of the layers; and the weights with it merged."""
+    modules = [name.removesuffix(".weight") for name, each in weights.items() if each.ndim == 2 and "blocks" in name]
+
+    class Blocks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for module in modules:
+                parent: torch.nn.Module = self
+                *path, last = module.split(".")
+                for part in path:
+                    if not hasattr(parent, part):
+                        parent.add_module(part, torch.nn.Module())
+                    parent = getattr(parent, part)
+                parent.add_module(last, torch.nn.Linear(*weights[f"{module}.weight"].shape[::-1]))
+
+    torch.manual_seed(0)
+    targets = sorted({module.rpartition(".")[2] for module in modules})
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    injected = inject_adapter_in_model(config, Blocks())
+    state = {f"base_model.model.{name}": each for name, each in get_peft_model_state_dict(injected).items()}
+    folder.mkdir()
+    save_file(state, folder / "adapter_model.safetensors")
+    config.save_pretrained(folder)
+    merged = dict(weights)
+    for module in modules:
+        a, b = (state[f"base_model.model.{module}.lora_{half}.weight"].numpy() for half in "AB")
+        merged[f"{module}.weight"] = weights[f"{module}.weight"] + 2 * b @ a
+    return folder, merged
 
 
 def _linear(w: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:

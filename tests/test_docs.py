@@ -1,17 +1,27 @@
 """The pages about the inside of mindgen say what is there."""
 
 import ast
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scratch_gpt
 import torch
 import transformers
+from gguf_models import write_gguf
+from hub_server import Hub, serving
+from mindformers_files import mindformers_llama, predict_yaml, save_ckpt, write_mindformers
 from probe import Probe
 from safetensors.torch import load_file
 from tiny_models import KINDS, VOCAB_SIZE, load_oracle, make_model, oracle_logits
+from tiny_tokenizers import make_tokenizer
 
+from mindgen.cli.main import main
 from mindgen.errors import CheckpointError
 from mindgen.weights import architectures as architecture_files
 from mindgen.weights import formats as format_files
@@ -87,3 +97,39 @@ def test_the_example_of_a_format_is_loaded(added, tmp_path):
     (folder / "model.npz").write_bytes(b"no archive")
     with pytest.raises(CheckpointError, match="is no .npz file, or damaged"):
         find_weights(folder, None, 1).map(0)
+
+
+@pytest.fixture
+def users_files(tmp_path, monkeypatch):
+    """What docs/models.md names, tiny; the present folder."""
+    sizes = {"vocab_size": 340, "num_hidden_layers": 2}
+    for name, kind in (("Llama-3.2-1B", "llama-multi-head"), ("llama2_ms", "llama-multi-head"), ("old-gpt2", "gpt2")):
+        make_tokenizer("sentencepiece_bpe", make_model(kind, tmp_path / name, torch.float32, **sizes))
+    llama, gpt2 = tmp_path / "Llama-3.2-1B", tmp_path / "old-gpt2"
+    save_ckpt(mindformers_llama(load_file(llama / "model.safetensors")), tmp_path / "llama.ckpt")
+    predict_yaml(llama).rename(tmp_path / "predict_llama2_7b.yaml")
+    write_mindformers(tmp_path / "llama2_ms", ".ckpt")
+    torch.save(load_file(gpt2 / "model.safetensors"), gpt2 / "pytorch_model.bin")
+    (gpt2 / "model.safetensors").unlink()
+    small = make_model("qwen2-tied", tmp_path / "small", torch.float32, intermediate_size=192)
+    write_gguf(small, tmp_path / "Qwen2.5-0.5B-Q8_0.gguf", "Q8_0")
+    (tmp_path / "run").mkdir()
+    make_tokenizer("byte_level_bpe", tmp_path / "run")
+    scratch_gpt.save(tmp_path / "run" / "x.pt", scratch_gpt.random_weights(), scratch_gpt.SIZES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_of_the_page_about_models(users_files, own_cache, capsys):
+    commands = re.findall(r"^mindgen (.+)$", (ROOT / "docs/models.md").read_text(), re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        if "ORG/NAME" not in command:
+            assert main(shlex.split(command)) == 0, command
+            assert "Hello world" in capsys.readouterr().out or command.startswith("inspect"), command
+    (of_hub,) = [command for command in commands if "ORG/NAME" in command]
+    with serving(Hub({"ORG/NAME": users_files / "Llama-3.2-1B"})) as address:
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(users_files / "hub")}
+        command = [sys.executable, "-m", "mindgen", *shlex.split(of_hub)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, env=environment)
+    assert done.returncode == 0 and done.stdout.startswith("Hello world"), done.stderr

@@ -29,20 +29,30 @@ def announce() -> None:
 
 
 @cache
+def load_kernels() -> KernelLibrary:
+    """The library alone, for what needs no MindSpore.
+
+    Raises:
+        KernelError: it is missing, or does not load.
+    """
+    path = library_path()
+    if path is None:
+        raise KernelError(f"the CPU kernels (libmindgen_cpu.so) are not built: {_REBUILD}")
+    return KernelLibrary(path)
+
+
+@cache
 def load() -> KernelLibrary:
     """The library that MindSpore's CPU ops run on.
 
     Raises:
         KernelError: it is missing, does not load, is of another version, or MindSpore does not know of it.
     """
-    path = library_path()
-    if path is None:
-        raise KernelError(f"the CPU kernels (libmindgen_cpu.so) are not built: {_REBUILD}")
-    if environment.op_plugin() != str(path):
+    library = load_kernels()
+    if environment.op_plugin() != library.path:
         raise KernelError(
             "mindspore was imported before mindgen, so its CPU has none of mindgen's ops: import mindgen first"
         )
-    library = KernelLibrary(path)
     version = distribution("mindgen").version
     if library.version != version:
         raise KernelError(f"the CPU kernels are of version {library.version}, mindgen of {version}: {_REBUILD}")

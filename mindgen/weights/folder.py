@@ -10,6 +10,8 @@ from mindgen.weights.mindformers_fused import separate_fused
 from mindgen.weights.quantization import with_unpacked
 from mindgen.weights.weight_format import map_file, weight_formats
 
+_ADAPTER_CONFIG = "adapter_config.json"
+
 
 def model_folder(path: Path) -> Path:
     """The folder itself, after a look whether it is a model's.
@@ -17,10 +19,17 @@ def model_folder(path: Path) -> Path:
     Raises:
         ModelError: there is no such folder, or no config.json in it.
     """
+    if path.exists() and not path.is_dir():
+        raise ModelError(f"{path} is no folder, and no file that holds a whole model: those are .gguf and .pt")
     if not path.is_dir():
         raise ModelError(
             f"no such model folder: {path} (expected a Hugging Face folder with config.json, a .gguf or .pt file, "
             "`demo`, `gpt2`, or a name that `mindgen models` lists)"
+        )
+    if (path / _ADAPTER_CONFIG).is_file() and not (path / CONFIG_FILE).is_file():
+        raise ModelError(
+            f"{path} is an adapter's folder: name the base model, and this one in --adapter_path; `mindgen adapters "
+            f"inspect {path}` says what is in it"
         )
     if not (path / CONFIG_FILE).is_file():
         raise ModelError(f"{path} has no config.json, so it is no Hugging Face model folder")

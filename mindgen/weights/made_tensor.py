@@ -14,26 +14,22 @@ def transposed(tensor: MappedTensor) -> MappedTensor:
     if not isinstance(tensor, MadeTensor):
         return replace(tensor, data=tensor.data.T)
     rows, columns = tensor.shape
-    return MadeTensor(
-        tensor.dtype,
-        (columns, rows),
-        lambda first, last, dtype: tensor.as_dtype(dtype)[:, first:last].T,
-        tensor.release,
-        tensor.packed_as,
-    )
+
+    def write(first: int, last: int, target: np.ndarray, dtype: str) -> None:
+        target[...] = tensor.as_dtype(dtype)[:, first:last].T
+
+    return MadeTensor(tensor.dtype, (columns, rows), write, tensor.release, tensor.packed_as)
 
 
 def cut_rows(tensor: MappedTensor, first: int, last: int) -> MappedTensor:
     """Rows first to last: a view, where the tensor itself is one."""
     if not isinstance(tensor, MadeTensor):
         return tensor.rows(first, last)
-    return MadeTensor(
-        tensor.dtype,
-        (last - first, *tensor.shape[1:]),
-        lambda start, stop, dtype: tensor.rows_as(first + start, first + stop, dtype),
-        tensor.release,
-        tensor.packed_as,
-    )
+
+    def write(start: int, stop: int, target: np.ndarray, dtype: str) -> None:
+        tensor.write_rows(first + start, first + stop, target, dtype)
+
+    return MadeTensor(tensor.dtype, (last - first, *tensor.shape[1:]), write, tensor.release, tensor.packed_as)
 
 
 def join_rows(name: str, parts: Sequence[MappedTensor]) -> MappedTensor:
@@ -48,29 +44,27 @@ def join_rows(name: str, parts: Sequence[MappedTensor]) -> MappedTensor:
     ends = np.cumsum([part.shape[0] for part in parts]).tolist()
     begins = [0, *ends[:-1]]
 
-    def make(first: int, last: int, dtype: str) -> np.ndarray:
-        places = [(max(first, begin) - begin, min(last, end) - begin) for begin, end in zip(begins, ends, strict=True)]
-        pieces = [
-            part.rows_as(start, stop, dtype) for part, (start, stop) in zip(parts, places, strict=True) if start < stop
-        ]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [parts[0].rows_as(0, 0, dtype)])
+    def write(first: int, last: int, target: np.ndarray, dtype: str) -> None:
+        for part, begin, end in zip(parts, begins, ends, strict=True):
+            start, stop = max(first, begin), min(last, end)
+            if start < stop:
+                part.write_rows(start - begin, stop - begin, target[start - first : stop - first], dtype)
 
     def release() -> None:
         for part in parts:
             part.release()
 
     first_part = parts[0]
-    return MadeTensor(first_part.dtype, (ends[-1], *first_part.shape[1:]), make, release, first_part.packed_as)
+    return MadeTensor(first_part.dtype, (ends[-1], *first_part.shape[1:]), write, release, first_part.packed_as)
 
 
 def order_rows(tensor: MappedTensor, order: np.ndarray) -> MappedTensor:
     """The tensor's rows in this order, which keeps rows near each other: what lies between them is read as well."""
 
-    def make(first: int, last: int, dtype: str) -> np.ndarray:
+    def write(first: int, last: int, target: np.ndarray, dtype: str) -> None:
         wanted = order[first:last]
-        if wanted.size == 0:
-            return tensor.rows_as(0, 0, dtype)
-        lowest = int(wanted.min())
-        return tensor.rows_as(lowest, int(wanted.max()) + 1, dtype)[wanted - lowest]
+        if wanted.size:
+            lowest = int(wanted.min())
+            target[...] = tensor.rows_as(lowest, int(wanted.max()) + 1, dtype)[wanted - lowest]
 
-    return MadeTensor(tensor.dtype, (len(order), *tensor.shape[1:]), make, tensor.release, tensor.packed_as)
+    return MadeTensor(tensor.dtype, (len(order), *tensor.shape[1:]), write, tensor.release, tensor.packed_as)

@@ -4,10 +4,15 @@ import math
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from mindgen import dtypes
+from mindgen.kernels import plugin
+
+# Writes rows first to last into memory in one piece, in the storage of a dtype.
+Write: TypeAlias = Callable[[int, int, np.ndarray, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,17 @@ class MappedTensor:
             return self.data
         return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
 
+    def write_to(self, target: np.ndarray, dtype: str) -> None:
+        """Writes the tensor, which must be of floats, to memory of its shape in one piece, in the storage of dtype."""
+        if self.dtype == dtype and self.data.flags.c_contiguous:
+            plugin.load_kernels().call("copy", self.data, target, target.nbytes)  # by all threads
+        else:
+            target[...] = self.as_dtype(dtype)
+
+    def write_rows(self, first: int, last: int, target: np.ndarray, dtype: str) -> None:
+        """The same with some of its rows."""
+        self.rows(first, last).write_to(target, dtype)
+
     def release(self) -> None:
         """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
         release_pages(self.data)
@@ -69,14 +85,14 @@ class MadeTensor(MappedTensor):
 
     Args:
         dtype: that it has by itself.
-        make: rows first to last, in the storage of that dtype.
+        write: makes some of its rows.
         release: lets go of the memory that holds the file's pages.
         packed_as: what the values are in the file, where it holds fewer bits than the dtype has.
     """
 
-    __slots__ = ("_make", "_packed_as", "_release", "_shape")
+    __slots__ = ("_packed_as", "_release", "_shape", "_write")
     _shape: tuple[int, ...]
-    _make: Callable[[int, int, str], np.ndarray]
+    _write: Write
     _release: Callable[[], None]
     _packed_as: str | None
 
@@ -84,13 +100,13 @@ class MadeTensor(MappedTensor):
         self,
         dtype: str,
         shape: tuple[int, ...],
-        make: Callable[[int, int, str], np.ndarray],
+        write: Write,
         release: Callable[[], None],
         packed_as: str | None = None,
     ) -> None:
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "_shape", shape)
-        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_write", write)
         object.__setattr__(self, "_release", release)
         object.__setattr__(self, "_packed_as", packed_as)
 
@@ -115,13 +131,21 @@ class MadeTensor(MappedTensor):
 
     def rows_as(self, first: int, last: int, dtype: str) -> np.ndarray:
         first, last, _ = slice(first, last).indices(self._shape[0])
-        return self._make(first, last, dtype)
+        result: np.ndarray = np.empty((last - first, *self._shape[1:]), dtypes.FILE_STORAGE[dtype])
+        self._write(first, last, result, dtype)
+        return result
 
     def unpacked(self, dtype: str) -> MappedTensor:
         return MappedTensor(dtype, self.as_dtype(dtype))
 
     def as_dtype(self, dtype: str) -> np.ndarray:
-        return self._make(0, self._shape[0], dtype)
+        return self.rows_as(0, self._shape[0], dtype)
+
+    def write_to(self, target: np.ndarray, dtype: str) -> None:
+        self._write(0, self._shape[0], target, dtype)
+
+    def write_rows(self, first: int, last: int, target: np.ndarray, dtype: str) -> None:
+        self._write(first, last, target, dtype)
 
     def release(self) -> None:
         self._release()
@@ -131,7 +155,7 @@ def packed_tensor(
     packed_as: str,
     packed: np.ndarray,
     shape: tuple[int, ...],
-    unpack: Callable[[int, int, str], np.ndarray],
+    unpack: Write,
     dtype: str = "float32",
 ) -> MadeTensor:
     """A tensor that the file holds in fewer bits than a float has: `packed` is the view of the mapped file."""
@@ -141,8 +165,8 @@ def packed_tensor(
 def release_pages(view: np.ndarray) -> None:
     """Lets go of the memory that holds these pages of a mapped file."""
     whole: object = view
-    while isinstance(whole, np.ndarray):
-        whole = whole.base
+    while isinstance(whole, np.ndarray | memoryview):
+        whole = whole.base if isinstance(whole, np.ndarray) else whole.obj
     if not isinstance(whole, mmap.mmap):
         return
     start = view.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data

@@ -5,7 +5,6 @@ A weight (M, N) in e4m3 has a scale for each block of its rows and columns, thos
 value is weight * scale, although the tensor of scales is called `weight_scale_inv` (README_WEIGHTS.md of DeepSeek-V3).
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from mindgen import dtypes
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.config_file import CONFIG_FILE, FileRecord, Size, read_record
-from mindgen.weights.mapped_tensor import MadeTensor, MappedTensor, packed_tensor
+from mindgen.weights.mapped_tensor import MadeTensor, MappedTensor, Write, packed_tensor
 
 CONFIG_KEY = "quantization_config"
 FP8 = "float8_e4m3fn"
@@ -100,25 +99,21 @@ def _packed(name: str, weight: MappedTensor, scale: MappedTensor, block: list[in
     return packed_tensor(FP8, weight.data, weight.shape, unpack, "bfloat16")
 
 
-def _unpacker(
-    name: str, weight: np.ndarray, scale: np.ndarray, block: tuple[int, int]
-) -> Callable[[int, int, str], np.ndarray]:
+def _unpacker(name: str, weight: np.ndarray, scale: np.ndarray, block: tuple[int, int]) -> Write:
     """Makes rows of weight (M, N) * scale (M / block, N / block), multiplied in float32."""
     num_columns = weight.shape[1]
     values_of = _e4m3_values()
 
-    def unpack(first: int, last: int, dtype: str) -> np.ndarray:
+    def unpack(first: int, last: int, target: np.ndarray, dtype: str) -> None:
         if not np.isfinite(scale).all():
             raise CheckpointError(f"the scale of {name!r} holds an infinity or NaN")
-        result: np.ndarray = np.empty((last - first, num_columns), dtypes.STORAGE[dtype])
         step = max(1, _BLOCK_ELEMENTS // num_columns)
         for start in range(first, last, step):
             stop = min(start + step, last)
             factors = scale[np.arange(start, stop) // block[0]]
             values = values_of[weight[start:stop]]
             values *= factors.repeat(block[1], axis=1)[:, :num_columns]
-            result[start - first : stop - first] = dtypes.from_float32(values, dtype)
-        return result
+            target[start - first : stop - first] = dtypes.from_float32(values, dtype)
 
     return unpack
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import engine_overhead
+import loading
 import matmul
 import pipeline
 import prompt_gains
@@ -39,6 +40,16 @@ def test_steps_against_the_machine(monkeypatch, tmp_path):
     report = run(monkeypatch, steps, tmp_path / "steps.json", *arguments)
     assert len(report["rows"]) == 6 and min(row["ms"] for row in report["rows"]) > 0
     assert report["adapters_ratio"] > 0 and len(report["lowering_s"]) == 2
+
+
+@pytest.mark.slow
+def test_loading_against_reading(monkeypatch, tmp_path):
+    safetensors, packed = run(monkeypatch, loading, tmp_path / "loading.json", "--turns", 1, "--megabytes", 1)
+    for each in (safetensors, packed):
+        (turn,) = each["turns"]
+        assert min(measured["seconds"] for measured in turn.values()) > 0
+        assert turn["load"]["peak_bytes"] - turn["load"]["memory_bytes"] < 900e6
+    assert packed["turns"][0]["load"]["memory_bytes"] > 1.8 * packed["turns"][0]["read"]["memory_bytes"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`mindgen inspect`: what files and folders are, and whether they are served."""
 
-import re
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,16 +24,6 @@ def inspect(path, capsys) -> tuple[int, str]:
     code = main(["inspect", str(path)])
     captured = capsys.readouterr()
     return code, " ".join((captured.out + captured.err).split())
-
-
-def test_every_command_of_the_page(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^mindgen (.+)$", (ROOT / "docs/models.md").read_text(), re.MULTILINE)
-    assert commands
-    for command in commands:
-        assert main(command.split()) == 0, command
-    shown = capsys.readouterr().out
-    assert "LlamaForCausalLM" in shown and "GPT2LMHeadModel" in shown and shown.count("yes") == 3
 
 
 def test_what_is_served(tmp_path, capsys):
@@ -85,9 +76,28 @@ def test_what_is_no_model(tmp_path, capsys):
     (tmp_path / "adapter_config.json").write_text("{")
     code, shown = inspect(tmp_path, capsys)
     assert code == 1 and "adapter_config.json is not valid JSON" in shown, shown
-    for path, message in ((ROOT / "README.md", "is no file that mindgen knows"), (ROOT / "docs", "has no config.json")):
-        code, shown = inspect(path, capsys)
-        assert code == 1 and shown.startswith("mindgen: error: ") and message in shown, shown
+
+
+def test_what_is_unknown(tmp_path, capsys):
+    """One line each that says what it is, at once; nothing waits for a pipe."""
+    (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "short.gguf").write_bytes(b"GGUF" + bytes(90))
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(ROOT / "adapters" / "A1" / name, tmp_path / "adapter")
+    for name, message in (
+        ("notes.txt", "notes.txt is no file that mindgen knows: expected one ending in .safetensors"),
+        ("pipe.gguf", "pipe.gguf is no folder, and no file that holds a whole model"),
+        ("empty", "empty has no config.json"),
+        ("short.gguf", "short.gguf is no readable GGUF file"),
+        ("adapter/adapter_model.safetensors", "is an adapter's: `mindgen adapters"),
+    ):
+        code, shown = inspect(tmp_path / name, capsys)
+        assert code == 1 and message in shown and "Traceback" not in shown, shown
+    code, shown = inspect("", capsys)
+    assert code == 1 and "a model's name is empty" in shown
 
 
 def test_mindspore_is_not_needed(tmp_path):

@@ -4,13 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-import mindspore
 import pytest
 import torch
 import yaml
+from mindformers_files import mindformers_llama, predict_yaml, save_ckpt
 from safetensors.torch import load_file
 from test_mindformers_fused import fused
-from test_mindformers_names import renamed
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
 from tiny_tokenizers import make_tokenizer
@@ -28,42 +27,8 @@ def model(tmp_path):
     """A Hugging Face folder, and beside it what MindFormers has of it: a .ckpt, a tokenizer.model, a YAML."""
     folder = make_model("llama-multi-head", tmp_path / "model", torch.float32, **SIZES)
     make_tokenizer("sentencepiece_bpe", folder)
-    save_ckpt(renamed(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
+    save_ckpt(mindformers_llama(load_file(folder / "model.safetensors")), tmp_path / "llama.ckpt")
     return folder
-
-
-def save_ckpt(tensors, path):
-    parameters = [{"name": name, "data": mindspore.Tensor(each.numpy())} for name, each in tensors.items()]
-    mindspore.save_checkpoint(parameters, str(path))
-
-
-def predict_yaml(folder, **changes):
-    """As configs/llama2/predict_llama2_7b.yaml, with the model's sizes."""
-    config = {
-        "seed": 0, "output_dir": "./output", "run_mode": "predict", "use_parallel": False,
-        "load_checkpoint": str(folder.parent / "llama.ckpt"),
-        "trainer": {"type": "CausalLanguageModelingTrainer", "model_name": "llama2_7b"},
-        "parallel_config": {"model_parallel": 2, "pipeline_stage": 1},
-        "context": {"mode": 0, "max_device_memory": "28GB", "device_id": 0},
-        "processor": {
-            "return_tensors": "ms", "type": "LlamaProcessor",
-            "tokenizer": {"vocab_file": str(folder / "tokenizer.model"), "type": "LlamaTokenizer"},
-        },
-        "model": {
-            "arch": {"type": "LlamaForCausalLM"},
-            "model_config": {
-                "type": "LlamaConfig", "batch_size": 1, "seq_length": 256, "hidden_size": 96, "num_layers": 2,
-                "num_heads": 4, "intermediate_size": 200, "vocab_size": 340, "rms_norm_eps": 1.0e-6, "bos_token_id": 1,
-                "eos_token_id": 2, "pad_token_id": 0, "ignore_token_id": -100, "compute_dtype": "float32",
-                "use_past": True, "block_size": 16, "num_blocks": 64, "qkv_concat": False, "offset": 0,
-                "repetition_penalty": 1, "max_decode_length": 40, "top_k": 3, "top_p": 1, "do_sample": False,
-            },
-        },
-    }  # fmt: skip
-    config["model"]["model_config"] |= changes
-    path = folder.parent / "predict_llama.yaml"
-    path.write_text(yaml.safe_dump({key: each for key, each in config.items() if each is not None}))
-    return path
 
 
 def generate(capsys, *flags):
@@ -103,7 +68,7 @@ def test_lora_within_the_checkpoint_is_no_adapter(model, capsys):
 def test_fused_weights_in_the_order_that_is_named(model, capsys):
     expected, _ = generate(capsys, "--model", str(model), "--dtype", "float32", "--max_length", "40")
     for layout in ("plain", "grouped"):
-        tensors = fused(renamed(load_file(model / "model.safetensors")), layout, num_kv_heads=4)
+        tensors = fused(mindformers_llama(load_file(model / "model.safetensors")), layout, num_kv_heads=4)
         save_ckpt(tensors, model.parent / "llama.ckpt")
         config = predict_yaml(model, qkv_concat=True, qkv_concat_layout=layout)
         assert generate(capsys, "--config", str(config))[0] == expected

@@ -62,16 +62,6 @@ def test_float32_is_exact_and_greedy_tokens_are_equal(kind, tmp_path, executor):
             sequence.token_ids.append(int(row.argmax()))
 
 
-def test_sharded_checkpoint_equals_single_file(tmp_path, executor):
-    single = make_model("qwen3-untied", tmp_path / "single", torch.bfloat16)
-    sharded = make_model("qwen3-untied", tmp_path / "sharded", torch.bfloat16, max_shard_size="150KB")
-    assert len(list(sharded.glob("*.safetensors"))) > 2
-    np.testing.assert_array_equal(
-        Probe(single, "bfloat16", executor=executor).logits(prompts()),
-        Probe(sharded, "bfloat16", executor=executor).logits(prompts()),
-    )
-
-
 def test_checkpoint_of_another_dtype_is_converted(tmp_path, executor):
     single = make_model("qwen2-tied", tmp_path / "single", torch.float32)
     half = tmp_path / "half"

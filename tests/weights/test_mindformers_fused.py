@@ -8,9 +8,10 @@ import mindspore
 import numpy as np
 import pytest
 import torch
+from mindformers_files import mindformers_llama
 from probe import Probe
 from safetensors.torch import load_file, save_file
-from test_mindformers_names import PROMPT, renamed
+from test_mindformers_names import PROMPT
 from tiny_models import make_model
 
 from mindgen import demo
@@ -47,7 +48,7 @@ def fused(tensors, layout, num_kv_heads):
 def write_fused(folder, target, layout, says=None):
     """The model, fused in that order; its config.json says it, or another."""
     shutil.copytree(folder, target)
-    tensors = renamed(load_file(folder / "model.safetensors"))
+    tensors = mindformers_llama(load_file(folder / "model.safetensors"))
     tensors = fused(tensors, layout, read_model_config(folder).num_kv_heads)
     assert not any(".wq." in name or ".w1." in name for name in tensors)
     save_file(tensors, target / "model.safetensors")

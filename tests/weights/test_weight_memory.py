@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf_models import write_gguf
 from probe import Probe
 from tiny_models import make_model
 
 from mindgen.errors import ModelError
+from mindgen.store.find_model import find_model
 
 
 def mapped_file(address: int) -> str:
@@ -33,6 +35,28 @@ def test_single_weights_are_the_file_itself(tmp_path, executor):
     ):
         assert mapped_file(weight.data_ptr()) == str(folder / "model.safetensors")
     assert not mapped_file(layer.mlp.gate_up_proj.method.weight.data_ptr()).endswith(".safetensors")
+
+
+def resident_bytes(file: Path) -> int:
+    """How much of the file is in this process's memory."""
+    found, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            is_of_file = line.endswith(str(file))
+        elif is_of_file and line.startswith("Rss:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "F16"])
+def test_what_has_been_copied_or_unpacked_is_let_go_of(quantization, tmp_path, own_cache):
+    model = make_model("qwen2-tied", tmp_path / "model", torch.float32, hidden_size=384, intermediate_size=2048)
+    file = write_gguf(model, tmp_path / "model.gguf", quantization)
+    folder = find_model(file)
+    probe = Probe(folder, "bfloat16")
+    assert file.stat().st_size > 5 << 20
+    assert resident_bytes(file) < 1 << 20
+    probe.logits([[3, 4, 5]])
 
 
 def test_a_checkpoint_that_does_not_fit_the_configuration_is_refused(tmp_path, executor):

@@ -9,7 +9,7 @@ import numpy as np
 from mindgen import dtypes
 from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import plugin
-from mindgen.kernels.library import DType, KernelLibrary
+from mindgen.kernels.library import DType
 from mindgen.system.suggestion import nearest_first
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf
 from mindgen.weights.formats.gguf_layout import gguf_layout
@@ -136,24 +136,16 @@ def _map_whole(tensor: GgufTensor) -> MappedTensor:
     if len(tensor.shape) != 2:
         raise CheckpointError(f"GGUF: a tensor {tensor.shape} of type {kind.name}: packed are matrices only")
 
-    def unpack(first: int, last: int, dtype: str) -> np.ndarray:
-        wanted = dtype if dtype in dtypes.STORAGE else "float32"
-        result: np.ndarray = np.empty((last - first, tensor.shape[1]), dtypes.STORAGE[wanted])
+    def unpack(first: int, last: int, target: np.ndarray, dtype: str) -> None:
         try:
-            _library().call(
-                "dequantize", tensor.rows[first:last], tensor.type_id, result, DType[wanted.upper()], result.size
+            kernels = plugin.load_kernels()
+            kernels.call(
+                "dequantize", tensor.rows[first:last], tensor.type_id, target, DType[dtype.upper()], target.size
             )
         except KernelError as error:
             raise CheckpointError(f"GGUF: {error}") from error
-        return result
 
     return packed_tensor(kind.name, tensor.rows, tensor.shape, unpack)
-
-
-@cache
-def _library() -> KernelLibrary:
-    path = plugin.library_path()
-    return plugin.load() if path is None else KernelLibrary(path)
 
 
 FORMAT = WeightFormat(
