@@ -7,7 +7,8 @@ from pathlib import Path
 
 import batch_simulation
 import pytest
-from batch_simulation import Plan, Simulation
+from batch_files import Plan
+from batch_simulation import Simulation
 
 PLAN = Plan(
     workers=20, rows=400_000, part_rows=500, rows_per_second=5.0, speed_spread=0.0, stragglers=0.0, losses_per_hour=0.0,
