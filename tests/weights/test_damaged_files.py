@@ -121,6 +121,6 @@ def test_mindspore_checkpoints(tmp_path, measured):
     path = tmp_path / "model.safetensors"
     path.write_bytes(save(some_tensors()))
     tensors = {name: each for name, each in map_safetensors(path).items() if "fp8" not in name}
-    write_mindspore_file(tmp_path / "model.ckpt", tensors.items())
+    write_mindspore_file(tmp_path / "model.ckpt", tensors)
     content = (tmp_path / "model.ckpt").read_bytes()
     check(tmp_path / "model.ckpt", content, look_at_all(map_mindspore_file), header=len(content), measured=measured)
