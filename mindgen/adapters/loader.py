@@ -202,7 +202,7 @@ def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[st
     for targeted in readings:
         if config.ensure_weight_tying and targeted & {*embeddings(), HEAD}:
             targeted |= {*embeddings(), HEAD} & updates.keys()
-    return next((targeted for targeted in readings if targeted == updates.keys()), readings[0])
+    return min(readings, key=lambda targeted: len(targeted ^ updates.keys()))
 
 
 def _known_names(module: str) -> set[str]:

@@ -26,6 +26,7 @@ def zombie(folder: Path, begun: Event, may_end: Event) -> None:
     parts = Parts(folder)
     journal = parts.open_journal(0, "d")
     journal.add([Answer(row=0, sample=0, text="its own")])
+    journal.flush()
     begun.set()
     may_end.wait()
     journal.add([Answer(row=1, sample=0, text="its own")])

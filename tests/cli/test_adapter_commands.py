@@ -101,7 +101,7 @@ def test_merge(folder, capsys, tmp_path):
         (["list", "{folder}/model"], 1, "neither lora_adapter.json nor folders with adapter_config.json"),
         (["list", "{folder}/nothing.json"], 1, "cannot read"),
         (["verify", "{folder}/dora", "--model", "{folder}/nothing"], 1, "no such model folder"),
-        (["merge", "{folder}/dora", "--model", "{folder}/dora", "--output", "{folder}/x"], 1, "has no config.json"),
+        (["merge", "{folder}/dora", "--model", "{folder}/dora", "--output", "{folder}/x"], 1, "is an adapter's folder"),
         (["merge", "{folder}/dora", "--model", "{folder}/model", "--output", "/proc/x/y"], 1, "No such file"),
     ],
 )

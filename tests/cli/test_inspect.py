@@ -78,8 +78,9 @@ def test_what_is_no_model(tmp_path, capsys):
     assert code == 1 and "adapter_config.json is not valid JSON" in shown, shown
 
 
-def test_what_is_unknown(tmp_path, capsys):
+def test_what_is_unknown(tmp_path, capsys, monkeypatch):
     """One line each that says what it is, at once; nothing waits for a pipe."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no model")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.gguf")
@@ -94,7 +95,7 @@ def test_what_is_unknown(tmp_path, capsys):
         ("short.gguf", "short.gguf is no readable GGUF file"),
         ("adapter/adapter_model.safetensors", "is an adapter's: `mindgen adapters"),
     ):
-        code, shown = inspect(tmp_path / name, capsys)
+        code, shown = inspect(name, capsys)
         assert code == 1 and message in shown and "Traceback" not in shown, shown
     code, shown = inspect("", capsys)
     assert code == 1 and "a model's name is empty" in shown
