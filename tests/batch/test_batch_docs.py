@@ -64,6 +64,7 @@ def run_in(folder: Path, blocks: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_first_commands_of_the_page_run_as_they_stand(tmp_path):
     out = run_in(tmp_path, commands()[:2])
     assert "2 of 2 (100.0%)" in out

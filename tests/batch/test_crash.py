@@ -46,7 +46,8 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def num_kept(folder: Path, output: str) -> int:
     """Rows whose answers are on disk."""
     parts = Parts(folder / f"{output}.job")
-    return sum(header.num_rows for _, header in parts.headers() if header is not None) + sum(1 for _ in parts.journaled())
+    in_parts = sum(header.num_rows for _, header in parts.headers() if header is not None)
+    return in_parts + sum(1 for _ in parts.journaled())
 
 
 def kill_until_finished(folder: Path, output: str, duration: float, moments: random.Random, most_kills: int) -> int:

@@ -197,6 +197,7 @@ def write_uneven(folder: Path) -> Path:
     return folder / "uneven.parquet"
 
 
+@pytest.mark.slow
 def test_local_replicas_go_on_when_one_of_them_is_killed(tmp_path: Path) -> None:
     config = job(write_uneven(tmp_path), tmp_path, n_samples=1, runner="local")
     listener = Listener()

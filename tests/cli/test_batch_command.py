@@ -56,7 +56,9 @@ EXAMPLES = {
 SAMPLES = {"1": 1, "2": 8, "3": 1, "4": 5, "5": 5, "6": 5}
 
 
-@pytest.mark.parametrize("number", EXAMPLES)
+@pytest.mark.parametrize(
+    "number", [pytest.param(number, marks=[pytest.mark.slow] if number > 1 else []) for number in EXAMPLES]
+)
 def test_the_examples_of_the_document(run, number):
     code, _, errors = run(*EXAMPLES[number].split(), *FILES)
     assert code == 0, errors
@@ -84,6 +86,7 @@ def test_rows_that_fail_make_the_exit_code_3(run):
     assert run(*FILES, "data.n_samples=2", "rollout.response_length=4", "--fail_fast", "--overwrite")[0] == 1
 
 
+@pytest.mark.slow
 def test_flags_say_the_same_as_keys(run):
     keys = ("rollout.temperature=0.5", "rollout.top_k=-1", "rollout.top_p=1.0", "data.n_samples=2",
             "rollout.response_length=6", "rollout.dtype=auto", "outputs.form=responses", "outputs.prefix=new_",
@@ -135,6 +138,7 @@ def test_wrong_usage(run, capsys, words, message):
     assert code in (1, 2) and (code == 2 or "has no column" in message)
 
 
+@pytest.mark.slow
 def test_a_large_input_in_chunks_and_their_outputs_in_one(run):
     """The document's way with large inputs: what comes out is what one job makes."""
     write(Path("large.parquet"), prompt=PROMPTS * 4, id=list(range(12)))

@@ -126,6 +126,7 @@ APART = ["wq", "wv", "dense", "dense_left", "dense_right", "dense_4h_to_h"]
 PEFT, MINDPET = ("lora_A.weight", "lora_B.weight"), ("mindpet_delta_lora_a", "mindpet_delta_lora_b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halves, targets", [(PEFT, FUSED), (MINDPET, FUSED), (MINDPET, APART)])
 def test_adapters_equal_their_merge(halves, targets, model, tmp_path):
     tensors = original(model) if targets is FUSED else mindformers(original(model), False, False, False)

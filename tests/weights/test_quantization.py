@@ -15,7 +15,7 @@ from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 from mindgen.cli.main import main
 from mindgen.dtypes import to_float32
 from mindgen.errors import CheckpointError, ModelError
-from mindgen.store.convert import Conversion, convert_model
+from mindgen.store.convert import Conversion, convert_model, model_source
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights
 from mindgen.weights.weight_files import find_weights
@@ -115,7 +115,7 @@ def test_one_scale_for_a_tensor(tmp_path):
 
 def test_converted_it_is_the_dequantised_model(tmp_path):
     packed, plain = make_pair("qwen3-untied", tmp_path)
-    convert_model(packed, tmp_path / "converted", Conversion("huggingface", ".safetensors", None))
+    convert_model(model_source(packed), tmp_path / "converted", Conversion("huggingface", ".safetensors", None))
     assert "quantization_config" not in json.loads((tmp_path / "converted/config.json").read_text())
     converted, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path / "converted", plain))
     assert converted.keys() == expected.keys()
