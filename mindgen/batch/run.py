@@ -26,6 +26,7 @@ from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
 from mindgen.system.environment import launched_rank
+from mindgen.system.memory import spare_collector
 
 _REPORT = "report.html"
 _MOST_FAILURES = 3  # of processes, one after the other without a row between them
@@ -169,6 +170,7 @@ class _Run:
             answer_with_ray(Assignment(self._config, self._manifest), pending, told)
             return
         model = self._opener.open()
+        spare_collector()
         try:
             reader = RowReader(self._config, self._columns, model)
             if not self._num_answered:

@@ -1,5 +1,6 @@
 """How much memory there is, and sizes as people write them."""
 
+import gc
 import os
 import re
 
@@ -30,3 +31,9 @@ def free_memory() -> int:
     except OSError:
         pass
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def spare_collector() -> None:
+    """Python's collector of garbage looks no more at what is there now, which stays: each of its rounds would take as
+    long as all of a loaded model's objects are many."""
+    gc.freeze()
