@@ -8,24 +8,24 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from random_model import STANDARD_DEVIATION, linear_sizes, normal
 
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import format_of
 
-HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 2048, 5632, 32, 4, 32000  # as of TinyLlama-1.1B
-_KEY_VALUE = HIDDEN // HEADS * KV_HEADS
-_TABLES = {"model.embed_tokens": (VOCABULARY, HIDDEN), "lm_head": (VOCABULARY, HIDDEN)}
-_LINEARS = {
-    "self_attn.q_proj": (HIDDEN, HIDDEN),
-    "self_attn.k_proj": (_KEY_VALUE, HIDDEN),
-    "self_attn.v_proj": (_KEY_VALUE, HIDDEN),
-    "self_attn.o_proj": (HIDDEN, HIDDEN),
-    "mlp.gate_proj": (INTERMEDIATE, HIDDEN),
-    "mlp.up_proj": (INTERMEDIATE, HIDDEN),
-    "mlp.down_proj": (HIDDEN, INTERMEDIATE),
+# As of TinyLlama-1.1B.
+_SHAPE = {
+    "vocab_size": 32000,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
 }
+_HIDDEN = _SHAPE["hidden_size"]
+_TABLES = dict.fromkeys(("model.embed_tokens", "lm_head"), (_SHAPE["vocab_size"], _HIDDEN))
+_LINEARS = linear_sizes(_SHAPE)
 _NORMS = ("input_layernorm", "post_attention_layernorm")
-_DEVIATION = 0.02
 
 
 def make_safetensors(folder: Path, file_bytes: int) -> Path:
@@ -35,8 +35,8 @@ def make_safetensors(folder: Path, file_bytes: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         generator, layers = np.random.default_rng(0), _num_layers(file_bytes / 2)
         shapes = {**_TABLES, **_LINEARS}
-        values = {name: _bfloat16(generator, shape) for name, shape in shapes.items()}
-        norm = MappedTensor("bfloat16", np.full(HIDDEN, 0x3F80, np.uint16))
+        values = {name: MappedTensor("bfloat16", normal(generator, shape)) for name, shape in shapes.items()}
+        norm = MappedTensor("bfloat16", np.full(_HIDDEN, 0x3F80, np.uint16))
         tensors = {name: norm if "norm" in name else values[_of_any_layer(name)] for name in _names(layers)}
         kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         write = format_of(path).write
@@ -57,16 +57,16 @@ def make_gguf(folder: Path, file_bytes: int) -> Path:
         values = {}
         for name, (rows, columns) in {**_TABLES, **_LINEARS}.items():
             blocks = generator.integers(0, 256, (rows, columns // block, block_bytes), np.uint8)
-            blocks[..., :2] = np.array([_DEVIATION / 74], np.float16).view(np.uint8)  # 74: of -128 to 127
+            blocks[..., :2] = np.array([STANDARD_DEVIATION / 74], np.float16).view(np.uint8)  # 74: of -128 to 127
             values[name] = blocks.reshape(rows, -1)
         writer = gguf.GGUFWriter(path, "llama")
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv(KV_HEADS)
+        writer.add_head_count(_SHAPE["num_attention_heads"])
+        writer.add_head_count_kv(_SHAPE["num_key_value_heads"])
         own_names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
         for name in _names(layers):
             own_name = own_names.get_name(name, try_suffixes=(".weight",))
             if "norm" in name:
-                writer.add_tensor(own_name, np.ones(HIDDEN, np.float32))
+                writer.add_tensor(own_name, np.ones(_HIDDEN, np.float32))
             else:
                 writer.add_tensor(own_name, values[_of_any_layer(name)], raw_dtype=kind)
         writer.write_header_to_file()
@@ -94,23 +94,13 @@ def _of_any_layer(name: str) -> str:
     return module.split(".", 3)[3] if module.startswith("model.layers.") else module
 
 
-def _bfloat16(generator: np.random.Generator, shape: tuple[int, int]) -> MappedTensor:
-    values = generator.standard_normal(shape, np.float32) * np.float32(_DEVIATION)
-    return MappedTensor("bfloat16", (values.view(np.uint32) >> 16).astype(np.uint16))
-
-
 def _write_config(folder: Path, layers: int) -> None:
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "torch_dtype": "bfloat16",
-        "vocab_size": VOCABULARY,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
         "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "max_position_embeddings": 2048,
+        **_SHAPE,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "hidden_act": "silu",

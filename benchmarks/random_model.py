@@ -36,7 +36,7 @@ SHAPES = {
 }
 NUM_ADAPTERS = 8
 RANK = 8
-_STANDARD_DEVIATION = 0.02  # what models of this family start their training from
+STANDARD_DEVIATION = 0.02  # what models of this family start their training from
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -67,14 +67,14 @@ def _config(sizes: dict[str, int]) -> dict:
         "rope_theta": 1e6,
         "tie_word_embeddings": True,
         "use_sliding_window": False,
-        "initializer_range": _STANDARD_DEVIATION,
+        "initializer_range": STANDARD_DEVIATION,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         **sizes,
     }
 
 
-def _linear_sizes(config: dict) -> dict[str, tuple[int, int]]:
+def linear_sizes(config: dict) -> dict[str, tuple[int, int]]:
     """(out, in) of a layer's linears."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     key_value = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
@@ -93,16 +93,16 @@ def _model_tensors(config: dict, generator: np.random.Generator) -> dict[str, np
     hidden = config["hidden_size"]
     ones = dtypes.from_float32(np.ones(hidden, np.float32), "bfloat16")
     tensors = {
-        "model.embed_tokens.weight": _normal(generator, (config["vocab_size"], hidden)),
+        "model.embed_tokens.weight": normal(generator, (config["vocab_size"], hidden)),
         "model.norm.weight": ones,
     }
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
         tensors[f"{prefix}input_layernorm.weight"] = tensors[f"{prefix}post_attention_layernorm.weight"] = ones
-        for name, (size_out, size_in) in _linear_sizes(config).items():
-            tensors[f"{prefix}{name}.weight"] = _normal(generator, (size_out, size_in))
+        for name, (size_out, size_in) in linear_sizes(config).items():
+            tensors[f"{prefix}{name}.weight"] = normal(generator, (size_out, size_in))
             if name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
-                tensors[f"{prefix}{name}.bias"] = _normal(generator, (size_out,))
+                tensors[f"{prefix}{name}.bias"] = normal(generator, (size_out,))
     return tensors
 
 
@@ -113,12 +113,12 @@ def make_adapter(folder: Path, model: Path, rank: int, seed: int = 0) -> None:
 
 
 def _write_adapter(folder: Path, config: dict, generator: np.random.Generator, rank: int = RANK) -> None:
-    sizes, tensors = _linear_sizes(config), {}
+    sizes, tensors = linear_sizes(config), {}
     for layer in range(config["num_hidden_layers"]):
         for name, (size_out, size_in) in sizes.items():
             prefix = f"base_model.model.model.layers.{layer}.{name}"
-            tensors[f"{prefix}.lora_A.weight"] = _normal(generator, (rank, size_in))
-            tensors[f"{prefix}.lora_B.weight"] = _normal(generator, (size_out, rank))
+            tensors[f"{prefix}.lora_A.weight"] = normal(generator, (rank, size_in))
+            tensors[f"{prefix}.lora_B.weight"] = normal(generator, (size_out, rank))
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / "adapter_model.safetensors", tensors)
     targets = [name.split(".")[1] for name in sizes]
@@ -142,8 +142,8 @@ def _write_tokenizer(folder: Path) -> None:
     )
 
 
-def _normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    values = generator.standard_normal(shape, dtype=np.float32) * np.float32(_STANDARD_DEVIATION)
+def normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    values = generator.standardnormal(shape, dtype=np.float32) * np.float32(STANDARD_DEVIATION)
     return dtypes.from_float32(values, "bfloat16")
 
 

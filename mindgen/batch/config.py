@@ -134,6 +134,8 @@ class BatchConfig:
         if self.sampling.n != 1 or self.sampling.seed is not None:
             raise ConfigError("n_samples says how many answers a prompt has, and seed from what seed: leave out n and "
                               "seed of sampling")  # fmt: skip
+        if self.sampling.deadline_seconds is not None:
+            raise ConfigError("deadline_seconds has no place in a job: its answers would depend on how fast it runs")
         if self.sampling.is_greedy and self.n_samples > 1 and not self.sampling.use_beam_search:
             raise ConfigError(
                 f"n_samples must be 1 at temperature 0, where all answers are the same, not {self.n_samples}"

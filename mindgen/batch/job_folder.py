@@ -1,6 +1,5 @@
 """The folder of a job, beside its output: what it was begun with, who has it, and what it has made."""
 
-import fcntl
 import os
 import shutil
 import socket
@@ -14,7 +13,7 @@ import msgspec
 
 from mindgen.batch.parts import Parts
 from mindgen.errors import BatchError
-from mindgen.system.atomic import whole_file
+from mindgen.system.atomic import sync_folder, whole_file
 from mindgen.system.file_lock import lock_within
 
 _MANIFEST, _LOCK, _WORKERS_LOCK = "manifest.json", "lock", "workers.lock"
@@ -66,6 +65,20 @@ class JobFolder:
         """Where an input is written that is no file."""
         return self.path / "input"
 
+    @contextmanager
+    def whole_output(self) -> Iterator[Path]:
+        """Where to write the output, which takes its place when this is left without an error; what a run that was
+        killed has left of it is removed."""
+        folder = self.path / "output"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder / self.output.name
+            os.replace(folder / self.output.name, self.output)
+            sync_folder(self.output.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def clear_input(self) -> None:
         shutil.rmtree(self.input, ignore_errors=True)
 
@@ -109,9 +122,7 @@ class JobFolder:
             return None
         with file:
             holder = _read_holder(file.read())
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock_within(file, 0):
                 return holder or Holder("?", 0)
             return holder if _is_elsewhere_and_alive(holder, path) else None
 
@@ -128,10 +139,8 @@ class JobFolder:
         with path.open("a+b") as file:
             file.seek(0)
             holder = _read_holder(file.read())
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise self._refusal(holder) from None
+            if not lock_within(file, 0):
+                raise self._refusal(holder)
             if _is_elsewhere_and_alive(holder, path):
                 raise self._refusal(holder)
             file.truncate(0)

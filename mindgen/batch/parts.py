@@ -42,15 +42,6 @@ class PartHeader(msgspec.Struct, frozen=True, kw_only=True):
     rows_digest: str
     totals: Totals
 
-    @property
-    def adapters(self) -> dict[str, str]:
-        """The digest of each adapter that has answered, by name."""
-        return {
-            each.adapter_id: each.digest
-            for each in self.totals.adapters
-            if each.adapter_id is not None and each.digest is not None
-        }
-
 
 class _Checksum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The last line of a part, of all bytes before it."""

@@ -22,7 +22,8 @@ from mindgen.system.suggestion import did_you_mean
 from mindgen.text.guided import read_guide, schema_text
 
 # Of the sampling, what changes no token.
-_WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "priority", "deadline_seconds", "n", "seed")
+_WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "priority", "n", "seed")
+_NOT_OF_A_ROW = ("n", "deadline_seconds", "logprobs", "prompt_logprobs")
 _GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _PROMPTS = 'a text, a chat (a list of {"role": ..., "content": ...}), or token ids'
 
@@ -92,6 +93,8 @@ class RowReader:
         for place in wanted:
             row = rows.first_row + place
             prompt, adapter_id, sampling, seed = (column[place] for column in values)
+            # An empty cell of a CSV file, whose cells are all texts; an adapter is named in any case.
+            sampling, seed = (None if each == "" else each for each in (sampling, seed))
             if columns.adapter_id is None:
                 adapter_id = self._config.adapter_id
             try:
@@ -202,7 +205,8 @@ class _RowSampling:
     def of(self, options: Any, seed: Any) -> tuple[_Sampling, int]:
         """Raises RequestError where the row's options are none."""
         given = self._given(options)
-        seed = to_integer("seed", given.pop("seed", seed), 0)
+        seed = given.pop("seed", seed)
+        seed = to_integer("seed", int(seed) if isinstance(seed, str) and seed.isdecimal() else seed, 0)
         return (_Sampling.of(replace(self._job.params, **given)) if given else self._job), seed
 
     def _given(self, options: Any) -> dict[str, Any]:
@@ -216,7 +220,7 @@ class _RowSampling:
         if not isinstance(options, Mapping):
             raise RequestError(f"sampling must be an object of options, not {shown(options)}")
         given = {str(name): value for name, value in options.items() if value is not None}
-        names = [name for name in field_names() if name != "n"]
+        names = [name for name in field_names() if name not in _NOT_OF_A_ROW]
         for name in given:
             if name not in names:
                 raise RequestError(f"sampling has no option {name!r}{did_you_mean(name, names)}")

@@ -1,6 +1,7 @@
 """Runs a job: what is missing is generated, and the output written once all is there."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
 from mindgen.system.environment import launched_rank
-from mindgen.system.memory import spare_collector
+from mindgen.system.memory import sparing_collector
 
 _REPORT = "report.html"
 _MOST_FAILURES = 3  # of processes, one after the other without a row between them
@@ -99,7 +100,8 @@ class _Run:
             self._generate()
             self._write_output()
         except BaseException:
-            self._end(is_finished=False)
+            with suppress(OSError):  # a full disk has ended the run, and is what is raised
+                self._end(is_finished=False)
             raise
         return self._end(is_finished=True)
 
@@ -170,14 +172,14 @@ class _Run:
             answer_with_ray(Assignment(self._config, self._manifest), pending, told)
             return
         model = self._opener.open()
-        spare_collector()
         try:
             reader = RowReader(self._config, self._columns, model)
             if not self._num_answered:
                 self._progress.start()
             events = WorkerEvents(self._note, lambda: self._tick(model), self._note_torn)
             self._watcher.begin(self._progress.snapshot())
-            Worker(self._config, model, reader, self._parts, events).run(self._blocks(pending))
+            with sparing_collector():
+                Worker(self._config, model, reader, self._parts, events).run(self._blocks(pending))
             self._tick(model)
         finally:
             model.close()
@@ -223,11 +225,11 @@ class _Run:
         self._watcher.update(self._progress.snapshot())
 
     def _write_output(self) -> None:
-        output = self._folder.output
-        for unfinished in output.parent.glob(f".{output.name}.*"):  # of a run that was killed
-            unfinished.unlink()
-        self._watcher.say(f"all rows are there: writing {output}")
-        with open_sink(output, self._source, self._table.schema, self._table.text_column) as sink:
+        self._watcher.say(f"all rows are there: writing {self._folder.output}")
+        with (
+            self._folder.whole_output() as path,
+            open_sink(path, self._source, self._table.schema, self._table.text_column) as sink,
+        ):
             for part, rows in self._blocks(set(range(self._manifest.num_parts))):
                 header, answers = self._parts.read(part)
                 if header.rows_digest != rows.digest():

@@ -14,6 +14,8 @@ from mindgen.cli.tables import printable
 from mindgen.errors import ConfigError, UsageError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.sampling_params import SamplingParams
+from mindgen.settings import read_generation_file
+from mindgen.store.find_model import find_model
 from mindgen.system.environment import Terminated, launched_rank, raised_termination
 from mindgen.system.suggestion import did_you_mean
 
@@ -109,6 +111,8 @@ def _read_config(arguments: argparse.Namespace) -> BatchConfig:
             )
         settings = settings.model_copy(update={"use_parallel": True})
     _, settings = take_part(settings)
+    defaults = read_generation_file(find_model(settings.model.path)).model_copy(update=dict.fromkeys(NOT_OF_A_JOB))
+    settings = settings.model_copy(update={"generation": settings.generation.over(defaults)})
     settings.job(ModelFiles(settings.model.path, None, None), settings.engine)  # before a checkpoint is transformed
     return settings.job(*flags.model_files(settings))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgen.text.chat_template import template_paths
 from mindgen.text.tokenizer_config import tokenizer_paths
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import WeightFiles
@@ -15,10 +16,9 @@ _DIGEST_LETTERS = 16
 
 
 def model_digest(folder: Path, weights: WeightFiles) -> str:
-    """Of configuration, tokenizer, and the tensors."""
+    """Of configuration, tokenizer, chat templates, and the tensors."""
     digest = hashlib.sha256()
-    texts = [folder / name for name in _TEXTS if (folder / name).is_file()]
-    for path in [*texts, *tokenizer_paths(folder)]:
+    for path in _text_paths(folder):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
     for rank in range(len(weights.folders)):
         digest.update(f"{rank} {tensors_digest(weights.map(rank))}\n".encode())
@@ -26,12 +26,17 @@ def model_digest(folder: Path, weights: WeightFiles) -> str:
 
 
 def content_digest(folder: Path, weights: WeightFiles) -> str:
-    """Of configuration, tokenizer, and every byte of the weights."""
+    """Of configuration, tokenizer, chat templates, and every byte of the weights."""
     digest = hashlib.sha256()
-    for path in [*(folder / name for name in _TEXTS if (folder / name).is_file()), *weights.files()]:
+    for path in [*_text_paths(folder), *weights.files()]:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _text_paths(folder: Path) -> list[Path]:
+    texts = [folder / name for name in _TEXTS if (folder / name).is_file()]
+    return [*texts, *tokenizer_paths(folder), *template_paths(folder)]
 
 
 def tensors_digest(tensors: dict[str, MappedTensor]) -> str:

@@ -2,12 +2,12 @@
 
 import fcntl
 import time
-from io import BufferedIOBase
+from typing import IO, Any
 
 _LOOK_SECONDS = 0.1
 
 
-def lock_within(file: BufferedIOBase, seconds: float, shared: bool = False) -> bool:
+def lock_within(file: IO[Any], seconds: float, shared: bool = False) -> bool:
     """Waits for the lock of an open file for so long; returns whether it came.
 
     Closing the file gives it up.

@@ -3,6 +3,8 @@
 import gc
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mindgen.errors import ConfigError
 
@@ -33,7 +35,12 @@ def free_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def spare_collector() -> None:
-    """Python's collector of garbage looks no more at what is there now, which stays: each of its rounds would take as
-    long as all of a loaded model's objects are many."""
+@contextmanager
+def sparing_collector() -> Iterator[None]:
+    """Python's collector of garbage does not look at what is there now until this is left: each of its rounds would
+    take as long as the objects of a loaded model are many."""
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,12 +1,13 @@
 """A folder that is made piece by piece, in which the work goes on after its process was killed."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from mindgen.system.file_lock import lock_within
 
 _JOURNAL, _MADE = "progress", "made"
 
@@ -54,10 +55,8 @@ def resumable_folder(path: Path, identity: str) -> Iterator[tuple[Path, Journal]
     unfinished = path.with_name(f".{path.name}.partial")
     unfinished.mkdir(parents=True, exist_ok=True)
     with (unfinished / _JOURNAL).open("a+", encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(f"another process is writing {path}: wait for it, or name another one") from error
+        if not lock_within(file, 0):
+            raise OSError(f"another process is writing {path}: wait for it, or name another one")
         try:
             journal, made = Journal(file, identity), unfinished / _MADE
             if not journal.is_of_this:

@@ -106,6 +106,12 @@ class ChatTemplates:
         return self._compiled[name]
 
 
+def template_paths(folder: Path) -> list[Path]:
+    """The files of the folder that hold chat templates and nothing else."""
+    files = [folder / _FILE, folder / _PROCESSOR_FILE, *sorted((folder / _FOLDER).glob("*.jinja"))]
+    return [path for path in files if path.is_file()]
+
+
 def load_chat_templates(folder: Path, special_tokens: Mapping[str, str] | None = None) -> ChatTemplates:
     """The templates of a model folder; there may be none. Those in files of their own stand for those of
     tokenizer_config.json, and these for the one of chat_template.json.

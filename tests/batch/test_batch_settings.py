@@ -99,9 +99,9 @@ def test_the_settings_of_a_job_are_its_fields():
     assert {field.name for field in fields(BatchConfig)} - set(BatchSettings.model_fields) == {"sampling"}
 
 
-def test_folders_of_the_user(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+def test_folders_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     found = job("data.path=~/in.parquet", "data.output_path=~/out.parquet", "model.path=~/models/x")
-    assert (found.input, found.output, found.model.path) == (
-        "/home/me/in.parquet", "/home/me/out.parquet", "/home/me/models/x"
-    )  # fmt: skip
+    assert (found.input, found.output, found.model.path) == tuple(
+        str(tmp_path / name) for name in ("in.parquet", "out.parquet", "models/x")
+    )

@@ -298,6 +298,35 @@ def test_columns_and_names_that_do_not_fit_are_refused_at_once(tmp_path: Path) -
     assert table["second_generated_text"].to_pylist() == table["generated_text"].to_pylist()
 
 
+def test_hidden_files_beside_the_output_stay(tmp_path: Path) -> None:
+    others = [tmp_path / ".out.parquet.crc", tmp_path / ".out.parquet.12345678"]
+    for path in others:
+        path.write_text("of another program")
+    run_batch(job(tmp_path), opener=FakeModel())
+    assert all(path.read_text() == "of another program" for path in others)
+
+
+def test_cells_of_csv_files_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(
+        'prompt,adapter_id,seed,sampling\nprompt 1,base,7,\nprompt 1,A1,,"{""max_tokens"": 2}"\nprompt 1,,,\n'
+    )
+    (tmp_path / "in.jsonl").write_text(
+        '{"prompt": "prompt 1", "seed": 7}\n{"prompt": "prompt 1", "adapter_id": "A1", "sampling": {"max_tokens": 2}}\n'
+    )
+    texts = []
+    for name in ("in.csv", "in.jsonl"):
+        config = job(tmp_path, input=str(tmp_path / name), output=str(tmp_path / f"out_of_{name}.jsonl"))
+        run_batch(config, opener=FakeModel())
+        texts.append([json.loads(line) for line in Path(config.output).read_text().splitlines()])
+    assert [row["generated_text"] for row in texts[0][:2]] == [row["generated_text"] for row in texts[1]]
+    assert "adapter_id must be a text that is not empty" in texts[0][2]["error"]
+
+
+def test_a_deadline_has_no_place_in_a_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would depend on how fast it runs"):
+        job(tmp_path, sampling=SamplingParams(deadline_seconds=1.0))
+
+
 def test_summary_and_manifest_are_files_of_the_jobs_folder(tmp_path: Path) -> None:
     config = job(tmp_path)
     run_batch(config, opener=FakeModel())

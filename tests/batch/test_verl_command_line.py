@@ -26,10 +26,10 @@ EXAMPLES = {
         python -m mindgen.batch \\
             trainer.nnodes=1 \\
             trainer.n_gpus_per_node=8 \\
-            data.path=/home/me/data/gsm8k/test.parquet \\
+            data.path=data/gsm8k/test.parquet \\
             data.prompt_key=prompt \\
             data.n_samples=1 \\
-            data.output_path=/home/me/data/gsm8k/model_gen_test.parquet \\
+            data.output_path=data/gsm8k/model_gen_test.parquet \\
             model.path=Qwen/Qwen2-7B-Instruct \\
             rollout.temperature=1.0 \\
             rollout.top_p=0.7 \\
@@ -39,7 +39,7 @@ EXAMPLES = {
             rollout.gpu_memory_utilization=0.8
         """,
         expected(
-            input="/home/me/data/gsm8k/test.parquet", output="/home/me/data/gsm8k/model_gen_test.parquet", n_samples=1,
+            input="data/gsm8k/test.parquet", output="data/gsm8k/model_gen_test.parquet", n_samples=1,
             model="Qwen/Qwen2-7B-Instruct", prompts=PromptOptions(max_length=2048), sampling={"max_tokens": 1024},
             engine=EngineConfig(tensor_parallel_size=2, data_parallel_size=4, memory_utilization=0.8),
         ),

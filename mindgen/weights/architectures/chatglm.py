@@ -1,7 +1,6 @@
 """ChatGLM2, ChatGLM3 and GLM-4 as THUDM published them, in its files or in MindFormers': GlmForCausalLM under other
 names."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,34 +13,35 @@ from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import FileRecord, Positive, Size, TokenIds, read_record
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.module_names import ModuleNames
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
-_TABLES = {
-    "transformer.embedding.word_embeddings": EMBEDDING,
-    "transformer.encoder.final_layernorm": "model.norm",
-    "transformer.output_layer": HEAD,
-}
 _WORD_EMBEDDINGS = "transformer.embedding.word_embeddings.weight"
 # MindFormers' names of the same, the newer first.
 _MINDFORMERS_TABLES = ("transformer.embedding.embedding_weight", "transformer.embedding.embedding_table")
-_MODULES = {
-    "self_attention.dense": "self_attn.o_proj",
-    "self_attention.query_key_value": "self_attn.query_key_value",
-    "mlp.dense_4h_to_h": "mlp.down_proj",
-}
-# MindFormers' parts of what is fused otherwise.
-_PARTS = {
-    "self_attention.wq": "self_attn.q_proj",
-    "self_attention.wk": "self_attn.k_proj",
-    "self_attention.wv": "self_attn.v_proj",
-    "mlp.dense_left": "mlp.gate_proj",
-    "mlp.dense_right": "mlp.up_proj",
-}
-_THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()} | {
-    f"self_attn.{part}": f"self_attention.{part}" for part in FUSED["query_key_value"]
-}
-_LAYER = re.compile(r"transformer\.encoder\.layers\.(\d+)\.(.+)")
-_OWN_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_NAMES = ModuleNames(
+    layers="transformer.encoder.layers.",
+    own_layers="model.layers.",
+    tables={
+        "transformer.embedding.word_embeddings": EMBEDDING,
+        "transformer.encoder.final_layernorm": "model.norm",
+        "transformer.output_layer": HEAD,
+    },
+    modules={
+        "self_attention.dense": "self_attn.o_proj",
+        "self_attention.query_key_value": "self_attn.query_key_value",
+        "mlp.dense_4h_to_h": "mlp.down_proj",
+    },
+    # MindFormers' parts of what is fused otherwise.
+    also_read={
+        "self_attention.wq": "self_attn.q_proj",
+        "self_attention.wk": "self_attn.k_proj",
+        "self_attention.wv": "self_attn.v_proj",
+        "mlp.dense_left": "mlp.gate_proj",
+        "mlp.dense_right": "mlp.up_proj",
+    },
+    also_written={f"self_attn.{part}": f"self_attention.{part}" for part in FUSED["query_key_value"]},
+)
 _BASE = 10000.0  # of the rotary frequencies, which rope_ratio multiplies
 
 
@@ -114,28 +114,12 @@ def _translate(tensors: dict[str, MappedTensor], config: ModelConfig) -> dict[st
     renamed: dict[str, MappedTensor] = {}
     for name, tensor in _with_original_names(tensors).items():
         module, _, kind = name.rpartition(".")
-        own = f"{own_module(module)}.{kind}"
+        own = f"{_NAMES.own(module)}.{kind}"
         if own in renamed:
             raise CheckpointError(f"{own} is there under two names, of which {name} is one")
         if name != "transformer.rotary_pos_emb.inv_freq":  # which the network derives
             renamed[own] = tensor
     return without_fused(renamed, config)
-
-
-def own_module(module: str) -> str:
-    """The network's name of a module; another one's stays as it is."""
-    layer = _LAYER.fullmatch(module)
-    if layer is None:
-        return _TABLES.get(module, module)
-    return f"model.layers.{layer[1]}.{(_MODULES | _PARTS).get(layer[2], layer[2])}"
-
-
-def _their_module(module: str) -> str:
-    """THUDM's name of a module of the network; of the parts of a fused one, as if they were apart."""
-    layer = _OWN_LAYER.fullmatch(module)
-    if layer is None:
-        return next((theirs for theirs, ours in _TABLES.items() if ours == module), module)
-    return f"transformer.encoder.layers.{layer[1]}.{_THEIR_MODULES.get(layer[2], layer[2])}"
 
 
 ARCHITECTURE = Architecture(
@@ -148,6 +132,6 @@ ARCHITECTURE = Architecture(
     other_names=("ChatGLMForConditionalGeneration", "ChatGLM2ForConditionalGeneration"),
     with_own_names=_with_original_names,
     translate=_translate,
-    own_module=own_module,
-    their_module=_their_module,
+    own_module=_NAMES.own,
+    their_module=_NAMES.their,
 )

@@ -1,7 +1,6 @@
 """GPTModel, the from-scratch GPT of rosellm's rosetrainer: GPT-2 under other names, with weights as torch's Linear has
 them (out, in), and the exact GELU unless its configuration says otherwise."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,23 +15,25 @@ from mindgen.weights.architectures.gpt2 import POSITIONS, PREFIX, Gpt2File, like
 from mindgen.weights.config_file import Size, TokenIds, read_record
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.module_names import ModuleNames
 from mindgen.weights.tensor_names import EMBEDDING, FUSED
 
-_TABLES = {
-    "token_embedding": EMBEDDING,
-    "position_embedding": POSITIONS.removesuffix(".weight"),
-    "ln_f": f"{PREFIX}ln_f",
-}
-_MODULES = {
-    "ln1": "ln_1",
-    "ln2": "ln_2",
-    "attn.out_proj": "attn.c_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
-_THEIR_MODULES = {ours: theirs for theirs, ours in _MODULES.items()}
-_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
-_OWN_LAYER = re.compile(rf"{re.escape(PREFIX)}h\.(\d+)\.(.+)")
+_NAMES = ModuleNames(
+    layers="blocks.",
+    own_layers=f"{PREFIX}h.",
+    tables={
+        "token_embedding": EMBEDDING,
+        "position_embedding": POSITIONS.removesuffix(".weight"),
+        "ln_f": f"{PREFIX}ln_f",
+    },
+    modules={
+        "ln1": "ln_1",
+        "ln2": "ln_2",
+        "attn.out_proj": "attn.c_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    },
+)
 _QKV = "attn.qkv_proj"
 
 
@@ -60,9 +61,9 @@ def _translate(tensors: dict[str, MappedTensor], _config: ModelConfig) -> dict[s
     translated: dict[str, MappedTensor] = {}
     for name, tensor in tensors.items():
         module, _, kind = name.rpartition(".")
-        layer = _LAYER.fullmatch(module)
-        if layer is None or layer[2] != _QKV:
-            translated[f"{own_module(module)}.{kind}"] = tensor
+        layer = _NAMES.in_layer(module)
+        if layer is None or layer[1] != _QKV:
+            translated[f"{_NAMES.own(module)}.{kind}"] = tensor
             continue
         parts = FUSED["qkv_proj"]
         if tensor.shape[0] % len(parts) or (kind == "weight" and tensor.shape[0] != len(parts) * tensor.shape[1]):
@@ -72,24 +73,8 @@ def _translate(tensors: dict[str, MappedTensor], _config: ModelConfig) -> dict[s
                 "and the others were not saved"
             )
         for part, rows in zip(parts, np.split(tensor.data, len(parts)), strict=True):
-            translated[f"{PREFIX}h.{layer[1]}.attn.{part}.{kind}"] = replace(tensor, data=rows)
+            translated[f"{PREFIX}h.{layer[0]}.attn.{part}.{kind}"] = replace(tensor, data=rows)
     return translated
-
-
-def own_module(module: str) -> str:
-    """The network's name of a module; another one's stays as it is."""
-    layer = _LAYER.fullmatch(module)
-    if layer is None:
-        return _TABLES.get(module, module)
-    return f"{PREFIX}h.{layer[1]}.{_MODULES.get(layer[2], layer[2])}"
-
-
-def _their_module(module: str) -> str:
-    """The name that training has for a module of the network."""
-    layer = _OWN_LAYER.fullmatch(module)
-    if layer is None:
-        return next((theirs for theirs, ours in _TABLES.items() if ours == module), module)
-    return f"blocks.{layer[1]}.{_THEIR_MODULES.get(layer[2], layer[2])}"
 
 
 ARCHITECTURE = Architecture(
@@ -104,6 +89,6 @@ ARCHITECTURE = Architecture(
     bare_names=(),
     other_tables=GPT2.other_tables,
     translate=_translate,
-    own_module=own_module,
-    their_module=_their_module,
+    own_module=_NAMES.own,
+    their_module=_NAMES.their,
 )
