@@ -12,6 +12,7 @@ from mindgen.weights.architecture import Architecture
 from mindgen.weights.architectures.llama import LlamaFile, like_llama, linears
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Positive, Size, TokenIds, read_record
+from mindgen.weights.made_tensor import cut_rows
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import FUSED
@@ -65,7 +66,7 @@ def without_fused(tensors: dict[str, MappedTensor], config: ModelConfig) -> dict
             raise CheckpointError(f"{name} has shape {tensor.shape}, config.json asks for {total} rows")
         row = 0
         for part in parts:
-            separate[f"{parent}.{part}.{kind}"] = tensor.rows(row, row + sizes[part])
+            separate[f"{parent}.{part}.{kind}"] = cut_rows(tensor, row, row + sizes[part])
             row += sizes[part]
     return separate
 
