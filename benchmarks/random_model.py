@@ -143,7 +143,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    values = generator.standardnormal(shape, dtype=np.float32) * np.float32(STANDARD_DEVIATION)
+    values = generator.standard_normal(shape, dtype=np.float32) * np.float32(STANDARD_DEVIATION)
     return dtypes.from_float32(values, "bfloat16")
 
 
