@@ -60,6 +60,4 @@ class PromptPipeline:
             raise RequestError(f"prompt {place} has no {prompt_key!r}; its keys are {', '.join(map(str, row))}")
         text = row[prompt_key]
         require_text(f"prompt {place}", text)
-        if not text:
-            raise RequestError(f"prompt {place} is empty: expected some text")
         return row | {"input_ids": self.tokenizer.encode(text[:max_prompt_length]), "prompt": text}

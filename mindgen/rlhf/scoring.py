@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens, teacher-forced."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mindgen.errors import RequestError
@@ -26,8 +26,8 @@ def score(
 
     Args:
         prompts: texts or lists of token ids.
-        completions: token ids as `CompletionOutput.token_ids` holds them; a text is tokenized without special tokens,
-            which need not give the tokens that it was generated as.
+        completions: token ids as `CompletionOutput.token_ids` holds them; or texts, whose tokens need not be those that
+            they were generated as.
         adapter_ids: one for all, or one for each prompt; None is the base model.
 
     Returns:
@@ -56,12 +56,16 @@ def score(
 
 
 def _tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
-    if not isinstance(prompt, str) and isinstance(prompt, dict):
-        prompt = prompt.get("prompt_token_ids") or prompt.get("prompt", "")
+    """Of a text and the text that goes on with it, those of both together, as long as they begin with the former's."""
+    if isinstance(prompt, Mapping):
+        prompt = prompt.get("prompt_token_ids") or prompt.get("prompt") or ""
     prompt_ids = llm.encode(prompt) if isinstance(prompt, str) else to_token_ids("the prompt", prompt)
-    if isinstance(completion, str):
-        return prompt_ids, llm.encode(completion, add_special_tokens=False)
-    return prompt_ids, to_token_ids("the completion", completion)
+    if not isinstance(completion, str):
+        return prompt_ids, to_token_ids("the completion", completion)
+    whole = llm.encode(prompt + completion) if isinstance(prompt, str) else []
+    if whole and whole[: len(prompt_ids)] == prompt_ids:
+        return prompt_ids, whole[len(prompt_ids) :]
+    return prompt_ids, llm.encode(completion, add_special_tokens=False)
 
 
 def _logprobs(output: RequestOutput, place: int, completion: list[int]) -> list[float]:
