@@ -36,6 +36,7 @@ NOT_OF_A_JOB = {
     "seed": "is seed of a job",
     "logprobs": "is outputs.logprobs of a job",
     "prompt_logprobs": "has no column in a job's output",
+    "processed_logprobs": "has no column in a job's output",
 }
 
 

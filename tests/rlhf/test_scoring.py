@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from real_model import fetch_real_model
 from tiny_models import load_oracle, make_model
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
 
@@ -96,4 +97,26 @@ def test_texts_adapters_and_what_is_refused():
             score(llm, prompts, completions)
     with pytest.raises(RequestError, match="unknown adapter_id 'A9'"):
         score(llm, [prompt], [completion], "A9")
+    llm.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_replay_of_a_real_model(dtype, tmp_path):
+    folder = fetch_real_model(tmp_path)
+    llm = LLM(str(folder), dtype=dtype, max_model_len=512)
+    prompts = ["Write a story about the sea.", "The capital of Germany is", "def add(a, b):"]
+    found = flat(llm.generate([llm.encode(prompt) for prompt in prompts], PARAMS))
+    replayed = score(llm, [prompt for prompt, _ in found], [each.token_ids for _, each in found])
+    assert replayed == [raw(each) for _, each in found]
+    oracle = load_oracle(folder, torch.float32)
+    differences = []
+    for prompt, completion in found:
+        with torch.no_grad():
+            logits = oracle(torch.tensor([prompt + completion.token_ids])).logits[0, len(prompt) - 1 : -1].double()
+        tokens = torch.tensor(completion.token_ids)[:, None]
+        differences.append(np.abs(raw(completion) - torch.log_softmax(logits, -1).gather(1, tokens)[:, 0].numpy()))
+    largest, mean = np.max(differences), np.mean(differences)
+    print(f"{dtype}: largest |difference| {largest:.1e}, mean {mean:.1e}")
+    assert largest < {"float32": 1e-3, "bfloat16": 0.5}[dtype] and mean < {"float32": 1e-4, "bfloat16": 0.05}[dtype]
     llm.close()
