@@ -70,7 +70,7 @@ def _tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int]
 
 def _logprobs(output: RequestOutput, place: int, completion: list[int]) -> list[float]:
     if output.exception is not None:
-        raise RequestError(f"completion {place}: {output.exception}") from output.exception
+        raise output.exception
     assert output.prompt_logprobs is not None and output.outputs[0].logprobs is not None
     given = output.prompt_logprobs[len(output.prompt_token_ids) - len(completion) + 1 :]
     entries = [*given, output.outputs[0].logprobs[0]]

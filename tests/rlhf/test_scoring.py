@@ -8,7 +8,7 @@ from tiny_models import load_oracle, make_model
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
 
 from mindgen import LLM, SamplingParams
-from mindgen.errors import RequestError
+from mindgen.errors import RequestError, UnknownAdapterError
 from mindgen.rlhf import score
 
 PROMPTS = [[1, 5, 9, 200], [1, *range(20, 75)], [1, *range(20, 60), 7]]
@@ -95,8 +95,8 @@ def test_texts_adapters_and_what_is_refused():
     ]:  # fmt: skip
         with pytest.raises(RequestError, match=message):
             score(llm, prompts, completions)
-    with pytest.raises(RequestError, match="unknown adapter_id 'A9'"):
-        score(llm, [prompt], [completion], "A9")
+    with pytest.raises(UnknownAdapterError, match="unknown adapter_id 'A9'"):
+        score(llm, [prompt] * 2, [completion] * 2, [None, "A9"])
     llm.close()
 
 
