@@ -56,7 +56,10 @@ class CompletionOutput:
     Attributes:
         index: of the outputs of its request, the likeliest first for best_of and beam search.
         cumulative_logprob: the sum over token_ids, or a beam's; None unless it was needed.
-        logprobs: of each of token_ids; None unless asked for.
+        logprobs: of each of token_ids, the network's own, before penalties, temperature and filters; None unless asked
+            for.
+        processed_logprobs: of each of token_ids in the distribution that it was drawn from, after all of these (0 where
+            the choice was greedy); None unless asked for.
         finish_reason: "stop" (an end token or stop text), "length" (max_tokens or the context), "abort" (called off,
             or out of time), "error"; None while it grows.
         stop_reason: the stop text or stop token that ended it, "deadline"; None for the end of sequence.
@@ -69,6 +72,7 @@ class CompletionOutput:
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    processed_logprobs: list[float] | None = None
 
 
 @dataclass(slots=True)

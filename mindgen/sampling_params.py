@@ -10,6 +10,9 @@ from mindgen.system.checks import require_texts, shown, to_integer, to_number, t
 GREEDY_BELOW = 1e-5  # temperatures that are as good as 0
 _MOST_OUTPUTS = 16384  # of one request, so that it leaves room for others
 _MOST_PENALTY = 1000.0  # powers of lengths that are still numbers
+_TRUTHS = (
+    "processed_logprobs", "ignore_eos", "use_beam_search", "skip_special_tokens", "include_stop_str_in_output",
+)  # fmt: skip
 _GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
@@ -41,6 +44,8 @@ class SamplingParams:
         logprobs: how many of the likeliest tokens to report with their log-probabilities, beside the chosen one's;
             -1 is all of them, None not even the chosen one's.
         prompt_logprobs: the same for the tokens of the prompt.
+        processed_logprobs: report each token's log-probability in the distribution that it was drawn from as well,
+            after penalties, temperature and all filters; logprobs are the network's own, before these.
         use_beam_search: search for the likeliest outputs, with max(n, best_of) beams.
         length_penalty: power of the length that a beam's log-probability is divided by.
         early_stopping: whether a beam search ends with as many finished outputs as beams; False looks whether a
@@ -78,6 +83,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    processed_logprobs: bool = False
     use_beam_search: bool = False
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
@@ -154,7 +160,7 @@ class SamplingParams:
         self._integer("prompt_lookup_max", 1)
         self._number("deadline_seconds", 0, above=True, optional=True)
         self._integer("priority")
-        for name in ("ignore_eos", "use_beam_search", "skip_special_tokens", "include_stop_str_in_output"):
+        for name in _TRUTHS:
             self._set(name, to_truth(name, getattr(self, name)))
         if self.early_stopping not in (True, False, "never"):
             raise RequestError(f"early_stopping must be True, False or 'never', not {shown(self.early_stopping)}")
@@ -205,6 +211,8 @@ class SamplingParams:
             raise RequestError("stop must be empty with use_beam_search: use stop_token_ids")
         if self.use_beam_search and self.logprobs is not None:
             raise RequestError("logprobs must be None with use_beam_search, whose outputs have a cumulative_logprob")
+        if self.use_beam_search and self.processed_logprobs:
+            raise RequestError("processed_logprobs must be False with use_beam_search, which draws nothing")
 
 
 _FIELDS = tuple(field.name for field in fields(SamplingParams))

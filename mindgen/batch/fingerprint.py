@@ -14,7 +14,7 @@ from mindgen.text.guided import schema_text
 
 # Of the engine's limits, those that results depend on.
 _ENGINE = ("tensor_parallel_size", "pipeline_parallel_size", "executor", "device_target", "max_model_len")
-_NO_SAMPLING = ("n", "seed", "priority")
+_NO_SAMPLING = ("n", "seed", "priority", "processed_logprobs")
 _OUTPUTS = ("form", "prefix", "token_ids", "logprobs")
 
 

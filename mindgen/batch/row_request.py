@@ -22,8 +22,8 @@ from mindgen.system.suggestion import did_you_mean
 from mindgen.text.guided import read_guide, schema_text
 
 # Of the sampling, what changes no token.
-_WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "priority", "n", "seed")
-_NOT_OF_A_ROW = ("n", "deadline_seconds", "logprobs", "prompt_logprobs")
+_WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "processed_logprobs", "priority", "n", "seed")
+_NOT_OF_A_ROW = ("n", "deadline_seconds", "logprobs", "prompt_logprobs", "processed_logprobs")
 _GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _PROMPTS = 'a text, a chat (a list of {"role": ..., "content": ...}), or token ids'
 

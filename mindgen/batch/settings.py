@@ -37,6 +37,7 @@ NOT_OF_A_JOB = {
     "logprobs": "is outputs.logprobs of a job",
     "prompt_logprobs": "has no column in a job's output",
     "deadline_seconds": "has no place in a job: its answers would depend on how fast it runs",
+    "processed_logprobs": "has no column in a job's output",
 }
 
 

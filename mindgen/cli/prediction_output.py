@@ -169,6 +169,8 @@ def _completion(completion: CompletionOutput) -> dict[str, Any]:
         fields["cumulative_logprob"] = completion.cumulative_logprob
     if completion.logprobs is not None:
         fields["logprobs"] = [_logprobs(each) for each in completion.logprobs]
+    if completion.processed_logprobs is not None:
+        fields["processed_logprobs"] = completion.processed_logprobs
     return fields
 
 

@@ -152,6 +152,8 @@ class OutputProcessor:
         if token.logprob is not None:
             sequence.cumulative_logprob += token.logprob
             sequence.logprobs.append(_logprobs_of(token))
+        if token.processed_logprob is not None:
+            sequence.processed_logprobs.append(token.processed_logprob)
         if sequence.matcher is not None and token.token_id not in self._eos_token_ids:
             try:
                 sequence.matcher.accept(token.token_id)

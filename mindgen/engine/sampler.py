@@ -1,5 +1,6 @@
 """Chooses the next tokens from rows of logits."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,17 +12,19 @@ from mindgen.kernels.library import KernelLibrary
 _SCORE, _BEAM = 1, 2  # mg_sampling_mode
 _SAMPLED, _NOT_FINITE = 0, 1  # mg_sampling_status
 _RECORD = np.dtype(RowRecord)
-_RESULT = np.dtype([("status", np.int32), ("token", np.int32), ("rank", np.int32), ("logprob", np.float32)])
+_RESULT = np.dtype([("status", np.int32), ("token", np.int32), ("rank", np.int32), ("logprob", np.float32),
+                    ("processed", np.float32)])  # fmt: skip
 
 
 class SampledToken(NamedTuple):
-    """What a row gave; log-probabilities are the network's own, before any processor.
+    """What a row gave; log-probabilities are the network's own, before any processor, but for the processed one.
 
     Attributes:
         token_id: -1 when there is an error.
         logprob, rank: of the token, 1 being the likeliest; None unless log-probabilities were asked for.
         top_logprobs: of as many of the likeliest tokens as were asked for, best first.
         error: why there is no token; other rows are not concerned.
+        processed_logprob: of the token in the distribution that it was drawn from; 0 of a greedy choice.
     """
 
     token_id: int
@@ -29,6 +32,7 @@ class SampledToken(NamedTuple):
     rank: int | None = None
     top_logprobs: dict[int, float] | None = None
     error: str | None = None
+    processed_logprob: float | None = None
 
 
 class Continuation(NamedTuple):
@@ -50,7 +54,8 @@ class Sampler:
         max_logprobs = max([row.num_logprobs for row in rows], default=-1)
         results, tokens, logprobs = self._run(logits, records, max(max_logprobs, 0))
         status, token_ids = results["status"], results["token"].tolist()
-        if max_logprobs < 0 and not status.any():
+        wants_processed = bool(records["wants_processed"].any())
+        if max_logprobs < 0 and not status.any() and not wants_processed:
             return list(map(SampledToken, token_ids))
         return [
             _with_logprobs(result, row.num_logprobs, top_tokens, top_logprobs)
@@ -117,13 +122,15 @@ def _gather(logits: np.ndarray, rows: Sequence[SamplingRow]) -> np.ndarray:
 
 
 def _with_logprobs(
-    result: tuple[int, int, int, float], num_logprobs: int, top_tokens: np.ndarray, top_logprobs: np.ndarray
+    result: tuple[int, int, int, float, float], num_logprobs: int, top_tokens: np.ndarray, top_logprobs: np.ndarray
 ) -> SampledToken:
-    _, token_id, rank, logprob = result
+    _, token_id, rank, logprob, processed = result
+    processed_logprob = None if math.isnan(processed) else processed
     if num_logprobs < 0:
-        return SampledToken(token_id)
+        return SampledToken(token_id, processed_logprob=processed_logprob)
     pairs = zip(top_tokens[:num_logprobs].tolist(), top_logprobs[:num_logprobs].tolist(), strict=True)
-    return SampledToken(token_id, logprob, rank, {token: value for token, value in pairs if token >= 0})
+    likeliest = {token: value for token, value in pairs if token >= 0}
+    return SampledToken(token_id, logprob, rank, likeliest, processed_logprob=processed_logprob)
 
 
 def _reason(status: int, row: SamplingRow | None) -> str:

@@ -21,6 +21,7 @@ class RowRecord(ctypes.Structure):
         *((name, c_uint64) for name in ("seed", "position")),
         *((name, c_int32) for name in ("mode", "token", "num_logprobs")),
         *((name, c_int32) for name in ("num_banned", "num_biases", "num_prompt", "num_output", "top_k")),
+        ("wants_processed", c_int32),
         *((name, c_float) for name in ("temperature", "top_p", "min_p", "typical_p")),
         *((name, c_float) for name in ("repetition_penalty", "presence_penalty", "frequency_penalty")),
     ]
@@ -84,6 +85,7 @@ class SamplingRow:
             position=len(output_token_ids),
             num_logprobs=self.num_logprobs,
             top_k=min(max(params.top_k, 0), vocab_size),
+            wants_processed=params.processed_logprobs,
             temperature=0.0 if params.is_greedy else params.temperature,
             top_p=params.top_p,
             min_p=params.min_p,

@@ -95,6 +95,7 @@ class Sequence:
     num_computed_tokens: int = 0
     swapped_blocks: int = 0
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    processed_logprobs: list[float] = field(default_factory=list)
     cumulative_logprob: float = 0.0
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -124,5 +125,6 @@ class Sequence:
         """Leaves the first num_tokens of prompt and output, with what was said of them."""
         del self.token_ids[num_tokens:]
         del self.logprobs[num_tokens - self.prompt_len :]
+        del self.processed_logprobs[num_tokens - self.prompt_len :]
         pairs = zip(self.logprobs, self.output_token_ids, strict=False)  # where nobody asked there are none
         self.cumulative_logprob = sum((logprobs[token_id] for logprobs, token_id in pairs), 0.0)

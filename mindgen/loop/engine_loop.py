@@ -71,6 +71,10 @@ class EngineLoop:
     def resume(self) -> None:
         self._thread.call(partial(self._thread.hold, False))
 
+    def step(self) -> None:
+        """Runs one step while it is paused; what that brings has been passed on when this returns."""
+        self._thread.call(self._thread.step_once)
+
     def close(self) -> None:
         """Ends the thread, and the engine with it; open calls get no further chunks."""
         self._end()
@@ -135,6 +139,9 @@ class _LoopThread(threading.Thread):
 
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held
+
+    def step_once(self) -> None:
+        self._do(self._step)
 
     def open(self, requests: _Unsent, subscription: Subscription, is_streamed: bool) -> None:
         if requests:

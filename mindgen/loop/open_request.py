@@ -133,6 +133,7 @@ class OpenRequest:
                 logprobs=None if params.logprobs is None else [self._decoded(each) or {} for each in sequence.logprobs],
                 finish_reason=sequence.finish_reason,
                 stop_reason=sequence.stop_reason,
+                processed_logprobs=sequence.processed_logprobs if params.processed_logprobs else None,
             )
             for index, sequence in enumerate(sequences[: params.n])
         ]

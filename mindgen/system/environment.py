@@ -149,6 +149,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindgen"
 
 
+def environment_variable(name: str) -> str | None:
+    """A variable that a configuration file of the user names."""
+    return os.environ.get(name)
+
+
 def input_data() -> str | None:
     """The prompts that the launchers hand over: a text, or the name of a file."""
     return os.environ.get("INPUT_DATA")

@@ -214,6 +214,7 @@ typedef struct {
   int32_t mode, token, num_logprobs;  // -1 logprobs: none, not even the chosen token's
   int32_t num_banned, num_biases, num_prompt, num_output;
   int32_t top_k;               // 0 is all
+  int32_t wants_processed;     // the log-probability after all of these as well
   float temperature, top_p, min_p, typical_p;  // 1, 0 and 1 are all
   float repetition_penalty;    // of tokens of prompt and output; 1 is none
   float presence_penalty, frequency_penalty;  // of the output's; 0 is none
@@ -223,6 +224,7 @@ typedef struct {
   int32_t status, token;
   int32_t rank;  // how many logits are at least this token's
   float logprob;
+  float processed_logprob;  // of the distribution that was drawn from; 0 where the choice was greedy; or NAN
 } mg_sampled_token;
 
 // sampled (B) from the rows of logits (B, V). Of rows with num_logprobs > 0 also the likeliest tokens and their

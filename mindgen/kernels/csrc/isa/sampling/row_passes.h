@@ -106,6 +106,12 @@ struct KeptWeights {
     const intv is_early = lane_numbers() < (int32_t)(limit - i);
     return select((value > weights.floor) | ((value == weights.floor) & is_early), exp(weights.scaled(value)), floatv{});
   }
+
+  // Larger ones go before smaller ones, equal ones by place.
+  void keep_down_to(float floor, int64_t end) {
+    weights.floor = floor;
+    limit = end;
+  }
 };
 
 // sums: of each block, or NULL. Returns their sum. weights(i) are those of the lanes from the i-th element on.

@@ -33,7 +33,7 @@ void write_top(const float* x, int64_t V, RowMemory& memory, int64_t wanted, flo
   }
 }
 
-mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row& row, int32_t* token) {
+mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row& row, mg_sampled_token& sampled) {
   const bool is_greedy = row.temperature == 0;
   const RowMemory memory(V);
   const float* x = logits;
@@ -43,11 +43,14 @@ mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row&
   }
   const Peak peak = find_peak(x, V, is_greedy ? nullptr : memory.maxima);
   const mg_sampling_status status = status_of(peak);
-  *token = (int32_t)peak.place;
+  sampled.token = (int32_t)peak.place;
+  if (is_greedy && row.wants_processed) sampled.processed_logprob = 0;
   if (is_greedy || status != MG_SAMPLED) return status;
   Candidates candidates(memory, x, V, peak.value, row.temperature);
   candidates.filter(row);
-  *token = candidates.draw(row);
+  const int64_t place = candidates.draw(row);
+  sampled.token = candidates.token_at(place);
+  if (row.wants_processed) sampled.processed_logprob = candidates.logprob(place, row.top_p);
   return MG_SAMPLED;
 }
 
@@ -73,7 +76,7 @@ mg_sampling_status write_continuations(const float* logits, int64_t V, const mg_
   peak = find_peak(memory.x, V, memory.maxima);
   if (status_of(peak) != MG_SAMPLED) return status_of(peak);
   write_top(memory.x, V, memory, row.num_logprobs, 0, top_tokens, top_logprobs);
-  sampled = {MG_SAMPLED, top_tokens[0], 1, top_logprobs[0]};
+  sampled = {MG_SAMPLED, top_tokens[0], 1, top_logprobs[0], NAN};
   return MG_SAMPLED;
 }
 
@@ -87,12 +90,12 @@ int sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token* s
     int32_t* row_tokens = top_tokens + b * max_logprobs;
     float* row_logprobs = top_logprobs + b * max_logprobs;
     mg_sampled_token& result = sampled[b];
-    result = {MG_SAMPLED, row.token, 0, NAN};
+    result = {MG_SAMPLED, row.token, 0, NAN, NAN};
     if (row.mode == MG_BEAM) {
       result.status = write_continuations(row_logits, V, row, result, row_tokens, row_logprobs);
       return;
     }
-    if (row.mode == MG_SAMPLE) result.status = choose(row_logits, V, row, &result.token);
+    if (row.mode == MG_SAMPLE) result.status = choose(row_logits, V, row, result);
     if (result.status == MG_SAMPLED && row.num_logprobs >= 0) {
       result.status = write_logprobs(row_logits, V, row, result, row_tokens, row_logprobs);
     }

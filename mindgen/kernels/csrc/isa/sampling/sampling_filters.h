@@ -39,30 +39,41 @@ class Candidates {
   // Of the largest ones that have the share top_p of the weight together, by rejection: whoever is drawn from all is
   // as likely as drawn from those, once it is one of them; if not, only those before it are left for the next round
   // (as in FlashInfer's sampling).
-  int32_t draw(const mg_sampling_row& row) {
+  // Returns its place.
+  int64_t draw(const mg_sampling_row& row) const {
     float* sums = memory_.maxima;
-    const double total = sum_weights(kept_.count, kept_, sums);
-    double left = total;
+    KeptWeights left = kept_;
+    const double total = sum_weights(left.count, left, sums);
+    double weight = total;
     for (uint64_t round = 0;; round++) {
-      const int64_t place = find_place(kept_, sums, philox_uniform(row.seed, row.position, round) * left);
-      if (row.top_p < 1) {
-        keep_before(place);
-        const double before = sum_weights(kept_.count, kept_, sums);
-        if (before >= row.top_p * total && before > 0) {
-          left = before;
-          continue;
-        }
-      }
-      return is_list_ ? memory_.tokens[place] : (int32_t)place;
+      const int64_t place = find_place(left, sums, philox_uniform(row.seed, row.position, round) * weight);
+      if (row.top_p >= 1) return place;
+      left.keep_down_to(left.x[place], place);
+      const double before = sum_weights(left.count, left, sums);
+      if (before < row.top_p * total || before == 0) return place;
+      weight = before;
     }
   }
 
- private:
-  // Larger ones go before smaller ones, equal ones by place.
-  void keep_before(int64_t place) {
-    kept_.weights.floor = kept_.x[place];
-    kept_.limit = place;
+  int32_t token_at(int64_t place) const { return is_list_ ? memory_.tokens[place] : (int32_t)place; }
+
+  // Of what was drawn, in the distribution that it was drawn from: among the largest ones that have the share top_p.
+  float logprob(int64_t place, float top_p) {
+    KeptWeights likely = kept_;
+    const float x = kept_.x[place];
+    if (top_p < 1) {
+      const Threshold last =
+          select_largest(kept_.count, WeighedElements{kept_}, pivots_below_peak(), top_p, true, memory_.list);
+      // Sums in another order may round to one element less than `draw` sees.
+      const bool is_beyond = x < last.key || (x == last.key && place >= last.limit);
+      if (is_beyond) likely.keep_down_to(x, place + 1);
+      else if (last.key >= likely.weights.floor) likely.keep_down_to(last.key, last.limit);
+    }
+    const Weights& weights = likely.weights;
+    return (x - weights.peak) * weights.scale - (float)log(sum_weights(likely.count, likely, nullptr));
   }
+
+ private:
 
   void keep_min_p(float min_p) { kept_.weights.floor = kept_.weights.peak + logf(min_p) / kept_.weights.scale; }
 
@@ -101,8 +112,7 @@ class Candidates {
     const Threshold threshold =
         select_largest(kept_.count, CountedElements{kept_}, pivots_below_peak(), (double)k, false, memory_.list);
     if (threshold.key < kept_.weights.floor) return;
-    kept_.weights.floor = threshold.key;
-    kept_.limit = threshold.limit;
+    kept_.keep_down_to(threshold.key, threshold.limit);
   }
 
   // Leaves only those of at least the floor, side by side.
@@ -118,6 +128,17 @@ class Candidates {
     for (float& pivot : pivots.at) pivot = kept_.weights.peak - pivot / kept_.weights.scale;
     return pivots;
   }
+
+  // Keyed by their logits.
+  struct WeighedElements {
+    const KeptWeights& kept;
+
+    floatv keys(int64_t i) const {
+      return select(weights(i) > 0, load_logits(kept.x + i, kept.count - i), broadcast(-INFINITY));
+    }
+    floatv weights(int64_t i) const { return kept(i); }
+    intv places(int64_t i) const { return lane_numbers() + (int32_t)i; }
+  };
 
   // Keyed by their logits, each of the weight 1.
   struct CountedElements {
