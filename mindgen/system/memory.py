@@ -1,7 +1,11 @@
-"""How much memory there is, and sizes as people write them."""
+"""How much memory there is, sizes as people write them, and memory that is given back."""
 
+import ctypes
+import mmap
 import os
 import re
+
+import numpy as np
 
 from mindgen.errors import ConfigError
 
@@ -30,3 +34,20 @@ def free_memory() -> int:
     except OSError:
         pass
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def drop_pages(array: np.ndarray) -> None:
+    """Gives the memory of an array in one piece back to the system, with what is in it: zeros where it has been taken
+    anew when somebody looks; a mapped file's content, which is read anew.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    start = array.__array_interface__["data"][0]
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length <= 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED):
+        raise OSError(ctypes.get_errno(), "the system does not take memory back")

@@ -49,6 +49,10 @@ class MappedTensor:
             return self.data
         return dtypes.from_float32(dtypes.to_float32(self.data, self.dtype), dtype)
 
+    def copy(self) -> "MappedTensor":
+        """The same in memory of its own."""
+        return MappedTensor(self.dtype, np.array(self.data, order="C"))
+
     def release(self) -> None:
         """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
         release_pages(self.data)
