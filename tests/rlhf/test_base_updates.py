@@ -60,7 +60,9 @@ def test_the_answer_is_a_fresh_engines(folders, fresh, sizes):
     assert [each[0] for each in tokens(after)] == [each[0] for each in fresh[1][0]]
     assert after[0].num_cached_tokens == 0
     assert {(output.model_digest, output.weight_version) for output in after} == {(fresh[1][1], 1)}
-    assert (report.checksum_before, report.checksum_after) == (fresh[0][1], fresh[1][1]) == (fresh[0][1], llm.model_digest)
+    assert (
+        (report.checksum_before, report.checksum_after) == (fresh[0][1], fresh[1][1]) == (fresh[0][1], llm.model_digest)
+    )
     assert (report.version, report.missing, report.bytes_received) == (1, [], report.bytes_received)
     assert report.bytes_bound >= report.bytes_received == sum(each.nbytes for each in weights(folders[1]).values())
     llm.update_weights(folders[0])
@@ -319,5 +321,3 @@ def test_many_streams_while_versions_change(llm, folders, fresh):
         assert (output.outputs[0].token_ids) == expected[output.model_digest][place][0]
         assert output.outputs[0].weight_versions is None
     engine_of(llm).check_integrity()
-
-
