@@ -1,7 +1,9 @@
 """New versions of adapters from memory: each request keeps its own, and nothing piles up."""
 
 import json
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,7 +73,7 @@ def test_versions_from_memory_are_those_from_folders(model, loras, fresh, sizes)
 
 
 def test_what_is_refused(llm, loras):
-    tensors, config = sent(loras[0])
+    tensors, _ = sent(loras[0])
     llm.update_weights(loras[1], "B")
     cases = [
         (lambda: llm.update_weights(tensors, "new"), WeightUpdateError, "adapter new is new: give adapter_config"),
@@ -133,10 +135,16 @@ def test_requests_in_flight(llm, loras, fresh, in_flight):
     engine_of(llm).check_integrity()
 
 
-def test_versions_do_not_pile_up(llm, loras):
+def resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_versions_do_not_pile_up(llm, loras, count):
     tensors, config = sent(loras[0])
-    stream = begun(llm, None)
-    llm.update_weights(tensors, "many", adapter_config=config)
+    base = llm.model_digest
+    first = llm.update_weights(tensors, "many", adapter_config=config, expect_change=False).version
     held = begun(llm, "many")
     name = next(name for name in tensors if "lora_B" in name)
 
@@ -147,18 +155,19 @@ def test_versions_do_not_pile_up(llm, loras):
             len(registry.names()), pool.metrics().slots,
         )  # fmt: skip
 
-    sizes = []
-    for number in range(120):
+    sizes, memory = [], []
+    for number in range(count):
         tensors[name] = tensors[name] + 0.01
         llm.update_weights(tensors, "many")
         if number % 10 == 0:
             llm.generate([PROMPTS[1]], SamplingParams(max_tokens=1), "many")
         sizes.append(counts())
-    assert {output.adapter_version for output in finished(held)} == {1}
-    finished(stream)
-    llm.generate([PROMPTS[1]], SamplingParams(max_tokens=1), "many")
-    assert max(sizes[20:]) <= max(sizes[:20]) and counts() <= sizes[0]
-    assert answers(llm, "many")[0].adapter_version == 121
+        memory.append(resident_bytes())
+    assert {output.adapter_version for output in finished(held)} == {first}
+    assert max(sizes[20:]) <= max(sizes[:20])
+    assert memory[-1] - memory[count // 2] < 8 << 20
+    assert answers(llm, "many")[0].adapter_version == first + count
+    assert llm.model_digest == base and llm.weight_version == 0
 
 
 def test_streams_while_versions_change(llm, loras, fresh):
