@@ -107,7 +107,7 @@ def resident_bytes() -> int:
 
 
 def test_memory_is_given_back(tmp_path):
-    sizes = {"hidden_size": 768, "intermediate_size": 3000, "num_hidden_layers": 4, "head_dim": 128}
+    sizes = {"hidden_size": 768, "intermediate_size": 3000, "num_hidden_layers": 4}
     folder = make_model("llama3-grouped-tied", tmp_path, torch.bfloat16, vocab_size=VOCAB_SIZE, **sizes)
     llm = LLM(make_tokenizer("byte_level_bpe", folder), num_blocks=2000, max_model_len=250)
     llm.generate([[5] * 200] * 32, SamplingParams(max_tokens=8, ignore_eos=True))
@@ -117,7 +117,7 @@ def test_memory_is_given_back(tmp_path):
     without_cache = resident_bytes()
     llm.sleep(2)
     without_weights = resident_bytes()
-    assert before - without_cache > 20 << 20
+    assert before - without_cache > 6 << 20  # 15,000 tokens of 512 bytes
     assert without_cache - without_weights > 0.8 * weights > 40 << 20
     llm.wake_up()
     assert resident_bytes() - without_weights > 0.4 * weights
