@@ -14,12 +14,14 @@ import numpy as np
 from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
+from mindgen.kernels.arena import Arena
 from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
 from mindgen.weights.mapped_tensor import MappedTensor
 
 _NUM_BUFFERS = 2
+_MEMORY_BYTES = 64 << 20  # that is asked for at a time
 _LEAST_BYTES, _MOST_BYTES = 4096, 1 << 30  # of a buffer
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -75,6 +77,7 @@ class Session:
         self._llm, self._connection = llm, connection
         self._idle_seconds = idle_seconds
         self._update: OpenUpdate | None = None
+        self._memory = Arena(0)  # in large pages, which take a tenth of the time to come
         self._tensors: dict[str, _Unfinished] = {}
         self._name = f"mindgen-{secrets.token_hex(16)}"
         self._buffers: np.ndarray = np.empty((0, 0), np.uint8)
@@ -132,7 +135,7 @@ class Session:
         if kind == "begin" and self._update is None:
             begin = msgspec.convert(message, Begin)
             request = UpdateRequest(begin.target, begin.version, UpdateOptions.read(begin.options))
-            self._update = self._llm.open_update(request)
+            self._update, self._memory = self._llm.open_update(request), Arena(_MEMORY_BYTES)
             self._connection.settimeout(self._idle_seconds)
             send(self._connection, {"type": "ok"})
         elif kind == "bucket" and self._update is not None:
@@ -177,14 +180,14 @@ class Session:
             num_bytes *= size
         data: np.ndarray | None = None
         if update.wants(piece.name, piece.dtype, shape):
-            data = np.empty(num_bytes, np.uint8)
+            data = self._memory.zeros((num_bytes,), np.uint8)
         self._tensors[piece.name] = _Unfinished(piece.dtype, shape, num_bytes, data)
         return self._tensors[piece.name]
 
     def _finish(self, update: OpenUpdate) -> None:
         if self._tensors:
             raise WeightUpdateError(f"the update ended before these tensors did: {sorted(self._tensors)[:4]}")
-        self._update = None
+        self._update, self._memory = None, Arena(0)
         self._connection.settimeout(None)
         report = update.finish()
         send(self._connection, {"type": "done", "report": asdict(report)})

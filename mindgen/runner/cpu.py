@@ -7,6 +7,7 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.dtypes import STORAGE
 from mindgen.errors import KernelError
 from mindgen.kernels import backend
+from mindgen.kernels.arena import Arena
 from mindgen.layers.parameters import MINDSPORE_DTYPES, LoadedWeight, share
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts
@@ -128,13 +129,13 @@ class CpuRunner(LocalRunner):
 
     def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
         if not weight.memory.flags.writeable:
-            is_all = part.shape == weight.memory.shape and part.flags.writeable
-            weight.memory = part if is_all else weight.memory.copy()
+            memory = Arena(weight.memory.nbytes).zeros(weight.memory.shape, weight.memory.dtype.type)
+            memory[:] = weight.memory
+            weight.memory = memory
             for parameter in weight.parameters:
                 share(parameter, weight.memory, self._spec.dtype)
             self._graphs.clear()  # which have the addresses of the mapped file
-        if weight.memory is not part:
-            weight.memory[weight.rows] = part
+        weight.memory[weight.rows] = part
 
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
         return weight.memory[weight.rows]
