@@ -44,7 +44,7 @@ class LocalModel:
         self.memory_plan = engine.memory_plan
         self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)
         self.loop = EngineLoop(self._texts)
-        self.updates = WeightUpdates(self.loop, self.registry)
+        self.updates = WeightUpdates(self.loop, engine, self.registry)
 
     def add_adapter(self, adapter_id: str, folder: Path) -> None:
         self.registry.add(adapter_id, folder)

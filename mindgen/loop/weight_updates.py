@@ -37,8 +37,8 @@ class UpdateRequest:
 class WeightUpdates:
     """Opens one update at a time; any thread may call."""
 
-    def __init__(self, loop: EngineLoop, registry: AdapterRegistry) -> None:
-        self._loop, self._registry = loop, registry
+    def __init__(self, loop: EngineLoop, engine: Engine, registry: AdapterRegistry) -> None:
+        self._loop, self._engine, self._registry = loop, engine, registry
         self._lock = threading.Lock()
         self._open: OpenUpdate | None = None
 
@@ -56,12 +56,13 @@ class WeightUpdates:
                     f"new weights for {self._open.request.target} are on their way: finish or cancel these first"
                 )
             version = next_version(target, self._version(target), request.version)
-            self._open = OpenUpdate(request, version, self._loop, self._registry, self._close)
+            self._open = OpenUpdate(request, version, self._loop, self._engine, self._registry)
+            self._open.on_end = self._close
             return self._open
 
     def _version(self, target: str) -> int:
         if target == BASE:
-            return self._loop.call(lambda engine: engine.weights.base.version)
+            return self._engine.weights.base.version
         return self._registry.get(target).weight_version if target in self._registry.names() else 0
 
     def _close(self) -> None:
@@ -70,9 +71,12 @@ class WeightUpdates:
 
 
 class OpenUpdate:
-    """Ends with `finish` or `cancel`.
+    """Ends with `finish` or `cancel`; no step has to end before tensors come, nor for an adapter to take its name.
 
     Args:
+        engine: the loop's.
+
+    Attributes:
         on_end: is told that another one may begin.
     """
 
@@ -81,13 +85,13 @@ class OpenUpdate:
         request: UpdateRequest,
         version: int,
         loop: EngineLoop,
+        engine: Engine,
         registry: AdapterRegistry,
-        on_end: Callable[[], None],
     ) -> None:
         self.request = request
-        self._version, self._loop, self._registry, self._on_end = version, loop, registry, on_end
+        self.on_end: Callable[[], None] | None = None
+        self._version, self._loop, self._engine, self._registry = version, loop, engine, registry
         self._adapter_id = None if request.target == BASE else request.target
-        self._engine: Engine = loop.call(lambda engine: engine)
         self._update = self._engine.begin_update(self._adapter_id)
         self._start: float | None = None
         self._is_ended = False
@@ -133,7 +137,8 @@ class OpenUpdate:
         with suppress(WorkerError):  # the engine has ended
             if self._adapter_id is None:
                 self._loop.call(lambda engine: engine.discard_weights())
-        self._on_end()
+        if self.on_end is not None:
+            self.on_end()
 
     def _finish_base(self, update: BaseUpdate) -> UpdateReport:
         options = self.request.options

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from mindgen.dtypes import FILE_STORAGE
-from mindgen.engine.update_options import UpdateOptions
+from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
 from mindgen.kernels.arena import Arena
 from mindgen.llm import LLM
@@ -21,7 +21,7 @@ from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receiv
 from mindgen.weights.mapped_tensor import MappedTensor
 
 _NUM_BUFFERS = 2
-_MEMORY_BYTES = 64 << 20  # that is asked for at a time
+_PIECE_BYTES = 64 << 20  # of fresh memory at a time, in large pages
 _LEAST_BYTES, _MOST_BYTES = 4096, 1 << 30  # of a buffer
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -77,7 +77,10 @@ class Session:
         self._llm, self._connection = llm, connection
         self._idle_seconds = idle_seconds
         self._update: OpenUpdate | None = None
-        self._memory = Arena(0)  # in large pages, which take a tenth of the time to come
+        # Fresh memory costs more than all else: what a base update has filled, the sender's next one fills again.
+        self._fresh = Arena(0)
+        self._used: list[np.ndarray] = []
+        self._spare: dict[int, list[np.ndarray]] = {}  # by size
         self._tensors: dict[str, _Unfinished] = {}
         self._name = f"mindgen-{secrets.token_hex(16)}"
         self._buffers: np.ndarray = np.empty((0, 0), np.uint8)
@@ -135,7 +138,7 @@ class Session:
         if kind == "begin" and self._update is None:
             begin = msgspec.convert(message, Begin)
             request = UpdateRequest(begin.target, begin.version, UpdateOptions.read(begin.options))
-            self._update, self._memory = self._llm.open_update(request), Arena(_MEMORY_BYTES)
+            self._update, self._fresh = self._llm.open_update(request), Arena(_PIECE_BYTES)
             self._connection.settimeout(self._idle_seconds)
             send(self._connection, {"type": "ok"})
         elif kind == "bucket" and self._update is not None:
@@ -180,16 +183,22 @@ class Session:
             num_bytes *= size
         data: np.ndarray | None = None
         if update.wants(piece.name, piece.dtype, shape):
-            data = self._memory.zeros((num_bytes,), np.uint8)
+            spare = self._spare.get(num_bytes)
+            data = spare.pop() if spare else self._fresh.zeros((num_bytes,), np.uint8)
+            self._used.append(data)
         self._tensors[piece.name] = _Unfinished(piece.dtype, shape, num_bytes, data)
         return self._tensors[piece.name]
 
     def _finish(self, update: OpenUpdate) -> None:
         if self._tensors:
             raise WeightUpdateError(f"the update ended before these tensors did: {sorted(self._tensors)[:4]}")
-        self._update, self._memory = None, Arena(0)
+        self._update = None
         self._connection.settimeout(None)
         report = update.finish()
+        used, self._used = self._used, []
+        if report.target == BASE:  # an adapter stays where it has come to
+            for data in used:
+                self._spare.setdefault(data.nbytes, []).append(data)
         send(self._connection, {"type": "done", "report": asdict(report)})
 
 
