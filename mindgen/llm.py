@@ -196,15 +196,8 @@ class LLM:
         """
         if target != BASE and isinstance(weights, (str, Path)) and "adapter_config" not in options:
             weights, options["adapter_config"] = read_adapter_folder(Path(weights))
-        request = UpdateRequest(target, version, UpdateOptions.read(options))
-        update = self.open_update(request)
-        try:
-            for name, tensor, is_shared in named_tensors(weights, self._model.folder):
-                if update.wants(name, tensor.dtype, tensor.shape):
-                    update.add(name, tensor.copy() if is_shared else tensor)
-            return update.finish()
-        finally:
-            update.cancel()
+        update = self.open_update(UpdateRequest(target, version, UpdateOptions.read(options)))
+        return update.run(named_tensors(weights, self._model.folder))
 
     def open_update(self, request: UpdateRequest) -> OpenUpdate:
         """As `update_weights`, for who gives tensors one by one.

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,6 +95,16 @@ class OpenUpdate:
         self._update = self._engine.begin_update(self._adapter_id)
         self._start: float | None = None
         self._is_ended = False
+
+    def run(self, tensors: Iterable[tuple[str, MappedTensor, bool]]) -> UpdateReport:
+        """All of it, with names, tensors, and whether others may change a tensor's memory."""
+        try:
+            for name, tensor, is_shared in tensors:
+                if self.wants(name, tensor.dtype, tensor.shape):
+                    self.add(name, tensor.copy() if is_shared else tensor)
+            return self.finish()
+        finally:
+            self.cancel()
 
     def wants(self, name: str, dtype: str, shape: tuple[int, ...]) -> bool:
         """Whether a tensor is to come, before anybody takes memory for it; bad names are refused at the end.
