@@ -110,7 +110,7 @@ class Bench:
     def limit(self, adapters: list[str]) -> float:
         """By the bytes of a step in which each of these requests has a token, as a share of those of the base model."""
         rank_bytes = lora_rank_bytes(self._model_config, "bfloat16", has_tables=False)
-        claims = [read_claim(self.names.get(name).folder) for name in set(adapters)]
+        claims = [read_claim(self.names.get(name)) for name in set(adapters)]
         return self._weight_bytes / (self._weight_bytes + rank_bytes * sum(claim.rank for claim in claims))
 
     def run(self, adapters: list[str | None], new_tokens: int | None = None) -> Run:

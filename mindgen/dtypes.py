@@ -45,6 +45,7 @@ DtypeChoice: TypeAlias = Literal["auto", "bfloat16", "float16", "float32"]
 DTYPE_CHOICES: tuple[str, ...] = get_args(DtypeChoice)
 # From which a model's and an adapter's tensors can be made.
 FLOATS = (*STORAGE, "float64")
+_BLOCK_ELEMENTS = 1 << 16  # that stay in a core's own cache
 # The bits besides the sign, and infinity's.
 _MAGNITUDES: dict[str, tuple[np.unsignedinteger, int]] = {
     "float32": (np.uint32(0x7FFFFFFF), 0x7F800000),
@@ -79,4 +80,6 @@ def are_finite(stored: np.ndarray, dtype: str) -> bool:
         return True
     # Without their signs, values are ordered like their bits.
     mask, infinity = _MAGNITUDES[dtype]
-    return bool(np.maximum.reduce(stored.view(mask.dtype) & mask, axis=None) < infinity)
+    bits = stored.view(mask.dtype).reshape(-1)
+    blocks = (bits[first : first + _BLOCK_ELEMENTS] for first in range(0, bits.size, _BLOCK_ELEMENTS))
+    return all(np.maximum.reduce(block & mask) < infinity for block in blocks)

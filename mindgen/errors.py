@@ -64,6 +64,10 @@ class DataError(MindgenError):
     """A file of rows that is missing, damaged or not as expected, or that cannot be written."""
 
 
+class WeightUpdateError(MindgenError):
+    """New weights that cannot be taken: the old ones are still served."""
+
+
 class KernelError(MindgenError):
     """The CPU kernel library is missing, stale, or refused a call."""
 
@@ -81,6 +85,10 @@ class WorkerFinished(SystemExit):
 
     As nobody need catch it, a program that makes an LLM ends then, with the code of the job.
     """
+
+
+class AsleepError(RequestError):
+    """The engine has given its memory back, and has to be woken first."""
 
 
 class QueueFullError(RequestError):

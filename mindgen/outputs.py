@@ -62,7 +62,10 @@ class CompletionOutput:
             the choice was greedy); None unless asked for.
         finish_reason: "stop" (an end token or stop text), "length" (max_tokens or the context), "abort" (called off,
             or out of time), "error"; None while it grows.
-        stop_reason: the stop text or stop token that ended it, "deadline"; None for the end of sequence.
+        stop_reason: the stop text or stop token that ended it, "deadline"; None for the end of sequence. Where new
+            weights have called it off, "weights", or "stale" by max_staleness.
+        weight_versions: of the base model for each of token_ids, if weights have changed since the first.
+        adapter_versions: the same of the adapter.
     """
 
     index: int
@@ -73,6 +76,8 @@ class CompletionOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     processed_logprobs: list[float] | None = None
+    weight_versions: list[int] | None = None
+    adapter_versions: list[int | None] | None = None
 
 
 @dataclass(slots=True)
@@ -83,6 +88,8 @@ class RequestOutput:
         prompt_logprobs: of each of prompt_token_ids, None for the first; None unless asked for.
         num_cached_tokens: tokens of the prompt that another request had computed before.
         adapter_id, adapter_digest: what really answered.
+        model_digest: the checksum of the base model's weights.
+        weight_version, adapter_version: of these weights, and of the adapter's, where a program has sent new ones.
         error: why the request failed; it then has no outputs.
         exception: the same, as what it would be raised as.
     """
@@ -100,6 +107,9 @@ class RequestOutput:
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
     exception: MindgenError | None = None
+    model_digest: str | None = None
+    weight_version: int = 0
+    adapter_version: int | None = None
 
     @classmethod
     def failed(

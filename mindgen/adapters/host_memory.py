@@ -90,6 +90,11 @@ class HostMemory:
             self._drop(version)
             self._wanted.pop(version, None)
 
+    def forget_all(self) -> None:
+        with self._changed:
+            for version in list(self._adapters):
+                self._drop(version)
+
     def wait(self, seconds: float) -> None:
         """Until something has been read that was asked for in vain, but no longer than that."""
         with self._changed:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel, output_change
-from mindgen.adapters.formats.lora_config import CONFIG_FILE, is_suffix, parse_lora_config
+from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, is_suffix, parse_lora_config
 from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
 from mindgen.adapters.fused import split_base_weights, split_updates
+from mindgen.adapters.registry import AdapterVersion
 from mindgen.errors import AdapterError, CheckpointError
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.architecture import architectures, architectures_of_modules
@@ -47,14 +48,34 @@ class Claim(NamedTuple):
     has_tables: bool
 
 
-def read_claim(folder: Path) -> Claim | None:
+def read_claim(version: AdapterVersion) -> Claim | None:
     """Without a look at the tensors; None if there is no configuration."""
     try:
-        config = parse_lora_config(folder / CONFIG_FILE, read_json_object(folder / CONFIG_FILE, AdapterError))
+        config = read_lora_config(version)
     except (AdapterError, CheckpointError):
         return None
     has_tables = any(config.targets(module) for module in (*embeddings(), without_prefix(EMBEDDING), HEAD))
     return Claim(max([config.rank, *config.rank_pattern.values()]), has_tables)
+
+
+def read_lora_config(version: AdapterVersion) -> LoraConfig:
+    """
+    Raises:
+        AdapterError: there is none, or it is malformed.
+    """
+    if version.content is not None:
+        return version.content.config
+    path = version.folder / CONFIG_FILE
+    return parse_lora_config(path, read_json_object(path, AdapterError))
+
+
+def load_version(
+    version: AdapterVersion, modules: dict[str, tuple[int, int]], base: BaseModel, names: TensorNames
+) -> AdapterWeights:
+    """As `load_adapter`, of what a name stands for, in a folder or not."""
+    if version.content is not None:
+        return fit_adapter(version.adapter_id, version.content, modules, base)
+    return load_adapter(version.adapter_id, version.folder, modules, base, names)
 
 
 def load_adapter(

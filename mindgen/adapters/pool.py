@@ -85,6 +85,7 @@ class AdapterPool:
         self.layout = SlotLayout(())
         self._moves: list[SlotMove] = []
         self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
+        self._forgotten = AdapterCounters()
         self._read_seconds: dict[AdapterVersion, float] = {}  # of those read since they last came into a slot
 
     def pin(self, version: AdapterVersion) -> int | None:
@@ -133,6 +134,27 @@ class AdapterPool:
         assert self._slots is not None and self._slots[place].num_pins > 0, "an adapter is given back twice"
         self._slots[place].num_pins -= 1
 
+    def forget(self, version: AdapterVersion) -> None:
+        """Nobody asks for this version any more; what it has done still counts."""
+        self._host.forget(version)
+        self._read_seconds.pop(version, None)
+        counters = self._counters.pop(version, None)
+        if counters is None:
+            return
+        self._forgotten.add(counters)
+        for slot in self._slots or []:
+            if slot.counters is counters:
+                slot.counters = self._forgotten
+
+    def read_anew(self) -> None:
+        """Has every adapter read again, as they may depend on the base model, which has changed; none is pinned."""
+        self.layout = replace(self.layout)  # what is being read at this time fits no longer
+        self._host.forget_all()
+        for slot in self._slots or []:
+            assert slot.num_pins == 0, "an adapter is in use"
+            slot.digest = None
+        self._resident = {}
+
     def count(self, version: AdapterVersion, requests: int = 0, tokens: int = 0) -> None:
         counters = self._counters[version]
         counters.requests += requests
@@ -146,7 +168,7 @@ class AdapterPool:
         )  # fmt: skip
 
     def metrics(self) -> PoolMetrics:
-        every = self._counters.values()
+        every = [*self._counters.values(), self._forgotten]
         return PoolMetrics(
             self.layout.num_slots,
             len(self._resident),

@@ -1,8 +1,11 @@
 """Which adapters exist: names, and the folders and versions that they stand for."""
 
+import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindgen.adapters.formats.peft import Adapter
 from mindgen.errors import AdapterError, UnknownAdapterError
 from mindgen.system.checks import shown
 from mindgen.system.json_file import read_json_object
@@ -20,12 +23,16 @@ class AdapterVersion:
 
     Attributes:
         digest: of its content, once it has been read for the first time.
+        content: of one that lies in no folder, but has come from a program.
+        weight_version: that the program has given it; 0 for what was read from a folder.
     """
 
     adapter_id: str
     folder: Path
     version: int
     digest: str | None = None
+    content: Adapter | None = None
+    weight_version: int = 0
 
 
 class AdapterRegistry:
@@ -33,6 +40,8 @@ class AdapterRegistry:
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self._num_versions = 0
+        self._changing = threading.Lock()
+        self._superseded: list[AdapterVersion] = []
         self._adapters: dict[str, AdapterVersion] = {}
         for name, folder in folders.items():
             self.add(name, folder)
@@ -68,6 +77,10 @@ class AdapterRegistry:
     def names(self) -> list[str]:
         return list(self._adapters)
 
+    def digests(self) -> set[str | None]:
+        """Of the contents that names stand for, as far as they are known."""
+        return {version.digest for version in self.versions()}
+
     def versions(self) -> list[AdapterVersion]:
         return list(self._adapters.values())
 
@@ -93,11 +106,37 @@ class AdapterRegistry:
         Raises:
             AdapterError: it is the base model's name, or empty.
         """
-        if adapter_id == BASE_NAME or not adapter_id:
-            raise AdapterError(f"no adapter can be named {adapter_id!r}, which stands for the base model; rename it")
-        self._num_versions += 1
-        self._adapters[adapter_id] = AdapterVersion(adapter_id, folder, self._num_versions)
-        return self._adapters[adapter_id]
+        _check_name(adapter_id)
+        return self._put(AdapterVersion(adapter_id, folder, 0))
+
+    def add_content(self, adapter_id: str, content: Adapter, weight_version: int) -> AdapterVersion:
+        """As `add`, of an adapter that lies in no folder.
+
+        Raises:
+            AdapterError: it is the base model's name, or empty.
+        """
+        _check_name(adapter_id)
+        return self._put(AdapterVersion(adapter_id, content.folder, 0, content.digest, content, weight_version))
+
+    def _put(self, version: AdapterVersion) -> AdapterVersion:
+        with self._changing:
+            before = self._adapters.get(version.adapter_id)
+            if before is not None and before.content is not None:
+                self._superseded.append(before)
+            self._num_versions += 1
+            version.version = self._num_versions
+            self._adapters[version.adapter_id] = version
+        return version
+
+    def take_superseded(self, in_use: Callable[[], Collection[AdapterVersion]]) -> list[AdapterVersion]:
+        """Of versions with a content of their own, those that have no name any more and are not in use, once."""
+        if not self._superseded:
+            return []
+        used = in_use()
+        with self._changing:
+            gone = [version for version in self._superseded if version not in used]
+            self._superseded = [version for version in self._superseded if version in used]
+        return gone
 
     def remove(self, adapter_id: str) -> None:
         """Requests that came before keep it.
@@ -105,5 +144,13 @@ class AdapterRegistry:
         Raises:
             UnknownAdapterError: there is no adapter of that name.
         """
-        self.get(adapter_id)
-        del self._adapters[adapter_id]
+        removed = self.get(adapter_id)
+        with self._changing:
+            del self._adapters[adapter_id]
+            if removed.content is not None:
+                self._superseded.append(removed)
+
+
+def _check_name(adapter_id: str) -> None:
+    if adapter_id == BASE_NAME or not adapter_id:
+        raise AdapterError(f"no adapter can be named {adapter_id!r}, which stands for the base model; rename it")

@@ -12,9 +12,9 @@ from mindgen.runner.block_store import BlockCopy
 class BlockManager:
     """Counts the users of each block of block_size tokens; a block is written by its only user alone.
 
-    Full blocks are found again by the tokens up to their end and the adapter that computed them, for as long as
-    nobody needs their place: blocks without a user are given out least recently used first, after those that hold
-    nothing to be found.
+    Full blocks are found again by the tokens up to their end and the weights that computed them, the base model's and
+    the adapter's, for as long as nobody needs their place: blocks without a user are given out least recently used
+    first, after those that hold nothing to be found.
     """
 
     def __init__(self, num_blocks: int, block_size: int, enable_prefix_caching: bool = True) -> None:
@@ -145,9 +145,9 @@ class BlockManager:
         self._users[block] += 1
 
     def _block_key(self, sequence: Sequence, index: int) -> bytes:
-        """A digest, for prompts come from strangers: of the adapter and all tokens up to the block's end."""
+        """A digest, for prompts come from strangers: of the weights and all tokens up to the block's end."""
         if index == len(sequence.block_keys):
-            before = sequence.block_keys[-1] if index else (sequence.request.adapter_digest or "").encode()
+            before = sequence.block_keys[-1] if index else sequence.request.cache_root()
             tokens = sequence.token_ids[index * self.block_size : (index + 1) * self.block_size]
             sequence.block_keys.append(hashlib.sha256(before + array("i", tokens).tobytes()).digest())
         return sequence.block_keys[index]

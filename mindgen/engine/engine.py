@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 
-from mindgen.adapters.loader import AdapterWeights, load_adapter
+from mindgen.adapters.loader import AdapterWeights, load_version
 from mindgen.adapters.pool import AdapterPool
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
+from mindgen.engine.adapter_update import AdapterUpdate
+from mindgen.engine.base_update import BaseUpdate
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
@@ -23,16 +25,18 @@ from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
-from mindgen.engine.sequence import Request, Sequence
+from mindgen.engine.sequence import BaseVersion, Request, Sequence
 from mindgen.engine.slot_planner import SlotPlanner
 from mindgen.engine.swap_space import SwapSpace
-from mindgen.errors import MindgenError, RequestError
+from mindgen.engine.weight_control import WeightControl
+from mindgen.errors import MindgenError, RequestError, WorkerError
 from mindgen.kernels import plugin
 from mindgen.outputs import RequestMetrics
 from mindgen.runner.profiling import Profile
 from mindgen.runner.spec import Runner
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.memory import parse_size
+from mindgen.weights.checksum import network_checksum
 from mindgen.weights.lora_names import TensorNames
 from mindgen.weights.model_config import ModelConfig
 
@@ -49,6 +53,8 @@ class Engine:
 
     Attributes:
         memory_plan: where the memory goes.
+        dtype: of the network.
+        weights: what the base model is, and when it changes.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Engine:
         model_config: ModelConfig,
         adapters: AdapterRegistry,
         config: EngineConfig,
+        dtype: str,
         memory_plan: MemoryPlan,
         slots: SlotPlanner,
     ) -> None:
@@ -66,7 +73,8 @@ class Engine:
         self._adapters = adapters
         self._config = config
         self._runner = runner
-        self._tensor_names = TensorNames()
+        self.dtype = dtype
+        self._tensor_names, self._update_names = TensorNames(), TensorNames()
         self._pool = AdapterPool(slots, runner, self._read_adapter, parse_size(config.host_adapter_memory))
         self._blocks = BlockManager(memory_plan.num_blocks, config.block_size, config.enable_prefix_caching)
         self._swap_space = SwapSpace(runner)
@@ -74,6 +82,8 @@ class Engine:
         self._output = OutputProcessor(
             Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
         )
+        self.weights = WeightControl(runner, self._scheduler, self._output, self._blocks, self._pool)
+        self.weights.base = BaseVersion(network_checksum(repr(model_config), self.weights.checksums))
         self._with_deadline: set[Request] = set()
         self._num_requests = 0
 
@@ -96,6 +106,7 @@ class Engine:
             QueueFullError: too many requests wait.
             UnknownAdapterError: there is no such adapter.
         """
+        self.weights.require_awake()
         max_len = self._check_length(token_ids, params)
         adapter = None if adapter_id is None else self._adapters.get(adapter_id)
         now = time.perf_counter()
@@ -105,6 +116,7 @@ class Engine:
             params=params,
             max_len=max_len,
             metrics=RequestMetrics(arrival_time=now),
+            base=self.weights.base,
             adapter=adapter,
             deadline=None if params.deadline_seconds is None else now + params.deadline_seconds,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
@@ -122,20 +134,39 @@ class Engine:
 
     def close(self) -> None:
         """Ends the other ranks, if there are any; nothing can be asked for afterwards."""
+        self.weights.fail(WorkerError("the model was closed"))
         self._runner.close()
 
+    def settle(self) -> None:
+        """What is asked of the weights, as far as it can be done now; between two steps."""
+        self.weights.settle()
+        self.weights.forget_adapters(self._adapters)
+
     def has_unfinished(self) -> bool:
-        return self._scheduler.has_unfinished()
+        """Whether a step has something to do."""
+        return bool(self.weights.ended) or (not self.weights.asleep and self._scheduler.has_unfinished())
+
+    def begin_update(self, adapter_id: str | None) -> BaseUpdate | AdapterUpdate:
+        """New weights for the base model, or for an adapter."""
+        if adapter_id is None:
+            return BaseUpdate(self._runner, self._model_config, self.dtype, self.weights.checksums)
+        before = self._adapters.get(adapter_id) if adapter_id in self._adapters.names() else None
+        most_bytes = parse_size(self._config.host_adapter_memory)
+        return AdapterUpdate(adapter_id, before, self._runner, self._update_names, most_bytes)
+
+    def discard_weights(self) -> None:
+        """Forgets what has been staged of an update that is not finished."""
+        self._runner.discard_weights()
 
     def abort(self, request: Request) -> None:
         """Ends a request, wherever it stands; what it has so far stays."""
         self._output.finish_all(request, "abort")
-        self._swap_space.forget_finished()
+        self._swap_space.forget_unwanted()
 
     def fail(self, request: Request, error: MindgenError) -> None:
         """Ends a request for what went wrong with it alone."""
         self._output.fail(request, error)
-        self._swap_space.forget_finished()
+        self._swap_space.forget_unwanted()
 
     def stop(self, sequence: Sequence, stop_text: str, num_tokens: int) -> None:
         """Ends a sequence at its first num_tokens, whose text has come to a stop text; a step may have gone beyond."""
@@ -161,7 +192,10 @@ class Engine:
 
     def step(self, profile: Profile | None = None) -> list[Request]:
         """Runs one batch; returns the requests with a new token, or an end."""
-        changed = self._abort_expired()
+        changed, self.weights.ended = self.weights.ended, []
+        changed += self._abort_expired()
+        if self.weights.asleep:
+            return changed
         schedule = self._scheduler.schedule()
         for request, error in schedule.failed:
             self._output.fail(request, error)
@@ -172,7 +206,7 @@ class Engine:
                 changed += self._run(schedule)
         elif not changed:
             self._pool.wait(_READ_SECONDS)
-        self._swap_space.forget_finished()
+        self._swap_space.forget_unwanted()
         return changed
 
     def check_integrity(self) -> None:
@@ -261,5 +295,4 @@ class Engine:
         ]
 
     def _read_adapter(self, version: AdapterVersion) -> AdapterWeights:
-        modules, base = self._runner.report.modules, self._runner.base_model
-        return load_adapter(version.adapter_id, version.folder, modules, base, self._tensor_names)
+        return load_version(version, self._runner.report.modules, self._runner.base_model, self._tensor_names)

@@ -46,7 +46,7 @@ def open_engine(
     cache = CacheShape(memory_plan.num_blocks, config.block_size)
     spec = runner_spec(model_config, cache, max(max_model_len, config.max_num_batched_tokens) + 1, dtype, config)
     runner = make_runner(spec, weights, nodes, config.worker_timeout)
-    return Engine(runner, model_config, adapters, config, memory_plan, slots)
+    return Engine(runner, model_config, adapters, config, dtype, memory_plan, slots)
 
 
 def runner_spec(

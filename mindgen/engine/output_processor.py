@@ -220,7 +220,7 @@ class OutputProcessor:
 def _grown(beam: Sequence, token_id: int, index: int) -> Sequence:
     """The beam with one more token."""
     (row,) = beam.sampling_row.ahead([token_id])
-    return Sequence(beam.request, index, [*beam.token_ids, token_id], row)
+    return Sequence(beam.request, index, [*beam.token_ids, token_id], row, eras=list(beam.eras))
 
 
 def _fill_mask(sequence: Sequence, matcher: Guide) -> None:

@@ -1,7 +1,7 @@
 """Which sequences run in the next step, and with how many tokens each."""
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from operator import attrgetter
 
 from mindgen.engine.block_manager import BlockManager
@@ -31,6 +31,9 @@ class Scheduler:
         num_swap_blocks: of host memory.
         draft: guesses up to so many tokens that may follow a sequence.
         adapters: gives running sequences their adapters' slots; None where there are no adapters.
+
+    Attributes:
+        admits_new: whether requests that have never run may.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Scheduler:
         self._num_added = 0
         self._waiting: list[tuple[int, int, int, Sequence]] = []  # sorted
         self._running: list[Sequence] = []  # sorted
+        self.admits_new = True
 
     def add(self, request: Request) -> None:
         """Queues a request by its first sequence.
@@ -121,6 +125,23 @@ class Scheduler:
         self._take_out(sequence)
         self._blocks.free(sequence)
 
+    def restart(self, requests: Collection[Request]) -> None:
+        """Has these requests computed again, from what they have generated so far."""
+        for request in requests:
+            started = [
+                sequence
+                for sequence in request.sequences
+                if sequence.finish_reason is None and (request.beam_search is not None or self._is_known(sequence))
+            ]
+            for sequence in started:
+                self._take_out(sequence)
+                self._blocks.free(sequence)
+                sequence.block_keys.clear()
+                self._push(sequence)
+            request.continuations.clear()
+            if request.prompt_logprobs is not None and len(request.prompt_logprobs) < len(request.prompt_token_ids):
+                request.prompt_logprobs[:] = [None]
+
     def pinned_slots(self) -> list[int]:
         """The adapter slot of each running sequence that has one."""
         return [each.request.adapter_slot for each in self._running if each.request.adapter_slot is not None]
@@ -167,6 +188,8 @@ class Scheduler:
         passed: list[Request] = []
         for *_, sequence in self._waiting[:]:
             request = sequence.request
+            if not (self.admits_new or request.has_joined):
+                continue
             if budget == 0 or len(self._running) == self._config.max_num_seqs or len(passed) == _LOOKAHEAD:
                 break
             try:
@@ -278,6 +301,9 @@ class Scheduler:
         sequence.swapped_blocks = 0
         schedule.swapped_in.append(sequence)
         return True
+
+    def _is_known(self, sequence: Sequence) -> bool:
+        return sequence in self._running or any(each is sequence for *_, each in self._waiting)
 
     def _take_out(self, sequence: Sequence) -> None:
         if sequence in self._running:

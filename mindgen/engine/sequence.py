@@ -1,6 +1,7 @@
 """Requests inside the engine, and the sequences of tokens that answer them."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,12 +15,31 @@ from mindgen.outputs import RequestMetrics, TokenLogprobs
 from mindgen.sampling_params import SamplingParams
 
 
+class BaseVersion(NamedTuple):
+    """What the base model was when it computed something: the checksum of its weights, and their version."""
+
+    checksum: str = ""
+    version: int = 0
+
+
+_UNKNOWN_BASE = BaseVersion()
+
+
+class Era(NamedTuple):
+    """Versions of base model and adapter that all tokens before `end` come from, but for those of earlier eras."""
+
+    end: int
+    base_version: int
+    adapter_version: int | None
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """What was asked for; its sequences are the outputs, more of which are generated than returned with best_of.
 
     Attributes:
         max_len: tokens of prompt and output together.
+        base: that answers, or has answered.
         adapter: None for the base model.
         adapter_slot: its adapter's slot in the LoRA weights while its sequences run; None for the base model.
         adapter_digest: what its adapter is made of, once it has been read; None for the base model.
@@ -40,6 +60,7 @@ class Request:
     params: SamplingParams
     max_len: int
     metrics: RequestMetrics
+    base: BaseVersion = _UNKNOWN_BASE
     adapter: AdapterVersion | None = None
     adapter_slot: int | None = None
     adapter_digest: str | None = None
@@ -60,8 +81,16 @@ class Request:
         return None if self.adapter is None else self.adapter.adapter_id
 
     @property
+    def adapter_version(self) -> int | None:
+        return None if self.adapter is None else self.adapter.weight_version
+
+    @property
     def is_finished(self) -> bool:
         return self.num_unfinished == 0
+
+    def cache_root(self) -> bytes:
+        """What its blocks of the KV cache are known by, besides their tokens: no other weights give the same."""
+        return f"{self.base.checksum} {self.base.version} {self.adapter_digest or ''}".encode()
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +106,7 @@ class Sequence:
         block_keys: of the full blocks, for the prefix cache.
         num_remembered_blocks: so many of the first ones the prefix cache knows.
         num_computed_tokens: tokens whose keys and values are in the cache.
+        eras: of tokens that came before the weights have changed; none if all came from the request's base and adapter.
         swapped_blocks: how many blocks of it are in host memory, while it waits to come back.
         finish_reason: None while it runs, then "stop", "length", "abort" or "error".
         stop_reason: the token or text that ended it, or "deadline".
@@ -93,6 +123,7 @@ class Sequence:
     block_keys: list[bytes] = field(default_factory=list)
     num_remembered_blocks: int = 0
     num_computed_tokens: int = 0
+    eras: list[Era] = field(default_factory=list)
     swapped_blocks: int = 0
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     processed_logprobs: list[float] = field(default_factory=list)
@@ -120,6 +151,19 @@ class Sequence:
     def wants_prompt_logits(self) -> bool:
         logprobs = self.request.prompt_logprobs
         return logprobs is not None and len(logprobs) < self.prompt_len and self.index == 0
+
+    def close_era(self) -> None:
+        """What it has generated so far comes from other weights than what follows."""
+        if len(self.token_ids) > self.prompt_len:
+            self.eras.append(Era(len(self.token_ids), self.request.base.version, self.request.adapter_version))
+
+    def eras_of(self, num_tokens: int) -> list[Era] | None:
+        """One for each of its first generated tokens; None where all are the request's."""
+        if not self.eras:
+            return None
+        last = Era(self.prompt_len + num_tokens, self.request.base.version, self.request.adapter_version)
+        places = range(self.prompt_len, self.prompt_len + num_tokens)
+        return [next((era for era in self.eras if place < era.end), last) for place in places]
 
     def cut(self, num_tokens: int) -> None:
         """Leaves the first num_tokens of prompt and output, with what was said of them."""

@@ -100,7 +100,7 @@ class SlotPlanner:
         versions = self._adapters.versions()
         if self._claims.keys() != set(versions):
             self._claims = {
-                version: self._claims[version] if version in self._claims else read_claim(version.folder)
+                version: self._claims[version] if version in self._claims else read_claim(version)
                 for version in versions
             }
         return [claim for claim in self._claims.values() if claim is not None]

@@ -26,9 +26,9 @@ class SwapSpace:
             key, num_blocks = self._kept.pop(sequence)
             self._runner.restore_blocks(key, sequence.block_table[:num_blocks])
 
-    def forget_finished(self) -> None:
-        """Drops the blocks of sequences that have ended while they waited."""
-        for sequence in [each for each in self._kept if each.finish_reason is not None]:
+    def forget_unwanted(self) -> None:
+        """Drops the blocks of sequences that have ended while they waited, or are computed anew."""
+        for sequence in [each for each in self._kept if each.swapped_blocks == 0]:
             self._runner.drop_blocks(self._kept.pop(sequence)[0])
 
     def check_integrity(self, unfinished: Iterable[Sequence]) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from mindgen.engine.engine import Engine
+from mindgen.engine.weight_control import Change
 from mindgen.errors import QueueFullError, WorkerError, as_request_error
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import CheckedRequest
@@ -64,6 +65,15 @@ class EngineLoop:
         """What the function makes of the engine, between two steps; raises what it raises."""
         return self._thread.call(partial(function, self._texts.engine))
 
+    def change(self, change: Change) -> int:
+        """Waits until the requests in flight have let the change happen; how many were called off for it.
+
+        Raises:
+            Exception: what has kept it from happening.
+        """
+        self.call(lambda engine: engine.weights.ask(change))
+        return change.done.result()
+
     def pause(self) -> None:
         """No step begins any more; returns when the last one has ended."""
         self._thread.call(partial(self._thread.hold, True))
@@ -94,6 +104,7 @@ class _LoopThread(threading.Thread):
 
     def run(self) -> None:
         while not self._is_ending:
+            self._do(self._texts.engine.settle)
             if self._is_held or not (self._unsent or self._texts.has_unfinished()):
                 self._do(self._inbox.get())
             while not self._inbox.empty():

@@ -1,12 +1,17 @@
 """A model in this process: its engine's loop, and what turns texts into tokens and back."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.engine.open_engine import open_engine
+from mindgen.engine.sequence import BaseVersion
+from mindgen.engine.update_options import InFlight
+from mindgen.engine.weight_control import Change, check_level, check_tags
 from mindgen.loop.engine_loop import EngineLoop
 from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.text_engine import TextEngine
+from mindgen.loop.weight_updates import WeightUpdates
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
@@ -39,6 +44,7 @@ class LocalModel:
         self.memory_plan = engine.memory_plan
         self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)
         self.loop = EngineLoop(self._texts)
+        self.updates = WeightUpdates(self.loop, engine, self.registry)
 
     def add_adapter(self, adapter_id: str, folder: Path) -> None:
         self.registry.add(adapter_id, folder)
@@ -53,6 +59,22 @@ class LocalModel:
 
     def reset_prefix_cache(self) -> None:
         self.loop.call(lambda engine: engine.reset_prefix_cache())
+
+    def base_version(self) -> BaseVersion:
+        return self.loop.call(lambda engine: engine.weights.base)
+
+    def sleep(self, level: int, in_flight: InFlight) -> None:
+        """As LLM's."""
+        check_level(level)
+
+        def fall_asleep() -> None:
+            engine.weights.sleep(level)
+
+        engine = self.loop.call(lambda engine: engine)
+        self.loop.change(Change(fall_asleep, in_flight, "sleep"))
+
+    def wake_up(self, tags: Collection[str] | None) -> None:
+        self.loop.call(lambda engine: engine.weights.wake(check_tags(tags)))
 
     def record(self, profile: Profile | None) -> None:
         """Has the steps from now on recorded, or no longer."""

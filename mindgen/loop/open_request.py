@@ -1,5 +1,7 @@
 """A request on its way through the engine, with the texts that it has given so far."""
 
+from typing import Any
+
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.outputs import CompletionOutput, Logprob, RequestOutput, TextChunk, TokenLogprobs
@@ -111,6 +113,9 @@ class OpenRequest:
             warnings=self._warnings,
             error=None if request.error is None else str(request.error),
             exception=request.error,
+            model_digest=request.base.checksum,
+            weight_version=request.base.version,
+            adapter_version=request.adapter_version,
         )
 
     def _prompt_logprobs(self) -> list[TokenLogprobs | None] | None:
@@ -134,6 +139,7 @@ class OpenRequest:
                 finish_reason=sequence.finish_reason,
                 stop_reason=sequence.stop_reason,
                 processed_logprobs=sequence.processed_logprobs if params.processed_logprobs else None,
+                **_versions(sequence, len(sequence.output_token_ids)),
             )
             for index, sequence in enumerate(sequences[: params.n])
         ]
@@ -154,6 +160,7 @@ class OpenRequest:
                     token_ids=token_ids,
                     cumulative_logprob=hypothesis.cumulative_logprob,
                     finish_reason=hypothesis.finish_reason,
+                    **_versions(request.sequences[0], len(token_ids)),  # all beams are as long
                 )
             )
         return completions
@@ -171,3 +178,14 @@ class OpenRequest:
             token_id: Logprob(value, value.rank, self._tokenizer.decode([token_id], skip_special_tokens=False))
             for token_id, value in logprobs.items()
         }
+
+
+def _versions(sequence: Sequence, num_tokens: int) -> dict[str, Any]:
+    """Of a CompletionOutput, where weights have changed while it grew."""
+    eras = sequence.eras_of(num_tokens)
+    if eras is None:
+        return {}
+    versions: dict[str, Any] = {"weight_versions": [era.base_version for era in eras]}
+    if sequence.request.adapter is not None:
+        versions["adapter_versions"] = [era.adapter_version for era in eras]
+    return versions

@@ -135,10 +135,17 @@ class DeviceRunner(LocalRunner):
 
     def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
         dtype = self._spec.dtype
-        whole: np.ndarray = np.array(weight.parameters[0].asnumpy()).view(STORAGE[dtype])
+        whole = self._whole(weight)
         whole[weight.rows] = part
         for parameter in weight.parameters:
             share(parameter, whole, dtype)
+
+    def _stored(self, weight: LoadedWeight) -> np.ndarray:
+        return self._whole(weight)[weight.rows]
+
+    def _whole(self, weight: LoadedWeight) -> np.ndarray:
+        """A copy of what the device has, with the weights that lie beside it."""
+        return np.array(weight.parameters[0].asnumpy()).view(STORAGE[self._spec.dtype])
 
     def _step(self, kind: StepKind, arrays: list[np.ndarray]) -> Callable[..., Tensor]:
         """The compiled graph; the memory of adapters that it uses is there afterwards."""

@@ -7,6 +7,7 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.dtypes import STORAGE
 from mindgen.errors import KernelError
 from mindgen.kernels import backend
+from mindgen.kernels.arena import Arena
 from mindgen.layers.parameters import MINDSPORE_DTYPES, LoadedWeight, share
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts
@@ -18,6 +19,8 @@ from mindgen.runner.local import LocalRunner
 from mindgen.runner.slots import NetworkSlots, PackedSlot
 from mindgen.runner.spec import RunnerSpec
 from mindgen.runner.step_graph import CompiledStep, StepGraph
+from mindgen.runner.weight_file import WeightFile
+from mindgen.system.memory import drop_pages
 from mindgen.weights.weight_files import WeightFiles
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
@@ -34,6 +37,7 @@ class CpuRunner(LocalRunner):
 
     def __init__(self, spec: RunnerSpec, weights: WeightFiles, place: RankPlace | None = None) -> None:
         super().__init__(spec, weights, place)
+        self._weight_file: WeightFile | None = None
         self._executor = backend.available(spec.executor)
         self._dynamic = spec.dtype != "float32" or self._executor != "mindspore"
         self._ports = None if place is None else place.ports
@@ -125,11 +129,34 @@ class CpuRunner(LocalRunner):
 
     def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
         if not weight.memory.flags.writeable:
-            weight.memory = weight.memory.copy()
+            memory = Arena(weight.memory.nbytes).zeros(weight.memory.shape, weight.memory.dtype.type)
+            memory[:] = weight.memory
+            weight.memory = memory
             for parameter in weight.parameters:
                 share(parameter, weight.memory, self._spec.dtype)
             self._graphs.clear()  # which have the addresses of the mapped file
         weight.memory[weight.rows] = part
+
+    def _stored(self, weight: LoadedWeight) -> np.ndarray:
+        return weight.memory[weight.rows]
+
+    def drop_caches(self) -> None:
+        for cache in self._caches:
+            assert isinstance(cache, np.ndarray)
+            drop_pages(cache)
+
+    def drop_weights(self) -> int:
+        kept = WeightFile([weight.memory for weight in self._source.taken.values()])
+        num_bytes = kept.drop()
+        self._weight_file = kept
+        return num_bytes
+
+    def restore_weights(self) -> int:
+        if self._weight_file is None:
+            return 0
+        num_bytes = self._weight_file.restore()
+        self._weight_file = None
+        return num_bytes
 
     def _output_memory(self) -> np.ndarray | None:
         """Where a graph puts what goes to another rank just like that."""

@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from mindgen.adapters.base_model import BaseModel
+from mindgen.adapters.formats.peft import Adapter
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
+from mindgen.errors import ConfigError, KernelError
 from mindgen.kernels import plugin
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.parameters import LoadedWeight, WeightSource
@@ -20,8 +22,11 @@ from mindgen.runner.block_store import BlockCopy, BlockStore
 from mindgen.runner.device import open_device
 from mindgen.runner.slots import NetworkSlots, PackedSlot
 from mindgen.runner.spec import RankReport, RunnerSpec
+from mindgen.weights.checksum import tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import WeightFiles
+
+_BLOCK_BYTES = 1 << 17  # that stay in a core's own cache
 
 
 class LocalRunner(ABC):
@@ -54,6 +59,8 @@ class LocalRunner(ABC):
         self._network.set_train(False)
         self._slots = self._make_slots()
         self._source = self._load(weights)
+        self._staged: dict[str, np.ndarray] = {}
+        self._unused: set[str] = set()
         self._caches: list[RowMemory] = self._network.caches()
         self._blocks = BlockStore(self._caches)
 
@@ -72,12 +79,31 @@ class LocalRunner(ABC):
         check = None if self._group is None else self._group.check
         source = WeightSource(tensors, spec.dtype, self._shard.sliced, check, weights.is_sharded)
         unknown = self._network.load(source)
-        modules, cache_bytes = self._slots.modules, sum(cache.nbytes for cache in self._network.caches())
-        sizes = {name: weight.num_bytes for name, weight in source.taken.items()}
-        self.report = RankReport(modules, sizes, unknown, cache_bytes)
+        self.report = RankReport(
+            modules=self._slots.modules,
+            weights={name: weight.num_bytes for name, weight in source.taken.items()},
+            unknown=unknown,
+            cache_bytes=sum(cache.nbytes for cache in self._network.caches()),
+            shapes={name: weight.layout.shape for name, weight in source.taken.items()},
+            checksums=self._checksums(source, tensors, weights.is_sharded),
+            derived=self._network.derived,
+        )
+        self._tensors = tensors
         has_tied_head = spec.model_config.tie_word_embeddings
-        self.base_model = BaseModel(weights.model, tensors, spec.dtype, has_tied_head, modules)
+        self.base_model = BaseModel(weights.model, tensors, spec.dtype, has_tied_head, self._slots.modules)
         return source
+
+    def _checksums(self, source: WeightSource, tensors: dict[str, MappedTensor], is_sharded: bool) -> dict[str, str]:
+        """Of whole tensors, for which the first rank looks at the checkpoint; of slices where that has only these."""
+        if self._group is not None and self._group.rank > 0 and not is_sharded:
+            return {}
+        dtype, checksums = self._spec.dtype, {}
+        for name, weight in source.taken.items():
+            own = weight.memory[weight.rows]
+            if own.shape != weight.layout.shape and not is_sharded:
+                own = tensors[name].as_dtype(dtype)
+            checksums[name] = tensor_checksum(dtype, own)
+        return checksums
 
     @abstractmethod
     def run(self, batch: Batch) -> Logits: ...
@@ -103,22 +129,73 @@ class LocalRunner(ABC):
     def drop_blocks(self, key: int) -> None:
         self._blocks.drop_blocks(key)
 
-    def update_weights(self, name: str, dtype: str, values: np.ndarray) -> int:
-        tensors = self._network.translate({name: MappedTensor(dtype, values)})
-        taken = [(tensor, self._source.taken.get(each)) for each, tensor in tensors.items()]
-        for tensor, weight in taken:
-            if weight is not None:
-                weight.check(name, tensor)
+    def stage_weight(self, name: str, dtype: str, values: np.ndarray) -> int:
+        weight = self._source.taken.get(name)
+        if weight is None:
+            self._unused.add(name)
+            return 0
+        tensor = MappedTensor(dtype, values)
+        weight.check(name, tensor)
+        part = self._source.part_of(tensor, weight.layout)
+        if part.nbytes < values.nbytes and np.may_share_memory(part, values):
+            part = part.copy()  # or the other ranks' parts would stay in memory
+        self._staged[name] = part
+        return part.nbytes
+
+    def commit_weights(self) -> int:
         num_bytes = 0
-        for tensor, weight in taken:
-            if weight is not None:
-                self._replace(weight, self._source.part_of(tensor, weight.layout))
-                num_bytes += weight.num_bytes
+        for name, part in self._staged.items():
+            weight = self._source.taken[name]
+            self._replace(weight, part)
+            stored = self._stored(weight)
+            if not _are_same(stored, part):
+                raise KernelError(f"{name!r} was written, and is not what is there now")
+            num_bytes += part.nbytes
+            self._renew(name, weight, stored)
+        for name in self._unused:  # another stage has it, and what the checkpoint says of it is too old
+            self._tensors.pop(name, None)
+        self.discard_weights()
         return num_bytes
+
+    def discard_weights(self) -> None:
+        self._staged, self._unused = {}, set()
+
+    def _renew(self, name: str, weight: LoadedWeight, stored: np.ndarray) -> None:
+        """Has adapters see the base model as it is now; of a sliced tensor there is no whole any more."""
+        if stored.shape == weight.layout.shape:
+            self._tensors[name] = MappedTensor(self._spec.dtype, stored)
+        else:
+            self._tensors.pop(name, None)
 
     @abstractmethod
     def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
         """Puts this process's part, in the storage of the network's dtype, where the network has the weight."""
 
+    @abstractmethod
+    def _stored(self, weight: LoadedWeight) -> np.ndarray:
+        """What the network has of the weight."""
+
+    def drop_caches(self) -> None:
+        raise ConfigError(f"sleep gives memory back on the CPU only, and this is {self._spec.device}")
+
+    def drop_weights(self) -> int:
+        raise ConfigError(f"sleep gives memory back on the CPU only, and this is {self._spec.device}")
+
+    def restore_weights(self) -> int:
+        return 0
+
+    def hold_adapter(self, adapter: Adapter) -> None:  # noqa: B027
+        """The engine of this process has it."""
+
+    def drop_adapter(self, digest: str) -> None:  # noqa: B027
+        """As `hold_adapter`."""
+
     def close(self) -> None:  # noqa: B027
         """There is nothing to end."""
+
+
+def _are_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Bit by bit, of arrays in one piece."""
+    bits = [each.reshape(-1).view(np.uint8) for each in (one, other)]
+    blocks = (slice(first, first + _BLOCK_BYTES) for first in range(0, one.nbytes, _BLOCK_BYTES))
+    return one.nbytes == other.nbytes and all(np.array_equal(bits[0][block], bits[1][block]) for block in blocks)

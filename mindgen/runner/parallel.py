@@ -28,6 +28,7 @@ from mindgen.runner.spec import (
 )
 from mindgen.system import environment
 from mindgen.system.cores import threads_per_share
+from mindgen.weights.checksum import joined_checksum
 from mindgen.weights.weight_files import WeightFiles
 
 
@@ -156,7 +157,19 @@ def _joined(reports: list[RankReport]) -> RankReport:
         for name, size in report.weights.items():
             weights[name] = weights.get(name, 0) + size
     unknown = {name for report in reports for name in report.unknown} - weights.keys()
-    return RankReport(modules, weights, sorted(unknown), sum(report.cache_bytes for report in reports))
+    checksums: dict[str, list[str]] = {}
+    for report in reports:
+        for name, checksum in report.checksums.items():
+            checksums.setdefault(name, []).append(checksum)
+    return RankReport(
+        modules=modules,
+        weights=weights,
+        unknown=sorted(unknown),
+        cache_bytes=sum(report.cache_bytes for report in reports),
+        shapes={name: shape for report in reports for name, shape in report.shapes.items()},
+        checksums={name: joined_checksum(parts) for name, parts in checksums.items()},
+        derived=reports[0].derived,
+    )
 
 
 def _start_workers(shape: PipelineShape, local: range, nodes: OtherNodes | None) -> WorkerPool:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindgen.adapters.loader import AdapterWeights, load_adapter
+from mindgen.adapters.formats.peft import Adapter
+from mindgen.adapters.loader import AdapterWeights, fit_adapter, load_adapter
 from mindgen.adapters.slice_files import take_slices
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.errors import AdapterError
@@ -72,6 +73,7 @@ class Rank:
         self.place: RankPlace | None = None
         self._reader = ThreadPoolExecutor(1, "adapters")
         self._adapters: OrderedDict[str, Any] = OrderedDict()
+        self._held: dict[str, Adapter] = {}  # that lie in no folder
         self._layout = SlotLayout(())  # what they are packed for
         self._adapters_lock = threading.Lock()
 
@@ -118,6 +120,25 @@ class Rank:
             self._layout = layout
             self._adapters.clear()
 
+    @remote(join=sum)
+    def commit_weights(self) -> int:
+        num_bytes = self._runner.commit_weights()
+        with self._adapters_lock:
+            self._layout = replace(self._layout)  # what is being read has seen the old weights
+            self._adapters.clear()
+        return num_bytes
+
+    @remote()
+    def hold_adapter(self, adapter: Adapter) -> None:
+        with self._adapters_lock:
+            self._held[adapter.digest] = adapter
+
+    @remote()
+    def drop_adapter(self, digest: str) -> None:
+        with self._adapters_lock:
+            self._held.pop(digest, None)
+            self._adapters.pop(digest, None)
+
     @remote()
     def read_adapter(self, content: AdapterContent) -> "Future[None]":
         """Puts the adapter into the form of a slot, beside the steps."""
@@ -157,6 +178,10 @@ class Rank:
     def _load(self, content: AdapterContent) -> AdapterWeights:
         """From where this machine has it, or from rank 0's folder: a name may have been given to another one."""
         adapter_id, folder, digest = content
+        with self._adapters_lock:
+            held = self._held.get(digest)
+        if held is not None:
+            return fit_adapter(adapter_id, held, self._modules, self._runner.base_model)
         for place in dict.fromkeys([self._host.adapters.get(adapter_id, folder), folder]):
             adapter = load_adapter(adapter_id, place, self._modules, self._runner.base_model)
             if adapter.digest == digest:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mindgen.adapters.base_model import BaseModel
+from mindgen.adapters.formats.peft import Adapter
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
 from mindgen.parallel.calls import remote, remote_calls
@@ -54,12 +55,18 @@ class RankReport:
         weights: the bytes of each tensor of the checkpoint that has been taken, by name.
         unknown: the tensors that there is no use for.
         cache_bytes: of the layers' keys and values.
+        shapes: of the whole tensors that have been taken.
+        checksums: of the same, in the network's dtype; of slices, where the checkpoint has only these.
+        derived: ends of the names of tensors that checkpoints may have, and that follow from others.
     """
 
     modules: dict[str, tuple[int, int]]
     weights: dict[str, int]
     unknown: list[str]
     cache_bytes: int
+    shapes: dict[str, tuple[int, ...]]
+    checksums: dict[str, str]
+    derived: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +157,64 @@ class Runner(Protocol):
         """Puts what pack_adapter has given into a slot."""
 
     @remote(join=sum)
-    def update_weights(self, name: str, dtype: str, values: np.ndarray) -> int:
-        """Puts a tensor of a checkpoint in the place of the one that was loaded.
+    def stage_weight(self, name: str, dtype: str, values: np.ndarray) -> int:
+        """Keeps a tensor to take the place of the one that was loaded; any thread may call.
 
         Args:
-            name: as in the checkpoint.
-            dtype: of the values, which are in its storage.
+            name: as the network has it.
+            dtype: of the values, which are in its storage, and which nobody may change from now on.
 
         Returns:
-            The bytes that all ranks have taken of it; 0 if there is no use for it.
+            The bytes that all ranks keep of it; 0 if there is no use for it.
 
         Raises:
             ModelError: it has another shape than the one that was loaded; where there are several ranks, all end.
         """
+
+    @remote(join=sum)
+    def commit_weights(self) -> int:
+        """Puts all that is staged in its place, and looks whether it is there; the bytes of all ranks.
+
+        Raises:
+            KernelError: what is there afterwards is something else.
+        """
+
+    @remote()
+    def discard_weights(self) -> None:
+        """Forgets what is staged."""
+
+    @remote()
+    def drop_caches(self) -> None:
+        """Gives the memory of the KV cache back; what it held is lost.
+
+        Raises:
+            ConfigError: the device cannot.
+        """
+
+    @remote(join=sum)
+    def drop_weights(self) -> int:
+        """Gives the memory of the weights back, which a file keeps meanwhile; its bytes.
+
+        Raises:
+            ConfigError: the device cannot.
+            OSError: the disk is full.
+        """
+
+    @remote(join=sum)
+    def restore_weights(self) -> int:
+        """Has the weights as they were before `drop_weights`; their bytes.
+
+        Raises:
+            CheckpointError: the file has changed.
+        """
+
+    @remote()
+    def hold_adapter(self, adapter: Adapter) -> None:
+        """Has ranks of other processes know an adapter that lies in no folder, by its digest."""
+
+    @remote()
+    def drop_adapter(self, digest: str) -> None:
+        """Has them forget it."""
 
     def close(self) -> None:
         """Ends the other ranks, if there are any; nothing can be asked for afterwards."""

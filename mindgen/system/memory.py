@@ -1,10 +1,14 @@
-"""How much memory there is, and sizes as people write them."""
+"""How much memory there is, sizes as people write them, and memory that is given back."""
 
+import ctypes
 import gc
+import mmap
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import numpy as np
 
 from mindgen.errors import ConfigError
 
@@ -44,3 +48,20 @@ def sparing_collector() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def drop_pages(array: np.ndarray) -> None:
+    """Gives the memory of an array in one piece back to the system, with what is in it: zeros where it has been taken
+    anew when somebody looks; a mapped file's content, which is read anew.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    start = array.__array_interface__["data"][0]
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length <= 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED):
+        raise OSError(ctypes.get_errno(), "the system does not take memory back")

@@ -75,6 +75,10 @@ class MappedTensor:
         """The same with some of its rows."""
         self.rows(first, last).write_to(target, dtype)
 
+    def copy(self) -> "MappedTensor":
+        """The same in memory of its own."""
+        return MappedTensor(self.dtype, np.array(self.data, order="C"))
+
     def release(self) -> None:
         """Lets go of the memory that holds the file's pages; whoever looks at `data` again reads them again."""
         release_pages(self.data)

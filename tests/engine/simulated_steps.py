@@ -42,7 +42,7 @@ class Machine:
         self.num_preempted += len(schedule.swapped_out)
         self._check_budgets(schedule)
         self.swap_space.move(schedule)
-        self.swap_space.forget_finished()
+        self.swap_space.forget_unwanted()
         for source, target in schedule.copies:
             self.cache[target] = self.cache[source]
         for entry in schedule.entries:

@@ -56,7 +56,7 @@ def test_everything_ends_within_the_budgets(
     for sequence in sequences:
         assert all(each.finish_reason in ("length", "abort") for each in sequence.request.sequences)
     assert machine.blocks.num_free == num_blocks
-    machine.swap_space.forget_finished()
+    machine.swap_space.forget_unwanted()
     assert not machine.swap_space._kept
 
 

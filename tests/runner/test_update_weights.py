@@ -1,4 +1,6 @@
-"""New weights in a running network: afterwards it is the network of a checkpoint that has them."""
+"""New weights in a running network: once committed, it is the network of a checkpoint that has them."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from probe import Probe
 from tiny_models import VOCAB_SIZE, make_model
 
 from mindgen.errors import ModelError
+from mindgen.weights.architecture import architecture_of
 from mindgen.weights.weight_files import find_weights
 
 PROMPTS = [
@@ -28,18 +31,31 @@ def folders(request, tmp_path_factory):
     return [make_model(request.param, root / str(number), torch.bfloat16, seed=number) for number in (1, 2)]
 
 
+def stage(probe: Probe, folder: Path) -> int:
+    """The bytes of the folder's whole checkpoint that the ranks keep."""
+    tensors = architecture_of(folder).translate(find_weights(folder, None, 1).map(0))
+    return sum(probe.runner.stage_weight(name, each.dtype, each.data) for name, each in tensors.items())
+
+
 @pytest.mark.parametrize(("num_ranks", "num_stages"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), (1, 2)])
 def test_a_whole_checkpoint_tensor_by_tensor(num_ranks, num_stages, folders):
     old, new = (Probe(folder, "bfloat16", num_ranks=num_ranks, num_stages=num_stages) for folder in folders)
     expected = new.logits(PROMPTS)
     before = old.logits(PROMPTS)
     assert np.abs(before - expected).max() > 0.1
-    tensors = find_weights(folders[1], None, 1).map(0)
-    taken = {name: old.runner.update_weights(name, each.dtype, each.data) for name, each in tensors.items()}
+    staged = stage(old, folders[1])
+    np.testing.assert_array_equal(old.logits(PROMPTS), before)
+    assert old.runner.commit_weights() == staged == sum(old.runner.report.weights.values())
     np.testing.assert_array_equal(old.logits(PROMPTS), expected)
-    assert sum(taken.values()) == sum(old.runner.report.weights.values())
-    for name, each in find_weights(folders[0], None, 1).map(0).items():
-        old.runner.update_weights(name, each.dtype, each.data)
+    stage(old, folders[0])
+    old.runner.discard_weights()
+    assert old.runner.commit_weights() == 0
+    np.testing.assert_array_equal(old.logits(PROMPTS), expected)
+    stage(old, folders[0])
+    old.runner.commit_weights()
+    np.testing.assert_array_equal(old.logits(PROMPTS), before)
+    assert old.runner.drop_weights() > 0
+    old.runner.restore_weights()
     np.testing.assert_array_equal(old.logits(PROMPTS), before)
     old.runner.close()
     new.runner.close()
@@ -49,8 +65,8 @@ def test_what_has_no_place(folders):
     probe = Probe(folders[0], "bfloat16")
     before = probe.logits(PROMPTS)
     values = np.ones((3, 5), np.float32)
-    assert probe.runner.update_weights("model.layers.99.mlp.up_proj.weight", "float32", values) == 0
-    name = next(iter(find_weights(folders[0], None, 1).map(0)))
+    assert probe.runner.stage_weight("model.layers.99.mlp.up_proj.weight", "float32", values) == 0
     with pytest.raises(ModelError, match=r"has shape .*, and the model's has"):
-        probe.runner.update_weights(name, "float32", values)
+        probe.runner.stage_weight(next(iter(probe.runner.report.shapes)), "float32", values)
+    assert probe.runner.commit_weights() == 0
     np.testing.assert_array_equal(probe.logits(PROMPTS), before)

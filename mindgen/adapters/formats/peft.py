@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,17 +124,45 @@ def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
     Raises:
         AdapterError: a file is missing or damaged, a tensor has no partner or not the rank the configuration gives.
     """
+    tensors, raw_config = read_adapter_folder(folder)
+    config = parse_lora_config(folder / CONFIG_FILE, raw_config)
+    return make_adapter(weights_path(folder), config, tensors, names, _read_added_tokens(folder / ADDED_TOKENS))
+
+
+def read_adapter_folder(folder: Path) -> tuple[dict[str, MappedTensor], dict[str, Any]]:
+    """The tensors, and the content of the configuration.
+
+    Raises:
+        AdapterError: a file is missing or damaged.
+    """
     if not folder.is_dir():
         raise AdapterError(f"no such folder: {folder}")
-    config_path = folder / CONFIG_FILE
-    config = parse_lora_config(config_path, read_json_object(config_path, AdapterError, _MAX_CONFIG_BYTES))
+    raw_config = read_json_object(folder / CONFIG_FILE, AdapterError, _MAX_CONFIG_BYTES)
     path = weights_path(folder)
     if path.exists() and not path.is_file():
         raise AdapterError(f"{path} is no regular file")
     try:
-        tensors = map_file(path)
+        return map_file(path), raw_config
     except CheckpointError as error:
         raise AdapterError(str(error)) from error
+
+
+def make_adapter(
+    path: Path,
+    config: LoraConfig,
+    tensors: Mapping[str, MappedTensor],
+    names: TensorNames | None = None,
+    added_tokens: dict[str, int] | None = None,
+) -> Adapter:
+    """The adapter of these tensors, paired and checked against its configuration.
+
+    Args:
+        path: of the file that they came from, by which errors call it, and whose name tells a format's habits.
+        names: of adapters that were read before.
+
+    Raises:
+        AdapterError: a tensor has no partner or not the rank the configuration gives, or is none of an adapter.
+    """
     contents = _Contents(path, config, names or TensorNames())
     for name, tensor in tensors.items():
         contents.add(name, tensor)
@@ -141,8 +171,8 @@ def read_adapter(folder: Path, names: TensorNames | None = None) -> Adapter:
     updates = {module: contents.update(module) for module in sorted(contents.halves)}
     contents.check_saved_modules()
     adapter = Adapter(
-        folder, path.name, config, updates, contents.base_weights, contents.saved_modules, contents.extra_rows,
-        _read_added_tokens(folder / ADDED_TOKENS), "",
+        path.parent, path.name, config, updates, contents.base_weights, contents.saved_modules, contents.extra_rows,
+        added_tokens or {}, "",
     )  # fmt: skip
     return replace(adapter, digest=_digest(adapter))
 

@@ -1,0 +1,141 @@
+"""New weights for the base model, tensor by tensor: checked and staged, beside the steps, until all are there."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mindgen import dtypes
+from mindgen.errors import WeightUpdateError
+from mindgen.runner.spec import Runner
+from mindgen.weights.architecture import architectures
+from mindgen.weights.checksum import network_checksum, tensor_checksum
+from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.tensor_names import EMBEDDING, HEAD
+
+_MOST_SHOWN = 4
+
+
+class BaseUpdate:
+    """Of names as a checkpoint has them, Hugging Face's or MindFormers', which the architecture translates.
+
+    Args:
+        checksums: of the tensors that are served.
+
+    Attributes:
+        names: that have come.
+        received: by the network's names, the checksums of the tensors.
+    """
+
+    def __init__(self, runner: Runner, config: ModelConfig, dtype: str, checksums: Mapping[str, str]) -> None:
+        self._runner, self._config, self._dtype = runner, config, dtype
+        self._old = checksums
+        self.names: list[str] = []
+        self.ignored: list[str] = []
+        self.received: dict[str, str] = {}
+        self.bytes_received = self.bytes_bound = 0
+        self._unknown: list[str] = []
+        self._repeated: list[str] = []
+
+    def wants(self, name: str, dtype: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of that name is to come; what is wrong with names is said at the end, of all together.
+
+        Raises:
+            WeightUpdateError: the dtype or the shape is not the network's.
+        """
+        if dtype not in dtypes.FLOATS:
+            raise WeightUpdateError(f"{name!r} is {dtype}: expected one of {', '.join(dtypes.FLOATS)}")
+        if name in self.names:
+            self._repeated.append(name)
+            return False
+        # A picture of the tensor that takes no memory.
+        picture: np.ndarray = np.broadcast_to(np.zeros((), dtypes.FILE_STORAGE[dtype]), shape)
+        try:
+            translated = self._translated(name, MappedTensor(dtype, picture))
+        except ValueError as error:
+            raise WeightUpdateError(f"{name!r} has shape {shape}, which no part of the model has") from error
+        known = self._runner.report.shapes
+        self.names.append(name)
+        if any(each not in known for each in translated):
+            is_derived = name.endswith(self._runner.report.derived)
+            (self.ignored if is_derived else self._unknown).append(name)
+            return False
+        if not translated:
+            self.ignored.append(name)
+            return False
+        for each, tensor in translated.items():
+            if tensor.shape != known[each]:
+                raise WeightUpdateError(
+                    f"{name!r} has shape {shape}, and the model's {each!r} has {known[each]}: only a new engine can "
+                    "serve other shapes"
+                )
+        return True
+
+    def add(self, name: str, tensor: MappedTensor, allow_nan: bool = False) -> None:
+        """Keeps a wanted tensor, whose memory nobody may change from now on.
+
+        Raises:
+            WeightUpdateError: it is not finite.
+        """
+        self.bytes_received += tensor.nbytes
+        for own, part in self._translated(name, tensor).items():
+            values = np.ascontiguousarray(part.as_dtype(self._dtype))
+            if not allow_nan and not dtypes.are_finite(values, self._dtype):
+                raise WeightUpdateError(f"{name!r} has values that are NaN or infinite: set allow_nan to take them")
+            checksum = tensor_checksum(self._dtype, values)
+            if own in self.received:  # a tied head beside the embedding
+                if self.received[own] != checksum:
+                    self._repeated.append(name)
+                continue
+            bound = self._runner.stage_weight(own, self._dtype, values)
+            if bound == 0:
+                raise WeightUpdateError(f"{name!r} has reached no rank")
+            self.bytes_bound += bound
+            self.received[own] = checksum
+
+    def check(self, expect_change: bool, expect_all: bool) -> None:
+        """
+        Raises:
+            WeightUpdateError: a name is unknown or there twice, nothing has come, or nothing new; the names are listed.
+        """
+        problems = [
+            f"{len(names)} {what}: {_shown(names)}"
+            for what, names in (
+                ("names that the model does not have", self._unknown),
+                ("names that came twice", self._repeated),
+                ("tensors that are missing", self.missing() if expect_all else []),
+            )
+            if names
+        ]
+        if problems:
+            raise WeightUpdateError("the new weights have " + ", and ".join(problems))
+        if not self.received:
+            raise WeightUpdateError("the new weights have no tensor that the model has: nothing would change")
+        if expect_change and all(self._old[name] == checksum for name, checksum in self.received.items()):
+            raise WeightUpdateError(
+                f"all {len(self.received)} tensors are those that are served already: set expect_change to False if "
+                "that is meant"
+            )
+
+    def checksum(self) -> str:
+        """Of the network with the new weights."""
+        return network_checksum(repr(self._config), {**self._old, **self.received})
+
+    def missing(self) -> list[str]:
+        return sorted(self._runner.report.shapes.keys() - self.received.keys())
+
+    def modules(self) -> int:
+        return len({name.rpartition(".")[0] for name in self.received})
+
+    def _translated(self, name: str, tensor: MappedTensor) -> dict[str, MappedTensor]:
+        """Under the names that the network has."""
+        translated = architectures()[self._config.architecture].translate({name: tensor}, self._config)
+        if not self._config.tie_word_embeddings:
+            return translated
+        head, embedding = f"{HEAD}.weight", f"{EMBEDDING}.weight"
+        return {embedding if each == head else each: tensor for each, tensor in translated.items()}
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return ", ".join(map(repr, names[:_MOST_SHOWN])) + more

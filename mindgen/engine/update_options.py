@@ -1,0 +1,105 @@
+"""How new weights are to be taken, and what is said of them afterwards."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+from mindgen.errors import ConfigError, WeightUpdateError
+from mindgen.system.suggestion import did_you_mean
+
+BASE = "base"  # the target that is no adapter
+InFlight: TypeAlias = Literal["finish", "abort", "continue"]
+IN_FLIGHT: tuple[str, ...] = get_args(InFlight)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOptions:
+    """
+    Attributes:
+        in_flight: what becomes of requests that have begun: they "finish" on the old weights (of the base model there
+            is one copy, so new requests wait until they have; an adapter's versions lie side by side), they are
+            called off ("abort") with what they have, or they "continue": their text stays, and is read again by the
+            new weights.
+        max_staleness: so many versions may the first token of a request be older than the new weights; if it is
+            older, the request is called off. None is any number.
+        allow_nan: take tensors of the base model that are not finite.
+        expect_change: refuse weights that are the old ones.
+        expect_all: refuse a set that leaves out tensors of the base model.
+        adapter_config: the content of an adapter_config.json; None is that of the adapter's version before.
+
+    Raises:
+        ConfigError: a value is none of these.
+    """
+
+    in_flight: InFlight = "finish"
+    max_staleness: int | None = None
+    allow_nan: bool = False
+    expect_change: bool = True
+    expect_all: bool = False
+    adapter_config: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_flight not in IN_FLIGHT:
+            raise ConfigError(f"in_flight must be one of {', '.join(IN_FLIGHT)}, not {self.in_flight!r}")
+        limit = self.max_staleness
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ConfigError(f"max_staleness must be a number of versions, 0 or more, or None, not {limit!r}")
+        for name in ("allow_nan", "expect_change", "expect_all"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.adapter_config is not None and not isinstance(self.adapter_config, dict):
+            raise ConfigError(f"adapter_config must be a dict, not {self.adapter_config!r}")
+
+    @classmethod
+    def read(cls, options: dict[str, Any]) -> "UpdateOptions":
+        """Raises ConfigError where there is no such option."""
+        names = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in names:
+                raise ConfigError(f"update_weights has no option {name!r}{did_you_mean(name, names)}")
+        return cls(**options)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """Where new weights have come to.
+
+    Attributes:
+        target: "base" or an adapter's name.
+        version: of the target from now on.
+        tensors, bytes_received: that have come.
+        bytes_bound: that the network's ranks have of them, in the dtype of the network.
+        modules: that have new weights.
+        checksum_before, checksum_after: of all the target's weights; of an adapter its digest. None for no adapter.
+        missing: tensors of the network that have not come, and stay.
+        ignored: tensors that have come and that follow from others.
+        aborted: requests that were called off.
+        seconds: from the first tensor until the weights were in their place.
+    """
+
+    target: str
+    version: int
+    tensors: int
+    bytes_received: int
+    bytes_bound: int
+    modules: int
+    checksum_before: str | None
+    checksum_after: str
+    missing: list[str]
+    ignored: list[str]
+    aborted: int
+    seconds: float
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        return self.bytes_received / self.seconds / 1e9
+
+
+def next_version(target: str, current: int, asked: int | None) -> int:
+    """Raises WeightUpdateError unless the version goes up."""
+    if asked is None:
+        return current + 1
+    if type(asked) is not int or asked <= current:
+        raise WeightUpdateError(
+            f"{target}: the new weights have version {asked!r}, and version {current} is served: versions go up"
+        )
+    return asked

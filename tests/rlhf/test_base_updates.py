@@ -1,0 +1,322 @@
+"""The base model's weights change in a running engine, which answers as a fresh one of these weights does."""
+
+import threading
+
+import mindspore
+import numpy as np
+import pytest
+import torch
+from loops import engine_of
+from safetensors.torch import load_file, save_file
+from tiny_models import load_oracle
+from updates import PROMPTS, answers, make_models, tokens
+
+from mindgen import LLM, SamplingParams
+from mindgen.errors import ConfigError, ModelError, WeightUpdateError
+from mindgen.weights.architecture import architecture_of
+from mindgen.weights.weight_files import find_weights
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def fresh(folders):
+    """What an engine of its own answers from each checkpoint, and its digest."""
+    found = []
+    for folder in folders:
+        llm = LLM(folder, block_size=4)
+        found.append((tokens(answers(llm)), llm.model_digest))
+        llm.close()
+    assert found[0][0] != found[1][0] and found[0][1] != found[1][1]
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(folders):
+    llm = LLM(folders[0], block_size=4)
+    yield llm
+    llm.close()
+
+
+@pytest.fixture
+def llm(engine, folders):
+    """With the first checkpoint's weights."""
+    engine.update_weights(folders[0], expect_change=False)
+    return engine
+
+
+@pytest.mark.parametrize("sizes", [{}, {"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+def test_the_answer_is_a_fresh_engines(folders, fresh, sizes):
+    llm = LLM(folders[0], block_size=4, **sizes)
+    before = answers(llm)
+    assert answers(llm)[0].num_cached_tokens > 0  # the prefix cache holds what the old weights have computed
+    assert (tokens(before), llm.model_digest) == fresh[0] or sizes
+    assert {(output.model_digest, output.weight_version) for output in before} == {(fresh[0][1], 0)}
+    report = llm.update_weights(folders[1])
+    after = answers(llm)
+    assert [each[0] for each in tokens(after)] == [each[0] for each in fresh[1][0]]
+    assert after[0].num_cached_tokens == 0
+    assert {(output.model_digest, output.weight_version) for output in after} == {(fresh[1][1], 1)}
+    assert (
+        (report.checksum_before, report.checksum_after) == (fresh[0][1], fresh[1][1]) == (fresh[0][1], llm.model_digest)
+    )
+    assert (report.version, report.missing, report.bytes_received) == (1, [], report.bytes_received)
+    assert report.bytes_bound >= report.bytes_received == sum(each.nbytes for each in weights(folders[1]).values())
+    llm.update_weights(folders[0])
+    assert tokens(answers(llm)) == tokens(before) and llm.weight_version == 2
+    engine_of(llm).check_integrity()
+    llm.close()
+
+
+def test_the_answer_is_transformers(llm, folders):
+    llm.update_weights(folders[1])
+    oracle = load_oracle(folders[1], torch.float32)
+    for prompt, output in zip(PROMPTS, answers(llm), strict=True):
+        with torch.no_grad():
+            logits = oracle(torch.tensor([[*prompt, *output.outputs[0].token_ids]])).logits[0]
+        rows = logits[len(prompt) - 1 : -1]
+        chosen = rows.gather(1, torch.tensor(output.outputs[0].token_ids)[:, None])[:, 0]
+        assert (rows.max(1).values - chosen).max() < 0.5  # bfloat16 may take the second of two that are about as likely
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", "mindspore", "pairs", "safetensors", "mindformers"])
+def test_from_every_library(llm, folders, fresh, form, tmp_path):
+    tensors = weights(folders[1])
+    if form == "safetensors":
+        save_file(tensors, tmp_path / "some.safetensors")
+        given = tmp_path / "some.safetensors"
+    elif form == "mindformers":
+        mapped = find_weights(folders[1], None, 1).map(0)
+        rename = architecture_of(folders[1]).with_mindformers_names
+        given = rename(mapped)
+        assert "model.layers.0.attention.wq.weight" in given
+    elif form == "mindspore":
+        given = {name: mindspore.Tensor(each.float().numpy(), mindspore.bfloat16) for name, each in tensors.items()}
+    else:
+        given = tensors if form == "torch" else {name: each.float().numpy() for name, each in tensors.items()}
+        given = iter(given.items()) if form == "pairs" else given
+    report = llm.update_weights(given)
+    assert report.checksum_after == fresh[1][1] and tokens(answers(llm)) == fresh[1][0]
+
+
+def test_a_trainer_may_use_its_memory_again(llm, folders, fresh):
+    buffer = np.empty(1 << 20, np.float32)
+
+    def tensors():
+        for name, tensor in weights(folders[1]).items():
+            part = buffer[: tensor.numel()].reshape(tensor.shape)
+            part[...] = tensor.float().numpy()
+            yield name, part
+
+    llm.update_weights(tensors())
+    buffer[:] = 7
+    assert tokens(answers(llm)) == fresh[1][0]
+
+
+def test_parts_add_up(llm, folders, fresh):
+    tensors = weights(folders[1])
+    names = sorted(tensors)
+    first = llm.update_weights({name: tensors[name] for name in names[:7]})
+    assert len(first.missing) == len(names) - 7 and first.tensors == 7
+    assert first.checksum_after not in (fresh[0][1], fresh[1][1])
+    second = llm.update_weights({name: tensors[name] for name in names[7:]})
+    assert second.checksum_after == fresh[1][1] and tokens(answers(llm)) == fresh[1][0]
+    with pytest.raises(WeightUpdateError, match=r"tensors that are missing: '.*' and \d+ more"):
+        llm.update_weights({names[0]: tensors[names[0]] * 2}, expect_all=True)
+
+
+def test_a_tied_head_beside_its_embedding(llm, folders, fresh):
+    tensors = weights(folders[1])
+    embedding = tensors["model.embed_tokens.weight"]
+    llm.update_weights([*tensors.items(), ("lm_head.weight", embedding)])
+    assert tokens(answers(llm)) == fresh[1][0]
+    with pytest.raises(WeightUpdateError, match=r"came twice: 'lm_head.weight'"):
+        llm.update_weights({"model.embed_tokens.weight": embedding * 2, "lm_head.weight": embedding})
+
+
+FIRST = "model.layers.0.mlp.down_proj.weight"
+REFUSED = {
+    "another shape": (lambda t: {FIRST: t[FIRST].T}, r"has shape \(200, 96\), and the model's .* has \(96, 200\)"),
+    "no numbers": (lambda t: {FIRST: t[FIRST].int()}, r"is int32: expected one of float32"),
+    "NaN": (lambda t: {FIRST: t[FIRST] * float("nan")}, r"NaN or infinite: set allow_nan"),
+    "unknown": (lambda t: {"model.layers.9.x.weight": t[FIRST], "y": t[FIRST]}, r"2 names that .* have: .*'y'"),
+    "twice": (lambda t: [(FIRST, t[FIRST] * 2), (FIRST, t[FIRST])], rf"1 names that came twice: '{FIRST}'"),
+    "nothing": (lambda t: {}, r"no tensor that the model has: nothing would change"),
+    "the same": (lambda t: t, r"are those that are served already: set expect_change to False"),
+    "no pair": (lambda t: [1, 2], r"expected a name and a tensor, not 1"),
+    "no tensor": (lambda t: {FIRST: "weights"}, r"must be a tensor of numpy, MindSpore or torch, not 'weights'"),
+    "no names": (lambda t: 7, r"expected names and tensors, a file or a folder, not 7"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_changes_nothing(llm, folders, fresh, case):
+    make, message = REFUSED[case]
+    version = llm.weight_version
+    with pytest.raises(WeightUpdateError, match=message) as caught:
+        llm.update_weights(make(weights(folders[0])))
+    assert "\n" not in str(caught.value)
+    assert (llm.weight_version, llm.model_digest) == (version, fresh[0][1])
+    assert tokens(answers(llm)) == fresh[0][0]
+
+
+def test_what_is_refused_besides(llm, folders, tmp_path):
+    with pytest.raises(WeightUpdateError, match=r"version 0, and version \d+ is served: versions go up"):
+        llm.update_weights(folders[1], version=0)
+    with pytest.raises(ConfigError, match=r"no option 'in_fligth' \(did you mean"):
+        llm.update_weights(folders[1], in_fligth="abort")
+    with pytest.raises(ConfigError, match="in_flight must be one of finish, abort, continue, not 'wait'"):
+        llm.update_weights(folders[1], in_flight="wait")
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        llm.update_weights(tmp_path / "nowhere")
+
+    def breaks():
+        yield from list(weights(folders[1]).items())[:3]
+        raise OSError("the trainer is gone")
+
+    before = llm.model_digest
+    with pytest.raises(OSError, match="the trainer is gone"):
+        llm.update_weights(breaks())
+    assert llm.model_digest == before
+    llm.update_weights({FIRST: weights(folders[0])[FIRST] * float("nan")}, allow_nan=True)
+    assert llm.update_weights(folders[0]).checksum_after == before
+
+
+def test_two_at_once(llm, folders):
+    def asks_again():
+        with pytest.raises(WeightUpdateError, match="new weights for base are on their way: finish or cancel"):
+            llm.update_weights(folders[1])
+        yield from weights(folders[1]).items()
+
+    assert llm.update_weights(asks_again()).modules > 0
+
+
+LONG = SamplingParams(temperature=0, max_tokens=120, ignore_eos=True)
+
+
+def begun(llm, params=LONG):
+    """A stream whose requests have generated something."""
+    stream = llm.stream(PROMPTS, params)
+    stream.advance()
+    return stream
+
+
+def finished(stream):
+    return [chunk.output for chunk in stream if chunk.output is not None]
+
+
+def test_requests_in_flight_finish_on_the_old_weights(llm, folders, fresh):
+    expected = answers(llm, params=LONG)
+    stream = begun(llm)
+    updating = threading.Thread(target=llm.update_weights, args=(folders[1],))
+    updating.start()
+    late: list = []
+    while llm._model.updates._open is None and updating.is_alive():
+        pass
+    asking = threading.Thread(target=lambda: late.extend(answers(llm)))
+    asking.start()
+    old = sorted(finished(stream), key=lambda output: output.request_id)
+    updating.join(60)
+    asking.join(60)
+    assert tokens(old) == tokens(expected)
+    assert {output.model_digest for output in old} == {fresh[0][1]}
+    assert all(each.weight_versions is None for output in old for each in output.outputs)
+    assert {output.model_digest for output in late} <= {fresh[0][1], fresh[1][1]}
+    assert tokens(answers(llm)) == fresh[1][0]
+
+
+def test_requests_in_flight_are_called_off(llm, folders):
+    stream = begun(llm)
+    report = llm.update_weights(folders[1], in_flight="abort")
+    old = finished(stream)
+    assert report.aborted == len(PROMPTS) == len(old)
+    assert {(o.outputs[0].finish_reason, o.outputs[0].stop_reason) for o in old} == {("abort", "weights")}
+    assert {output.weight_version for output in old} == {report.version - 1}
+    engine_of(llm).check_integrity()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_requests_in_flight_go_on_with_the_new_weights(llm, folders, fresh, n):
+    params = SamplingParams(temperature=0.8, seed=3, max_tokens=60, ignore_eos=True, n=n)
+    stream = begun(llm, params)
+    report = llm.update_weights(folders[1], in_flight="continue")
+    engine_of(llm).check_integrity()
+    for output in finished(stream):
+        assert output.weight_version == report.version and output.model_digest == fresh[1][1]
+        for each in output.outputs:
+            versions = each.weight_versions
+            assert versions == sorted(versions) and len(versions) == 60
+            assert {*versions} == {report.version - 1, report.version}
+    assert tokens(answers(llm)) == fresh[1][0]
+
+
+def test_what_follows_is_what_the_new_weights_say(llm, folders):
+    """Kept text is read again by the new weights: the rest is their answer to prompt and text."""
+    stream = begun(llm)
+    llm.update_weights(folders[1], in_flight="continue")
+    for output in finished(stream):
+        (each,) = output.outputs
+        num_old = each.weight_versions.count(each.weight_versions[0])
+        assert 0 < num_old < 120
+        prompt = output.prompt_token_ids + each.token_ids[:num_old]
+        rest = SamplingParams(temperature=0, max_tokens=120 - num_old, ignore_eos=True)
+        assert llm.generate([prompt], rest)[0].outputs[0].token_ids == each.token_ids[num_old:]
+
+
+def test_beams_go_on(llm, folders):
+    params = SamplingParams(use_beam_search=True, n=3, temperature=0, max_tokens=60, ignore_eos=True)
+    stream = llm.stream(PROMPTS, params)
+    reading: list = []
+    thread = threading.Thread(target=lambda: reading.extend(finished(stream)))
+    thread.start()
+    while engine_of(llm).metrics().generated_tokens == 0 or not engine_of(llm).has_unfinished():
+        pass
+    llm.update_weights(folders[1], in_flight="continue")
+    thread.join(60)
+    engine_of(llm).check_integrity()
+    assert [len(output.outputs) for output in reading] == [3] * len(PROMPTS)
+
+
+def test_no_request_is_staler_than_allowed(llm, folders):
+    stream = begun(llm, SamplingParams(temperature=0, max_tokens=200, ignore_eos=True))
+    reports = [llm.update_weights(folder, in_flight="continue", max_staleness=2) for folder in [folders[1], folders[0]]]
+    assert [report.aborted for report in reports] == [0, 0]
+    report = llm.update_weights(folders[1], in_flight="continue", max_staleness=2)
+    assert report.aborted == len(PROMPTS)
+    for output in finished(stream):
+        assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("abort", "stale")
+
+
+@pytest.mark.parametrize(("num_streams", "count"), [(6, 12), pytest.param(16, 50, marks=pytest.mark.slow)])
+def test_many_streams_while_versions_change(llm, folders, fresh, num_streams, count):
+    """Each request sees one version, and says which."""
+    expected = {digest: found for found, digest in fresh}
+    found: list = []
+
+    def ask():
+        while not done.is_set():
+            found.extend(zip(PROMPTS, answers(llm), strict=True))
+
+    done = threading.Event()
+    threads = [threading.Thread(target=ask) for _ in range(num_streams)]
+    for thread in threads:
+        thread.start()
+    for number in range(count):
+        llm.update_weights(folders[(number + 1) % 2])
+    done.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) > 20 and len({output.weight_version for _, output in found}) > 5
+    for prompt, output in found:
+        assert output.error is None
+        place = PROMPTS.index(prompt)
+        assert (output.outputs[0].token_ids) == expected[output.model_digest][place][0]
+        assert output.outputs[0].weight_versions is None
+    engine_of(llm).check_integrity()
