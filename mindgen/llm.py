@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mindgen import demo
-from mindgen.adapters.formats.peft import read_adapter_folder
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.engine import Engine
@@ -15,10 +14,10 @@ from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
-from mindgen.engine.update_options import BASE, InFlight, UpdateOptions, UpdateReport
 from mindgen.errors import ConfigError, MindgenError, RequestError, WorkerFinished
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
+from mindgen.loop.changing_weights import ChangingWeights
 from mindgen.loop.local_model import LocalModel
 from mindgen.loop.local_replicas import local_numbers, replica_config
 from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
@@ -28,7 +27,6 @@ from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.roles import serve_if_worker
 from mindgen.loop.router import Router
 from mindgen.loop.stream import ChunkStream, Server
-from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
@@ -36,14 +34,13 @@ from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import shown, to_token_ids
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
 from mindgen.text.tokenizer import Tokenizer
-from mindgen.weights.foreign_tensor import Weights, named_tensors
 
 Message: TypeAlias = Mapping[str, Any]
 
 _OWN_ARGUMENTS = ("model", "adapters", "dtype", "config", "on_missing_adapter", "checkpoint")
 
 
-class LLM:
+class LLM(ChangingWeights):
     """A model with its adapters, ready to generate. Several streams may be read at once, from several threads.
 
     Args:
@@ -167,69 +164,6 @@ class LLM:
         """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
         return self._model.loop.call(Engine.metrics)
 
-    @property
-    def weight_version(self) -> int:
-        """Of the base model; 0 until new weights have come."""
-        return self._model.base_version().version
-
-    @property
-    def model_digest(self) -> str:
-        """The checksum of the base model's weights: the same for the same content, however it came."""
-        return self._model.base_version().checksum
-
-    def update_weights(
-        self, weights: Weights, target: str = BASE, version: int | None = None, **options: Any
-    ) -> UpdateReport:
-        """Has new weights serve, all of them at once: each request sees the old ones or the new ones.
-
-        Args:
-            weights: names and tensors, of numpy, MindSpore or torch, one by one or as a dict; or a file or a folder
-                of a checkpoint or an adapter. Names are Hugging Face's, PEFT's or MindFormers'; of the base model
-                some may be missing, which stay.
-            target: "base", or the name of an adapter, which may be a new one.
-            version: of the new weights, above that of the old ones; None is the next one.
-            options: those of UpdateOptions.
-
-        Raises:
-            WeightUpdateError: they are refused, all problems with their names at once; the old ones serve.
-            MindgenError: the file is damaged, or the adapter does not fit the model.
-        """
-        if target != BASE and isinstance(weights, (str, Path)) and "adapter_config" not in options:
-            weights, options["adapter_config"] = read_adapter_folder(Path(weights))
-        update = self.open_update(UpdateRequest(target, version, UpdateOptions.read(options)))
-        return update.run(named_tensors(weights, self._model.folder))
-
-    def open_update(self, request: UpdateRequest) -> OpenUpdate:
-        """As `update_weights`, for who gives tensors one by one.
-
-        Raises:
-            WeightUpdateError: another update has not ended, or the version does not go up.
-        """
-        self._require_no_replicas()
-        return self._model.updates.open(request)
-
-    def sleep(self, level: int = 1, in_flight: InFlight = "finish") -> None:
-        """Gives memory back, until `wake_up`: that of the KV cache (1), or of the weights as well (2), which a file
-        without a name keeps meanwhile. Requests are refused while the model sleeps.
-
-        Args:
-            in_flight: as in UpdateOptions; those that "continue" do so after `wake_up`.
-
-        Raises:
-            ConfigError: there is no such level; or the device is no CPU.
-        """
-        self._require_no_replicas()
-        self._model.sleep(level, in_flight)
-
-    def wake_up(self, tags: Sequence[str] | None = None) -> None:
-        """Has memory back, with the weights as they were, new ones included.
-
-        Args:
-            tags: "weights", "kv_cache", or both; None is both.
-        """
-        self._require_no_replicas()
-        self._model.wake_up(tags)
-
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -345,10 +279,6 @@ class LLM:
             self._replicas.close()
         if self._nodes is not None:
             self._nodes.close(exit_code, reason)
-
-    def _require_no_replicas(self) -> None:
-        if self._replicas is not None:
-            raise ConfigError("weights cannot change yet with a data_parallel_size above 1: make an LLM for each")
 
     def reset_prefix_cache(self) -> None:
         """Forgets what earlier requests have computed."""

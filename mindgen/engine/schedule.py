@@ -9,6 +9,9 @@ from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError
 from mindgen.runner.block_store import BlockCopy
 
+# Positions of a prompt whose logits are wanted in one step: each is as large as the vocabulary.
+_PROMPT_LOGITS = 64
+
 
 class ScheduledSequence(NamedTuple):
     """A sequence with the number of its next tokens to compute, guessed ones included.
@@ -42,6 +45,30 @@ class Schedule:
     @property
     def num_tokens(self) -> int:
         return sum(entry.num_tokens for entry in self.entries)
+
+    def add(self, sequence: Sequence, num_tokens: int, draft: list[int], copies: list[BlockCopy]) -> None:
+        """Has the next tokens of a sequence computed, and a draft after its last one."""
+        self.copies += copies
+        is_last = num_tokens == len(sequence.token_ids) - sequence.num_computed_tokens
+        num_logits = 1 + len(draft) if is_last else 0
+        if sequence.wants_prompt_logits:
+            num_logits = num_tokens
+        self.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
+
+
+def num_next(sequence: Sequence, budget: int, is_chunked: bool) -> int:
+    """How many tokens of a sequence to compute.
+
+    Args:
+        is_chunked: whether a prompt may be computed in several steps.
+    """
+    num_uncomputed = len(sequence.token_ids) - sequence.num_computed_tokens
+    num_tokens = num_uncomputed if num_uncomputed < budget else budget
+    if num_uncomputed <= 1:
+        return num_tokens
+    if sequence.wants_prompt_logits:
+        return min(num_tokens, _PROMPT_LOGITS)
+    return 0 if num_tokens < num_uncomputed and not is_chunked else num_tokens
 
 
 class AdapterSlots(Protocol):

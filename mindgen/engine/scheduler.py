@@ -6,18 +6,16 @@ from operator import attrgetter
 
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.engine_config import EngineConfig
-from mindgen.engine.schedule import AdapterSlots, Schedule, ScheduledSequence, follow
+from mindgen.engine.schedule import AdapterSlots, Schedule, follow, num_next
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.errors import MindgenError, QueueFullError
-from mindgen.runner.block_store import BlockCopy
 
 # A request goes before so many later ones for each level of priority, and before no more: none waits forever.
 _RANKS_PER_PRIORITY = 256
 # So many requests whose adapter has to wait for a place are passed over, each so many times.
 _LOOKAHEAD = 64
 _MAX_OVERTAKEN = 64
-# Positions of a prompt whose logits are wanted in one step: each is as large as the vocabulary.
-_PROMPT_LOGITS = 64
+_RANK = attrgetter("rank")
 
 
 class Scheduler:
@@ -91,7 +89,7 @@ class Scheduler:
         schedule = Schedule()
         self._admit(schedule, self._run(schedule))
         while not schedule.entries and self._waiting and self._running:  # beams that wait for a waiting one
-            self._preempt(max(self._running, key=_rank), schedule)
+            self._preempt(max(self._running, key=_RANK), schedule)
             self._admit(schedule, self._config.max_num_batched_tokens)
         if self._adapters is not None:
             requests = (sequence.request for *_, sequence in self._waiting[:_LOOKAHEAD])
@@ -103,7 +101,7 @@ class Scheduler:
         if parent.block_table and len(self._running) < self._config.max_num_seqs:
             self._blocks.fork(parent, child)
             self._pin(child.request)
-            insort(self._running, child, key=_rank)
+            insort(self._running, child, key=_RANK)
         else:
             self._push(child)
 
@@ -127,11 +125,12 @@ class Scheduler:
 
     def restart(self, requests: Collection[Request]) -> None:
         """Has these requests computed again, from what they have generated so far."""
+        known = set(self.unfinished())
         for request in requests:
             started = [
                 sequence
                 for sequence in request.sequences
-                if sequence.finish_reason is None and (request.beam_search is not None or self._is_known(sequence))
+                if sequence.finish_reason is None and (request.beam_search is not None or sequence in known)
             ]
             for sequence in started:
                 self._take_out(sequence)
@@ -162,7 +161,11 @@ class Scheduler:
         running = set(order)
         for sequence in order:
             num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
-            num_tokens = 1 if num_known - num_computed == 1 and budget > 0 else self._num_next(sequence, budget)
+            num_tokens = (
+                1
+                if num_known - num_computed == 1 and budget > 0
+                else num_next(sequence, budget, self._config.enable_chunked_prefill)
+            )
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
@@ -173,13 +176,13 @@ class Scheduler:
                     draft = []
                     continue
                 left = running - {entry.sequence for entry in schedule.entries}
-                victim = max(left, key=_rank)
+                victim = max(left, key=_RANK)
                 running.discard(victim)
                 self._preempt(victim, schedule)
                 if victim is sequence:
                     break
             else:
-                self._schedule(sequence, num_tokens, draft, copies, schedule)
+                schedule.add(sequence, num_tokens, draft, copies)
                 budget -= num_tokens + len(draft)
         return budget if len(running) == len(order) else 0
 
@@ -207,7 +210,7 @@ class Scheduler:
                 self._unpin(request)
                 break
             budget -= num_tokens
-            self._waiting.remove((*_rank(sequence), sequence))
+            self._waiting.remove((*sequence.rank, sequence))
             for each in passed:
                 each.num_overtaken += 1
 
@@ -221,18 +224,21 @@ class Scheduler:
                 self._blocks.use_cached_prefix(sequence)
             needed = self._blocks.num_missing(sequence, len(sequence.token_ids))
             # Room is left for those that run to go on.
-            if needed + len(self._running) > self._blocks.num_free or self._num_next(sequence, budget) == 0:
+            if (
+                needed + len(self._running) > self._blocks.num_free
+                or num_next(sequence, budget, self._config.enable_chunked_prefill) == 0
+            ):
                 self._blocks.free(sequence)
                 return None
             if not sequence.request.has_joined:
                 sequence.request.num_cached_tokens = sequence.num_computed_tokens
         sequence.request.has_joined = True
-        insort(self._running, sequence, key=_rank)
-        num_tokens = self._num_next(sequence, budget)
+        insort(self._running, sequence, key=_RANK)
+        num_tokens = num_next(sequence, budget, self._config.enable_chunked_prefill)
         if num_tokens > 0:
             copies = self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
             assert copies is not None
-            self._schedule(sequence, num_tokens, [], copies, schedule)
+            schedule.add(sequence, num_tokens, [], copies)
         return num_tokens
 
     def _pin(self, request: Request) -> bool:
@@ -251,28 +257,6 @@ class Scheduler:
         if request.adapter is not None and self._adapters is not None:
             assert request.adapter_slot is not None
             self._adapters.unpin(request.adapter_slot)
-
-    def _num_next(self, sequence: Sequence, budget: int) -> int:
-        """How many tokens of a sequence to compute."""
-        num_uncomputed = len(sequence.token_ids) - sequence.num_computed_tokens
-        num_tokens = num_uncomputed if num_uncomputed < budget else budget
-        if num_uncomputed <= 1:
-            return num_tokens
-        if sequence.wants_prompt_logits:
-            num_tokens = min(num_tokens, _PROMPT_LOGITS)
-        elif num_tokens < num_uncomputed and not self._config.enable_chunked_prefill:
-            return 0
-        return num_tokens
-
-    def _schedule(
-        self, sequence: Sequence, num_tokens: int, draft: list[int], copies: list[BlockCopy], schedule: Schedule
-    ) -> None:
-        schedule.copies += copies
-        is_last = num_tokens == len(sequence.token_ids) - sequence.num_computed_tokens
-        num_logits = 1 + len(draft) if is_last else 0
-        if sequence.wants_prompt_logits:
-            num_logits = num_tokens
-        schedule.entries.append(ScheduledSequence(sequence, num_tokens + len(draft), num_logits, draft))
 
     def _preempt(self, sequence: Sequence, schedule: Schedule) -> None:
         """Takes a running sequence's blocks; it waits again, by its old rank."""
@@ -302,9 +286,6 @@ class Scheduler:
         schedule.swapped_in.append(sequence)
         return True
 
-    def _is_known(self, sequence: Sequence) -> bool:
-        return sequence in self._running or any(each is sequence for *_, each in self._waiting)
-
     def _take_out(self, sequence: Sequence) -> None:
         if sequence in self._running:
             self._running.remove(sequence)
@@ -315,9 +296,4 @@ class Scheduler:
         sequence.swapped_blocks = 0
 
     def _push(self, sequence: Sequence) -> None:
-        insort(self._waiting, (*_rank(sequence), sequence))
-
-
-def _rank(sequence: Sequence) -> tuple[int, int, int]:
-    """Sequences of lower ranks go first; no two have the same."""
-    return sequence.request.queue_rank, sequence.request.request_id, sequence.index
+        insort(self._waiting, (*sequence.rank, sequence))

@@ -135,6 +135,11 @@ class Sequence:
         self.prompt_len = len(self.request.prompt_token_ids)
 
     @property
+    def rank(self) -> tuple[int, int, int]:
+        """Sequences of lower ranks go first; no two have the same."""
+        return self.request.queue_rank, self.request.request_id, self.index
+
+    @property
     def output_token_ids(self) -> list[int]:
         return self.token_ids[self.prompt_len :]
 
