@@ -41,6 +41,8 @@ class SamplingParams:
         logit_bias: what is added to tokens' logits.
         bad_words: texts whose last token is never generated after the others.
         allowed_token_ids: the only tokens that may be generated.
+        forced_token_ids: what the output begins with, whatever would be likely; their log-probabilities are reported
+            like those of tokens that were drawn, -inf of one that could not be.
         logprobs: how many of the likeliest tokens to report with their log-probabilities, beside the chosen one's;
             -1 is all of them, None not even the chosen one's.
         prompt_logprobs: the same for the tokens of the prompt.
@@ -81,6 +83,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     bad_words: Sequence[str] = ()
     allowed_token_ids: Sequence[int] | None = None
+    forced_token_ids: Sequence[int] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     processed_logprobs: bool = False
@@ -127,7 +130,7 @@ class SamplingParams:
 
     def _normalize(self) -> None:
         """One form of what may be given in several."""
-        for name in ("stop", "bad_words", "stop_token_ids"):
+        for name in ("stop", "bad_words", "stop_token_ids", "forced_token_ids"):
             value = getattr(self, name)
             self._set(name, () if value is None else (value,) if isinstance(value, str) else _as_tuple(name, value))
         if self.guided_choice is not None and not isinstance(self.guided_choice, str):
@@ -168,7 +171,8 @@ class SamplingParams:
     def _check_lists(self) -> None:
         require_texts("stop", self.stop)
         require_texts("bad_words", self.bad_words)
-        self._set("stop_token_ids", tuple(to_token_ids("stop_token_ids", self.stop_token_ids)))
+        for name in ("stop_token_ids", "forced_token_ids"):
+            self._set(name, tuple(to_token_ids(name, getattr(self, name))))
         if self.allowed_token_ids is not None:
             self._set("allowed_token_ids", tuple(to_token_ids("allowed_token_ids", self.allowed_token_ids)))
             if not self.allowed_token_ids:
@@ -202,9 +206,15 @@ class SamplingParams:
             name = "n" if self.best_of is None else "best_of"
             raise RequestError(f"{name} must be 1 at temperature 0, where all outputs are the same, not more: "
                                f"{self.num_sequences}")  # fmt: skip
+        if self.max_tokens is not None and len(self.forced_token_ids) > self.max_tokens:
+            raise RequestError(
+                f"forced_token_ids are {len(self.forced_token_ids)}, more than max_tokens, {self.max_tokens}, allows"
+            )
         guides = [name for name in _GUIDES if getattr(self, name) is not None]
         if len(guides) > 1:
             raise RequestError(f"at most one of {', '.join(_GUIDES)} may be given, not {' and '.join(guides)}")
+        if self.forced_token_ids and (self.use_beam_search or guides):
+            raise RequestError(f"forced_token_ids do not go with {', '.join(['use_beam_search', *_GUIDES])}")
         if self.use_beam_search and self.num_speculative_tokens > 0:
             raise RequestError("num_speculative_tokens must be 0 with use_beam_search")
         if self.use_beam_search and self.stop:

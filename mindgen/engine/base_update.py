@@ -6,6 +6,8 @@ import numpy as np
 
 from mindgen import dtypes
 from mindgen.errors import WeightUpdateError
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
 from mindgen.runner.spec import Runner
 from mindgen.weights.architecture import architectures
 from mindgen.weights.checksum import network_checksum, tensor_checksum
@@ -30,6 +32,7 @@ class BaseUpdate:
     def __init__(self, runner: Runner, config: ModelConfig, dtype: str, checksums: Mapping[str, str]) -> None:
         self._runner, self._config, self._dtype = runner, config, dtype
         self._old = checksums
+        self._kernels = plugin.load_kernels()
         self.names: list[str] = []
         self.ignored: list[str] = []
         self.received: dict[str, str] = {}
@@ -80,7 +83,7 @@ class BaseUpdate:
         self.bytes_received += tensor.nbytes
         for own, part in self._translated(name, tensor).items():
             values = np.ascontiguousarray(part.as_dtype(self._dtype))
-            if not allow_nan and not dtypes.are_finite(values, self._dtype):
+            if not allow_nan and not self._kernels.are_finite(values, DType[self._dtype.upper()]):
                 raise WeightUpdateError(f"{name!r} has values that are NaN or infinite: set allow_nan to take them")
             checksum = tensor_checksum(self._dtype, values)
             if own in self.received:  # a tied head beside the embedding

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from mindgen.engine.sampler import Continuation
+from mindgen.sampling_params import SamplingParams
 
 
 class Fork(NamedTuple):
@@ -70,6 +71,14 @@ class BeamSearch:
         self._max_tokens = max_tokens
         self._length_penalty = length_penalty
         self._early_stopping = early_stopping
+
+    @classmethod
+    def of(cls, params: SamplingParams, max_tokens: int, eos_token_ids: Collection[int]) -> "BeamSearch | None":
+        """That of a request; None unless it asks for one."""
+        if not params.use_beam_search:
+            return None
+        stop_token_ids = {*(() if params.ignore_eos else eos_token_ids), *params.stop_token_ids}
+        return cls(params.num_sequences, stop_token_ids, max_tokens, params.length_penalty, params.early_stopping)
 
     def advance(self, continuations: Sequence[Sequence[Continuation]]) -> list[Fork]:
         """One step, from the best next tokens of each live beam; afterwards `beams` are those that were forked."""

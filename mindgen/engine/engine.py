@@ -120,7 +120,7 @@ class Engine:
             adapter=adapter,
             deadline=None if params.deadline_seconds is None else now + params.deadline_seconds,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
-            beam_search=self._beam_search(params, max_len - len(token_ids)),
+            beam_search=BeamSearch.of(params, max_len - len(token_ids), self._model_config.eos_token_ids),
         )
         request.sequences = self._sequences(request, matcher, list(bad_word_token_ids))
         request.num_unfinished = len(request.sequences)
@@ -245,6 +245,11 @@ class Engine:
                 f"the prompt has {len(token_ids)} tokens, but the context of {self.max_model_len} "
                 f"must also hold what is generated: shorten it to at most {self.max_model_len - 1}"
             )
+        if len(token_ids) + len(params.forced_token_ids) > self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(token_ids)} tokens and forced_token_ids {len(params.forced_token_ids)}, "
+                f"more than the context of {self.max_model_len}: shorten them"
+            )
         if not 0 <= min(token_ids) <= max(token_ids) < self._model_config.vocab_size:
             raise RequestError(f"the prompt has token ids outside the vocabulary of {self._model_config.vocab_size}")
         max_len = self.max_model_len
@@ -254,18 +259,6 @@ class Engine:
             capacity = self._blocks.num_blocks * self._config.block_size
             raise RequestError(f"the request may need {max_len} tokens of KV cache, of {capacity}: raise num_blocks")
         return max_len
-
-    def _beam_search(self, params: SamplingParams, max_tokens: int) -> BeamSearch | None:
-        if not params.use_beam_search:
-            return None
-        eos = () if params.ignore_eos else self._model_config.eos_token_ids
-        return BeamSearch(
-            params.num_sequences,
-            {*eos, *params.stop_token_ids},
-            max_tokens,
-            params.length_penalty,
-            params.early_stopping,
-        )
 
     def _sequences(
         self, request: Request, matcher: Guide | None, bad_word_token_ids: list[list[int]]

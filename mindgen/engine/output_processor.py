@@ -160,6 +160,8 @@ class OutputProcessor:
             except Exception as error:
                 self.fail(request, as_request_error(error, "following the request's guide"))
                 return
+        if sequence.sampling_row.position < len(request.params.forced_token_ids):
+            return
         if token.token_id in self._eos_token_ids and not request.params.ignore_eos:
             self.finish(sequence, "stop")
         elif token.token_id in request.params.stop_token_ids:

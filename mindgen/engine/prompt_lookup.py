@@ -10,6 +10,7 @@ from mindgen.engine.sequence import Sequence
 
 _ITEM_BYTES = array("i").itemsize
 _WINDOW = 4096  # tokens that are looked through
+_MOST_FORCED = 63  # whose logits are wanted in one step: each is as large as the vocabulary
 
 
 def look_up(token_ids: TokenIds[int], max_ngram: int, count: int) -> list[int]:
@@ -34,8 +35,12 @@ def look_up(token_ids: TokenIds[int], max_ngram: int, count: int) -> list[int]:
 
 
 def draft_tokens(sequence: Sequence, room: int) -> list[int]:
-    """What may follow the sequence, for the network to check along with its next token."""
+    """What may follow the sequence, or must, for the network to check along with its next token."""
     params = sequence.request.params
+    num_generated = len(sequence.token_ids) - sequence.prompt_len
+    if num_generated < len(params.forced_token_ids):
+        most = min(room, _MOST_FORCED, sequence.request.max_len - len(sequence.token_ids) - 1)
+        return list(params.forced_token_ids[num_generated : num_generated + max(most, 0)])
     if params.num_speculative_tokens == 0 or sequence.matcher is not None:
         return []
     wanted = min(params.num_speculative_tokens, room, sequence.request.max_len - len(sequence.token_ids) - 1)

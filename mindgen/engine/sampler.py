@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mindgen.engine.sampling_row import RowRecord, SamplingRow
+from mindgen.engine.sampling_row import BEAM, SCORE, RowRecord, SamplingRow
 from mindgen.kernels.library import KernelLibrary
 
-_SCORE, _BEAM = 1, 2  # mg_sampling_mode
 _SAMPLED, _NOT_FINITE = 0, 1  # mg_sampling_status
 _RECORD = np.dtype(RowRecord)
 _RESULT = np.dtype([("status", np.int32), ("token", np.int32), ("rank", np.int32), ("logprob", np.float32),
@@ -71,7 +70,7 @@ class Sampler:
         """
         records = np.zeros(len(token_ids), _RECORD)
         num_logprobs = logits.shape[1] if num_logprobs < 0 else min(num_logprobs, logits.shape[1])
-        records["mode"], records["token"], records["num_logprobs"] = _SCORE, token_ids, num_logprobs
+        records["mode"], records["token"], records["num_logprobs"] = SCORE, token_ids, num_logprobs
         results, tokens, logprobs = self._run(logits, records, num_logprobs)
         return [
             _with_logprobs(result, num_logprobs, top_tokens, top_logprobs)
@@ -89,7 +88,7 @@ class Sampler:
         """
         records = _gather(logits, rows)
         count = min(count, logits.shape[1])
-        records["mode"], records["num_logprobs"] = _BEAM, count
+        records["mode"], records["num_logprobs"] = BEAM, count
         results, tokens, logprobs = self._run(logits, records, count)
         return [
             [Continuation(*pair) for pair in zip(top_tokens, top_logprobs, strict=True) if pair[0] >= 0]

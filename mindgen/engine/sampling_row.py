@@ -12,6 +12,8 @@ from mindgen.errors import RequestError
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import require_tokens
 
+SAMPLE, SCORE, BEAM = range(3)  # mg_sampling_mode
+
 
 class RowRecord(ctypes.Structure):
     """mg_sampling_row of csrc/include/mindgen_kernels.h."""
@@ -50,7 +52,7 @@ class SamplingRow:
     """
 
     __slots__ = (
-        "_allowed", "_bad_words", "_banned", "_biases", "_early_stops", "_grammar", "_output", "_prompt",
+        "_allowed", "_bad_words", "_banned", "_biases", "_early_stops", "_forced", "_grammar", "_output", "_prompt",
         "num_logprobs", "params", "record", "vocab_size",
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ class SamplingRow:
         self._early_stops = array("i", sorted({*ends, *params.stop_token_ids})) if params.min_tokens else None
         asked = -1 if params.logprobs is None else params.logprobs if params.logprobs >= 0 else vocab_size
         self.num_logprobs = min(asked, vocab_size)
+        self._forced = tuple(params.forced_token_ids)
         self._allowed = None if params.allowed_token_ids is None else token_mask(params.allowed_token_ids, vocab_size)
         self._grammar: np.ndarray | None = None
         self._biases = array("i", params.logit_bias or ()), array("f", (params.logit_bias or {}).values())
@@ -120,7 +123,7 @@ class SamplingRow:
         self.record.position += 1
         if self._output is not None:
             self._output.append(token_id)
-        if self._output is not None or self._early_stops is not None:
+        if self._output is not None or self._early_stops is not None or self._forced:
             self._refresh()
 
     def ahead(self, token_ids: Iterable[int]) -> list["SamplingRow"]:
@@ -157,6 +160,10 @@ class SamplingRow:
         """Takes over what has changed with the position."""
         if self._output is not None:
             self.record.output, self.record.num_output = self._output.buffer_info()  # it moves as it grows
+        if self._forced:
+            is_given = self.position < len(self._forced)
+            self.record.mode = SCORE if is_given else SAMPLE
+            self.record.token = self._forced[self.position] if is_given else 0
         self._banned = array("i")
         if self._early_stops is not None and self.position < self.params.min_tokens:
             self._banned.extend(self._early_stops)
@@ -181,6 +188,7 @@ def check_token_ids(
         RequestError: names the parameter and the id.
     """
     require_tokens("stop_token_ids", params.stop_token_ids, vocab_size)
+    require_tokens("forced_token_ids", params.forced_token_ids, vocab_size)
     require_tokens("allowed_token_ids", params.allowed_token_ids or (), vocab_size)
     require_tokens("logit_bias", tuple(params.logit_bias or ()), vocab_size)
     require_tokens("eos_token_id of the model, which min_tokens holds back,", eos_token_ids, vocab_size)

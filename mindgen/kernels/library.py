@@ -9,6 +9,8 @@ import mmap
 from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mindgen.errors import KernelError
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "amx")
@@ -79,6 +81,8 @@ _SIGNATURES = {
     "concat": "Pp i p n",
     "split": "pPp i n",
     "copy": "pp n",
+    "compare": "pp n p",
+    "are_finite": "p n d p",
     "copy_all": "pn",
     "sample": "ppppp nnn",
     "philox_uniforms": "uu p n",
@@ -194,6 +198,20 @@ class KernelLibrary:
     def executor_functions(self) -> int:
         """The address of the mg_executor table, for what runs graphs on these kernels."""
         return self._library.mg_executor_functions()
+
+    def are_same(self, x: np.ndarray, y: np.ndarray) -> bool:
+        """Whether arrays, each in one piece, hold the same bits."""
+        if x.nbytes != y.nbytes:
+            return False
+        same = np.zeros(1, np.int32)
+        self.call("compare", x, y, x.nbytes, same)
+        return bool(same[0])
+
+    def are_finite(self, x: np.ndarray, dtype: DType) -> bool:
+        """Whether no value of an array in one piece, in the storage of dtype, is infinite or NaN."""
+        finite = np.zeros(1, np.int32)
+        self.call("are_finite", x, x.size, dtype, finite)
+        return bool(finite[0])
 
     def measure_read_bandwidth(self) -> float:
         """Bytes per second of all threads reading memory, no cache holding it."""

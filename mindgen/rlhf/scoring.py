@@ -1,7 +1,7 @@
 """Log-probabilities of given tokens, teacher-forced."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mindgen.errors import RequestError
 from mindgen.llm import LLM
@@ -13,46 +13,50 @@ from mindgen.system.checks import to_token_ids
 Completion = str | Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of each token of a completion.
+
+    Attributes:
+        logprobs: the network's own.
+        processed_logprobs: in the distribution that the sampling parameters make of it; -inf of a token that could not
+            have been drawn.
+    """
+
+    logprobs: list[float]
+    processed_logprobs: list[float]
+
+
 def score(
     llm: LLM,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     adapter_ids: str | Sequence[str | None] | None = None,
-) -> list[list[float]]:
-    """The network's own log-probability of each token of each completion, after its prompt and the tokens before.
+    sampling_params: SamplingParams | None = None,
+) -> list[Scores]:
+    """The log-probabilities of each token of each completion, after its prompt and the tokens before.
 
-    On the engine that has generated a completion these are, to the bit, its `logprobs`: CPU kernels compute a row the
-    same way whatever stands beside it, so the difference of a replay is exactly 0.
+    On the engine that has generated a completion these are, to the bit, its `logprobs` and `processed_logprobs`: CPU
+    kernels compute a row the same way whatever stands beside it, so the difference of a replay is exactly 0.
 
     Args:
         prompts: texts or lists of token ids.
         completions: token ids as `CompletionOutput.token_ids` holds them; or texts, whose tokens need not be those that
             they were generated as.
         adapter_ids: one for all, or one for each prompt; None is the base model.
-
-    Returns:
-        one list for each completion, as long as its tokens.
+        sampling_params: that the completions were drawn with; None is temperature 1 and no filter.
 
     Raises:
-        RequestError: the lists are of different lengths, a completion is empty, or prompt and completion are together
-            longer than the context.
+        RequestError: the lists are of different lengths, a completion is empty, prompt and completion are together
+            longer than the context, or the parameters are those of a beam search or of guided output.
         UnknownAdapterError: there is no such adapter.
     """
     if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
         raise RequestError("score needs a list of prompts and a list of as many completions")
     rows = [_tokens(llm, *pair) for pair in zip(prompts, completions, strict=True)]
-    for place, (_, completion) in enumerate(rows):
-        if not completion:
-            raise RequestError(f"completion {place} is empty: expected at least one token")
-    # The last token is the only one that may be generated: of it alone no logits are needed.
-    inputs = [prompt + completion[:-1] for prompt, completion in rows]
-    plain = SamplingParams(max_tokens=1, temperature=0, logprobs=0, prompt_logprobs=0, ignore_eos=True)
-    params = [replace(plain, allowed_token_ids=completion[-1:]) for _, completion in rows]
-    outputs = llm.generate(inputs, params, adapter_ids) if rows else []
-    return [
-        _logprobs(output, place, completion)
-        for place, (output, (_, completion)) in enumerate(zip(outputs, rows, strict=True))
-    ]
+    params = [_forced(sampling_params or SamplingParams(), place, each) for place, (_, each) in enumerate(rows)]
+    outputs = llm.generate([prompt for prompt, _ in rows], params, adapter_ids) if rows else []
+    return [_scores(output) for output in outputs]
 
 
 def _tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
@@ -68,15 +72,27 @@ def _tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int]
     return prompt_ids, llm.encode(completion, add_special_tokens=False)
 
 
-def _logprobs(output: RequestOutput, place: int, completion: list[int]) -> list[float]:
+def _forced(drawn: SamplingParams, place: int, completion: list[int]) -> SamplingParams:
+    if not completion:
+        raise RequestError(f"completion {place} is empty: expected at least one token")
+    return replace(
+        drawn,
+        n=1,
+        best_of=None,
+        stop=(),
+        max_tokens=len(completion),
+        min_tokens=min(drawn.min_tokens, len(completion)),
+        forced_token_ids=completion,
+        logprobs=0,
+        prompt_logprobs=None,
+        processed_logprobs=True,
+    )
+
+
+def _scores(output: RequestOutput) -> Scores:
     if output.exception is not None:
         raise output.exception
-    assert output.prompt_logprobs is not None and output.outputs[0].logprobs is not None
-    given = output.prompt_logprobs[len(output.prompt_token_ids) - len(completion) + 1 :]
-    entries = [*given, output.outputs[0].logprobs[0]]
-    found = []
-    for token_id, entry in zip(completion, entries, strict=True):
-        if entry is None:
-            raise RequestError(f"completion {place}: the network gave logits that are NaN or infinite")
-        found.append(float(entry[token_id]))
-    return found
+    (completion,) = output.outputs
+    assert completion.logprobs is not None and completion.processed_logprobs is not None
+    pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+    return Scores([float(entry[token]) for token, entry in pairs], completion.processed_logprobs)

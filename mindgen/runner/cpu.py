@@ -135,7 +135,11 @@ class CpuRunner(LocalRunner):
             for parameter in weight.parameters:
                 share(parameter, weight.memory, self._spec.dtype)
             self._graphs.clear()  # which have the addresses of the mapped file
-        weight.memory[weight.rows] = part
+        target = weight.memory[weight.rows]
+        if target.flags.c_contiguous and part.flags.c_contiguous:
+            self._kernels.call("copy", part, target, part.nbytes)  # by all threads
+        else:
+            target[...] = part
 
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
         return weight.memory[weight.rows]

@@ -26,8 +26,6 @@ from mindgen.weights.checksum import tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import WeightFiles
 
-_BLOCK_BYTES = 1 << 17  # that stay in a core's own cache
-
 
 class LocalRunner(ABC):
     """As a Runner, of the network in this process, or of its part of it.
@@ -148,7 +146,7 @@ class LocalRunner(ABC):
             weight = self._source.taken[name]
             self._replace(weight, part)
             stored = self._stored(weight)
-            if not _are_same(stored, part):
+            if not self._kernels.are_same(*map(np.ascontiguousarray, (stored, part))):
                 raise KernelError(f"{name!r} was written, and is not what is there now")
             num_bytes += part.nbytes
             self._renew(name, weight, stored)
@@ -192,10 +190,3 @@ class LocalRunner(ABC):
 
     def close(self) -> None:  # noqa: B027
         """There is nothing to end."""
-
-
-def _are_same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Bit by bit, of arrays in one piece."""
-    bits = [each.reshape(-1).view(np.uint8) for each in (one, other)]
-    blocks = (slice(first, first + _BLOCK_BYTES) for first in range(0, one.nbytes, _BLOCK_BYTES))
-    return one.nbytes == other.nbytes and all(np.array_equal(bits[0][block], bits[1][block]) for block in blocks)

@@ -168,3 +168,37 @@ def test_copies_and_zeros_in_one_call(threads, sizes):
 def test_copies_to_nowhere(library):
     with pytest.raises(KernelError, match="copy 0 has 4 bytes, or y is NULL"):
         library.call("copy_all", np.array([(0, 0, 4)], COPY), 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 300_000, 3_000_001])
+def test_compare(threads, size):
+    x = random_bytes(size)
+    assert threads.are_same(x, x.copy())
+    for place in {0, size // 2, size - 1} if size else ():
+        y = x.copy()
+        y[place] ^= 1
+        assert not threads.are_same(x, y)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.BFLOAT16, DType.FLOAT16])
+@pytest.mark.parametrize("size", [0, 1, 33, 1_000_003])
+def test_are_finite(threads, dtype, size):
+    """Infinity, and what has its exponent, whatever the sign; all else is finite."""
+    storage, mantissa_bits = {"FLOAT32": (np.uint32, 23), "BFLOAT16": (np.uint16, 7), "FLOAT16": (np.uint16, 10)}[
+        dtype.name
+    ]
+    sign = 1 << (np.dtype(storage).itemsize * 8 - 1)
+    infinity = (sign - 1) >> mantissa_bits << mantissa_bits
+    bits = np.random.default_rng(0).integers(0, infinity, size).astype(storage)
+    bits[::2] |= storage(sign)
+    assert threads.are_finite(bits, dtype)
+    for place in {0, size // 2, size - 1} if size else ():
+        for value in (infinity, infinity | sign, infinity + 1, sign - 1):
+            bad = bits.copy()
+            bad[place] = value
+            assert not threads.are_finite(bad, dtype)
+
+
+def test_are_finite_refuses_other_types(library):
+    with pytest.raises(KernelError, match="is no type of floats"):
+        library.are_finite(np.zeros(4, np.int32), DType.INT32)

@@ -195,7 +195,7 @@ int mg_split(const void* x, void* const* parts, const int64_t* inner, int num_pa
 // How a row of logits gives a token.
 typedef enum {
   MG_SAMPLE,  // draws one; the likeliest, and of equal ones that of the lowest id, at temperature 0
-  MG_SCORE,   // takes `token`, to tell its log-probability
+  MG_SCORE,   // takes `token`, to tell its log-probabilities
   MG_BEAM     // gives the num_logprobs best by processed log-probability, as the top tokens
 } mg_sampling_mode;
 
@@ -236,6 +236,12 @@ int mg_sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token
 int mg_philox_uniforms(uint64_t seed, uint64_t position, double* uniforms, int64_t count);
 
 int mg_copy(const void* x, void* y, int64_t bytes); // what Reshape comes down to
+
+// *same = whether the bytes at x and y are the same
+int mg_compare(const void* x, const void* y, int64_t bytes, int32_t* same);
+
+// *finite = whether no element is infinite or NaN
+int mg_are_finite(const void* x, int64_t elements, mg_dtype dtype, int32_t* finite);
 
 // Many copies, shared out among the threads; zeros where x is NULL.
 typedef struct {

@@ -1,8 +1,36 @@
-// The same bytes elsewhere, or under another shape.
+// The same bytes elsewhere, or under another shape, and what can be said of them as they pass.
+#include <atomic>
+
 #include "bytes.h"
 #include "fused.h"
 
 using namespace mindgen;
+
+namespace {
+
+constexpr int64_t kPieceBytes = kTaskElements * kElementBytes;
+
+// Whether body(start, bytes) holds for every piece.
+template <class Body>
+bool holds_for_pieces(int64_t bytes, const Body& body) {
+  std::atomic<bool> holds{true};
+  for_rows((bytes + kPieceBytes - 1) / kPieceBytes, kTaskElements, [&](int64_t i) {
+    const int64_t start = i * kPieceBytes;
+    if (!body(start, bytes - start < kPieceBytes ? bytes - start : kPieceBytes)) holds = false;
+  });
+  return holds;
+}
+
+// Without their signs, the bits of floats are ordered like their values, and infinity and NaN come last.
+template <class Bits>
+bool are_below(const Bits* bits, int64_t count, Bits infinity) {
+  constexpr Bits magnitude = (Bits)~((Bits)1 << (8 * sizeof(Bits) - 1));
+  Bits reached = 0;
+  for (int64_t i = 0; i < count; i++) reached |= (Bits)((bits[i] & magnitude) >= infinity);
+  return !reached;
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -10,10 +38,30 @@ int mg_copy(const void* x, void* y, int64_t bytes) {
   if (bytes < 0) return fail("copy: %lld bytes", (long long)bytes);
   if (bytes == 0 || x == y) return MG_OK;
   if (!x || !y) return fail("copy: x or y is NULL");
-  const int64_t piece = kTaskElements * kElementBytes;
-  for_rows((bytes + piece - 1) / piece, kTaskElements, [&](int64_t i) {
-    const int64_t start = i * piece;
-    memcpy(bytes_at(y, start), bytes_at(x, start), bytes - start < piece ? bytes - start : piece);
+  holds_for_pieces(bytes, [&](int64_t start, int64_t size) {
+    memcpy(bytes_at(y, start), bytes_at(x, start), size);
+    return true;
+  });
+  return MG_OK;
+}
+
+int mg_compare(const void* x, const void* y, int64_t bytes, int32_t* same) {
+  if (bytes < 0) return fail("compare: %lld bytes", (long long)bytes);
+  if (!same || (bytes > 0 && (!x || !y))) return fail("compare: x, y or same is NULL");
+  *same = holds_for_pieces(
+      bytes, [&](int64_t start, int64_t size) { return memcmp(bytes_at(x, start), bytes_at(y, start), size) == 0; });
+  return MG_OK;
+}
+
+int mg_are_finite(const void* x, int64_t elements, mg_dtype dtype, int32_t* finite) {
+  if (elements < 0) return fail("are_finite: %lld elements", (long long)elements);
+  if (!finite || (elements > 0 && !x)) return fail("are_finite: x or finite is NULL");
+  if (!is_compute_dtype(dtype)) return fail("are_finite: dtype %d is no type of floats", (int)dtype);
+  const int64_t size = dtype == MG_FLOAT32 ? 4 : 2;
+  *finite = holds_for_pieces(elements * size, [&](int64_t start, int64_t bytes) {
+    const char* piece = bytes_at(x, start);
+    if (dtype == MG_FLOAT32) return are_below((const int32_t*)piece, bytes / 4, 0x7f800000);
+    return are_below((const int16_t*)piece, bytes / 2, (int16_t)(dtype == MG_BFLOAT16 ? 0x7f80 : 0x7c00));
   });
   return MG_OK;
 }

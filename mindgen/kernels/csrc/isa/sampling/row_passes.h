@@ -107,6 +107,8 @@ struct KeptWeights {
     return select((value > weights.floor) | ((value == weights.floor) & is_early), exp(weights.scaled(value)), floatv{});
   }
 
+  bool has(int64_t i) const { return x[i] > weights.floor || (x[i] == weights.floor && i < limit); }
+
   // Larger ones go before smaller ones, equal ones by place.
   void keep_down_to(float floor, int64_t end) {
     weights.floor = floor;

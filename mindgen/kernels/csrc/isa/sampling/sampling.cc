@@ -33,6 +33,7 @@ void write_top(const float* x, int64_t V, RowMemory& memory, int64_t wanted, flo
   }
 }
 
+// Draws a token, or takes the one that is given and tells how likely it was to be drawn.
 mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row& row, mg_sampled_token& sampled) {
   const bool is_greedy = row.temperature == 0;
   const RowMemory memory(V);
@@ -43,11 +44,18 @@ mg_sampling_status choose(const float* logits, int64_t V, const mg_sampling_row&
   }
   const Peak peak = find_peak(x, V, is_greedy ? nullptr : memory.maxima);
   const mg_sampling_status status = status_of(peak);
-  sampled.token = (int32_t)peak.place;
-  if (is_greedy && row.wants_processed) sampled.processed_logprob = 0;
+  const bool is_given = row.mode == MG_SCORE;
+  if (!is_given) sampled.token = (int32_t)peak.place;
+  if (is_greedy && row.wants_processed) sampled.processed_logprob = sampled.token == peak.place ? 0 : -INFINITY;
   if (is_greedy || status != MG_SAMPLED) return status;
   Candidates candidates(memory, x, V, peak.value, row.temperature);
   candidates.filter(row);
+  if (is_given) {
+    const int64_t place = candidates.place_of(sampled.token);
+    const bool is_possible = place >= 0 && candidates.may_draw(place, row.top_p);
+    sampled.processed_logprob = is_possible ? candidates.logprob(place, row.top_p) : -INFINITY;
+    return MG_SAMPLED;
+  }
   const int64_t place = candidates.draw(row);
   sampled.token = candidates.token_at(place);
   if (row.wants_processed) sampled.processed_logprob = candidates.logprob(place, row.top_p);
@@ -95,7 +103,7 @@ int sample(const float* logits, const mg_sampling_row* rows, mg_sampled_token* s
       result.status = write_continuations(row_logits, V, row, result, row_tokens, row_logprobs);
       return;
     }
-    if (row.mode == MG_SAMPLE) result.status = choose(row_logits, V, row, result);
+    if (row.mode == MG_SAMPLE || row.wants_processed) result.status = choose(row_logits, V, row, result);
     if (result.status == MG_SAMPLED && row.num_logprobs >= 0) {
       result.status = write_logprobs(row_logits, V, row, result, row_tokens, row_logprobs);
     }

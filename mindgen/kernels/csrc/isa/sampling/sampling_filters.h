@@ -36,6 +36,26 @@ class Candidates {
     if (row.top_k > 0 && row.top_k < kept_.count) keep_top_k(row.top_k, row.typical_p < 1);
   }
 
+  // The place of a token; -1 if the filters have left it out.
+  int64_t place_of(int32_t token) const {
+    int64_t place = token;
+    if (is_list_) {
+      for (place = 0; place < kept_.count && memory_.tokens[place] != token; place++) {
+      }
+    }
+    return place < kept_.count && kept_.has(place) && kept_.x[place] > -INFINITY ? place : -1;
+  }
+
+  // Whether `draw` might come to a place: less than the share top_p lies before it.
+  bool may_draw(int64_t place, float top_p) const {
+    if (top_p >= 1) return true;
+    KeptWeights left = kept_;
+    const double total = sum_weights(left.count, left, memory_.maxima);
+    left.keep_down_to(left.x[place], place);
+    const double before = sum_weights(left.count, left, memory_.maxima);
+    return before < top_p * total || before == 0;
+  }
+
   // Of the largest ones that have the share top_p of the weight together, by rejection: whoever is drawn from all is
   // as likely as drawn from those, once it is one of them; if not, only those before it are left for the next round
   // (as in FlashInfer's sampling).
