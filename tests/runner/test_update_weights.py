@@ -9,7 +9,7 @@ from probe import Probe
 from tiny_models import VOCAB_SIZE, make_model
 
 from mindgen.errors import ModelError
-from mindgen.weights.architecture import architecture_of
+from mindgen.weights.architecture import architecture_of, read_model_config
 from mindgen.weights.weight_files import find_weights
 
 PROMPTS = [
@@ -33,7 +33,7 @@ def folders(request, tmp_path_factory):
 
 def stage(probe: Probe, folder: Path) -> int:
     """The bytes of the folder's whole checkpoint that the ranks keep."""
-    tensors = architecture_of(folder).translate(find_weights(folder, None, 1).map(0))
+    tensors = architecture_of(folder).translate(find_weights(folder, None, 1).map(0), read_model_config(folder))
     return sum(probe.runner.stage_weight(name, each.dtype, each.data) for name, each in tensors.items())
 
 
