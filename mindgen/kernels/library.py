@@ -207,6 +207,13 @@ class KernelLibrary:
         self.call("compare", x, y, x.nbytes, same)
         return bool(same[0])
 
+    def copy(self, x: np.ndarray, y: np.ndarray) -> bool:
+        """Copies x to y, each in one piece; whether y has the same bits then."""
+        if x.nbytes != y.nbytes:
+            return False
+        self.call("copy", x, y, x.nbytes)
+        return self.are_same(x, y)
+
     def are_finite(self, x: np.ndarray, dtype: DType) -> bool:
         """Whether no value of an array in one piece, in the storage of dtype, is infinite or NaN."""
         finite = np.zeros(1, np.int32)

@@ -133,12 +133,13 @@ class DeviceRunner(LocalRunner):
             *(np.append(ends, len(batch.step.output_rows)) for ends in others[first_head:]),
         ]
 
-    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
+    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> bool:
         dtype = self._spec.dtype
         whole = self._whole(weight)
         whole[weight.rows] = part
         for parameter in weight.parameters:
             share(parameter, whole, dtype)
+        return self._kernels.are_same(np.ascontiguousarray(self._stored(weight)), np.ascontiguousarray(part))
 
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
         return self._whole(weight)[weight.rows]

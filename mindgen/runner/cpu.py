@@ -127,7 +127,7 @@ class CpuRunner(LocalRunner):
             step = step._replace(block_tables=np.pad(step.block_tables, ((0, 0), (0, padding)), constant_values=-1))
         return [*step, *adapter_arrays(batch, self._layout, inputs, self._vocabulary)]
 
-    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
+    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> bool:
         if not weight.memory.flags.writeable:
             memory = Arena(weight.memory.nbytes).zeros(weight.memory.shape, weight.memory.dtype.type)
             memory[:] = weight.memory
@@ -135,11 +135,7 @@ class CpuRunner(LocalRunner):
             for parameter in weight.parameters:
                 share(parameter, weight.memory, self._spec.dtype)
             self._graphs.clear()  # which have the addresses of the mapped file
-        target = weight.memory[weight.rows]
-        if target.flags.c_contiguous and part.flags.c_contiguous:
-            self._kernels.call("copy", part, target, part.nbytes)  # by all threads
-        else:
-            target[...] = part
+        return self._kernels.copy(np.ascontiguousarray(part), weight.memory[weight.rows])
 
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
         return weight.memory[weight.rows]

@@ -144,12 +144,10 @@ class LocalRunner(ABC):
         num_bytes = 0
         for name, part in self._staged.items():
             weight = self._source.taken[name]
-            self._replace(weight, part)
-            stored = self._stored(weight)
-            if not self._kernels.are_same(*map(np.ascontiguousarray, (stored, part))):
+            if not self._replace(weight, part):
                 raise KernelError(f"{name!r} was written, and is not what is there now")
             num_bytes += part.nbytes
-            self._renew(name, weight, stored)
+            self._renew(name, weight, self._stored(weight))
         for name in self._unused:  # another stage has it, and what the checkpoint says of it is too old
             self._tensors.pop(name, None)
         self.discard_weights()
@@ -166,8 +164,9 @@ class LocalRunner(ABC):
             self._tensors.pop(name, None)
 
     @abstractmethod
-    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> None:
-        """Puts this process's part, in the storage of the network's dtype, where the network has the weight."""
+    def _replace(self, weight: LoadedWeight, part: np.ndarray) -> bool:
+        """Puts this process's part, in the storage of the network's dtype, where the network has the weight; whether it
+        is there afterwards, bit by bit."""
 
     @abstractmethod
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
