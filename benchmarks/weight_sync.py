@@ -44,8 +44,9 @@ def main() -> None:
     make_adapter(adapter, folder, arguments.rank, 0)
     report = measure(folder, adapter, arguments.turns)
     print(
-        f"base: {report['base_bytes'] / 2**20:.0f} MiB, {report['base_gb_per_second']:.2f} GB/s; "
-        f"memcpy: {report['memcpy_gb_per_second']:.2f} GB/s ({report['share_of_memcpy']:.2f} of it)\n"
+        f"base: {report['base_bytes'] / 2**20:.0f} MiB, {report['transfer_gb_per_second']:.2f} GB/s through shared "
+        f"memory ({report['transfer_share_of_memcpy']:.2f} of memcpy's {report['memcpy_gb_per_second']:.2f}), "
+        f"{report['base_gb_per_second']:.2f} until they serve ({report['share_of_memcpy']:.2f})\n"
         f"adapter of rank {arguments.rank}: {report['adapter_bytes'] / 2**20:.1f} MiB in "
         f"{report['adapter_ms']:.1f} ms (median), {report['adapter_quiet_ms']:.1f} ms with nothing running; "
         f"a decode step of {RUNNING} requests: {report['step_ms']:.1f} ms, {report['step_ms_syncing']:.1f} ms meanwhile"
@@ -65,7 +66,8 @@ def send(socket: str, file: str, target: str, turns: int) -> None:
                 bits.reshape(-1)[0] ^= 1
             started = time.perf_counter()
             report = sender.send(tensors, target, expect_change=False, **options)
-            print(json.dumps([time.perf_counter() - started, report["bytes_received"]]), flush=True)
+            seconds = time.perf_counter() - started
+            print(json.dumps([seconds, report["transfer_seconds"], report["bytes_received"]]), flush=True)
 
 
 def measure(folder: Path, adapter: Path, turns: int) -> dict:
@@ -78,15 +80,17 @@ def measure(folder: Path, adapter: Path, turns: int) -> dict:
         steps, meanwhile = running_steps(llm, lambda: sync(socket, file, "A", turns))
         busy, syncing = meanwhile
     llm.close()
-    seconds, num_bytes = base
-    rate = num_bytes / statistics.median(seconds) / 1e9
+    seconds, moved, num_bytes = base
+    rate, moving = (num_bytes / statistics.median(each) / 1e9 for each in (seconds, moved))
     return {
         "base_seconds": seconds,
+        "transfer_gb_per_second": moving,
+        "transfer_share_of_memcpy": moving / copied,
         "base_bytes": num_bytes,
         "base_gb_per_second": rate,
         "memcpy_gb_per_second": copied,
         "share_of_memcpy": rate / copied,
-        "adapter_bytes": busy[1],
+        "adapter_bytes": busy[2],
         "adapter_seconds": busy[0],
         "adapter_ms": statistics.median(busy[0]) * 1e3,
         "adapter_quiet_ms": statistics.median(quiet[0]) * 1e3,
@@ -95,12 +99,14 @@ def measure(folder: Path, adapter: Path, turns: int) -> dict:
     }
 
 
-def sync(socket: Path, file: Path, target: str, turns: int) -> tuple[list[float], int]:
-    """Seconds of each update but the first, which takes memory, and the bytes of one."""
+def sync(socket: Path, file: Path, target: str, turns: int) -> tuple[list[float], list[float], int]:
+    """Of each update but the first, which takes memory: seconds until it serves, and of its way through shared memory;
+    and the bytes of one."""
     command = [sys.executable, __file__, "--send", str(socket), str(file), target, "--turns", str(turns)]
     written = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = [json.loads(line) for line in written.splitlines()]
-    return [seconds for seconds, _ in found[1:]], found[0][1]
+    served, moved, sizes = zip(*found, strict=True)
+    return list(served[1:]), list(moved[1:]), sizes[0]
 
 
 def running_steps(llm: LLM, work) -> tuple[list[float], tuple]:

@@ -5,6 +5,7 @@ import mmap
 import os
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -48,7 +49,8 @@ class WeightSender:
         version: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Has the weights serve, all at once; returns what `LLM.update_weights` reports.
+        """Has the weights serve, all at once; returns what `LLM.update_weights` reports, and as transfer_seconds the
+        time until the receiver had all of them.
 
         Args:
             weights: names and tensors: of numpy or torch, or a pair of "bfloat16" and an array of its bits (uint16).
@@ -62,14 +64,16 @@ class WeightSender:
         pairs = weights.items() if isinstance(weights, Mapping) else weights
         try:
             self._ask({"type": "begin", "target": target, "version": version, "options": options}, "ok")
+            started = time.perf_counter()
             self._fill(pairs)
+            seconds = time.perf_counter() - started
             report = self._ask({"type": "end"}, "done")["report"]
         except BaseException as error:
             self.close()  # which calls the update off
             if isinstance(error, (OSError, EOFError, ProtocolError)):
                 raise WeightSendError(f"{self._path}: the receiver is gone or says nothing: {error}") from error
             raise
-        return dict(report)
+        return dict(report) | {"transfer_seconds": seconds}
 
     def close(self) -> None:
         """Calls off what is on its way; returns when the receiver has done so."""
