@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -85,6 +85,7 @@ class AdapterPool:
         self.layout = SlotLayout(())
         self._moves: list[SlotMove] = []
         self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
+        self._released = AdapterCounters()  # of versions that are gone
         self._read_seconds: dict[AdapterVersion, float] = {}  # of those read since they last came into a slot
 
     def pin(self, version: AdapterVersion) -> int | None:
@@ -133,6 +134,28 @@ class AdapterPool:
         assert self._slots is not None and self._slots[place].num_pins > 0, "an adapter is given back twice"
         self._slots[place].num_pins -= 1
 
+    def release(self, version: AdapterVersion, kept: Collection[str | None]) -> bool:
+        """Gives back the memory of a version that nobody will ask for again.
+
+        Args:
+            kept: digests that are other versions' as well, whose slots stay.
+
+        Returns:
+            False while it may just be read.
+        """
+        if self._host.is_reading:
+            return False
+        self._host.forget(version)
+        self._read_seconds.pop(version, None)
+        self._released.add(self._counters.pop(version, AdapterCounters()))
+        place = self._resident.get(version.digest or "")
+        if place is not None and self._slots is not None and version.digest not in kept:
+            if self._slots[place].num_pins > 0:  # another version of the same content, which is on its way out too
+                return False
+            self._slots[place] = _Slot(self._slots[place].capacity)
+            del self._resident[version.digest or ""]
+        return True
+
     def count(self, version: AdapterVersion, requests: int = 0, tokens: int = 0) -> None:
         counters = self._counters[version]
         counters.requests += requests
@@ -146,7 +169,7 @@ class AdapterPool:
         )  # fmt: skip
 
     def metrics(self) -> PoolMetrics:
-        every = self._counters.values()
+        every = [self._released, *self._counters.values()]
         return PoolMetrics(
             self.layout.num_slots,
             len(self._resident),

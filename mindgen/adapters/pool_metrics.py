@@ -15,6 +15,13 @@ class AdapterCounters:
     evictions: int = 0
     load_seconds: float = 0.0
 
+    def add(self, other: "AdapterCounters") -> None:
+        self.requests += other.requests
+        self.tokens += other.tokens
+        self.loads += other.loads
+        self.evictions += other.evictions
+        self.load_seconds += other.load_seconds
+
 
 class AdapterStatus(NamedTuple):
     """An adapter as it stands; hit_rate is the share of its requests that found it in memory."""

@@ -147,11 +147,17 @@ class Engine:
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
 
+    def release_adapter(self, version: AdapterVersion) -> bool:
+        """Gives back the memory of a version that has no name any more; False where that has to wait for its users."""
+        if any(sequence.request.adapter is version for sequence in self._scheduler.unfinished()):
+            return False
+        return self._pool.release(version, {each.digest for each in self._adapters.versions()})
+
     def metrics(self) -> EngineMetrics:
         scheduler, counters, blocks = self._scheduler, self._output.counters, self._blocks
         return EngineMetrics(
             scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
-            counters.cached_prompt_tokens, counters.generated_tokens,
+            counters.cached_prompt_tokens, counters.generated_tokens, counters.preemptions,
             blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
         )  # fmt: skip
 
@@ -163,6 +169,7 @@ class Engine:
         """Runs one batch; returns the requests with a new token, or an end."""
         changed = self._abort_expired()
         schedule = self._scheduler.schedule()
+        self._output.counters.preemptions += schedule.num_preempted
         for request, error in schedule.failed:
             self._output.fail(request, error)
             changed.append(request)
@@ -182,6 +189,10 @@ class Engine:
         self._pool.check_integrity(self._scheduler.pinned_slots())
 
     def _run(self, schedule: Schedule) -> list[Request]:
+        now = time.perf_counter()
+        for entry in schedule.entries:
+            if entry.sequence.request.metrics.scheduled_time is None:
+                entry.sequence.request.metrics.scheduled_time = now
         self._swap_space.move(schedule)
         if schedule.copies:
             self._runner.copy_blocks(schedule.copies)
