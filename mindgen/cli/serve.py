@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     _check_installed()
     raw = {} if arguments.config is None else read_yaml(arguments.config)
     part, settings = take_part(read_settings(ServeSettings, raw, flags.overrides(arguments, ServeSettings)))
+    if settings.on_missing_adapter != "error":
+        raise ConfigError("on_missing_adapter must be error: a server answers by the model that was asked for, or not")
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0
     busy = part.busy(settings, settings.engine.data_parallel_size)
@@ -46,23 +48,26 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
 
 def _serve(settings: ServeSettings, opens_browser: bool) -> int:
-    from mindgen.server.assemble import assemble, read_outside  # start MindSpore, which --help need not wait for
-    from mindgen.server.generation.sampling import default_sampling
-    from mindgen.server.model import ServedModel
+    from mindgen.server.outside import read_outside  # with all that follows, what the serve extra brings
     from mindgen.server.run import address_of, bind, serve
 
-    config, engine = settings.server, settings.engine
-    defaults = default_sampling(flags.generation_settings(settings))
+    config = settings.server
+    generation = flags.generation_settings(settings)
     outside = read_outside(config, lambda line: print(line, file=sys.stderr, flush=True))
     with bind(config) as bound:
-        address = address_of(bound)
-        llm = flags.load_llm(settings)
+        from mindgen.llm import LLM  # starts MindSpore, which mistakes need not wait for
+        from mindgen.server.assemble import assemble
+        from mindgen.server.model import ServedModel
+
+        files, limits = flags.model_files(settings)
+        llm = LLM(files.model, files.adapters, settings.model.dtype, limits, checkpoint=files.checkpoint)
         with closing(llm):
             name = config.served_model_name or settings.model.path
-            model = ServedModel.of(llm, flags.model_files(settings)[0], name, defaults, engine)
+            model = ServedModel.of(llm, files, name, generation, limits)
             app = assemble(model, config, outside)
 
             def announce() -> None:
+                address = address_of(bound)
                 print(f"mindgen: {name} and {len(llm.adapter_ids)} adapter(s) at {address}", flush=True)
                 if opens_browser:
                     webbrowser.open(address)

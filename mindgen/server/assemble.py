@@ -1,45 +1,18 @@
 """Puts the parts of the server together."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from fastapi import FastAPI
 
 from mindgen.server.adapters.catalog import Catalog
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
-from mindgen.server.adapters.roots import AdapterRoots
 from mindgen.server.adapters.watcher import AdapterWatcher
 from mindgen.server.app import make_app
 from mindgen.server.config import ServerConfig
 from mindgen.server.limits.gate import Gate
-from mindgen.server.limits.keys import KeyRing, Limits
+from mindgen.server.limits.keys import Limits
 from mindgen.server.model import ServedModel
 from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.server.outside import Outside
 from mindgen.server.service import Service
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What is read before the model is loaded, and where lines go.
-
-    Attributes:
-        say: takes a line for whoever runs the server.
-    """
-
-    keys: KeyRing
-    roots: AdapterRoots
-    say: Callable[[str], None]
-
-
-def read_outside(config: ServerConfig, say: Callable[[str], None]) -> Outside:
-    """
-    Raises:
-        ConfigError: a key file or a folder is not as it should be.
-    """
-    if config.adapter_folder is not None:
-        AdapterRoots([config.adapter_folder])
-    keys = KeyRing.read(config.api_key_file, config.admin_key_file)
-    return Outside(keys, AdapterRoots(config.adapter_roots), say)
 
 
 def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> FastAPI:

@@ -9,7 +9,7 @@ from mindgen.server.errors import ApiError, bad_request
 from mindgen.server.protocol.chat import ChatCompletionRequest, ChatMessage, Tool
 from mindgen.server.protocol.completion import CompletionRequest
 from mindgen.server.protocol.models import TokenizeRequest
-from mindgen.system.checks import require_text
+from mindgen.system.checks import require_text, require_tokens
 from mindgen.system.json_file import with_unique_keys
 from mindgen.text.chat_template import ChatTemplates
 from mindgen.text.tokenizer import Tokenizer
@@ -29,15 +29,30 @@ class TokenizedPrompt:
     token_ids: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What a prompt has to leave.
+
+    Attributes:
+        prompt_field, limit_field: of the request, which errors name.
+    """
+
+    prompt_field: str
+    limit_field: str
+    max_tokens: int
+
+
 class Prompts:
     """Any thread may call; long prompts take their time.
 
     Args:
         max_model_len: tokens of prompt and output together.
+        vocab_size: token ids are below it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, templates: ChatTemplates, max_model_len: int) -> None:
-        self._tokenizer, self._templates, self._max_model_len = tokenizer, templates, max_model_len
+    def __init__(self, tokenizer: Tokenizer, templates: ChatTemplates, max_model_len: int, vocab_size: int) -> None:
+        self._tokenizer, self._templates = tokenizer, templates
+        self._max_model_len, self._vocab_size = max_model_len, vocab_size
 
     def of_completion(self, body: CompletionRequest) -> list[TokenizedPrompt]:
         """
@@ -47,7 +62,8 @@ class Prompts:
         """
         has_special_tokens = body.add_special_tokens is not False
         prompts = [self._of(each, has_special_tokens) for each in _several(body.prompt)]
-        return [self._fitted(each, body.truncate_prompt_tokens, body.max_tokens) for each in prompts]
+        room = _Room("prompt", "max_tokens", body.max_tokens)
+        return [self._fitted(each, body.truncate_prompt_tokens, room) for each in prompts]
 
     def of_chat(self, body: ChatCompletionRequest, tools: Sequence[Tool]) -> TokenizedPrompt:
         """
@@ -68,8 +84,9 @@ class Prompts:
         if body.continue_final_message:
             text = _without_end(text, body.messages[-1])
         prompt = self._of(text, body.add_special_tokens is True)
-        most = body.max_completion_tokens or body.max_tokens or 1
-        return self._fitted(prompt, body.truncate_prompt_tokens, most)
+        name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+        room = _Room("messages", name, body.max_completion_tokens or body.max_tokens or 1)
+        return self._fitted(prompt, body.truncate_prompt_tokens, room)
 
     def of_tokenize(self, body: TokenizeRequest) -> list[int]:
         """The tokens of a prompt or of messages; raises as the others do, but there is room for any number."""
@@ -84,19 +101,21 @@ class Prompts:
         if not given:
             raise bad_request("prompt must not be empty: expected some text, or token ids", param="prompt")
         if not isinstance(given, str):
+            require_tokens("prompt", given, self._vocab_size)
             return TokenizedPrompt(None, given)
         require_text("prompt", given)
         return TokenizedPrompt(given, self._tokenizer.encode(given, has_special_tokens))
 
-    def _fitted(self, prompt: TokenizedPrompt, truncate: int | None, max_tokens: int) -> TokenizedPrompt:
+    def _fitted(self, prompt: TokenizedPrompt, truncate: int | None, room: _Room) -> TokenizedPrompt:
         if truncate is not None and len(prompt.token_ids) > truncate:
             prompt = TokenizedPrompt(None, prompt.token_ids[-truncate:])
         num_tokens, most = len(prompt.token_ids), self._max_model_len
-        if num_tokens + max(max_tokens, 1) > most:
+        if num_tokens + max(room.max_tokens, 1) > most:
             raise bad_request(
                 f"This model's maximum context length is {most} tokens. However, you requested "
-                f"{num_tokens + max_tokens} tokens ({num_tokens} in the prompt, {max_tokens} for the completion). "
-                "Please reduce the length of the prompt, or max_tokens.",
+                f"{num_tokens + room.max_tokens} tokens ({num_tokens} in the prompt, {room.max_tokens} for the "
+                f"completion). Please reduce the length of the prompt, or {room.limit_field}.",
+                param=room.limit_field if num_tokens < most else room.prompt_field,
                 code="context_length_exceeded",
             )
         return prompt

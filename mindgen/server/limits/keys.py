@@ -98,7 +98,7 @@ def _read_lines(path: Path, is_admin: bool) -> Iterable[tuple[bytes, Caller]]:
 def _caller(where: str, options: list[str], name: str, is_admin: bool) -> Caller:
     values = dict(option.partition("=")[::2] for option in options)
     unknown = [key for key in values if key not in ("name", "requests_per_minute", "concurrency")]
-    if unknown or len(values) < len(options):
+    if unknown or len(values) < len(options) or not all(values.values()):
         raise ConfigError(f"{where}: expected {_FORM}" + (f", not {unknown[0]!r}" if unknown else ""))
     try:
         rate = float(values["requests_per_minute"]) if "requests_per_minute" in values else None
