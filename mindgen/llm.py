@@ -156,7 +156,7 @@ class LLM:
 
     def release_adapters(self) -> int:
         """Gives back the memory of adapters that have lost their name; returns how many have to wait for requests."""
-        others = self._replicas.call("release_adapters") if self._replicas is not None else []
+        others = self._replicas.call("release_adapters", result=int) if self._replicas is not None else []
         return self._model.release_adapters() + sum(others)
 
     def list_adapters(self) -> list[AdapterStatus]:
@@ -169,7 +169,10 @@ class LLM:
 
     def replica_metrics(self) -> list[EngineMetrics]:
         """As `metrics`, of every replica."""
-        return [self.metrics(), *(self._replicas.call("metrics") if self._replicas is not None else [])]
+        return [
+            self.metrics(),
+            *(self._replicas.call("metrics", result=EngineMetrics) if self._replicas is not None else []),
+        ]
 
     def generate(
         self,

@@ -47,10 +47,10 @@ def command(*flags: str) -> list[str]:
 
 
 @contextmanager
-def serving(*flags: str) -> Iterator[Server]:
+def serving(*flags: str, folder: Path = ROOT) -> Iterator[Server]:
     """Ends it with SIGTERM, and has it end well."""
     process = subprocess.Popen(
-        command("--port", "0", *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("--port", "0", *flags), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     log: list[str] = []
     reader = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -5,6 +6,12 @@ from pathlib import Path
 import pytest
 from server_process import ROOT, Server, serving
 
+TOOLS_TEMPLATE = (
+    "{{ bos_token }}{% for tool in tools or [] %}{{ tool.function.name }} <tool_call> {% endfor %}"
+    "{% for message in messages %}"
+    "{% for call in message.tool_calls or [] %}{{ call.function.arguments.x }} {% endfor %}"
+    "{{ message['content'] }}{% endfor %}"
+)
 ADMIN, ALICE, BOB = "admin-key-1", "alice-key-1", "bob-key-11"
 
 
@@ -22,7 +29,10 @@ def client(server):
 
 @dataclass
 class Guarded:
-    """A server with keys and limits, a root of adapters that may be loaded, and a folder that it watches."""
+    """A server with keys and limits, a root of adapters that may be loaded, and a folder that it watches.
+
+    Its chat template takes tools.
+    """
 
     server: Server
     root: Path
@@ -47,6 +57,10 @@ def guarded(tmp_path_factory):
         (folder / name).mkdir()
     for name in ("A1", "A2", "A3"):
         shutil.copytree(ROOT / "adapters" / name, folder / "root" / name)
+    shutil.copytree(ROOT / "mindgen/demo/model", folder / "model")
+    config = json.loads((folder / "model/tokenizer_config.json").read_text())
+    config["chat_template"] = TOOLS_TEMPLATE
+    (folder / "model/tokenizer_config.json").write_text(json.dumps(config))
     (folder / "list/lora_adapter.json").write_text("{}")
     (folder / "keys").write_text(
         f"# who asks\n{ALICE} name=alice requests_per_minute=2\n{BOB} name=bob concurrency=1\n"
@@ -61,17 +75,16 @@ def guarded(tmp_path_factory):
         "--max_num_seqs": "2", "--max_queue": "1", "--max_body_bytes": "100000",
         "--adapter_scan_seconds": "0.1", "--adapter_concurrency": "2", "--log_prompts": "True",
     }  # fmt: skip
-    with serving("--model", "demo", *(word for flag in flags.items() for word in flag)) as found:
+    flags |= {"--model": str(folder / "model"), "--served_model_name": "demo"}
+    with serving(*(word for flag in flags.items() for word in flag)) as found:
         yield Guarded(found, folder / "root", folder / "watched")
 
 
 @pytest.fixture(scope="session")
 def replicated(tmp_path_factory):
-    """Two replicas behind one port, whose requests have little time."""
+    """Two replicas behind one port."""
     folder = tmp_path_factory.mktemp("replicated")
     (folder / "admin").write_text(f"{ADMIN}\n")
     flags = ("--admin_key_file", str(folder / "admin"), "--adapter_roots", str(ROOT / "adapters"))
-    with serving(
-        "--model", "demo", "--dp", "2", "--request_timeout", "0.3", "--served_model_name", "a/b", *flags
-    ) as found:
+    with serving("--model", "demo", "--dp", "2", "--served_model_name", "a/b", *flags) as found:
         yield Guarded(found, ROOT / "adapters", ROOT / "adapters")

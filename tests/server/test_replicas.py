@@ -5,7 +5,6 @@ import re
 
 import openai
 import pytest
-from conftest import ADMIN
 
 PROMPT = "An increasing sequence: six,"
 
@@ -38,17 +37,3 @@ def test_adapters_come_and_go_in_all(replicated):
     assert replicated.unload("new").status_code == 200
     with pytest.raises(openai.NotFoundError):
         asking.completions.create(model="new", prompt=PROMPT, max_tokens=1)
-
-
-def test_what_takes_too_long(replicated):
-    body = {"model": "a/b", "prompt": PROMPT, "n": 32, "temperature": 2.0, "max_tokens": 450, "logprobs": 20}
-    body["extra_body"] = {"ignore_eos": True}
-    asking = replicated.server.client(ADMIN)
-    with pytest.raises(openai.InternalServerError) as found:
-        asking.completions.create(**body)
-    assert found.value.code == "timeout" and found.value.status_code == 503
-    chunks = []
-    with pytest.raises(openai.APIError, match="request_timeout"):
-        for chunk in asking.completions.create(**body, stream=True):
-            chunks.append(chunk)
-    assert chunks and not any(choice.finish_reason for chunk in chunks for choice in chunk.choices)

@@ -1,9 +1,11 @@
 """Adapters are loaded and unloaded, one at a time, while requests run."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
-from mindgen.errors import MindgenError
+from mindgen.adapters.registry import BASE_NAME
+from mindgen.errors import MindgenError, UnknownAdapterError
 from mindgen.llm import LLM
 from mindgen.sampling_params import SamplingParams
 from mindgen.server.adapters.catalog import Catalog
@@ -38,7 +40,7 @@ class AdapterLifeCycle:
             ApiError: the name is taken, or none; or the adapter cannot be served.
         """
         async with self._changing:
-            if not name or name == self._catalog.base:
+            if name in ("", BASE_NAME, self._catalog.base):
                 raise bad_request(f"no adapter can be named {name!r}", param="lora_name", code="InvalidUserInput")
             was_there = self._catalog.has(name)
             if was_there and not is_replaced:
@@ -68,11 +70,12 @@ class AdapterLifeCycle:
     async def _add(self, name: str, folder: Path, was_there: bool) -> None:
         """A name that is another's is taken once the folder is known to be served, which shows under a name of ours."""
         trial = f"{name} (being loaded)" if was_there else name
-        await asyncio.to_thread(self._llm.add_adapter, trial, folder)
         try:
+            await asyncio.to_thread(self._llm.add_adapter, trial, folder)
             await asyncio.to_thread(self._probe, trial)
         except MindgenError as error:
-            await asyncio.to_thread(self._llm.remove_adapter, trial)
+            with suppress(UnknownAdapterError):  # the folder was not even there
+                await asyncio.to_thread(self._llm.remove_adapter, trial)
             await self._release()
             raise bad_request(str(error).replace(trial, name), param="lora_path", code="InvalidUserInput") from error
         if was_there:

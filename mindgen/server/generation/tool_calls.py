@@ -57,6 +57,8 @@ def asked_tools(body: ChatCompletionRequest, templates: ChatTemplates) -> list[T
             '"required", to one of the functions, or to "none"',
             param="tool_choice",
         )
+    if choice in (None, "auto") and not body.parallel_tool_calls:
+        raise bad_request("parallel_tool_calls false goes with tool_choice required", param="parallel_tool_calls")
     return body.tools
 
 
@@ -65,9 +67,8 @@ def tool_guide(body: ChatCompletionRequest) -> dict[str, Any] | None:
     if isinstance(body.tool_choice, NamedTool) and body.tools:
         return {"guided_json": _parameters(_named(body.tools, body.tool_choice.function.name))}
     if body.tool_choice == "required" and body.tools:
-        return {
-            "guided_json": {"type": "array", "minItems": 1, "items": {"anyOf": [_call_schema(t) for t in body.tools]}}
-        }
+        calls = {"type": "array", "minItems": 1, "items": {"anyOf": [_call_schema(tool) for tool in body.tools]}}
+        return {"guided_json": calls if body.parallel_tool_calls else calls | {"maxItems": 1}}
     return None
 
 

@@ -90,7 +90,7 @@ class ChatCompletionRequest(SamplingFields):
         max_tokens, max_completion_tokens: two names of one limit; None is as many as the context holds.
         logprobs: say how likely each token was, and with top_logprobs as many others at its place.
         tools: functions that the model may call, if its chat template knows how to name them.
-        parallel_tool_calls: only True: a model calls as many as it likes.
+        parallel_tool_calls: False lets the model call one function at most, where it has to call some.
         chat_template_kwargs: what the template takes besides.
     """
 
@@ -102,7 +102,7 @@ class ChatCompletionRequest(SamplingFields):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     tools: Annotated[list[Tool], Field(max_length=_MOST_TOOLS)] = Field(default_factory=list)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Literal[True] = True
+    parallel_tool_calls: bool = True
     documents: list[dict[str, Any]] | None = None
     modalities: list[Literal["text"]] | None = None
     add_generation_prompt: bool = True
