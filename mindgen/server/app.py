@@ -17,6 +17,7 @@ from mindgen.server.answers import error_response
 from mindgen.server.errors import ApiError, ClientGone, as_api_error, bad_request
 from mindgen.server.limits.body_size import BodyLimit
 from mindgen.server.observe.access_log import AccessLog
+from mindgen.server.observe.tracing import Tracing
 from mindgen.server.routes import adapters, completions, models, status, tokens
 from mindgen.server.service import Service
 from mindgen.system.checks import shown
@@ -24,7 +25,7 @@ from mindgen.system.checks import shown
 _CLIENT_GONE = 499  # nobody gets it; the log has it
 
 
-def make_app(service: Service, watcher: AdapterWatcher | None) -> FastAPI:
+def make_app(service: Service, watcher: AdapterWatcher | None, tracing: Tracing) -> FastAPI:
     """
     Args:
         watcher: of a folder of adapters, which runs as long as the application does.
@@ -38,8 +39,12 @@ def make_app(service: Service, watcher: AdapterWatcher | None) -> FastAPI:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+        await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title="mindgen", version=version("mindgen"), lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="mindgen", version=version("mindgen"), lifespan=life, docs_url=None, redoc_url=None,
+        telemetry=tracing.config(),
+    )  # fmt: skip
     app.state.service = service
     for each in (completions, models, adapters, tokens, status):
         app.include_router(each.router)

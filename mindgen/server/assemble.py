@@ -11,6 +11,7 @@ from mindgen.server.limits.gate import Gate
 from mindgen.server.limits.keys import Limits
 from mindgen.server.model import ServedModel
 from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.server.observe.tracing import Tracing
 from mindgen.server.outside import Outside
 from mindgen.server.service import Service
 
@@ -31,4 +32,4 @@ def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> Fast
     watcher = None
     if config.adapter_folder is not None:
         watcher = AdapterWatcher(config.adapter_folder, config.adapter_scan_seconds, life_cycle, outside.say)
-    return make_app(service, watcher)
+    return make_app(service, watcher, Tracing(config.trace_endpoint))

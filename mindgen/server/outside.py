@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mindgen.server.adapters.roots import AdapterRoots
 from mindgen.server.config import ServerConfig
 from mindgen.server.limits.keys import KeyRing
+from mindgen.server.observe.tracing import check_tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +29,7 @@ def read_outside(config: ServerConfig, say: Callable[[str], None]) -> Outside:
     """
     if config.adapter_folder is not None:
         AdapterRoots([config.adapter_folder])
+    if config.trace_endpoint is not None:
+        check_tracing()
     keys = KeyRing.read(config.api_key_file, config.admin_key_file)
     return Outside(keys, AdapterRoots(config.adapter_roots), say)

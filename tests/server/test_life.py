@@ -1,6 +1,8 @@
 """How the server ends."""
 
 import asyncio
+import gzip
+import http.server
 import json
 import signal
 import threading
@@ -38,8 +40,34 @@ def test_what_is_under_way_is_answered_before_it_ends():
         assert server.process.wait(30) == 0
 
 
-def test_what_takes_too_long_is_given_up():
-    with serving("--model", "demo", "--request_timeout", "0.01") as server:
+@pytest.fixture
+def collector():
+    """Of traces: its address, and what has come."""
+    bodies: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            bodies.append(gzip.decompress(data) if self.headers["Content-Encoding"] == "gzip" else data)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}/v1/traces", bodies
+        listening.shutdown()
+
+
+def test_what_takes_too_long_is_given_up(collector):
+    """And what was asked for is traced."""
+    address, traces = collector
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    with serving("--model", "demo", "--request_timeout", "0.01", "--trace_endpoint", address) as server:
+        headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        server.client().completions.create(model="demo", prompt="One,", max_tokens=1, extra_headers=headers)
         asked = {"model": "demo", "prompt": "One,", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
         with pytest.raises(openai.InternalServerError) as found:
             server.client().completions.create(**asked)
@@ -47,6 +75,10 @@ def test_what_takes_too_long_is_given_up():
         with pytest.raises(openai.APIError, match="request_timeout"):
             list(server.client().completions.create(**asked, stream=True))
         assert server.metric("mindgen:requests_open") == server.metric("vllm:num_requests_running") == 0
+    sent_spans = b"".join(traces)
+    assert bytes.fromhex(trace_id) in sent_spans
+    assert b"gen_ai.usage.output_tokens" in sent_spans
+    assert b"/v1/completions" in sent_spans
 
 
 async def sent(events, send_timeout: float = 1.0, stalls: bool = False) -> tuple[list[bytes], int]:

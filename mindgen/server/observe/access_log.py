@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mindgen.server.observe.call_record import CallSummary
+from mindgen.server.observe.tracing import annotate
 
 REQUEST_ID = "X-Request-Id"
 _ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}")
@@ -41,6 +42,8 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            elif not message.get("more_body", False):  # with which the request's span ends
+                annotate(request_id, scope["state"].get("summary"))
             await send(message)
 
         try:
