@@ -1,6 +1,5 @@
 """OpenTelemetry's traces: a span for each request, which FastAPI makes, with what the request has cost."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,10 +26,10 @@ class Tracing:
             "operation_spans": False, "auto_configure": False,
         }  # fmt: skip
 
-    @property
-    def close(self) -> Callable[[], None]:
+    def close(self) -> None:
         """Sends what has not been sent."""
-        return (lambda: None) if self._provider is None else self._provider.shutdown
+        if self._provider is not None:
+            self._provider.shutdown()
 
 
 def annotate(request_id: str, summary: CallSummary | None) -> None:
