@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.dtypes import DTYPE_CHOICES
-from mindgen.engine.engine import Engine
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
@@ -156,13 +155,25 @@ class LLM(ChangingWeights):
         if self._replicas is not None:
             self._replicas.call("remove_adapter", adapter_id)
 
+    def release_adapters(self) -> int:
+        """Gives back the memory of adapters that have lost their name; returns how many have to wait for requests."""
+        others = self._replicas.call("release_adapters", result=int) if self._replicas is not None else []
+        return self._model.release_adapters() + sum(others)
+
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
         return self._model.list_adapters()
 
     def metrics(self) -> EngineMetrics:
         """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
-        return self._model.loop.call(Engine.metrics)
+        return self._model.metrics()
+
+    def replica_metrics(self) -> list[EngineMetrics]:
+        """As `metrics`, of every replica."""
+        return [
+            self.metrics(),
+            *(self._replicas.call("metrics", result=EngineMetrics) if self._replicas is not None else []),
+        ]
 
     def generate(
         self,

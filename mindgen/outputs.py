@@ -42,9 +42,14 @@ TokenLogprobs: TypeAlias = dict[int, Logprob]
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """Times are seconds of time.perf_counter()."""
+    """Times are seconds of time.perf_counter().
+
+    Attributes:
+        scheduled_time: when it first had a place in the batch.
+    """
 
     arrival_time: float
+    scheduled_time: float | None = None
     first_token_time: float | None = None
     finished_time: float | None = None
 
@@ -126,6 +131,9 @@ class TextChunk:
     """What a step added to a prompt's answer: tokens and text of one of its outputs, and all of it once it is finished.
 
     Text may lag behind the tokens: it waits for whole characters, and while a stop text may be coming.
+
+    Attributes:
+        logprobs: of each of token_ids; None unless asked for.
     """
 
     index: int
@@ -133,3 +141,4 @@ class TextChunk:
     output: RequestOutput | None
     output_index: int = 0
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] | None = None

@@ -50,6 +50,11 @@ class HostMemory:
         with self._changed:
             return self._num_bytes
 
+    @property
+    def is_reading(self) -> bool:
+        with self._changed:
+            return self._is_reading
+
     def want(self, versions: Iterable[AdapterVersion]) -> None:
         """Replaces the list of those that requests wait for, the most urgent first."""
         with self._changed:

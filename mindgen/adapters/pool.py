@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -85,7 +85,7 @@ class AdapterPool:
         self.layout = SlotLayout(())
         self._moves: list[SlotMove] = []
         self._counters: defaultdict[AdapterVersion, AdapterCounters] = defaultdict(AdapterCounters)
-        self._forgotten = AdapterCounters()
+        self._released = AdapterCounters()  # of versions that are gone
         self._read_seconds: dict[AdapterVersion, float] = {}  # of those read since they last came into a slot
 
     def pin(self, version: AdapterVersion) -> int | None:
@@ -134,18 +134,6 @@ class AdapterPool:
         assert self._slots is not None and self._slots[place].num_pins > 0, "an adapter is given back twice"
         self._slots[place].num_pins -= 1
 
-    def forget(self, version: AdapterVersion) -> None:
-        """Nobody asks for this version any more; what it has done still counts."""
-        self._host.forget(version)
-        self._read_seconds.pop(version, None)
-        counters = self._counters.pop(version, None)
-        if counters is None:
-            return
-        self._forgotten.add(counters)
-        for slot in self._slots or []:
-            if slot.counters is counters:
-                slot.counters = self._forgotten
-
     def read_anew(self) -> None:
         """Has every adapter read again, as they may depend on the base model, which has changed; none is pinned."""
         self.layout = replace(self.layout)  # what is being read at this time fits no longer
@@ -154,6 +142,32 @@ class AdapterPool:
             assert slot.num_pins == 0, "an adapter is in use"
             slot.digest = None
         self._resident = {}
+
+    def release(self, version: AdapterVersion, kept: Collection[str | None]) -> bool:
+        """Gives back the memory of a version that nobody will ask for again.
+
+        Args:
+            kept: digests that are other versions' as well, whose slots stay.
+
+        Returns:
+            False while it may just be read.
+        """
+        if self._host.is_reading:
+            return False
+        self._host.forget(version)
+        self._read_seconds.pop(version, None)
+        counters = self._counters.pop(version, AdapterCounters())
+        self._released.add(counters)
+        for slot in self._slots or []:
+            if slot.counters is counters:  # it stays, for another version of the same content
+                slot.counters = self._released
+        place = self._resident.get(version.digest or "")
+        if place is not None and self._slots is not None and version.digest not in kept:
+            if self._slots[place].num_pins > 0:  # another version of the same content, which is on its way out too
+                return False
+            self._slots[place] = _Slot(self._slots[place].capacity)
+            del self._resident[version.digest or ""]
+        return True
 
     def count(self, version: AdapterVersion, requests: int = 0, tokens: int = 0) -> None:
         counters = self._counters[version]
@@ -168,7 +182,7 @@ class AdapterPool:
         )  # fmt: skip
 
     def metrics(self) -> PoolMetrics:
-        every = [*self._counters.values(), self._forgotten]
+        every = [self._released, *self._counters.values()]
         return PoolMetrics(
             self.layout.num_slots,
             len(self._resident),

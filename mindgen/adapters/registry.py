@@ -1,7 +1,7 @@
 """Which adapters exist: names, and the folders and versions that they stand for."""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,22 +121,23 @@ class AdapterRegistry:
     def _put(self, version: AdapterVersion) -> AdapterVersion:
         with self._changing:
             before = self._adapters.get(version.adapter_id)
-            if before is not None and before.content is not None:
+            if before is not None:
                 self._superseded.append(before)
             self._num_versions += 1
             version.version = self._num_versions
             self._adapters[version.adapter_id] = version
         return version
 
-    def take_superseded(self, in_use: Callable[[], Collection[AdapterVersion]]) -> list[AdapterVersion]:
-        """Of versions with a content of their own, those that have no name any more and are not in use, once."""
-        if not self._superseded:
-            return []
-        used = in_use()
+    @property
+    def num_superseded(self) -> int:
+        """Versions that have no name any more, and are not released yet."""
+        return len(self._superseded)
+
+    def release_superseded(self, release: Callable[[AdapterVersion], bool]) -> None:
+        """Offers these versions; those that are released, so that it returns True, are not offered again."""
+        released = {version for version in list(self._superseded) if release(version)}
         with self._changing:
-            gone = [version for version in self._superseded if version not in used]
-            self._superseded = [version for version in self._superseded if version in used]
-        return gone
+            self._superseded = [version for version in self._superseded if version not in released]
 
     def remove(self, adapter_id: str) -> None:
         """Requests that came before keep it.
@@ -147,8 +148,7 @@ class AdapterRegistry:
         removed = self.get(adapter_id)
         with self._changing:
             del self._adapters[adapter_id]
-            if removed.content is not None:
-                self._superseded.append(removed)
+            self._superseded.append(removed)
 
 
 def _check_name(adapter_id: str) -> None:

@@ -15,6 +15,7 @@ from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
+from mindgen.server.config import ServerConfig
 from mindgen.settings import GenerationSettings, RunSettings, Settings, read_generation_file
 from mindgen.store.find_model import find_model
 from mindgen.system.documented_fields import DocumentedField, documented_fields
@@ -28,6 +29,7 @@ _OPTIONS = {f"generation.{name}": option for name, option in sampling_options().
     f"engine.{name}": limit for name, limit in documented_fields(EngineConfig).items()
 }
 _SHORT_NAMES = {"tensor_parallel_size": ["--tp"], "pipeline_parallel_size": ["--pp"], "data_parallel_size": ["--dp"]}
+_OPTIONS |= {f"server.{name}": option for name, option in documented_fields(ServerConfig).items()}
 _OPTIONS |= {name: DocumentedField(bool, "") for name in ("use_parallel", "auto_trans_ckpt")}
 
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "batch split": ("batch_split", "share rows among several files"),
     "batch merge": ("batch_merge", "join the outputs of several jobs"),
     "batch compare": ("batch_compare", "compare the outputs of two jobs"),
+    "serve": ("serve", "answer over HTTP, as OpenAI's API does"),
     "adapters": ("adapters", "look at adapters, convert and merge them"),
     "pull": ("pull", "fetch a model"),
     "models": ("models", "list the models that were fetched"),

@@ -140,7 +140,7 @@ class Engine:
     def settle(self) -> None:
         """What is asked of the weights, as far as it can be done now; between two steps."""
         self.weights.settle()
-        self.weights.forget_adapters(self._adapters)
+        self.weights.release_adapters(self._adapters)
 
     def has_unfinished(self) -> bool:
         """Whether a step has something to do."""
@@ -178,11 +178,17 @@ class Engine:
     def adapter_status(self, version: AdapterVersion) -> AdapterStatus:
         return self._pool.status(version)
 
+    def release_adapters(self) -> int:
+        """Gives back the memory of adapters that no name stands for any more, but for those in use, of which it returns
+        the number."""
+        self.weights.release_adapters(self._adapters)
+        return self._adapters.num_superseded
+
     def metrics(self) -> EngineMetrics:
         scheduler, counters, blocks = self._scheduler, self._output.counters, self._blocks
         return EngineMetrics(
             scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
-            counters.cached_prompt_tokens, counters.generated_tokens,
+            counters.cached_prompt_tokens, counters.generated_tokens, counters.preemptions,
             blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
         )  # fmt: skip
 
@@ -197,6 +203,7 @@ class Engine:
         if self.weights.asleep:
             return changed
         schedule = self._scheduler.schedule()
+        self._output.counters.preemptions += schedule.num_preempted
         for request, error in schedule.failed:
             self._output.fail(request, error)
             changed.append(request)
@@ -216,6 +223,10 @@ class Engine:
         self._pool.check_integrity(self._scheduler.pinned_slots())
 
     def _run(self, schedule: Schedule) -> list[Request]:
+        now = time.perf_counter()
+        for entry in schedule.entries:
+            if entry.sequence.request.metrics.scheduled_time is None:
+                entry.sequence.request.metrics.scheduled_time = now
         self._swap_space.move(schedule)
         if schedule.copies:
             self._runner.copy_blocks(schedule.copies)

@@ -13,6 +13,7 @@ class RequestCounters:
         finished: requests that have ended, those that failed included.
         failed: those with an error.
         cached_prompt_tokens: the ones that came from the prefix cache.
+        preemptions: how often a sequence gave its blocks to others, and waited again.
     """
 
     finished: int = 0
@@ -20,6 +21,7 @@ class RequestCounters:
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class EngineMetrics:
     prompt_tokens: int
     cached_prompt_tokens: int
     generated_tokens: int
+    preemptions: int
     kv_blocks: int
     kv_blocks_used: int
     adapters: PoolMetrics

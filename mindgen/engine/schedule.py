@@ -34,6 +34,7 @@ class Schedule:
         swapped_out: sequences whose blocks, these, go to host memory.
         swapped_in: sequences whose blocks come from there.
         failed: requests whose adapter cannot be served, and why; the caller ends them.
+        num_preempted: sequences that wait again, for their blocks are others' now.
     """
 
     swapped_out: list[tuple[Sequence, list[int]]] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Schedule:
     copies: list[BlockCopy] = field(default_factory=list)
     failed: list[tuple[Request, MindgenError]] = field(default_factory=list)
     entries: list[ScheduledSequence] = field(default_factory=list)
+    num_preempted: int = 0
 
     @property
     def num_tokens(self) -> int:

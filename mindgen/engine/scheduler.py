@@ -262,6 +262,7 @@ class Scheduler:
         """Takes a running sequence's blocks; it waits again, by its old rank."""
         self._running.remove(sequence)
         self._unpin(sequence.request)
+        schedule.num_preempted += 1
         if sequence.num_uncomputed_tokens == 0:  # a beam, which nobody needs but as its children's parent
             self._blocks.free(sequence)
             return

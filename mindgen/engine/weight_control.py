@@ -91,12 +91,21 @@ class WeightControl:
                 change.done.set_result(aborted)
         self._scheduler.admits_new = True
 
-    def forget_adapters(self, registry: AdapterRegistry) -> None:
+    def release_adapters(self, registry: AdapterRegistry) -> None:
         """Lets go of versions that no name stands for, and no request needs."""
-        for version in registry.take_superseded(self._adapters_in_use):
-            self._pool.forget(version)
-            if version.content is not None and version.content.digest not in registry.digests():
+        if not registry.num_superseded:
+            return
+        used = self._adapters_in_use()
+
+        def release(version: AdapterVersion) -> bool:
+            kept = registry.digests()
+            if version in used or not self._pool.release(version, kept):
+                return False
+            if version.content is not None and version.content.digest not in kept:
                 self._runner.drop_adapter(version.content.digest)
+            return True
+
+        registry.release_superseded(release)
 
     def take(self, received: dict[str, str]) -> None:
         """Puts staged tensors, of these checksums, in their place; weights that are away come back first."""

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mindgen.adapters.pool_metrics import AdapterStatus
+from mindgen.engine.engine import Engine
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import BaseVersion
 from mindgen.engine.update_options import InFlight
@@ -52,10 +54,17 @@ class LocalModel:
     def remove_adapter(self, adapter_id: str) -> None:
         self.registry.remove(adapter_id)
 
+    def release_adapters(self) -> int:
+        """As Engine's."""
+        return self.loop.call(Engine.release_adapters)
+
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
         versions = self.registry.versions()
         return self.loop.call(lambda engine: [engine.adapter_status(version) for version in versions])
+
+    def metrics(self) -> EngineMetrics:
+        return self.loop.call(Engine.metrics)
 
     def reset_prefix_cache(self) -> None:
         self.loop.call(lambda engine: engine.reset_prefix_cache())

@@ -19,8 +19,13 @@ class OutputText:
         self._has_stops = bool(params.stop)
         self._stop = StopMatcher(params.stop, params.include_stop_str_in_output)
         self._min_len = len(request.prompt_token_ids) + params.min_tokens
-        self._num_tokens = len(request.prompt_token_ids)
+        self._num_tokens = self._prompt_len = len(request.prompt_token_ids)
         self.text = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the output, that have been looked at."""
+        return self._num_tokens - self._prompt_len
 
     def advance(self, sequence: Sequence, engine: Engine) -> tuple[str, list[int]]:
         """The sequence's new tokens and what they add; the sequence is stopped where a stop text is complete."""
@@ -81,13 +86,15 @@ class OpenRequest:
                 text, token_ids = self._text(sequence).advance(sequence, self._engine)
                 # Texts of which only some are returned are known at the end.
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
-                    self._chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids))
+                    logprobs = self._logprobs(sequence, self._text(sequence).num_tokens - len(token_ids))
+                    self._chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids, logprobs))
         if not request.is_finished:
             return
         output = self.output()
         if request.params.n < request.params.num_sequences or request.beam_search is not None:
             self._chunks += [
-                TextChunk(self.index, each.text, None, each.index, each.token_ids) for each in output.outputs
+                TextChunk(self.index, each.text, None, each.index, each.token_ids, each.logprobs)
+                for each in output.outputs
             ]
         self._chunks.append(TextChunk(self.index, "", output))
 
@@ -135,7 +142,7 @@ class OpenRequest:
                 text=self._text(sequence).text,
                 token_ids=sequence.output_token_ids,
                 cumulative_logprob=sequence.cumulative_logprob if sequence.sampling_row.num_logprobs >= 0 else None,
-                logprobs=None if params.logprobs is None else [self._decoded(each) or {} for each in sequence.logprobs],
+                logprobs=self._logprobs(sequence, 0),
                 finish_reason=sequence.finish_reason,
                 stop_reason=sequence.stop_reason,
                 processed_logprobs=sequence.processed_logprobs if params.processed_logprobs else None,
@@ -169,6 +176,12 @@ class OpenRequest:
         if sequence not in self._texts:
             self._texts[sequence] = OutputText(self.request, self._tokenizer)
         return self._texts[sequence]
+
+    def _logprobs(self, sequence: Sequence, first: int) -> list[TokenLogprobs] | None:
+        """Of its text's tokens from there on; None unless asked for."""
+        if self.request.params.logprobs is None:
+            return None
+        return [self._decoded(each) or {} for each in sequence.logprobs[first : self._text(sequence).num_tokens]]
 
     def _decoded(self, logprobs: TokenLogprobs | None) -> TokenLogprobs | None:
         """With the tokens' texts."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mindgen.engine.metrics import EngineMetrics
 from mindgen.errors import MindgenError, WorkerError
 from mindgen.loop.model_files import ModelFiles, ModelSetup
 from mindgen.loop.request_reader import CheckedRequest
@@ -83,6 +84,14 @@ class Replica:
     @remote()
     def remove_adapter(self, adapter_id: str) -> None:
         self._model.remove_adapter(adapter_id)
+
+    @remote()
+    def release_adapters(self) -> int:
+        return self._model.release_adapters()
+
+    @remote()
+    def metrics(self) -> EngineMetrics:
+        return self._model.metrics()
 
     @remote()
     def reset_prefix_cache(self) -> None:

@@ -46,9 +46,9 @@ class Replicas:
             self.close()
             raise
 
-    def call(self, name: str, *arguments: Any) -> list[Any]:
-        """What a method of Replica gives in each of them."""
-        return wait_for(self._workers.call(name, *arguments))
+    def call(self, name: str, *arguments: Any, result: Any = None) -> list[Any]:
+        """What a method of Replica gives in each of them, of that type."""
+        return wait_for(self._workers.call(name, *arguments, result=result))
 
     def open(
         self, replica: int, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool

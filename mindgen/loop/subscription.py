@@ -144,5 +144,10 @@ def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]
             chunks.append(chunk)
             continue
         before = chunks[place]
-        chunks[place] = replace(before, text=before.text + chunk.text, token_ids=before.token_ids + chunk.token_ids)
+        chunks[place] = replace(
+            before,
+            text=before.text + chunk.text,
+            token_ids=before.token_ids + chunk.token_ids,
+            logprobs=None if before.logprobs is None else before.logprobs + (chunk.logprobs or []),
+        )
     return chunks

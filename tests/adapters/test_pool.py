@@ -292,3 +292,22 @@ def test_levels_cover_every_rank_once():
     layout = SlotLayout((64, 16, 16, 8))
     assert [tuple(level) for level in layout.levels()] == [(4, 0, 8), (3, 8, 8), (1, 16, 48)]
     assert layout.num_ranks() == sum(level.num_slots * level.rank for level in layout.levels())
+
+
+def test_a_version_that_is_released_leaves_nothing_behind():
+    slots = Slots((8, 8), {"A": 8, "B": 8})
+    versions = {name: slots.registry.get(name) for name in "AB"}
+    place = slots.pin("A")
+    slots.pin("B")
+    slots.pool.wait(1)
+    slots.pool.count(versions["A"], requests=2, tokens=5)
+    before = slots.pool.metrics()
+    assert not slots.pool.release(versions["A"], ())  # it is in use
+    slots.pool.unpin(place)
+    assert slots.pool.release(versions["A"], {versions["A"].digest})
+    assert slots.pool.status(versions["A"]).is_resident  # another version has the same content
+    assert slots.pool.release(versions["A"], ()) and not slots.pool.status(versions["A"]).is_resident
+    after = slots.pool.metrics()
+    assert (after.slots_in_use, after.requests, after.tokens) == (1, before.requests, before.tokens)
+    assert after.host_bytes < before.host_bytes
+    slots.pool.check_integrity([slots.pin("B")] * 2)

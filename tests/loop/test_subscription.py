@@ -7,7 +7,7 @@ import pytest
 
 from mindgen.errors import WorkerError
 from mindgen.loop.subscription import Subscription, wake
-from mindgen.outputs import RequestOutput, TextChunk
+from mindgen.outputs import Logprob, RequestOutput, TextChunk
 
 
 def chunk(index: int, text: str, output_index: int = 0) -> TextChunk:
@@ -122,3 +122,11 @@ def test_a_loop_that_is_closed_is_no_error():
     waiter = subscription.put([chunk(0, "a")])
     assert waiter is not None and waiter.loop.is_closed()
     wake([waiter])
+
+
+def test_logprobs_of_joined_steps_are_joined():
+    subscription = Subscription(1, most_steps=1)
+    for token_id in range(3):
+        subscription.put([TextChunk(0, "x", None, 0, [token_id], [{token_id: Logprob(-1.0, 1)}])])
+    (chunk,) = subscription.take()
+    assert (chunk.text, chunk.token_ids, chunk.logprobs) == ("xxx", [0, 1, 2], [{0: -1.0}, {1: -1.0}, {2: -1.0}])

@@ -1,0 +1,80 @@
+"""Which names clients may ask for, and how many requests each adapter has."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mindgen.adapters.registry import BASE_NAME
+from mindgen.server.errors import bad_request, model_not_found
+from mindgen.system.suggestion import did_you_mean
+
+
+@dataclass(eq=False, slots=True)
+class Adapter:
+    """A name that is served.
+
+    Attributes:
+        created: when it came, in seconds since 1970.
+        num_users: requests that have it now.
+    """
+
+    name: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    num_users: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def enter(self) -> None:
+        self.num_users += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        self.num_users -= 1
+        if self.num_users == 0:
+            self.idle.set()
+
+
+class Catalog:
+    """Belongs to one event loop.
+
+    Args:
+        base: the base model's name.
+    """
+
+    def __init__(self, base: str, adapters: Iterable[str]) -> None:
+        self.base = base
+        self._adapters = {name: Adapter(name) for name in adapters}
+
+    def adapters(self) -> list[Adapter]:
+        return list(self._adapters.values())
+
+    def has(self, name: str) -> bool:
+        return name in self._adapters
+
+    def find(self, model: str | None, adapter_id: str | None = None) -> Adapter | None:
+        """The adapter that a request asks for by either name; None for the base model.
+
+        Raises:
+            ApiError: there is no such model, or the names are those of two.
+        """
+        by_model = self._named("model", model)
+        by_id = self._named("adapter_id", adapter_id)
+        if adapter_id is not None and by_model is not None and by_model is not by_id:
+            raise bad_request(
+                f"model names the adapter {model!r}, and adapter_id {adapter_id!r}: leave one out", param="adapter_id"
+            )
+        return by_id or by_model
+
+    def add(self, name: str) -> None:
+        self._adapters[name] = Adapter(name)
+
+    def remove(self, name: str) -> Adapter:
+        """Requests that have it keep it, and no others get it."""
+        return self._adapters.pop(name)
+
+    def _named(self, field_name: str, name: str | None) -> Adapter | None:
+        if name is None or name == self.base or (field_name == "adapter_id" and name == BASE_NAME):
+            return None
+        if name not in self._adapters:
+            raise model_not_found(name, did_you_mean(name, [self.base, *self._adapters]))
+        return self._adapters[name]

@@ -1,0 +1,93 @@
+"""Adapters are loaded and unloaded, one at a time, while requests run."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+from mindgen.adapters.registry import BASE_NAME
+from mindgen.errors import MindgenError, UnknownAdapterError
+from mindgen.llm import LLM
+from mindgen.sampling_params import SamplingParams
+from mindgen.server.adapters.catalog import Catalog
+from mindgen.server.errors import ApiError, bad_request
+from mindgen.server.observe.metrics import ServerMetrics
+
+_LOOK_SECONDS = 0.02  # between two looks whether an adapter's last request has left the engine
+_PROBE = [1]  # a prompt of one token, which every vocabulary has
+_FIRST = -1000  # its priority: nobody waits behind it for long
+
+
+class AdapterLifeCycle:
+    """Belongs to one event loop.
+
+    Args:
+        llm: whose adapters they are.
+        catalog: is kept as they are.
+    """
+
+    def __init__(self, llm: LLM, catalog: Catalog, metrics: ServerMetrics) -> None:
+        self._llm, self._catalog, self._metrics = llm, catalog, metrics
+        self._changing = asyncio.Lock()
+        self._releasing: asyncio.Future[None] | None = None
+
+    async def load(self, name: str, folder: Path, is_replaced: bool) -> None:
+        """Answers with it once, so that what cannot be served is refused now.
+
+        Args:
+            is_replaced: the name may be another's, whose requests keep what they have.
+
+        Raises:
+            ApiError: the name is taken, or none; or the adapter cannot be served.
+        """
+        async with self._changing:
+            if name in ("", BASE_NAME, self._catalog.base):
+                raise bad_request(f"no adapter can be named {name!r}", param="lora_name", code="InvalidUserInput")
+            was_there = self._catalog.has(name)
+            if was_there and not is_replaced:
+                message = f"The lora adapter {name!r} has already been loaded."
+                raise bad_request(message, param="lora_name", code="InvalidUserInput")
+            await self._add(name, folder, was_there)
+            if not was_there:
+                self._catalog.add(name)
+
+    async def unload(self, name: str) -> None:
+        """Returns when its last request has ended and its memory is given back.
+
+        Raises:
+            ApiError: there is no such adapter.
+        """
+        async with self._changing:
+            if not self._catalog.has(name):
+                message = f"The lora adapter {name!r} cannot be found."
+                raise ApiError(404, "invalid_request_error", message, param="lora_name", code="NotFoundError")
+            adapter = self._catalog.remove(name)
+            if adapter.num_users:
+                await adapter.idle.wait()
+            await asyncio.to_thread(self._llm.remove_adapter, name)
+            self._metrics.forget_adapter(name)
+            await self._release()
+
+    async def _add(self, name: str, folder: Path, was_there: bool) -> None:
+        """A name that is another's is taken once the folder is known to be served, which shows under a name of ours."""
+        trial = f"{name} (being loaded)" if was_there else name
+        try:
+            await asyncio.to_thread(self._llm.add_adapter, trial, folder)
+            await asyncio.to_thread(self._probe, trial)
+        except MindgenError as error:
+            with suppress(UnknownAdapterError):  # the folder was not even there
+                await asyncio.to_thread(self._llm.remove_adapter, trial)
+            await self._release()
+            raise bad_request(str(error).replace(trial, name), param="lora_path", code="InvalidUserInput") from error
+        if was_there:
+            await asyncio.to_thread(self._llm.add_adapter, name, folder)
+            await asyncio.to_thread(self._llm.remove_adapter, trial)
+            await asyncio.to_thread(self._probe, name)
+            self._releasing = asyncio.ensure_future(self._release())  # the requests of what was there may take long
+
+    def _probe(self, name: str) -> None:
+        """Raises MindgenError where no replica can serve it."""
+        self._llm.generate([_PROBE], SamplingParams(max_tokens=1, temperature=0, priority=_FIRST), name)
+
+    async def _release(self) -> None:
+        while await asyncio.to_thread(self._llm.release_adapters):
+            await asyncio.sleep(_LOOK_SECONDS)

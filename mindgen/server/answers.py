@@ -1,0 +1,103 @@
+"""Responses: JSON, errors, and streams of events that end when the client leaves."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mindgen.server.errors import ApiError, ClientGone, as_api_error
+from mindgen.server.protocol.body import ResponseBody
+
+Result = TypeVar("Result")
+
+_JSON = "application/json"
+_DONE = b"data: [DONE]\n\n"
+
+
+def json_response(body: ResponseBody, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body.as_json(), media_type=_JSON, headers=dict(headers or {}))
+
+
+def error_response(error: ApiError) -> Response:
+    return Response(_error_json(error), error.status, media_type=_JSON, headers=error.headers)
+
+
+def _error_json(error: ApiError) -> bytes:
+    try:
+        return msgspec.json.encode(error.as_body())
+    except UnicodeEncodeError:  # the message shows a client's half of a surrogate pair
+        return json.dumps(error.as_body()).encode()
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work gives; it is cancelled where the client leaves before.
+
+    Raises:
+        ClientGone: it has left.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events; closes what they come from however it ends.
+
+    Args:
+        events: bodies of chunks; an ApiError that they raise is the last event.
+        send_timeout: seconds that the client may not take an event; 0 is any time.
+        on_gone: is called where the client leaves before the end.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[ResponseBody, None],
+        send_timeout: float,
+        headers: Mapping[str, str],
+        on_gone: Callable[[], None],
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._events, self._send_timeout, self._on_gone = events, send_timeout or None, on_gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send_all(send))
+        except ClientGone:
+            self._on_gone()
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async for body in events:
+                    await self._send(send, b"data: " + body.as_json() + b"\n\n")
+                await self._send(send, _DONE)
+            except (ClientGone, TimeoutError, OSError):
+                raise ClientGone from None
+            except Exception as error:
+                await self._send(send, b"data: " + _error_json(as_api_error(error)) + b"\n\n")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, event: bytes) -> None:
+        async with asyncio.timeout(self._send_timeout):
+            await send({"type": "http.response.body", "body": event, "more_body": True})

@@ -1,0 +1,35 @@
+"""Puts the parts of the server together."""
+
+from fastapi import FastAPI
+
+from mindgen.server.adapters.catalog import Catalog
+from mindgen.server.adapters.life_cycle import AdapterLifeCycle
+from mindgen.server.adapters.watcher import AdapterWatcher
+from mindgen.server.app import make_app
+from mindgen.server.config import ServerConfig
+from mindgen.server.limits.gate import Gate
+from mindgen.server.limits.keys import Limits
+from mindgen.server.model import ServedModel
+from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.server.observe.tracing import Tracing
+from mindgen.server.outside import Outside
+from mindgen.server.service import Service
+
+
+def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> FastAPI:
+    """
+    Raises:
+        ConfigError: an adapter has the base model's name.
+    """
+    name = model.identity.name
+    catalog = Catalog(name, model.llm.adapter_ids)
+    metrics = ServerMetrics(name, config.adapter_labels)
+    life_cycle = AdapterLifeCycle(model.llm, catalog, metrics)
+    limits = Limits(config.adapter_requests_per_minute, config.adapter_concurrency)
+    gate = Gate(model.num_sequences + config.max_queue, limits)
+    write_log = outside.say if config.access_log else None
+    service = Service(config, model, catalog, life_cycle, outside.roots, outside.keys, gate, metrics, write_log)
+    watcher = None
+    if config.adapter_folder is not None:
+        watcher = AdapterWatcher(config.adapter_folder, config.adapter_scan_seconds, life_cycle, outside.say)
+    return make_app(service, watcher, Tracing(config.trace_endpoint))

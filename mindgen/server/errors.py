@@ -1,0 +1,98 @@
+"""What a client is told when something goes wrong: OpenAI's error object, with the status that goes with it."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mindgen.errors import (
+    AdapterError,
+    MindgenError,
+    QueueFullError,
+    RequestError,
+    UnknownAdapterError,
+    UsageError,
+    WorkerError,
+)
+
+_FIRST_WORD = re.compile(r"\w+")
+
+
+class ApiError(Exception):
+    """An answer that is no success.
+
+    Args:
+        kind: OpenAI's `type`, like "invalid_request_error".
+        param: the field that is at fault, if one is.
+        code: what programs tell errors apart by, if there is one.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.param, self.code = status, kind, message, param, code
+        self.headers = dict(headers or {})
+
+    def as_body(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, "invalid_request_error", message, param=param, code=code)
+
+
+def model_not_found(name: str, hint: str = "") -> ApiError:
+    message = f"The model {name!r} does not exist{hint}"
+    return ApiError(404, "invalid_request_error", message, code="model_not_found")
+
+
+def too_many(message: str, code: str, retry_after: int) -> ApiError:
+    """
+    Args:
+        retry_after: in seconds.
+    """
+    return ApiError(429, "rate_limit_error", message, code=code, headers={"Retry-After": str(max(1, retry_after))})
+
+
+def unavailable(message: str, code: str) -> ApiError:
+    return ApiError(503, "server_error", message, code=code, headers={"Retry-After": "1"})
+
+
+def as_api_error(error: Exception, fields: Collection[str] = ()) -> ApiError:
+    """The answer for an error of whatever part.
+
+    Args:
+        fields: of the request; a message about a parameter begins with its name.
+    """
+    match error:
+        case ApiError():
+            return error
+        case UnknownAdapterError():
+            return ApiError(404, "invalid_request_error", str(error), code="model_not_found")
+        case QueueFullError():
+            return too_many(str(error), "queue_full", 1)
+        case RequestError() | UsageError():
+            return bad_request(str(error), _named_field(str(error), fields))
+        case AdapterError():
+            return ApiError(500, "server_error", str(error), code="adapter_error")
+        case WorkerError():
+            return unavailable(str(error), "engine_ended")
+        case MindgenError():
+            return ApiError(500, "server_error", str(error))
+    return ApiError(500, "server_error", f"{type(error).__name__}: the server's log has the details")
+
+
+def _named_field(message: str, fields: Collection[str]) -> str | None:
+    word = _FIRST_WORD.match(message)
+    return word[0] if word is not None and word[0] in fields else None

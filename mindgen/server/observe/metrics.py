@@ -1,0 +1,220 @@
+"""What Prometheus collects, under the names that vLLM's dashboards know; what vLLM has no name for is mindgen:...."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from mindgen.engine.metrics import EngineMetrics
+from mindgen.outputs import RequestOutput
+from mindgen.server.observe.call_record import CallSummary
+
+_SECONDS = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+    30.0,
+    60.0,
+    600.0,
+)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+_OTHERS = "other"
+_BASE = "base"
+
+
+class AdapterLabels:
+    """The label of each adapter: those that came first have their names, up to a number, and all others one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._named: set[str] = set()
+
+    def of(self, adapter_id: str | None) -> str:
+        if adapter_id is None:
+            return _BASE
+        if adapter_id not in self._named and len(self._named) < self._most:
+            self._named.add(adapter_id)
+        return adapter_id if adapter_id in self._named else _OTHERS
+
+    def forget(self, adapter_id: str) -> bool:
+        """Its name is free for another; returns whether it had one."""
+        if adapter_id not in self._named:
+            return False
+        self._named.discard(adapter_id)
+        return True
+
+
+class ServerMetrics:
+    """Belongs to one event loop; is told of calls as CallObserver.
+
+    Args:
+        model: the base model's name, the label of all.
+        most_adapters: that have a label of their own.
+    """
+
+    def __init__(self, model: str, most_adapters: int) -> None:
+        self._model = model
+        self._labels = AdapterLabels(most_adapters)
+        self._registry = CollectorRegistry()
+        self._ttft = self._histogram("vllm:time_to_first_token_seconds", "From arrival to the first token.", _SECONDS)
+        self._gap = self._histogram("vllm:inter_token_latency_seconds", "Between tokens of a stream.", _SECONDS)
+        self._per_token = self._histogram(
+            "vllm:request_time_per_output_token_seconds", "Of a request, after its first token.", _SECONDS
+        )
+        self._whole = self._histogram("vllm:e2e_request_latency_seconds", "From arrival to the end.", _SECONDS)
+        self._queue = self._histogram(
+            "vllm:request_queue_time_seconds", "From arrival to a place in the batch.", _SECONDS
+        )
+        self._prompt = self._histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
+        self._output = self._histogram("vllm:request_generation_tokens", "Tokens of an output.", _TOKENS)
+        self._success = self._counter("vllm:request_success", "Outputs that have ended.", "finished_reason")
+        self._adapter_requests = self._counter("mindgen:adapter_requests", "Requests, by adapter.", "adapter")
+        self._adapter_tokens = self._counter("mindgen:adapter_generation_tokens", "Generated, by adapter.", "adapter")
+        self._answers = self._counter("mindgen:http_responses", "Responses, by status.", "status")
+        self._gone = self._counter("mindgen:client_disconnects", "Clients that left before the end.")
+        self._model_label = {"model_name": model}
+
+    def gap(self, seconds: float, num_tokens: int) -> None:
+        for _ in range(num_tokens):
+            self._gap.labels(**self._model_label).observe(seconds / num_tokens)
+
+    def finished(self, output: RequestOutput, adapter_id: str | None) -> None:
+        label, adapter = self._model_label, self._labels.of(adapter_id)
+        num_tokens = sum(len(each.token_ids) for each in output.outputs)
+        self._adapter_requests.labels(**label, adapter=adapter).inc()
+        self._adapter_tokens.labels(**label, adapter=adapter).inc(num_tokens)
+        if output.exception is not None:
+            self._success.labels(**label, finished_reason="error").inc()
+            return
+        self._prompt.labels(**label).observe(len(output.prompt_token_ids))
+        for each in output.outputs:
+            self._output.labels(**label).observe(len(each.token_ids))
+            self._success.labels(**label, finished_reason=each.finish_reason or "abort").inc()
+        self._observe_times(output, num_tokens)
+
+    def ended(self, summary: CallSummary) -> None:
+        for _ in range(summary.finish_reasons.count("abort")):
+            self._success.labels(**self._model_label, finished_reason="abort").inc()
+
+    def client_left(self) -> None:
+        self._gone.labels(**self._model_label).inc()
+
+    def answered(self, status: int) -> None:
+        self._answers.labels(**self._model_label, status=str(status)).inc()
+
+    def forget_adapter(self, adapter_id: str) -> None:
+        """What was counted of it is no longer shown."""
+        if self._labels.forget(adapter_id):
+            for counter in (self._adapter_requests, self._adapter_tokens):
+                counter.remove(self._model, adapter_id)
+
+    def page(self, collect: Callable[[], Iterable[Metric]]) -> bytes:
+        """Everything in Prometheus' text form.
+
+        Args:
+            collect: what is asked for at this moment.
+        """
+        moment = CollectorRegistry()
+        moment.register(_Moment(collect))
+        return generate_latest(self._registry) + generate_latest(moment)
+
+    def _observe_times(self, output: RequestOutput, num_tokens: int) -> None:
+        times, label = output.metrics, self._model_label
+        if times is None or times.finished_time is None:
+            return
+        self._whole.labels(**label).observe(times.finished_time - times.arrival_time)
+        if times.scheduled_time is not None:
+            self._queue.labels(**label).observe(times.scheduled_time - times.arrival_time)
+        if times.first_token_time is not None:
+            self._ttft.labels(**label).observe(times.first_token_time - times.arrival_time)
+            if num_tokens > 1:
+                seconds = (times.finished_time - times.first_token_time) / (num_tokens - 1)
+                self._per_token.labels(**label).observe(seconds)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, ["model_name"], buckets=buckets, registry=self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, ["model_name", *labels], registry=self._registry)
+
+
+class _Moment:
+    """A collector of prometheus_client's for what is known already."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
+
+
+def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric]:
+    """What the replicas are at, each with its number as `engine`."""
+    for name, text, value in (
+        ("vllm:num_requests_running", "Sequences in the batch.", lambda each: each.requests_running),
+        ("vllm:num_requests_waiting", "Requests that have not run yet.", lambda each: each.requests_waiting),
+        ("vllm:kv_cache_usage_perc", "Share of the KV cache's blocks in use.", _cache_usage),
+        ("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc, by its older name.", _cache_usage),
+        ("mindgen:adapter_slots", "Places for adapters in the network's memory.", lambda each: each.adapters.slots),
+        ("mindgen:adapter_slots_used", "Those that hold one.", lambda each: each.adapters.slots_in_use),
+        ("mindgen:adapter_host_bytes", "Of adapters in host memory.", lambda each: each.adapters.host_bytes),
+    ):
+        gauge = GaugeMetricFamily(name, text, labels=["model_name", "engine"])
+        for number, each in enumerate(engines):
+            gauge.add_metric([model, str(number)], value(each))
+        yield gauge
+    for name, text, value in (
+        ("vllm:prompt_tokens", "Tokens of prompts.", lambda each: each.prompt_tokens),
+        ("vllm:generation_tokens", "Tokens that were generated.", lambda each: each.generated_tokens),
+        ("vllm:prefix_cache_queries", "Tokens looked for in the prefix cache.", lambda each: each.prompt_tokens),
+        ("vllm:prefix_cache_hits", "Tokens found there.", lambda each: each.cached_prompt_tokens),
+        ("vllm:num_preemptions", "Sequences that had to wait again.", lambda each: each.preemptions),
+        ("mindgen:adapter_loads", "Adapters brought into a place.", lambda each: each.adapters.loads),
+        ("mindgen:adapter_evictions", "Adapters that made way.", lambda each: each.adapters.evictions),
+    ):
+        counter = CounterMetricFamily(name, text, labels=["model_name", "engine"])
+        for number, each in enumerate(engines):
+            counter.add_metric([model, str(number)], value(each))
+        yield counter
+
+
+def _cache_usage(metrics: EngineMetrics) -> float:
+    return metrics.kv_blocks_used / metrics.kv_blocks
+
+
+def server_families(
+    model: str, num_open: int, num_refused: int, running: dict[str, int], slots: int
+) -> Iterator[Metric]:
+    """What the server is at.
+
+    Args:
+        running: requests of each adapter that has some.
+        slots: adapters in memory at once, at most.
+    """
+    names = ",".join(running)
+    lora = GaugeMetricFamily(
+        "vllm:lora_requests_info",
+        "Which adapters have requests.",
+        labels=["model_name", "max_lora", "running_lora_adapters", "waiting_lora_adapters"],
+    )
+    lora.add_metric([model, str(slots), names, ""], 1)
+    yield lora
+    opened = GaugeMetricFamily("mindgen:requests_open", "Outputs that are computed or wait.", labels=["model_name"])
+    opened.add_metric([model], num_open)
+    yield opened
+    refused = CounterMetricFamily("mindgen:requests_refused", "For want of room (429).", labels=["model_name"])
+    refused.add_metric([model], num_refused)
+    yield refused

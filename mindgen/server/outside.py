@@ -1,0 +1,35 @@
+"""What the server reads before it loads a model, so that mistakes show at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.config import ServerConfig
+from mindgen.server.limits.keys import KeyRing
+from mindgen.server.observe.tracing import check_tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What is read before the model is loaded, and where lines go.
+
+    Attributes:
+        say: takes a line for whoever runs the server.
+    """
+
+    keys: KeyRing
+    roots: AdapterRoots
+    say: Callable[[str], None]
+
+
+def read_outside(config: ServerConfig, say: Callable[[str], None]) -> Outside:
+    """
+    Raises:
+        ConfigError: a key file or a folder is not as it should be.
+    """
+    if config.adapter_folder is not None:
+        AdapterRoots([config.adapter_folder])
+    if config.trace_endpoint is not None:
+        check_tracing()
+    keys = KeyRing.read(config.api_key_file, config.admin_key_file)
+    return Outside(keys, AdapterRoots(config.adapter_roots), say)

@@ -1,0 +1,1 @@
+"""The JSON that requests and responses are made of."""

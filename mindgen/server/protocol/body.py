@@ -1,0 +1,40 @@
+"""What all bodies of requests and responses have in common."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class RequestBody(BaseModel):
+    """A body that people send: null is as good as absent, and what is not known is refused by its name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+
+class ResponseBody(BaseModel):
+    """A body that is sent: a field that was never set is left out, one that was set to None is null."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    def as_json(self) -> bytes:
+        return self.model_dump_json(exclude_unset=True).encode()
+
+
+class ErrorDetails(ResponseBody):
+    """Attributes: as OpenAI's error object has them."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(ResponseBody):
+    error: ErrorDetails

@@ -1,0 +1,99 @@
+"""/v1/completions."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mindgen.server.protocol.body import ResponseBody
+from mindgen.server.protocol.sampling import MOST_LOGPROBS, SamplingFields, TokenIds
+from mindgen.server.protocol.usage import Usage
+
+_MOST_PROMPTS = 4096
+_MOST_WIDTH = 128
+
+
+class RankedLogprob(ResponseBody):
+    """Of a token at a place of the prompt; vLLM's form."""
+
+    logprob: float
+    rank: int
+    decoded_token: str | None
+
+
+PromptLogprobs = list[dict[str, RankedLogprob] | None]
+
+
+class CompletionRequest(SamplingFields):
+    """
+    Attributes:
+        prompt: a text, several, the token ids of one, or of several.
+        max_tokens: 0 generates nothing, which with echo scores the prompt.
+        logprobs: how many of the likeliest tokens to name at each place, beside the one that stands there.
+        echo: the prompt stands before the text; with logprobs those of its tokens as well.
+        suffix: only an empty one.
+    """
+
+    prompt: (
+        str
+        | Annotated[TokenIds, Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1, max_length=_MOST_PROMPTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_PROMPTS)]
+    )
+    max_tokens: Annotated[int, Field(ge=0)] = 16
+    best_of: Annotated[int, Field(ge=1, le=_MOST_WIDTH)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    echo: bool = False
+    suffix: Literal[""] = ""
+
+
+class CompletionLogprobs(ResponseBody):
+    """Lists as long as the tokens.
+
+    Attributes:
+        text_offset: where a token's text begins, in characters of the choice's whole text (its echo included).
+        token_logprobs, top_logprobs: None for the first token of a prompt.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(ResponseBody):
+    """
+    Attributes:
+        finish_reason: "stop", "length"; None in a stream before the end.
+        stop_reason: the text or token that ended it; None for the end of the sequence.
+    """
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    token_ids: TokenIds | None = None
+    prompt_token_ids: TokenIds | None = None
+    prompt_logprobs: PromptLogprobs | None = None
+
+
+class CompletionResponse(ResponseBody):
+    """A whole answer, or a chunk of one.
+
+    Attributes:
+        created: in seconds since 1970.
+        system_fingerprint: the base model's digest and weight version in one.
+        model_digest, adapter_digest: what has answered: its content, whatever its name.
+        weight_version: how often the base model's weights were replaced.
+    """
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    system_fingerprint: str | None = None
+    model_digest: str | None = None
+    adapter_digest: str | None = None
+    weight_version: int | None = None

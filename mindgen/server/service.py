@@ -1,0 +1,88 @@
+"""What all routes use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from mindgen.errors import WorkerError
+from mindgen.loop.stream import ChunkStream
+from mindgen.server.adapters.catalog import Adapter, Catalog
+from mindgen.server.adapters.life_cycle import AdapterLifeCycle
+from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.config import ServerConfig
+from mindgen.server.errors import ApiError
+from mindgen.server.generation.call import Call, Order
+from mindgen.server.limits.gate import Gate, Lease
+from mindgen.server.limits.keys import Caller, KeyRing
+from mindgen.server.model import ServedModel
+from mindgen.server.observe.call_record import CallRecord
+from mindgen.server.observe.metrics import ServerMetrics
+
+
+@dataclass(slots=True)
+class Service:
+    """
+    Attributes:
+        write_log: takes a line of the access log; None for none.
+        failure: why the model cannot answer any more; None while it can.
+    """
+
+    config: ServerConfig
+    model: ServedModel
+    catalog: Catalog
+    adapters: AdapterLifeCycle
+    roots: AdapterRoots
+    keys: KeyRing
+    gate: Gate
+    metrics: ServerMetrics
+    write_log: Callable[[str], None] | None
+    failure: str | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that a request may take."""
+        return self.config.request_timeout or None
+
+    def caller(self, request: Request) -> Caller:
+        """Who asks; raises ApiError for a key that is not known."""
+        caller = self.keys.find(request.headers.get("Authorization"))
+        request.state.caller = caller.name
+        return caller
+
+    def admin(self, request: Request) -> None:
+        """Raises ApiError unless an admin asks."""
+        if self.config.admin_key_file is None:
+            raise ApiError(
+                403, "permission_error", "the server was started without --admin_key_file", code="admin_disabled"
+            )
+        if not self.caller(request).is_admin:
+            raise ApiError(403, "permission_error", "this takes an admin's key", code="admin_key_required")
+
+    def open(self, request: Request, caller: Caller, adapter: Adapter | None, order: Order) -> Call:
+        """Has the order computed.
+
+        Raises:
+            ApiError: there is no room for it now.
+            MindgenError: it is refused.
+        """
+        name = None if adapter is None else adapter.name
+        requests = order.requests()
+        lease = self.gate.enter(caller, name, order.num_outputs)
+        record = CallRecord(self.metrics, name, len(requests), self.config.log_prompts)
+        request.state.summary = record.summary
+        if adapter is not None:
+            adapter.enter()
+        stream = ChunkStream(self.model.llm.server, requests, order.is_streamed)
+        return Call(stream, record, lambda: _leave(adapter, lease))
+
+    def note_failure(self, error: Exception) -> None:
+        """A model whose processes have ended does not come back."""
+        if isinstance(error, WorkerError):
+            self.failure = str(error)
+
+
+def _leave(adapter: Adapter | None, lease: Lease) -> None:
+    lease.release()
+    if adapter is not None:
+        adapter.leave()

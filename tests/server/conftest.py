@@ -1,0 +1,90 @@
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from server_process import ROOT, Server, serving
+
+TOOLS_TEMPLATE = (
+    "{{ bos_token }}{% for tool in tools or [] %}{{ tool.function.name }} <tool_call> {% endfor %}"
+    "{% for message in messages %}"
+    "{% for call in message.tool_calls or [] %}{{ call.function.arguments.x }} {% endfor %}"
+    "{{ message['content'] }}{% endfor %}"
+)
+ADMIN, ALICE, BOB = "admin-key-1", "alice-key-1", "bob-key-11"
+
+
+@pytest.fixture(scope="session")
+def server():
+    """With the embedded demo and its adapters."""
+    with serving("--model", "demo", "--max_num_seqs", "8") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return server.client()
+
+
+@dataclass
+class Guarded:
+    """A server with keys and limits, a root of adapters that may be loaded, and a folder that it watches.
+
+    Its chat template takes tools.
+    """
+
+    server: Server
+    root: Path
+    watched: Path
+
+    def load(self, name: str, path: str, key: str = ADMIN, **more):
+        with self.server.http(key) as http:
+            return http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path, **more})
+
+    def unload(self, name: str, key: str = ADMIN):
+        with self.server.http(key) as http:
+            return http.post("/v1/unload_lora_adapter", json={"lora_name": name})
+
+    def names(self) -> list[str]:
+        return [each.id for each in self.server.client(ADMIN).models.list().data]
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guarded")
+    for name in ("root", "watched", "list"):
+        (folder / name).mkdir()
+    for name in ("A1", "A2", "A3"):
+        shutil.copytree(ROOT / "adapters" / name, folder / "root" / name)
+    shutil.copytree(ROOT / "mindgen/demo/model", folder / "model")
+    config = json.loads((folder / "model/tokenizer_config.json").read_text())
+    config["chat_template"] = TOOLS_TEMPLATE
+    (folder / "model/tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "list/lora_adapter.json").write_text("{}")
+    (folder / "keys").write_text(
+        f"# who asks\n{ALICE} name=alice requests_per_minute=2\n{BOB} name=bob concurrency=1\n"
+    )
+    (folder / "admin").write_text(f"{ADMIN}\n")
+    flags = {
+        "--adapters": "list", "--api_key_file": "keys", "--admin_key_file": "admin", "--adapter_roots": "root",
+        "--adapter_folder": "watched",
+    }  # fmt: skip
+    flags = {name: str(folder / value) for name, value in flags.items()}
+    flags |= {
+        "--max_num_seqs": "2", "--max_queue": "1", "--max_body_bytes": "100000",
+        "--adapter_scan_seconds": "0.1", "--adapter_concurrency": "2", "--log_prompts": "True",
+    }  # fmt: skip
+    flags |= {"--model": str(folder / "model"), "--served_model_name": "demo"}
+    with serving(*(word for flag in flags.items() for word in flag)) as found:
+        yield Guarded(found, folder / "root", folder / "watched")
+
+
+@pytest.fixture(scope="session")
+def replicated(tmp_path_factory):
+    """Two replicas behind one port."""
+    folder = tmp_path_factory.mktemp("replicated")
+    (folder / "admin").write_text(f"{ADMIN}\n")
+    flags = ("--admin_key_file", str(folder / "admin"), "--adapter_roots", str(ROOT / "adapters"))
+    with serving("--model", "demo", "--dp", "2", "--served_model_name", "a/b", *flags) as found:
+        yield Guarded(found, ROOT / "adapters", ROOT / "adapters")

@@ -1,0 +1,66 @@
+"""What Prometheus finds."""
+
+import json
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from server_process import ROOT
+
+from mindgen.outputs import CompletionOutput, RequestOutput
+from mindgen.server.observe.metrics import ServerMetrics
+
+VLLM = (
+    "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prefix_cache_queries_total",
+    "prefix_cache_hits_total", "prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds_bucket",
+    "inter_token_latency_seconds_bucket", "e2e_request_latency_seconds_bucket", "request_queue_time_seconds_bucket",
+    "request_success_total", "num_preemptions_total", "lora_requests_info",
+)  # fmt: skip
+
+
+def samples(page: str) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
+
+
+def test_vllms_names(server, client):
+    list(client.completions.create(model="A2", prompt="One, two,", max_tokens=5, stream=True))
+    found = samples(server.http().get("/metrics").text)
+    for name in VLLM:
+        assert found[f"vllm:{name}"] and all(each.labels["model_name"] == "demo" for each in found[f"vllm:{name}"])
+    assert any(each.labels["adapter"] == "A2" and each.value >= 1 for each in found["mindgen:adapter_requests_total"])
+
+
+def test_the_dashboard_asks_for_what_there_is(server):
+    found = samples(server.http().get("/metrics").text)
+    dashboard = json.loads((ROOT / "deploy/grafana_dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    names = {name for each in asked for name in re.findall(r"(?:vllm|mindgen):\w+", each)}
+    assert len(names) > 10 and names <= found.keys()
+
+
+@pytest.fixture
+def metrics():
+    return ServerMetrics("demo", 3)
+
+
+def finished(adapter_id: str) -> tuple[RequestOutput, str]:
+    return RequestOutput(0, "p", [1], [CompletionOutput(0, "t", [2], finish_reason="stop")], True, None), adapter_id
+
+
+def counts(metrics) -> dict[str, float]:
+    page = metrics.page(lambda: []).decode()
+    return {each.labels["adapter"]: each.value for each in samples(page)["mindgen:adapter_requests_total"]}
+
+
+def test_labels_are_bounded(metrics):
+    for number in range(2000):
+        metrics.finished(*finished(f"adapter {number}"))
+    assert counts(metrics) == {"adapter 0": 1, "adapter 1": 1, "adapter 2": 1, "other": 1997}
+    metrics.forget_adapter("adapter 1")
+    metrics.forget_adapter("adapter 1999")
+    metrics.finished(*finished("adapter 2000"))
+    assert counts(metrics) == {"adapter 0": 1, "adapter 2": 1, "adapter 2000": 1, "other": 1997}
