@@ -97,7 +97,7 @@ def draw(records: Sequence[StepRecord], title: str, path: Path) -> None:
     rewards.grid(alpha=0.3)
     distances = rewards.twinx()
     values = [record.divergence for record in records]
-    (distance,) = distances.plot(steps, values, "s:", color="C1", label="KL from the base model, nats per token")
+    (distance,) = distances.plot(steps, values, "s:", color="C1", label="KL from the base model")
     distances.set(ylabel="nats per token", ylim=(min(0.0, *values), max(0.1, *values) * 1.5))
     rewards.legend(handles=[reward, distance], loc="upper left", fontsize="small")
     figure.tight_layout()
