@@ -1,6 +1,7 @@
 // One answer as it streams: its text, its tokens with their probabilities, and its times.
 
 const NUM_ALTERNATIVES = 5;
+const LEAST_MILLISECONDS = 10; // below which tokens came together, and say nothing of the speed
 
 /** `tokens` have `offset`, where they begin in the text, in code points; times are in milliseconds. */
 export class Answer {
@@ -13,11 +14,11 @@ export class Answer {
   firstAfter = null;
   lastAfter = null;
 
-  /** Tokens per second after the first one; null before there are two. */
+  /** Tokens per second after the first one; null where that is not known. */
   get speed() {
     const count = (this.numTokens ?? this.tokens.length) - 1;
-    const seconds = (this.lastAfter - this.firstAfter) / 1000;
-    return count > 0 && seconds > 0 ? count / seconds : null;
+    const milliseconds = this.lastAfter - this.firstAfter;
+    return count > 0 && milliseconds >= LEAST_MILLISECONDS ? (1000 * count) / milliseconds : null;
   }
 }
 
