@@ -1,6 +1,5 @@
 """What the page shows of the server, beside what /v1/models says."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from mindgen.adapters.pool_metrics import AdapterStatus
@@ -32,21 +31,22 @@ class ReplicaState(ResponseBody):
 
 
 class ModelShare(ResponseBody):
-    """Requests that a model has now; `name` is None for all that are not named."""
+    """Outputs of a model that are computed or wait; `name` is None for all models that are not named."""
 
     name: str | None
-    requests: int
+    outputs: int
 
 
 class LiveState(ResponseBody):
     """A moment.
 
     Attributes:
-        requests: by model, the busiest first.
+        batch: by model, the busiest first.
+        refused: requests, for want of room, since the start.
     """
 
     replicas: list[ReplicaState]
-    requests: list[ModelShare]
+    batch: list[ModelShare]
     refused: int
 
 
@@ -85,16 +85,13 @@ class Overview(ResponseBody):
 
 
 def live_state(service: Service, replicas: Sequence[EngineMetrics]) -> LiveState:
-    open_requests = Counter({each.name: each.num_users for each in service.catalog.adapters() if each.num_users})
-    of_base = service.gate.num_open - open_requests.total()
-    if of_base > 0:
-        open_requests[service.catalog.base] = of_base
-    named = open_requests.most_common(_MOST_NAMED)
-    shares = [ModelShare(name=name, requests=count) for name, count in named]
-    others = open_requests.total() - sum(count for _, count in named)
+    open_outputs = +service.num_outputs  # without those that have none
+    named = open_outputs.most_common(_MOST_NAMED)
+    shares = [ModelShare(name=name, outputs=count) for name, count in named]
+    others = open_outputs.total() - sum(count for _, count in named)
     if others:
-        shares.append(ModelShare(name=None, requests=others))
-    return LiveState(replicas=[_replica(each) for each in replicas], requests=shares, refused=service.gate.num_refused)
+        shares.append(ModelShare(name=None, outputs=others))
+    return LiveState(replicas=[_replica(each) for each in replicas], batch=shares, refused=service.gate.num_refused)
 
 
 def overview(service: Service, listed: Sequence[AdapterStatus], version: str) -> Overview:

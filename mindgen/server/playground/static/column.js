@@ -139,15 +139,17 @@ export class Column {
   #showFacts(answer) {
     const { language } = this.#page;
     const ends = { stop: "end_stop", length: "end_length", aborted: "end_aborted" };
-    const facts = [];
-    if (answer.firstAfter !== null) facts.push(["first_token", "milliseconds", { n: Math.round(answer.firstAfter) }]);
-    if (answer.speed !== null) facts.push(["speed", "per_second", { n: Math.round(answer.speed) }]);
-    if (answer.tokens.length) facts.push(["length", "tokens", { n: answer.numTokens ?? answer.tokens.length }]);
-    if (answer.finish in ends) facts.push(["ended", ends[answer.finish], {}]);
+    const facts = [
+      ["first_token", "milliseconds", answer.firstAfter],
+      ["speed", "per_second", answer.speed],
+      ["length", "tokens", answer.numTokens ?? answer.tokens.length],
+      ["ended", ends[answer.finish] ?? "unknown", 0],
+    ];
     this.facts.replaceChildren(
-      ...facts.map(([name, text, values]) =>
-        make("div", {}, language.put(make("dt"), name), language.put(make("dd"), text, values)),
-      ),
+      ...facts.map(([name, text, n]) => {
+        const value = language.put(make("dd"), n === null ? "unknown" : text, { n: Math.round(n) });
+        return make("div", {}, language.put(make("dt"), name), value);
+      }),
     );
   }
 }

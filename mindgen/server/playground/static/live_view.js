@@ -58,7 +58,7 @@ export class LiveView {
     }
   }
 
-  #show({ replicas, requests }) {
+  #show({ replicas, batch }) {
     const total = (name) => replicas.reduce((sum, each) => sum + each[name], 0);
     const now = { time: performance.now(), tokens: total("generated_tokens") };
     if (this.#last) {
@@ -76,14 +76,14 @@ export class LiveView {
     const share = total("kv_blocks_used") / Math.max(1, total("kv_blocks"));
     this.#tiles.cache.textContent = this.#language.percent(share);
     this.cacheBar.style.width = `${share * 100}%`;
-    this.#showBatch(requests);
+    this.#showBatch(batch);
   }
 
-  #showBatch(requests) {
+  #showBatch(batch) {
     const place = this.#tiles.batch;
     this.#language.clear(place);
-    if (!requests.length) this.#language.put(place, "live_idle");
-    const named = requests.map(({ name, requests: n }) => ({ name: name ?? this.#language.text("live_others"), n }));
+    if (!batch.length) this.#language.put(place, "live_idle");
+    const named = batch.map(({ name, outputs: n }) => ({ name: name ?? this.#language.text("live_others"), n }));
     const all = named.reduce((sum, each) => sum + each.n, 0);
     named.forEach((each, number) => {
       const dot = make("span", { class: `swatch color-${number % COLORS}`, "aria-hidden": "true" });
