@@ -10,6 +10,9 @@ import mindgen  # noqa: F401
 
 def pytest_addoption(parser):
     parser.addoption("--kernels-library", help="a libmindgen_cpu.so for tests/kernels and tests/executor/test_graph.py")
+    parser.addoption(
+        "--pictures", help="a folder, like docs/images, for which tests/server/test_playground.py makes pictures"
+    )
 
 
 @pytest.fixture(params=["mindgen", pytest.param("mindspore", marks=pytest.mark.slow)], scope="module")

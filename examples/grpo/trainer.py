@@ -14,6 +14,7 @@ from grpo.policy import LoraSettings, Policy
 from grpo.settings import LoopSettings
 from grpo.trajectories import Batch, Group
 from mindgen.errors import MindgenError
+from mindgen.runner.device import open_device
 
 # How far the engine's log-probabilities may be from the trainer's: as far as rounding makes those of the same weights.
 LARGEST_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -47,7 +48,7 @@ class Trainer:
     """
 
     def __init__(self, settings: LoopSettings, lora: LoraSettings, longest_prompt: int) -> None:
-        mindspore.set_device("CPU")
+        open_device("CPU", 0, 1)
         self._settings = settings
         num_positions = longest_prompt + settings.max_tokens
         self.policy = Policy(settings.model, settings.dtype, lora, num_positions, settings.seed)

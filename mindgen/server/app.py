@@ -19,6 +19,7 @@ from mindgen.server.limits.body_size import BodyLimit
 from mindgen.server.observe.access_log import AccessLog
 from mindgen.server.observe.tracing import Tracing
 from mindgen.server.routes import adapters, completions, models, status, tokens
+from mindgen.server.routes.playground import playground_router
 from mindgen.server.service import Service
 from mindgen.system.checks import shown
 
@@ -48,6 +49,7 @@ def make_app(service: Service, watcher: AdapterWatcher | None, tracing: Tracing)
     app.state.service = service
     for each in (completions, models, adapters, tokens, status):
         app.include_router(each.router)
+    app.include_router(playground_router())
     app.add_middleware(BodyLimit, most=service.config.max_body_bytes)
     app.add_middleware(AccessLog, write=service.write_log, answered=service.metrics.answered)
     for kind, handler in _handlers(service).items():

@@ -1,7 +1,8 @@
 """What all routes use."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -26,6 +27,7 @@ class Service:
     Attributes:
         write_log: takes a line of the access log; None for none.
         failure: why the model cannot answer any more; None while it can.
+        num_outputs: that are computed or wait, by the model's name that clients ask for.
     """
 
     config: ServerConfig
@@ -38,6 +40,7 @@ class Service:
     metrics: ServerMetrics
     write_log: Callable[[str], None] | None
     failure: str | None = None
+    num_outputs: Counter[str] = field(default_factory=Counter)
 
     @property
     def deadline(self) -> float | None:
@@ -73,16 +76,17 @@ class Service:
         request.state.summary = record.summary
         if adapter is not None:
             adapter.enter()
+        self.num_outputs[name or self.catalog.base] += order.num_outputs
         stream = ChunkStream(self.model.llm.server, requests, order.is_streamed)
-        return Call(stream, record, lambda: _leave(adapter, lease))
+        return Call(stream, record, lambda: self._leave(adapter, order.num_outputs, lease))
+
+    def _leave(self, adapter: Adapter | None, num_outputs: int, lease: Lease) -> None:
+        lease.release()
+        self.num_outputs[self.catalog.base if adapter is None else adapter.name] -= num_outputs
+        if adapter is not None:
+            adapter.leave()
 
     def note_failure(self, error: Exception) -> None:
         """A model whose processes have ended does not come back."""
         if isinstance(error, WorkerError):
             self.failure = str(error)
-
-
-def _leave(adapter: Adapter | None, lease: Lease) -> None:
-    lease.release()
-    if adapter is not None:
-        adapter.leave()

@@ -59,7 +59,7 @@ def test_refusals(name, typed, expected):
 
 def test_kinds():
     lists = {name for name, kind in KINDS.items() if is_list(kind)}
-    assert lists == {"stop", "stop_token_ids", "bad_words", "allowed_token_ids", "guided_choice"}
+    assert lists == {"stop", "stop_token_ids", "bad_words", "allowed_token_ids", "forced_token_ids", "guided_choice"}
     assert is_boolean(KINDS["new_token_limit"]) and not is_boolean(KINDS["seed"])
     assert all(option.description for option in sampling_options().values())
 

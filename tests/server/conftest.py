@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playground_page import CHROMIUM, FLAGS, WITHOUT, fragment
+from playwright.sync_api import expect, sync_playwright
 from server_process import ROOT, Server, serving
 
 TOOLS_TEMPLATE = (
@@ -88,3 +90,37 @@ def replicated(tmp_path_factory):
     flags = ("--admin_key_file", str(folder / "admin"), "--adapter_roots", str(ROOT / "adapters"))
     with serving("--model", "demo", "--dp", "2", "--served_model_name", "a/b", *flags) as found:
         yield Guarded(found, ROOT / "adapters", ROOT / "adapters")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip(WITHOUT)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser, server):
+    """Opens the page with what is asked; whatever the browser complains of fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(at=server, color_scheme="light", locale="en-US", bypass_csp=False, width=1280, **asked):
+        context = browser.new_context(
+            color_scheme=color_scheme, locale=locale, bypass_csp=bypass_csp, viewport={"width": width, "height": 900}
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
+        page.goto(at.address + ("/" + fragment(**asked) if asked else "/"))
+        expect(page.locator(".column").first).to_be_visible()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

@@ -16,6 +16,7 @@ from mindgen.server.observe.tracing import annotate
 
 REQUEST_ID = "X-Request-Id"
 _ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}")
+_POLLED = "/playground/live"  # once a second by each open page
 
 
 class AccessLog:
@@ -53,7 +54,7 @@ class AccessLog:
             raise
         finally:
             self._answered(status)
-            if self._write is not None:
+            if self._write is not None and scope["path"] != _POLLED:
                 self._write(_line(scope, request_id, status, time.perf_counter() - started))
 
 

@@ -1,0 +1,1 @@
+"""The page at `/`: files that browsers load, and what it is told of the server."""
