@@ -20,6 +20,7 @@ from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
 from mindgen.weights.mapped_tensor import MappedTensor
 
+NAME_PREFIX = "mindgen-weights-"  # of shared memory
 _NUM_BUFFERS = 2
 _PIECE_BYTES = 64 << 20  # of fresh memory at a time, in large pages
 _LEAST_BYTES, _MOST_BYTES = 4096, 1 << 30  # of a buffer
@@ -82,7 +83,7 @@ class Session:
         self._used: list[np.ndarray] = []
         self._spare: dict[int, list[np.ndarray]] = {}  # by size
         self._tensors: dict[str, _Unfinished] = {}
-        self._name = f"mindgen-{secrets.token_hex(16)}"
+        self._name = f"{NAME_PREFIX}{secrets.token_hex(16)}"
         self._buffers: np.ndarray = np.empty((0, 0), np.uint8)
 
     def serve(self) -> None:

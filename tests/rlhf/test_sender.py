@@ -21,6 +21,7 @@ from mindgen import LLM, SamplingParams
 from mindgen.errors import ConfigError
 from mindgen.rlhf import WeightReceiver, WeightSender, WeightSendError
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, receive, send
+from mindgen.rlhf.session import NAME_PREFIX
 
 CHILD = """
 import sys
@@ -53,7 +54,7 @@ def path(llm, folders, tmp_path):
     before = set(SHARED_MEMORY.iterdir())
     with WeightReceiver(llm, tmp_path / "socket", idle_seconds=2):
         yield tmp_path / "socket"
-    assert set(SHARED_MEMORY.glob("mindgen-*")) <= before
+    assert set(SHARED_MEMORY.glob(f"{NAME_PREFIX}*")) <= before
     assert not (tmp_path / "socket").exists()
 
 
@@ -205,6 +206,6 @@ def test_a_sender_that_is_killed_leaves_nothing(llm, folders, path, saved, count
         child.stdout.close()
         assert wait_until_closed(llm)
         assert tokens(answers(llm)) == states[llm.model_digest]
-        assert not list(SHARED_MEMORY.glob("mindgen-*"))
+        assert not list(SHARED_MEMORY.glob(f"{NAME_PREFIX}*"))
         assert not engine_of(llm)._runner._staged
     assert not llm.generate([[5]], SamplingParams(max_tokens=1))[0].error

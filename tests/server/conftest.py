@@ -92,7 +92,7 @@ def replicated(tmp_path_factory):
         yield Guarded(found, ROOT / "adapters", ROOT / "adapters")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, no other test of the process may run coroutines
 def browser():
     if CHROMIUM is None:
         pytest.skip(WITHOUT)
