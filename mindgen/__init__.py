@@ -3,10 +3,10 @@
 The names below load lazily, so that `from mindgen import SamplingParams` does not start MindSpore.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mindgen.kernels import plugin
+from mindgen.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mindgen.compat.mindformers import AutoModel as AutoModel
@@ -45,8 +45,4 @@ __all__ = [
 # MindSpore reads the plugin's path once, before its first op; so it must be set as early as this.
 plugin.announce()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mindgen' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

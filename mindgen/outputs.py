@@ -93,7 +93,7 @@ class RequestOutput:
         prompt_logprobs: of each of prompt_token_ids, None for the first; None unless asked for.
         num_cached_tokens: tokens of the prompt that another request had computed before.
         adapter_id, adapter_digest: what really answered.
-        model_digest: the checksum of the base model's weights.
+        weight_checksum: the checksum of the base model's weights.
         weight_version, adapter_version: of these weights, and of the adapter's, where a program has sent new ones.
         error: why the request failed; it then has no outputs.
         exception: the same, as what it would be raised as.
@@ -112,7 +112,7 @@ class RequestOutput:
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
     exception: MindgenError | None = None
-    model_digest: str | None = None
+    weight_checksum: str | None = None
     weight_version: int = 0
     adapter_version: int | None = None
 

@@ -3,10 +3,10 @@
 The names below load lazily, so that a configuration can be made without starting MindSpore.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mindgen.batch.config import BatchConfig, InputColumns, ModelChoice, OutputOptions, PromptOptions
+from mindgen.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mindgen.batch.iterate import AnsweredRow as AnsweredRow
@@ -29,8 +29,4 @@ __all__ = [
     "run_batch",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mindgen.batch' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

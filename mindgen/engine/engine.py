@@ -15,12 +15,12 @@ from mindgen.engine.base_update import BaseUpdate
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.drafts import draft_tokens
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.guide import Guide
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.output_processor import OutputProcessor
-from mindgen.engine.prompt_lookup import draft_tokens
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
 from mindgen.engine.schedule import Schedule

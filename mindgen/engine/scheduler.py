@@ -161,11 +161,7 @@ class Scheduler:
         running = set(order)
         for sequence in order:
             num_known, num_computed = len(sequence.token_ids), sequence.num_computed_tokens
-            num_tokens = (
-                1
-                if num_known - num_computed == 1 and budget > 0
-                else num_next(sequence, budget, self._config.enable_chunked_prefill)
-            )
+            num_tokens = 1 if num_known - num_computed == 1 and budget > 0 else self._num_next(sequence, budget)
             if sequence not in running or num_tokens == 0:
                 continue
             draft: list[int] = []
@@ -224,17 +220,14 @@ class Scheduler:
                 self._blocks.use_cached_prefix(sequence)
             needed = self._blocks.num_missing(sequence, len(sequence.token_ids))
             # Room is left for those that run to go on.
-            if (
-                needed + len(self._running) > self._blocks.num_free
-                or num_next(sequence, budget, self._config.enable_chunked_prefill) == 0
-            ):
+            if needed + len(self._running) > self._blocks.num_free or self._num_next(sequence, budget) == 0:
                 self._blocks.free(sequence)
                 return None
             if not sequence.request.has_joined:
                 sequence.request.num_cached_tokens = sequence.num_computed_tokens
         sequence.request.has_joined = True
         insort(self._running, sequence, key=_RANK)
-        num_tokens = num_next(sequence, budget, self._config.enable_chunked_prefill)
+        num_tokens = self._num_next(sequence, budget)
         if num_tokens > 0:
             copies = self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
             assert copies is not None
@@ -257,6 +250,9 @@ class Scheduler:
         if request.adapter is not None and self._adapters is not None:
             assert request.adapter_slot is not None
             self._adapters.unpin(request.adapter_slot)
+
+    def _num_next(self, sequence: Sequence, budget: int) -> int:
+        return num_next(sequence, budget, self._config.enable_chunked_prefill)
 
     def _preempt(self, sequence: Sequence, schedule: Schedule) -> None:
         """Takes a running sequence's blocks; it waits again, by its old rank."""

@@ -25,7 +25,7 @@ class ChangingWeights:
         return self._model.base_version().version
 
     @property
-    def model_digest(self) -> str:
+    def weight_checksum(self) -> str:
         """The checksum of the base model's weights: the same for the same content, however it came."""
         return self._model.base_version().checksum
 

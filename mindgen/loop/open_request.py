@@ -120,7 +120,7 @@ class OpenRequest:
             warnings=self._warnings,
             error=None if request.error is None else str(request.error),
             exception=request.error,
-            model_digest=request.base.checksum,
+            weight_checksum=request.base.checksum,
             weight_version=request.base.version,
             adapter_version=request.adapter_version,
         )

@@ -4,11 +4,13 @@ tokens, and weights for a running model, from this process (`LLM.update_weights`
 The names below load lazily: importing them does not start MindSpore, and a trainer's process needs numpy alone to send.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mindgen.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mindgen.rlhf.generation_module import GenerationModule as GenerationModule
+    from mindgen.rlhf.generation_module import VLLMModule as VLLMModule
     from mindgen.rlhf.module_settings import read_module_settings as read_module_settings
     from mindgen.rlhf.prompt_pipeline import PromptPipeline as PromptPipeline
     from mindgen.rlhf.receiver import WeightReceiver as WeightReceiver
@@ -16,17 +18,15 @@ if TYPE_CHECKING:
     from mindgen.rlhf.sender import WeightSender as WeightSender
     from mindgen.rlhf.sender import WeightSendError as WeightSendError
 
-    VLLMModule = GenerationModule
-
 _HOMES = {
-    "GenerationModule": ("generation_module", "GenerationModule"),
-    "VLLMModule": ("generation_module", "GenerationModule"),  # as ChatLearn calls it
-    "PromptPipeline": ("prompt_pipeline", "PromptPipeline"),
-    "read_module_settings": ("module_settings", "read_module_settings"),
-    "score": ("scoring", "score"),
-    "WeightReceiver": ("receiver", "WeightReceiver"),
-    "WeightSender": ("sender", "WeightSender"),
-    "WeightSendError": ("sender", "WeightSendError"),
+    "GenerationModule": "mindgen.rlhf.generation_module",
+    "VLLMModule": "mindgen.rlhf.generation_module",
+    "PromptPipeline": "mindgen.rlhf.prompt_pipeline",
+    "read_module_settings": "mindgen.rlhf.module_settings",
+    "score": "mindgen.rlhf.scoring",
+    "WeightReceiver": "mindgen.rlhf.receiver",
+    "WeightSender": "mindgen.rlhf.sender",
+    "WeightSendError": "mindgen.rlhf.sender",
 }
 __all__ = [
     "GenerationModule",
@@ -39,9 +39,4 @@ __all__ = [
     "score",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mindgen.rlhf' has no attribute '{name}'")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(f"mindgen.rlhf.{module}"), attribute)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -244,6 +244,9 @@ class GenerationModule:
         return read_request(prompt, self.settings.params(most, seed, is_eval), self.settings.adapter_id)
 
 
+VLLMModule = GenerationModule  # as ChatLearn calls it
+
+
 def _served(outputs: list[RequestOutput]) -> list[RequestOutput]:
     """The outputs; raises the first reason why there is none."""
     for output in outputs:

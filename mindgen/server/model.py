@@ -24,22 +24,20 @@ class ModelIdentity:
         name: what clients call it.
         root: where it is.
         digest: of its content.
-        weight_version: how often its weights were replaced.
         created: when the server came to have it, in seconds since 1970.
     """
 
     name: str
     root: str
     digest: str
-    weight_version: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def fingerprint(self) -> str:
-        return f"mindgen-{self.digest}-w{self.weight_version}"
+        return f"mindgen-{self.digest}"
 
     def headers(self) -> dict[str, str]:
-        return {"X-Mindgen-Model-Digest": self.digest, "X-Mindgen-Weight-Version": str(self.weight_version)}
+        return {"X-Mindgen-Model-Digest": self.digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def sent(folder) -> tuple[dict[str, torch.Tensor], dict]:
 def test_versions_from_memory_are_those_from_folders(model, loras, fresh, sizes):
     adapters = {"A": loras[2], **{str(place): loras[place] for place in (0, 1)}}
     llm = LLM(model, adapters, block_size=4, **sizes)
-    base = llm.model_digest
+    base = llm.weight_checksum
     answers(llm, "A")
     for place in (0, 1):
         tensors, config = sent(loras[place])
@@ -68,7 +68,7 @@ def test_versions_from_memory_are_those_from_folders(model, loras, fresh, sizes)
     assert report.checksum_before == fresh[0][1]
     llm.update_weights(loras[0], "A")
     assert tokens(answers(llm, "A")) == tokens(answers(llm, "0"))
-    assert (llm.model_digest, llm.weight_version) == (base, 0)
+    assert (llm.weight_checksum, llm.weight_version) == (base, 0)
     llm.close()
 
 
@@ -143,7 +143,7 @@ def resident_bytes() -> int:
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_versions_do_not_pile_up(llm, loras, count):
     tensors, config = sent(loras[0])
-    base = llm.model_digest
+    base = llm.weight_checksum
     first = llm.update_weights(tensors, "many", adapter_config=config, expect_change=False).version
     held = begun(llm, "many")
     name = next(name for name in tensors if "lora_B" in name)
@@ -167,7 +167,7 @@ def test_versions_do_not_pile_up(llm, loras, count):
     assert max(sizes[20:]) <= max(sizes[:20])
     assert memory[-1] - memory[count // 2] < 8 << 20
     assert answers(llm, "many")[0].adapter_version == first + count
-    assert llm.model_digest == base and llm.weight_version == 0
+    assert llm.weight_checksum == base and llm.weight_version == 0
 
 
 def test_streams_while_versions_change(llm, loras, fresh):

@@ -18,17 +18,12 @@ from mindgen.weights.weight_files import find_weights
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return make_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
 def fresh(folders):
     """What an engine of its own answers from each checkpoint, and its digest."""
     found = []
     for folder in folders:
         llm = LLM(folder, block_size=4)
-        found.append((tokens(answers(llm)), llm.model_digest))
+        found.append((tokens(answers(llm)), llm.weight_checksum))
         llm.close()
     assert found[0][0] != found[1][0] and found[0][1] != found[1][1]
     return found
@@ -53,15 +48,17 @@ def test_the_answer_is_a_fresh_engines(folders, fresh, sizes):
     llm = LLM(folders[0], block_size=4, **sizes)
     before = answers(llm)
     assert answers(llm)[0].num_cached_tokens > 0  # the prefix cache holds what the old weights have computed
-    assert (tokens(before), llm.model_digest) == fresh[0] or sizes
-    assert {(output.model_digest, output.weight_version) for output in before} == {(fresh[0][1], 0)}
+    assert (tokens(before), llm.weight_checksum) == fresh[0] or sizes
+    assert {(output.weight_checksum, output.weight_version) for output in before} == {(fresh[0][1], 0)}
     report = llm.update_weights(folders[1])
     after = answers(llm)
     assert [each[0] for each in tokens(after)] == [each[0] for each in fresh[1][0]]
     assert after[0].num_cached_tokens == 0
-    assert {(output.model_digest, output.weight_version) for output in after} == {(fresh[1][1], 1)}
+    assert {(output.weight_checksum, output.weight_version) for output in after} == {(fresh[1][1], 1)}
     assert (
-        (report.checksum_before, report.checksum_after) == (fresh[0][1], fresh[1][1]) == (fresh[0][1], llm.model_digest)
+        (report.checksum_before, report.checksum_after)
+        == (fresh[0][1], fresh[1][1])
+        == (fresh[0][1], llm.weight_checksum)
     )
     assert (report.version, report.missing, report.bytes_received) == (1, [], report.bytes_received)
     assert report.bytes_bound >= report.bytes_received == sum(each.nbytes for each in weights(folders[1]).values())
@@ -104,6 +101,20 @@ def test_from_every_library(llm, folders, fresh, form, tmp_path):
         given = iter(given.items()) if form == "pairs" else given
     report = llm.update_weights(given)
     assert report.checksum_after == fresh[1][1] and tokens(answers(llm)) == fresh[1][0]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "glm"])
+def test_what_a_checkpoint_has_fused_is_taken_apart(kind, tmp_path):
+    """GPT-2's c_attn, whose rows are columns as well, and GLM's gate_up_proj, under their own names."""
+    old, new = make_models(tmp_path, kind)
+    expected, llm = LLM(new, block_size=4), LLM(old, block_size=4)
+    tensors = weights(new)
+    assert any(name.endswith(("c_attn.weight", "gate_up_proj.weight")) for name in tensors)
+    report = llm.update_weights(tensors)
+    assert (report.missing, report.checksum_after) == ([], expected.weight_checksum)
+    assert tokens(answers(llm)) == tokens(answers(expected))
+    for each in (llm, expected):
+        each.close()
 
 
 def test_a_trainer_may_use_its_memory_again(llm, folders, fresh):
@@ -163,7 +174,7 @@ def test_what_is_refused_changes_nothing(llm, folders, fresh, case):
     with pytest.raises(WeightUpdateError, match=message) as caught:
         llm.update_weights(make(weights(folders[0])))
     assert "\n" not in str(caught.value)
-    assert (llm.weight_version, llm.model_digest) == (version, fresh[0][1])
+    assert (llm.weight_version, llm.weight_checksum) == (version, fresh[0][1])
     assert tokens(answers(llm)) == fresh[0][0]
 
 
@@ -181,10 +192,10 @@ def test_what_is_refused_besides(llm, folders, tmp_path):
         yield from list(weights(folders[1]).items())[:3]
         raise OSError("the trainer is gone")
 
-    before = llm.model_digest
+    before = llm.weight_checksum
     with pytest.raises(OSError, match="the trainer is gone"):
         llm.update_weights(breaks())
-    assert llm.model_digest == before
+    assert llm.weight_checksum == before
     llm.update_weights({FIRST: weights(folders[0])[FIRST] * float("nan")}, allow_nan=True)
     assert llm.update_weights(folders[0]).checksum_after == before
 
@@ -226,9 +237,9 @@ def test_requests_in_flight_finish_on_the_old_weights(llm, folders, fresh):
     updating.join(60)
     asking.join(60)
     assert tokens(old) == tokens(expected)
-    assert {output.model_digest for output in old} == {fresh[0][1]}
+    assert {output.weight_checksum for output in old} == {fresh[0][1]}
     assert all(each.weight_versions is None for output in old for each in output.outputs)
-    assert {output.model_digest for output in late} <= {fresh[0][1], fresh[1][1]}
+    assert {output.weight_checksum for output in late} <= {fresh[0][1], fresh[1][1]}
     assert tokens(answers(llm)) == fresh[1][0]
 
 
@@ -249,7 +260,7 @@ def test_requests_in_flight_go_on_with_the_new_weights(llm, folders, fresh, n):
     report = llm.update_weights(folders[1], in_flight="continue")
     engine_of(llm).check_integrity()
     for output in finished(stream):
-        assert output.weight_version == report.version and output.model_digest == fresh[1][1]
+        assert output.weight_version == report.version and output.weight_checksum == fresh[1][1]
         for each in output.outputs:
             versions = each.weight_versions
             assert versions == sorted(versions) and len(versions) == 60
@@ -317,6 +328,6 @@ def test_many_streams_while_versions_change(llm, folders, fresh, num_streams, co
     for prompt, output in found:
         assert output.error is None
         place = PROMPTS.index(prompt)
-        assert (output.outputs[0].token_ids) == expected[output.model_digest][place][0]
+        assert (output.outputs[0].token_ids) == expected[output.weight_checksum][place][0]
         assert output.outputs[0].weight_versions is None
     engine_of(llm).check_integrity()

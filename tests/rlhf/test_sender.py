@@ -15,7 +15,7 @@ import pytest
 import torch
 from loops import engine_of
 from safetensors.torch import load_file
-from updates import answers, make_lora, make_models, tokens
+from updates import answers, make_lora, tokens
 
 from mindgen import LLM, SamplingParams
 from mindgen.errors import ConfigError
@@ -34,11 +34,6 @@ with WeightSender(sys.argv[1], bucket_bytes=int(sys.argv[3])) as sender:
     for number in range(int(sys.argv[4])):
         print(sender.send(tensors, expect_change=False)["checksum_after"], flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +79,7 @@ def test_from_a_process_with_numpy_alone(llm, folders, path, saved, bucket_bytes
     written, _ = child.communicate(timeout=60)
     assert child.returncode == 0
     fresh = LLM(folders[1], block_size=4)
-    assert written.split() == [fresh.model_digest] * 2 == [llm.model_digest] * 2
+    assert written.split() == [fresh.weight_checksum] * 2 == [llm.weight_checksum] * 2
     assert tokens(answers(llm)) == tokens(answers(fresh))
     fresh.close()
 
@@ -102,7 +97,7 @@ def test_an_adapter_and_its_report(llm, folders, path, tmp_path):
 
 
 def test_what_is_refused(llm, folders, path):
-    before, name = llm.model_digest, "model.norm.weight"
+    before, name = llm.weight_checksum, "model.norm.weight"
     cases = [
         ({name: np.ones(3, np.float32)}, {}, r"has shape \(3,\), and the model's"),
         ({name: np.ones(96, np.int32)}, {}, "is int32: expected one of float32"),
@@ -116,7 +111,7 @@ def test_what_is_refused(llm, folders, path):
         for tensors, options, message in cases:
             with pytest.raises(WeightSendError, match=message):
                 sender.send(tensors, **options)
-    assert llm.model_digest == before
+    assert llm.weight_checksum == before
     assert llm.update_weights(folders[1]).modules > 0
 
 
@@ -194,7 +189,7 @@ def test_a_sender_that_says_nothing_is_given_up(llm, path, folders):
 def test_a_sender_that_is_killed_leaves_nothing(llm, folders, path, saved, count):
     """Wherever it is killed, all is old or all is new, and the next one may send."""
     fresh = LLM(folders[1], block_size=4)
-    states = {llm.model_digest: tokens(answers(llm)), fresh.model_digest: tokens(answers(fresh))}
+    states = {llm.weight_checksum: tokens(answers(llm)), fresh.weight_checksum: tokens(answers(fresh))}
     fresh.close()
     chance = random.Random(0)
     for _ in range(count):
@@ -205,7 +200,7 @@ def test_a_sender_that_is_killed_leaves_nothing(llm, folders, path, saved, count
         child.wait()
         child.stdout.close()
         assert wait_until_closed(llm)
-        assert tokens(answers(llm)) == states[llm.model_digest]
+        assert tokens(answers(llm)) == states[llm.weight_checksum]
         assert not list(SHARED_MEMORY.glob(f"{NAME_PREFIX}*"))
         assert not engine_of(llm)._runner._staged
     assert not llm.generate([[5]], SamplingParams(max_tokens=1))[0].error

@@ -10,18 +10,13 @@ import torch
 from loops import engine_of
 from tiny_models import make_model
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
-from updates import PROMPTS, answers, make_models, tokens
+from updates import PROMPTS, answers, tokens
 
 from mindgen import LLM, SamplingParams
 from mindgen.errors import AsleepError, CheckpointError, ConfigError
 from mindgen.runner.weight_file import WeightFile
 
 LONG = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -38,12 +33,12 @@ def test_sleep_and_wake_change_no_bit(folders, level, sizes):
     for source in (None, folders[1]):
         if source is not None:
             llm.update_weights(source)
-        before, digest = tokens(answers(llm)), llm.model_digest
+        before, digest = tokens(answers(llm)), llm.weight_checksum
         llm.sleep(level)
         with pytest.raises(AsleepError, match=r"without its kv_cache( and weights)?: call wake_up\(\) first"):
             answers(llm)
         llm.wake_up()
-        assert (tokens(answers(llm)), llm.model_digest) == (before, digest)
+        assert (tokens(answers(llm)), llm.weight_checksum) == (before, digest)
     engine_of(llm).check_integrity()
     llm.close()
 

@@ -1,12 +1,11 @@
 import json
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from guarded_server import ADMIN, ALICE, BOB, Guarded
 from playground_page import CHROMIUM, FLAGS, WITHOUT, fragment
 from playwright.sync_api import expect, sync_playwright
-from server_process import ROOT, Server, serving
+from server_process import ROOT, serving
 
 TOOLS_TEMPLATE = (
     "{{ bos_token }}{% for tool in tools or [] %}{{ tool.function.name }} <tool_call> {% endfor %}"
@@ -14,7 +13,6 @@ TOOLS_TEMPLATE = (
     "{% for call in message.tool_calls or [] %}{{ call.function.arguments.x }} {% endfor %}"
     "{{ message['content'] }}{% endfor %}"
 )
-ADMIN, ALICE, BOB = "admin-key-1", "alice-key-1", "bob-key-11"
 
 
 @pytest.fixture(scope="session")
@@ -27,29 +25,6 @@ def server():
 @pytest.fixture(scope="session")
 def client(server):
     return server.client()
-
-
-@dataclass
-class Guarded:
-    """A server with keys and limits, a root of adapters that may be loaded, and a folder that it watches.
-
-    Its chat template takes tools.
-    """
-
-    server: Server
-    root: Path
-    watched: Path
-
-    def load(self, name: str, path: str, key: str = ADMIN, **more):
-        with self.server.http(key) as http:
-            return http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path, **more})
-
-    def unload(self, name: str, key: str = ADMIN):
-        with self.server.http(key) as http:
-            return http.post("/v1/unload_lora_adapter", json={"lora_name": name})
-
-    def names(self) -> list[str]:
-        return [each.id for each in self.server.client(ADMIN).models.list().data]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import threading
 
 import openai
 import pytest
-from conftest import ADMIN, ALICE
+from guarded_server import ADMIN, ALICE
 
 PROMPT = "An increasing sequence: six,"
 RANK_OF_EACH = {"A1": "七", "A2": "five", "A3": "VII"}

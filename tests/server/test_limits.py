@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from conftest import ADMIN, ALICE, BOB
+from guarded_server import ADMIN, ALICE, BOB
 
 from mindgen.errors import ConfigError
 from mindgen.server.errors import ApiError

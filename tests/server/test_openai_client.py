@@ -26,10 +26,10 @@ def test_models(client):
 
 def test_completion(client):
     answer = strict(client.completions.create(model="demo", prompt=PROMPT, max_tokens=4))
-    assert answer.choices[0].text == " three, four" or answer.choices[0].text == " three, four,"
+    assert answer.choices[0].text == " three, four,"
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 4
-    assert answer.system_fingerprint == f"mindgen-{answer.model_digest}-w{answer.weight_version}"
+    assert answer.system_fingerprint == f"mindgen-{answer.model_digest}" and answer.weight_version == 0
 
 
 def test_an_adapter_is_a_model(client):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ADMIN, ALICE
+from guarded_server import ADMIN, ALICE
 from playground_page import EVIL, PROMPT, column, text_of, use_key, with_fields
 from playwright.sync_api import expect
 from server_process import ROOT, serving

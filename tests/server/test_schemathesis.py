@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ADMIN
+from guarded_server import ADMIN
 from server_process import ROOT, serving
 
 _CASES_PER_OPERATION = 900

@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from conftest import ADMIN
+from guarded_server import ADMIN
 
 from mindgen.server.generation.tool_calls import call_reader
 from mindgen.server.protocol.chat import ChatCompletionRequest

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,13 @@ class AnswerHead:
             "model": self.model,
             "system_fingerprint": self.identity.fingerprint,
             "model_digest": self.identity.digest,
-            "weight_version": self.identity.weight_version,
         }
+
+
+def answered_by(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+    """What is known at the end of who has answered: the adapter's content, and the newest version of the weights."""
+    versions = [each.weight_version for each in outputs]
+    return {"adapter_digest": outputs[0].adapter_digest, "weight_version": max(versions)}
 
 
 def total_usage(outputs: list[RequestOutput], generates: bool = True) -> Usage:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk
-from mindgen.server.generation.answer_head import AnswerHead, StreamUsage, total_usage
+from mindgen.server.generation.answer_head import AnswerHead, StreamUsage, answered_by, total_usage
 from mindgen.server.generation.call import Call
 from mindgen.server.generation.logprobs import chat_logprobs, prompt_logprobs
 from mindgen.server.generation.prompts import TokenizedPrompt
@@ -29,7 +29,7 @@ class ChatAnswer:
         self._readers: dict[int, CallReader] = {}  # of the choices that have begun
 
     def whole(self, output: RequestOutput) -> ChatCompletionResponse:
-        fields: dict[str, Any] = {"usage": total_usage([output]), "adapter_digest": output.adapter_digest}
+        fields: dict[str, Any] = {"usage": total_usage([output]), **answered_by([output])}
         if self._body.return_token_ids:
             fields["prompt_token_ids"] = self._prompt.token_ids
         if self._body.prompt_logprobs is not None:
@@ -57,7 +57,7 @@ class ChatAnswer:
         """What is known of a request at its end."""
         if chunk.output is None:
             return {}
-        fields: dict[str, Any] = {"adapter_digest": chunk.output.adapter_digest}
+        fields = answered_by([chunk.output])
         if self._body.prompt_logprobs is not None:
             fields["prompt_logprobs"] = prompt_logprobs(chunk.output.prompt_logprobs)
         return fields

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk, TokenLogprobs
-from mindgen.server.generation.answer_head import AnswerHead, StreamUsage, total_usage
+from mindgen.server.generation.answer_head import AnswerHead, StreamUsage, answered_by, total_usage
 from mindgen.server.generation.call import Call
 from mindgen.server.generation.logprobs import TextLogprobs, TextOffsets, prompt_logprobs, with_prompt
 from mindgen.server.generation.prompts import TokenizedPrompt
@@ -48,7 +48,7 @@ class CompletionAnswer:
             object="text_completion",
             choices=choices,
             usage=usage,
-            adapter_digest=outputs[0].adapter_digest,
+            **answered_by(outputs),
         )
 
     async def chunks(self, call: Call) -> AsyncGenerator[CompletionResponse, None]:
@@ -57,9 +57,9 @@ class CompletionAnswer:
             async for chunk in chunks:
                 if self._body.max_tokens > 0:
                     usage.count(chunk)
-                digest = {} if chunk.output is None else {"adapter_digest": chunk.output.adapter_digest}
+                ended = {} if chunk.output is None else answered_by([chunk.output])
                 for choice in self._choices(chunk):
-                    yield self._chunk([choice], digest | usage.of_chunk())
+                    yield self._chunk([choice], ended | usage.of_chunk())
         at_end = usage.at_end()
         if at_end is not None:
             yield self._chunk([], at_end)

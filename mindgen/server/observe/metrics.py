@@ -10,26 +10,8 @@ from mindgen.outputs import RequestOutput
 from mindgen.server.observe.call_record import CallSummary
 
 _SECONDS = (
-    0.001,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.06,
-    0.08,
-    0.1,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-    2.5,
-    5.0,
-    7.5,
-    10.0,
-    30.0,
-    60.0,
-    600.0,
-)
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 600.0,
+)  # fmt: skip
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _OTHERS = "other"
 _BASE = "base"
@@ -163,7 +145,7 @@ class _Moment:
 
 def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric]:
     """What the replicas are at, each with its number as `engine`."""
-    for name, text, value in (
+    now = (
         ("vllm:num_requests_running", "Sequences in the batch.", lambda each: each.requests_running),
         ("vllm:num_requests_waiting", "Requests that have not run yet.", lambda each: each.requests_waiting),
         ("vllm:kv_cache_usage_perc", "Share of the KV cache's blocks in use.", _cache_usage),
@@ -171,12 +153,8 @@ def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric
         ("mindgen:adapter_slots", "Places for adapters in the network's memory.", lambda each: each.adapters.slots),
         ("mindgen:adapter_slots_used", "Those that hold one.", lambda each: each.adapters.slots_in_use),
         ("mindgen:adapter_host_bytes", "Of adapters in host memory.", lambda each: each.adapters.host_bytes),
-    ):
-        gauge = GaugeMetricFamily(name, text, labels=["model_name", "engine"])
-        for number, each in enumerate(engines):
-            gauge.add_metric([model, str(number)], value(each))
-        yield gauge
-    for name, text, value in (
+    )
+    since_start = (
         ("vllm:prompt_tokens", "Tokens of prompts.", lambda each: each.prompt_tokens),
         ("vllm:generation_tokens", "Tokens that were generated.", lambda each: each.generated_tokens),
         ("vllm:prefix_cache_queries", "Tokens looked for in the prefix cache.", lambda each: each.prompt_tokens),
@@ -184,11 +162,13 @@ def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric
         ("vllm:num_preemptions", "Sequences that had to wait again.", lambda each: each.preemptions),
         ("mindgen:adapter_loads", "Adapters brought into a place.", lambda each: each.adapters.loads),
         ("mindgen:adapter_evictions", "Adapters that made way.", lambda each: each.adapters.evictions),
-    ):
-        counter = CounterMetricFamily(name, text, labels=["model_name", "engine"])
-        for number, each in enumerate(engines):
-            counter.add_metric([model, str(number)], value(each))
-        yield counter
+    )
+    for kind, rows in ((GaugeMetricFamily, now), (CounterMetricFamily, since_start)):
+        for name, text, value in rows:
+            family = kind(name, text, labels=["model_name", "engine"])
+            for number, each in enumerate(engines):
+                family.add_metric([model, str(number)], value(each))
+            yield family
 
 
 def _cache_usage(metrics: EngineMetrics) -> float:

@@ -17,7 +17,6 @@ class ReplicaState(ResponseBody):
         waiting: requests that have not run yet.
         kv_blocks: of the KV cache, in all.
         prompt_tokens, generated_tokens: since the start.
-        adapter_slots: places for adapters in the network's memory.
     """
 
     running: int
@@ -26,8 +25,6 @@ class ReplicaState(ResponseBody):
     kv_blocks_used: int
     prompt_tokens: int
     generated_tokens: int
-    adapter_slots: int
-    adapter_slots_used: int
 
 
 class ModelShare(ResponseBody):
@@ -72,7 +69,6 @@ class Overview(ResponseBody):
 
     Attributes:
         can_change: whether the server takes an admin's key at all.
-        has_chat: whether the model has a chat template.
     """
 
     base: str
@@ -80,7 +76,6 @@ class Overview(ResponseBody):
     max_model_len: int
     version: str
     can_change: bool
-    has_chat: bool
     adapters: list[AdapterState]
 
 
@@ -113,7 +108,7 @@ def overview(service: Service, listed: Sequence[AdapterStatus], version: str) ->
     return Overview(
         base=model.identity.name, digest=model.identity.digest, max_model_len=model.llm.max_model_len,
         version=version, can_change=service.config.admin_key_file is not None,
-        has_chat=bool(model.templates.names()), adapters=adapters,
+        adapters=adapters,
     )  # fmt: skip
 
 
@@ -121,6 +116,5 @@ def _replica(metrics: EngineMetrics) -> ReplicaState:
     return ReplicaState(
         running=metrics.requests_running, waiting=metrics.requests_waiting, kv_blocks=metrics.kv_blocks,
         kv_blocks_used=metrics.kv_blocks_used, prompt_tokens=metrics.prompt_tokens,
-        generated_tokens=metrics.generated_tokens, adapter_slots=metrics.adapters.slots,
-        adapter_slots_used=metrics.adapters.slots_in_use,
+        generated_tokens=metrics.generated_tokens,
     )  # fmt: skip

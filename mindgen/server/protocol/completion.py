@@ -82,9 +82,9 @@ class CompletionResponse(ResponseBody):
 
     Attributes:
         created: in seconds since 1970.
-        system_fingerprint: the base model's digest and weight version in one.
+        system_fingerprint: the base model's digest.
         model_digest, adapter_digest: what has answered: its content, whatever its name.
-        weight_version: how often the base model's weights were replaced.
+        weight_version: of the base model's weights; 0 until new ones have come.
     """
 
     id: str

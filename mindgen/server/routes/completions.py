@@ -47,7 +47,7 @@ async def complete(body: CompletionRequest, request: Request, service: ServiceOf
         if body.stream:
             return await _begun(service, writer.chunks(call))
         whole = writer.whole(await call.outputs())
-        return json_response(whole, _headers(service, whole.adapter_digest))
+        return json_response(whole, _headers(service, whole))
 
     return await _answered(service, request, body, answer)
 
@@ -67,7 +67,8 @@ async def chat(body: ChatCompletionRequest, request: Request, service: ServiceOf
         if body.stream:
             return await _begun(service, writer.chunks(call))
         (output,) = await call.outputs()
-        return json_response(writer.whole(output), _headers(service, output.adapter_digest))
+        whole = writer.whole(output)
+        return json_response(whole, _headers(service, whole))
 
     return await _answered(service, request, body, answer)
 
@@ -114,6 +115,7 @@ def _head(prefix: str, service: Service, adapter: Adapter | None) -> AnswerHead:
     return AnswerHead.of(prefix, identity.name if adapter is None else adapter.name, identity)
 
 
-def _headers(service: Service, adapter_digest: str | None) -> dict[str, str]:
-    headers = service.model.identity.headers()
-    return headers if adapter_digest is None else headers | {"X-Mindgen-Adapter-Digest": adapter_digest}
+def _headers(service: Service, whole: CompletionResponse | ChatCompletionResponse) -> dict[str, str]:
+    headers = service.model.identity.headers() | {"X-Mindgen-Weight-Version": str(whole.weight_version)}
+    digest = whole.adapter_digest
+    return headers if digest is None else headers | {"X-Mindgen-Adapter-Digest": digest}

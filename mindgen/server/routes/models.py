@@ -20,7 +20,8 @@ router = APIRouter()
 async def models(service: ServiceOf, caller: CallerOf) -> Response:
     """All of them, the base model first."""
     statuses = await _statuses(service)
-    cards = [_card(service, each, statuses) for each in [None, *service.catalog.adapters()]]
+    version = await asyncio.to_thread(lambda: service.model.llm.weight_version)
+    cards = [_base_card(service, version), *(_card(service, each, statuses) for each in service.catalog.adapters())]
     return json_response(ModelList(object="list", data=cards))
 
 
@@ -28,6 +29,9 @@ async def models(service: ServiceOf, caller: CallerOf) -> Response:
 async def model(name: str, service: ServiceOf, caller: CallerOf) -> Response:
     """One of them; names may have slashes."""
     found = service.catalog.find(name)
+    if found is None:
+        version = await asyncio.to_thread(lambda: service.model.llm.weight_version)
+        return json_response(_base_card(service, version))
     return json_response(_card(service, found, await _statuses(service)))
 
 
@@ -36,13 +40,16 @@ async def _statuses(service: Service) -> dict[str, AdapterStatus]:
     return {status.adapter_id: status for status in listed}
 
 
-def _card(service: Service, adapter: Adapter | None, statuses: dict[str, AdapterStatus]) -> ModelCard:
+def _base_card(service: Service, weight_version: int) -> ModelCard:
     identity, most = service.model.identity, service.model.llm.max_model_len
-    if adapter is None:
-        return ModelCard(
-            id=identity.name, object="model", created=identity.created, owned_by="mindgen", root=identity.root,
-            parent=None, max_model_len=most, digest=identity.digest, weight_version=identity.weight_version,
-        )  # fmt: skip
+    return ModelCard(
+        id=identity.name, object="model", created=identity.created, owned_by="mindgen", root=identity.root,
+        parent=None, max_model_len=most, digest=identity.digest, weight_version=weight_version,
+    )  # fmt: skip
+
+
+def _card(service: Service, adapter: Adapter, statuses: dict[str, AdapterStatus]) -> ModelCard:
+    identity, most = service.model.identity, service.model.llm.max_model_len
     status = statuses.get(adapter.name)
     return ModelCard(
         id=adapter.name, object="model", created=adapter.created, owned_by="mindgen",

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindgen.engine.prompt_lookup import look_up
+from mindgen.engine.drafts import look_up
 
 TOKENS = st.one_of(
     st.lists(st.integers(0, 2), max_size=40),

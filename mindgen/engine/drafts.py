@@ -1,4 +1,4 @@
-"""Guesses what follows a text from what followed its last words before: drafts without a second model.
+"""What may follow a text, or must: drafts without a second model, from what followed its last words before.
 
 From "prompt lookup decoding": answers often repeat parts of their prompt.
 """
