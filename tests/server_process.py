@@ -35,7 +35,7 @@ class Server:
         lines = self.http().get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))
 
-    def wait_for(self, is_so, seconds: float = 10) -> None:
+    def wait_for(self, is_so, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < deadline, "it did not come to be so"

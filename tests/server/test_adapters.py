@@ -36,7 +36,7 @@ def test_load_and_unload(guarded):
     assert guarded.server.client(ADMIN).models.retrieve("law").digest != card.digest
     assert RANK_OF_EACH["A1"] not in text_of(guarded, "law")
     assert guarded.unload("law").text == "Success: LoRA adapter 'law' removed successfully."
-    guarded.server.wait_for(lambda: slots_used(guarded) == before, 2)
+    guarded.server.wait_for(lambda: slots_used(guarded) == before)
     with pytest.raises(openai.NotFoundError):
         text_of(guarded, "law")
     gone = guarded.unload("law")

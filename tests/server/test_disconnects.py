@@ -2,11 +2,11 @@
 
 import json
 import socket
-import time
 from urllib.parse import urlsplit
 
-BODY = {"model": "demo", "prompt": "One, two,", "max_tokens": 450, "n": 8, "temperature": 2, "ignore_eos": True}
-BODY |= {"best_of": 8}
+WIDTH, LENGTH = 128, 450  # of which 8 run at a time: seconds of work, so that a busy machine has not done it before
+BODY = {"model": "demo", "prompt": "One, two,", "max_tokens": LENGTH, "n": WIDTH, "best_of": WIDTH}
+BODY |= {"temperature": 2, "ignore_eos": True}
 
 
 def is_idle(server) -> bool:
@@ -24,10 +24,8 @@ def test_of_a_stream(server):
         next(lines)
         assert server.metric("vllm:num_requests_running") == 8 and server.metric("vllm:kv_cache_usage_perc") > 0
         response.close()
-    started = time.monotonic()
-    server.wait_for(lambda: is_idle(server), 1)
-    assert time.monotonic() - started < 1
-    assert server.metric("vllm:generation_tokens_total") - generated < 8 * 450 / 2
+    server.wait_for(lambda: is_idle(server))
+    assert server.metric("vllm:generation_tokens_total") - generated < WIDTH * LENGTH / 2
     assert server.metric("mindgen:client_disconnects_total") == gone + 1
 
 
@@ -48,7 +46,7 @@ def test_of_a_plain_answer(server):
     gone = server.metric("mindgen:client_disconnects_total")
     with send(server, BODY):
         server.wait_for(lambda: server.metric("vllm:num_requests_running") == 8)
-    server.wait_for(lambda: is_idle(server), 1)
+    server.wait_for(lambda: is_idle(server))
     assert server.metric("mindgen:client_disconnects_total") == gone + 1
     assert any('"status": 499' in line for line in server.log)
 
@@ -59,13 +57,13 @@ def test_of_one_that_waits(server):
         server.wait_for(lambda: server.metric("vllm:num_requests_running") == 8)
         with send(server, BODY | {"stream": True}):
             server.wait_for(lambda: server.metric("vllm:num_requests_waiting") == 1)
-        server.wait_for(lambda: server.metric("vllm:num_requests_waiting") == 0, 1)
+        server.wait_for(lambda: server.metric("vllm:num_requests_waiting") == 0)
         assert server.metric("vllm:num_requests_running") == 8
 
 
 def test_a_reader_that_stalls_holds_nobody_up(server, client):
     server.wait_for(lambda: is_idle(server))
-    with send(server, BODY | {"stream": True}):
+    with send(server, BODY | {"stream": True, "n": 32, "best_of": 32}):
         server.wait_for(lambda: server.metric("vllm:num_requests_running") == 8)
         assert client.completions.create(model="A1", prompt="One,", max_tokens=2).choices[0].finish_reason == "length"
     server.wait_for(lambda: is_idle(server))
