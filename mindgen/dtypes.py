@@ -45,13 +45,6 @@ DtypeChoice: TypeAlias = Literal["auto", "bfloat16", "float16", "float32"]
 DTYPE_CHOICES: tuple[str, ...] = get_args(DtypeChoice)
 # From which a model's and an adapter's tensors can be made.
 FLOATS = (*STORAGE, "float64")
-_BLOCK_ELEMENTS = 1 << 16  # that stay in a core's own cache
-# The bits besides the sign, and infinity's.
-_MAGNITUDES: dict[str, tuple[np.unsignedinteger, int]] = {
-    "float32": (np.uint32(0x7FFFFFFF), 0x7F800000),
-    "bfloat16": (np.uint16(0x7FFF), 0x7F80),
-    "float16": (np.uint16(0x7FFF), 0x7C00),
-}
 
 
 def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -72,14 +65,3 @@ def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
     bits = stored.astype(np.uint32, subok=False)
     bits <<= 16
     return bits.view(np.float32)
-
-
-def are_finite(stored: np.ndarray, dtype: str) -> bool:
-    """Whether no value of an array in the storage of dtype is infinite or NaN."""
-    if stored.size == 0:
-        return True
-    # Without their signs, values are ordered like their bits.
-    mask, infinity = _MAGNITUDES[dtype]
-    bits = stored.view(mask.dtype).reshape(-1)
-    blocks = (bits[first : first + _BLOCK_ELEMENTS] for first in range(0, bits.size, _BLOCK_ELEMENTS))
-    return all(np.maximum.reduce(block & mask) < infinity for block in blocks)

@@ -4,13 +4,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from mindgen import dtypes
 from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, is_suffix, parse_lora_config
-from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputChange, lora_pair, read_adapter
+from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputChange, read_adapter
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.architecture import architectures, architectures_of_modules
 from mindgen.weights.lora_names import TensorNames, embeddings, fused_kinds, trained_name, without_prefix
@@ -133,6 +138,20 @@ def fit_adapter(
     return AdapterWeights(adapter_id, adapter.folder, adapter.digest, pairs, outputs)
 
 
+def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
+    """The update in the dtype of its file, where that is one of a model; else in float32.
+
+    Raises:
+        AdapterError: it is not finite.
+    """
+    dtype = update.a.dtype if update.a.dtype == update.b.dtype and update.a.dtype in dtypes.STORAGE else "float32"
+    pair = LoraPair(update.a.as_dtype(dtype), update.b.as_dtype(dtype), update.scaling, dtype)
+    kernels = plugin.load_kernels()
+    if not all(kernels.are_finite(np.ascontiguousarray(each), DType[dtype.upper()]) for each in (pair.a, pair.b)):
+        raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")
+    return pair
+
+
 def unservable(adapter: Adapter, base: BaseModel | None = None) -> list[str]:
     """What the adapter has that a batch cannot mix, as the ends of a sentence.
 
@@ -183,8 +202,9 @@ def find_misfits(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict
     config = adapter.config
     problems = []
     if isinstance(config.target_modules, list):
-        every = {name for module in modules for name in _known_names(module)}
-        dead = [target for target in config.target_modules if not any(is_suffix(target, name) for name in every)]
+        dead = [target for target in config.target_modules if not any(is_suffix(target, name) for name in modules)]
+        every = {name for module in modules if dead for name in _known_names(module)}
+        dead = [target for target in dead if not any(is_suffix(target, name) for name in every)]
         if dead:
             problems.append(f"target_modules {dead} match no layer of the model; it has {_kinds(modules)}")
     targeted = _targeted(adapter, updates, modules)
@@ -218,11 +238,13 @@ def _targeted(adapter: Adapter, updates: dict[str, LoraUpdate], modules: dict[st
     readings: list[set[str]] = []
     for architecture in architectures_of_modules(modules):
         names = {module: trained_name(module, fused, architecture.name) for module in modules}
-        readings.append({module for module, name in names.items() if config.targets(name)})
-        readings.append({module for module, name in names.items() if config.targets(without_prefix(name))})
-    for targeted in readings:
-        if config.ensure_weight_tying and targeted & {*embeddings(), HEAD}:
-            targeted |= {*embeddings(), HEAD} & updates.keys()
+        for shorten in (str, without_prefix):
+            targeted = {module for module, name in names.items() if config.targets(shorten(name))}
+            if config.ensure_weight_tying and targeted & {*embeddings(), HEAD}:
+                targeted |= {*embeddings(), HEAD} & updates.keys()
+            if targeted == updates.keys():
+                return targeted
+            readings.append(targeted)
     return min(readings, key=lambda targeted: len(targeted ^ updates.keys()))
 
 

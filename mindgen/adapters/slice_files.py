@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from mindgen.adapters.formats.peft import Adapter, LoraUpdate, lora_pair, read_adapter
-from mindgen.adapters.loader import AdapterWeights, match_updates
+from mindgen.adapters.formats.peft import Adapter, LoraUpdate, read_adapter
+from mindgen.adapters.loader import AdapterWeights, lora_pair, match_updates
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.slicing import slice_update
 from mindgen.errors import AdapterError, CheckpointError

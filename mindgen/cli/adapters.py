@@ -8,8 +8,8 @@ from typing import Any
 from mindgen import demo
 from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel
-from mindgen.adapters.formats.peft import Adapter, lora_pair, read_adapter
-from mindgen.adapters.loader import fit_adapter
+from mindgen.adapters.formats.peft import Adapter, read_adapter
+from mindgen.adapters.loader import fit_adapter, lora_pair
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.adapters.tools.convert import MINDFORMERS_HALVES, convert_adapter
 from mindgen.adapters.tools.merge import merge_adapter

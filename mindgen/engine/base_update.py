@@ -10,7 +10,7 @@ from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
 from mindgen.runner.spec import Runner
 from mindgen.weights.architecture import architectures
-from mindgen.weights.checksum import network_checksum, tensor_checksum
+from mindgen.weights.checksum import Examined, network_checksum, tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
@@ -74,8 +74,11 @@ class BaseUpdate:
                 )
         return True
 
-    def add(self, name: str, tensor: MappedTensor, allow_nan: bool = False) -> None:
+    def add(self, name: str, tensor: MappedTensor, allow_nan: bool = False, examined: Examined | None = None) -> None:
         """Keeps a wanted tensor, whose memory nobody may change from now on.
+
+        Args:
+            examined: what is known of it; None is nothing.
 
         Raises:
             WeightUpdateError: it is not finite.
@@ -83,18 +86,23 @@ class BaseUpdate:
         self.bytes_received += tensor.nbytes
         for own, part in self._translated(name, tensor).items():
             values = np.ascontiguousarray(part.as_dtype(self._dtype))
-            if not allow_nan and not self._kernels.are_finite(values, DType[self._dtype.upper()]):
+            is_whole = tensor.dtype == self._dtype and _is_same(values, tensor.data)
+            known = examined if examined is not None and is_whole else self._examine(values)
+            if not allow_nan and not known.is_finite:
                 raise WeightUpdateError(f"{name!r} has values that are NaN or infinite: set allow_nan to take them")
-            checksum = tensor_checksum(self._dtype, values)
             if own in self.received:  # a tied head beside the embedding
-                if self.received[own] != checksum:
+                if self.received[own] != known.checksum:
                     self._repeated.append(name)
                 continue
             bound = self._runner.stage_weight(own, self._dtype, values)
             if bound == 0:
                 raise WeightUpdateError(f"{name!r} has reached no rank")
             self.bytes_bound += bound
-            self.received[own] = checksum
+            self.received[own] = known.checksum
+
+    def _examine(self, values: np.ndarray) -> Examined:
+        is_finite = self._kernels.are_finite(values, DType[self._dtype.upper()])
+        return Examined(tensor_checksum(self._dtype, values), is_finite)
 
     def check(self, expect_change: bool, expect_all: bool) -> None:
         """
@@ -137,6 +145,11 @@ class BaseUpdate:
             return translated
         head, embedding = f"{HEAD}.weight", f"{EMBEDDING}.weight"
         return {embedding if each == head else each: tensor for each, tensor in translated.items()}
+
+
+def _is_same(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether arrays are the same memory, seen in the same way."""
+    return (x.ctypes.data, x.shape, x.strides, x.dtype) == (y.ctypes.data, y.shape, y.strides, y.dtype)
 
 
 def _shown(names: list[str]) -> str:

@@ -83,6 +83,7 @@ _SIGNATURES = {
     "copy": "pp n",
     "compare": "pp n p",
     "are_finite": "p n d p",
+    "copy_finite": "pp n d p",
     "copy_all": "pn",
     "sample": "ppppp nnn",
     "philox_uniforms": "uu p n",
@@ -218,6 +219,13 @@ class KernelLibrary:
         """Whether no value of an array in one piece, in the storage of dtype, is infinite or NaN."""
         finite = np.zeros(1, np.int32)
         self.call("are_finite", x, x.size, dtype, finite)
+        return bool(finite[0])
+
+    def copy_finite(self, x: np.ndarray, y: np.ndarray, dtype: DType) -> bool:
+        """Copies x to y, each in one piece, in the caller's thread alone; whether y `are_finite` then."""
+        assert x.nbytes == y.nbytes and x.size == y.size
+        finite = np.zeros(1, np.int32)
+        self.call("copy_finite", x, y, x.size, dtype, finite)
         return bool(finite[0])
 
     def measure_read_bandwidth(self) -> float:

@@ -17,6 +17,7 @@ from mindgen.engine.weight_control import Change
 from mindgen.errors import WeightUpdateError, WorkerError
 from mindgen.loop.engine_loop import EngineLoop
 from mindgen.system.checks import shown
+from mindgen.weights.checksum import Examined
 from mindgen.weights.mapped_tensor import MappedTensor
 
 
@@ -115,14 +116,14 @@ class OpenUpdate:
         self._start = self._start or time.perf_counter()
         return self._update.wants(name, dtype, shape)
 
-    def add(self, name: str, tensor: MappedTensor) -> None:
-        """A wanted tensor, whose memory nobody may change from now on.
+    def add(self, name: str, tensor: MappedTensor, examined: Examined | None = None) -> None:
+        """A wanted tensor, whose memory nobody may change from now on, and what is known of it.
 
         Raises:
             WeightUpdateError: it is not finite.
         """
         if isinstance(self._update, BaseUpdate):
-            self._update.add(name, tensor, self.request.options.allow_nan)
+            self._update.add(name, tensor, self.request.options.allow_nan, examined)
         else:
             self._update.add(name, tensor)
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
@@ -14,11 +14,12 @@ import numpy as np
 from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
+from mindgen.kernels import plugin
 from mindgen.kernels.arena import Arena
 from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
+from mindgen.rlhf.incoming import IncomingTensor
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
-from mindgen.weights.mapped_tensor import MappedTensor
 
 NAME_PREFIX = "mindgen-weights-"  # of shared memory
 _NUM_BUFFERS = 2
@@ -60,17 +61,6 @@ class Bucket(msgspec.Struct):
     pieces: list[Piece]
 
 
-@dataclass(slots=True)
-class _Unfinished:
-    """A tensor of which some pieces have come; without data if nobody wants it."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    num_bytes: int
-    data: np.ndarray | None
-    received: int = 0
-
-
 class Session:
     """Answers the sender's messages until one is refused, or the sender is gone."""
 
@@ -82,7 +72,8 @@ class Session:
         self._fresh = Arena(0)
         self._used: list[np.ndarray] = []
         self._spare: dict[int, list[np.ndarray]] = {}  # by size
-        self._tensors: dict[str, _Unfinished] = {}
+        self._tensors: dict[str, IncomingTensor] = {}
+        self._kernels = plugin.load_kernels()
         self._name = f"{NAME_PREFIX}{secrets.token_hex(16)}"
         self._buffers: np.ndarray = np.empty((0, 0), np.uint8)
 
@@ -150,7 +141,7 @@ class Session:
             raise ProtocolError(f"{kind!r} is no message that is expected here")
 
     def _take(self, bucket: Bucket, update: OpenUpdate) -> None:
-        """Copies the pieces, says so, and then looks at the tensors that are whole."""
+        """Copies the pieces, says so, and then takes the tensors that are whole."""
         if bucket.buffer >= len(self._buffers):
             raise ProtocolError(f"there is no buffer {bucket.buffer}")
         buffer, whole = self._buffers[bucket.buffer], []
@@ -161,18 +152,16 @@ class Session:
             end = piece.offset + piece.size
             if end > tensor.num_bytes or piece.start + piece.size > len(buffer):
                 raise ProtocolError(f"a piece of {piece.name!r} is larger than its tensor or its buffer")
-            if tensor.data is not None:
-                tensor.data[piece.offset : end] = buffer[piece.start : piece.start + piece.size]
-            tensor.received = end
+            tensor.add(buffer[piece.start : piece.start + piece.size])
             if end == tensor.num_bytes:
                 whole.append((piece.name, self._tensors.pop(piece.name)))
         send(self._connection, {"type": "ack", "buffer": bucket.buffer})
         for name, tensor in whole:
-            if tensor.data is not None:
-                values: np.ndarray = tensor.data.view(FILE_STORAGE[tensor.dtype]).reshape(tensor.shape)
-                update.add(name, MappedTensor(tensor.dtype, values))
+            values = tensor.tensor()
+            if values is not None:
+                update.add(name, values, tensor.examined())
 
-    def _begin(self, piece: Piece, update: OpenUpdate) -> _Unfinished:
+    def _begin(self, piece: Piece, update: OpenUpdate) -> IncomingTensor:
         """Memory for a tensor, once it is known to be the model's."""
         if piece.name in self._tensors:
             raise ProtocolError(f"{piece.name!r} begins again before it has ended")
@@ -187,7 +176,7 @@ class Session:
             spare = self._spare.get(num_bytes)
             data = spare.pop() if spare else self._fresh.zeros((num_bytes,), np.uint8)
             self._used.append(data)
-        self._tensors[piece.name] = _Unfinished(piece.dtype, shape, num_bytes, data)
+        self._tensors[piece.name] = IncomingTensor(piece.dtype, shape, data, self._kernels)
         return self._tensors[piece.name]
 
     def _finish(self, update: OpenUpdate) -> None:

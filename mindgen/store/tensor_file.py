@@ -9,8 +9,9 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError
+from mindgen.kernels import plugin
+from mindgen.kernels.library import DType
 from mindgen.system.resumable import Journal
 from mindgen.weights.formats.gguf_layout import Q8_0, pack_q8_0
 from mindgen.weights.mapped_tensor import MappedTensor
@@ -109,6 +110,7 @@ def _encoded(tensor: MappedTensor, first: int, last: int, dtype: str) -> np.ndar
         return pack_q8_0(np.ascontiguousarray(tensor.rows_as(first, last, "float32")))
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(tensor.rows_as(first, last, dtype))
-    if dtype == "float16" and tensor.dtype != dtype and not dtypes.are_finite(rows, dtype):
+    kernels = plugin.load_kernels()
+    if dtype == "float16" and tensor.dtype != dtype and not kernels.are_finite(rows, DType.FLOAT16):
         raise CheckpointError("there are values that float16 cannot hold, not finite or above 65504: take bfloat16")
     return rows

@@ -192,11 +192,14 @@ def test_are_finite(threads, dtype, size):
     bits = np.random.default_rng(0).integers(0, infinity, size).astype(storage)
     bits[::2] |= storage(sign)
     assert threads.are_finite(bits, dtype)
+    copied = np.zeros_like(bits)
+    assert threads.copy_finite(bits, copied, dtype) and np.array_equal(copied, bits)
     for place in {0, size // 2, size - 1} if size else ():
         for value in (infinity, infinity | sign, infinity + 1, sign - 1):
             bad = bits.copy()
             bad[place] = value
             assert not threads.are_finite(bad, dtype)
+            assert not threads.copy_finite(bad, copied, dtype) and np.array_equal(copied, bad)
 
 
 def test_are_finite_refuses_other_types(library):

@@ -3,11 +3,12 @@
 import json
 import re
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from loops import engine_of
+from loops import engine_of, held_after
 from peft import LoraConfig
 from safetensors.torch import load_file
 from updates import LORA, PROMPTS, answers, make_lora, make_models, tokens
@@ -102,12 +103,6 @@ def test_what_is_refused(llm, loras):
     assert tokens(answers(llm, "B")) == before and answers(llm, "B")[0].adapter_version == 1
 
 
-def begun(llm, adapter_id):
-    stream = llm.stream(PROMPTS, LONG, adapter_id)
-    stream.advance()
-    return stream
-
-
 def finished(stream):
     return [chunk.output for chunk in stream if chunk.output is not None]
 
@@ -115,8 +110,8 @@ def finished(stream):
 @pytest.mark.parametrize("in_flight", ["finish", "abort", "continue"])
 def test_requests_in_flight(llm, loras, fresh, in_flight):
     first = llm.update_weights(loras[0], "C", expect_change=False)
-    stream, other = begun(llm, "C"), begun(llm, None)
-    second = llm.update_weights(loras[1], "C", in_flight=in_flight)
+    with held_after(llm, 6, *(partial(llm.stream, PROMPTS, LONG, name) for name in ("C", None))) as (stream, other):
+        second = llm.update_weights(loras[1], "C", in_flight=in_flight)
     outputs = finished(stream)
     reasons = {each.outputs[0].finish_reason for each in outputs}
     versions = {each.adapter_version for each in outputs}
@@ -145,7 +140,8 @@ def test_versions_do_not_pile_up(llm, loras, count):
     tensors, config = sent(loras[0])
     base = llm.weight_checksum
     first = llm.update_weights(tensors, "many", adapter_config=config, expect_change=False).version
-    held = begun(llm, "many")
+    held = llm.stream(PROMPTS, LONG, "many")  # the first version is in use until somebody reads on
+    held.advance()
     name = next(name for name in tensors if "lora_B" in name)
 
     def counts():
@@ -182,12 +178,14 @@ def test_streams_while_versions_change(llm, loras, fresh):
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for number in range(30):
+    number = 0
+    while number < 30 or len(found) < 60:
         llm.update_weights(loras[(number + 1) % 3], "D")
+        number += 1
     done.set()
     for thread in threads:
         thread.join(60)
-    assert len(found) > 30
+    assert len({output.adapter_version for _, output in found}) > 5
     for prompt, output in found:
         assert output.error is None
         assert output.outputs[0].token_ids == expected[output.adapter_digest][PROMPTS.index(prompt)][0]

@@ -72,7 +72,7 @@ def start(path: Path, saved: Path, bucket_bytes: int, count: int) -> subprocess.
     return child
 
 
-@pytest.mark.parametrize("bucket_bytes", [4096, 1 << 20])
+@pytest.mark.parametrize("bucket_bytes", [4096, 4097, 1 << 20])
 def test_from_a_process_with_numpy_alone(llm, folders, path, saved, bucket_bytes):
     """The embedding has 63 KB: at 4 KB it comes in pieces."""
     child = start(path, saved, bucket_bytes, 2)

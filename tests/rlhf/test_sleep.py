@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loops import engine_of
+from loops import engine_of, held_after
 from tiny_models import make_model
 from tiny_tokenizers import VOCAB_SIZE, make_tokenizer
 from updates import PROMPTS, answers, tokens
@@ -72,9 +72,8 @@ def test_new_weights_come_while_it_sleeps(llm, folders):
 
 def test_requests_go_on_after_the_night(llm):
     expected = tokens(answers(llm, params=LONG))
-    stream = llm.stream(PROMPTS, LONG)
-    stream.advance()
-    llm.sleep(2, in_flight="continue")
+    with held_after(llm, 6, lambda: llm.stream(PROMPTS, LONG)) as (stream,):
+        llm.sleep(2, in_flight="continue")
     found: list = []
     reading = threading.Thread(target=lambda: found.extend(chunk.output for chunk in stream if chunk.output))
     reading.start()
@@ -88,13 +87,19 @@ def test_requests_go_on_after_the_night(llm):
 
 
 def test_requests_finish_or_are_called_off_before(llm):
-    for in_flight, reason in (("finish", "length"), ("abort", "abort")):
-        stream = llm.stream(PROMPTS, LONG)
-        stream.advance()
-        llm.sleep(1, in_flight=in_flight)
-        outputs = [chunk.output for chunk in stream if chunk.output is not None]
-        assert {output.outputs[0].finish_reason for output in outputs} == {reason}
-        llm.wake_up()
+    stream = llm.stream(PROMPTS, LONG)
+    stream.advance()
+    llm.sleep(1, in_flight="finish")
+    assert finish_reasons(stream) == {"length"}
+    llm.wake_up()
+    with held_after(llm, 6, lambda: llm.stream(PROMPTS, LONG)) as (stream,):
+        llm.sleep(1, in_flight="abort")
+    assert finish_reasons(stream) == {"abort"}
+    llm.wake_up()
+
+
+def finish_reasons(stream) -> set[str]:
+    return {chunk.output.outputs[0].finish_reason for chunk in stream if chunk.output is not None}
 
 
 def resident_bytes() -> int:

@@ -260,19 +260,6 @@ class _Contents:
                 raise AdapterError(f"{self._path}: modules_to_save names {saved}, but the file has no tensor of it")
 
 
-def lora_pair(where: str, module: str, update: LoraUpdate) -> LoraPair:
-    """The update in the dtype of its file, where that is one of a model; else in float32.
-
-    Raises:
-        AdapterError: it is not finite.
-    """
-    dtype = update.a.dtype if update.a.dtype == update.b.dtype and update.a.dtype in dtypes.STORAGE else "float32"
-    pair = LoraPair(update.a.as_dtype(dtype), update.b.as_dtype(dtype), update.scaling, dtype)
-    if not (dtypes.are_finite(pair.a, dtype) and dtypes.are_finite(pair.b, dtype)):
-        raise AdapterError(f"{where}: the LoRA tensors of {module} are not finite")
-    return pair
-
-
 def _read_added_tokens(path: Path) -> dict[str, int]:
     if not path.is_file():
         return {}

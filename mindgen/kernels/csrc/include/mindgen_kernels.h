@@ -243,6 +243,9 @@ int mg_compare(const void* x, const void* y, int64_t bytes, int32_t* same);
 // *finite = whether no element is infinite or NaN
 int mg_are_finite(const void* x, int64_t elements, mg_dtype dtype, int32_t* finite);
 
+// y = x, and *finite as above; by the caller's thread alone, so that other processes have the other cores
+int mg_copy_finite(const void* x, void* y, int64_t elements, mg_dtype dtype, int32_t* finite);
+
 // Many copies, shared out among the threads; zeros where x is NULL.
 typedef struct {
   const void* x;

@@ -1,0 +1,62 @@
+"""A tensor on its way here, piece by piece; each is looked at while it is in the cores' cache."""
+
+import math
+
+import numpy as np
+import xxhash
+
+from mindgen.dtypes import FILE_STORAGE, STORAGE
+from mindgen.kernels.library import DType, KernelLibrary
+from mindgen.weights.checksum import Examined, begin_checksum
+from mindgen.weights.mapped_tensor import MappedTensor
+
+_BLOCK_BYTES = 1 << 20  # copied, and then read again
+
+
+class IncomingTensor:
+    """
+    Args:
+        data: where its bytes go, (num_bytes,); None if nobody wants it.
+
+    Attributes:
+        num_bytes: of all of it.
+        received: bytes that have come.
+    """
+
+    def __init__(self, dtype: str, shape: tuple[int, ...], data: np.ndarray | None, kernels: KernelLibrary) -> None:
+        self._dtype, self._shape, self._data, self._kernels = dtype, shape, data, kernels
+        self._item_size = FILE_STORAGE[dtype]().itemsize
+        self.num_bytes = math.prod(shape) * self._item_size
+        self.received = 0
+        self._checksum: xxhash.xxh3_128 | None = begin_checksum(dtype, shape) if dtype in STORAGE else None
+        self._is_finite = True
+
+    def add(self, piece: np.ndarray) -> None:
+        """The bytes that follow, of which there are not more than miss."""
+        start, self.received = self.received, self.received + len(piece)
+        if self._data is None:
+            return
+        if start % self._item_size or len(piece) % self._item_size:
+            self._checksum = None  # elements that come in two parts can be looked at only later
+        for offset in range(0, len(piece), _BLOCK_BYTES):
+            block = piece[offset : offset + _BLOCK_BYTES]
+            self._copy(block, self._data[start + offset : start + offset + len(block)])
+
+    def _copy(self, block: np.ndarray, place: np.ndarray) -> None:
+        if self._checksum is None:
+            place[:] = block
+            return
+        storage = FILE_STORAGE[self._dtype]
+        dtype = DType[self._dtype.upper()]
+        self._is_finite &= self._kernels.copy_finite(block.view(storage), place.view(storage), dtype)
+        self._checksum.update(place.data)
+
+    def tensor(self) -> MappedTensor | None:
+        """Once all of it is here."""
+        if self._data is None:
+            return None
+        return MappedTensor(self._dtype, self._data.view(FILE_STORAGE[self._dtype]).reshape(self._shape))
+
+    def examined(self) -> Examined | None:
+        """What the pieces have shown; None if they could not."""
+        return None if self._checksum is None else Examined(self._checksum.hexdigest(), self._is_finite)
