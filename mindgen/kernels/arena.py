@@ -21,13 +21,13 @@ class Arena:
 
     def __init__(self, piece_bytes: int) -> None:
         self._piece_bytes = piece_bytes
-        self._piece, self._used = _map(piece_bytes), 0
+        self._piece, self._used = map_piece(piece_bytes), 0
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         count = math.prod(shape)
         num_bytes = padded(count * np.dtype(dtype).itemsize)
         if self._used + num_bytes > len(self._piece):
-            self._piece, self._used = _map(max(num_bytes, self._piece_bytes)), 0
+            self._piece, self._used = map_piece(max(num_bytes, self._piece_bytes)), 0
         array: np.ndarray = np.frombuffer(self._piece, dtype, count, self._used).reshape(shape)
         self._used += num_bytes
         return array
@@ -38,7 +38,8 @@ def padded(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _map(num_bytes: int) -> mmap.mmap:
+def map_piece(num_bytes: int) -> mmap.mmap:
+    """Fresh memory, in large pages where there are some."""
     piece = mmap.mmap(-1, max(num_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if num_bytes >= _LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         piece.madvise(mmap.MADV_HUGEPAGE)

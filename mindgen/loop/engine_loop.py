@@ -74,6 +74,10 @@ class EngineLoop:
         self.call(lambda engine: engine.weights.ask(change))
         return change.done.result()
 
+    def settle_soon(self) -> None:
+        """Has an engine that rests let go of what nobody needs; returns at once."""
+        self._thread.ask(lambda: None)  # after which it looks anew
+
     def pause(self) -> None:
         """No step begins any more; returns when the last one has ended."""
         self._thread.call(partial(self._thread.hold, True))

@@ -177,6 +177,7 @@ class OpenUpdate:
             )
         update.announce(adapter)
         version = self._registry.add_content(self.request.target, adapter, self._version)
+        self._loop.settle_soon()
         aborted = 0
         if options.in_flight != "finish" or options.max_staleness is not None:
             aborted = self._change(lambda: None, adapter=version)

@@ -1,4 +1,4 @@
-"""A tensor on its way here, piece by piece; each is looked at while it is in the cores' cache."""
+"""A tensor on its way here, piece by piece, which may be looked at while they are in the cores' cache."""
 
 import math
 
@@ -17,18 +17,22 @@ class IncomingTensor:
     """
     Args:
         data: where its bytes go, (num_bytes,); None if nobody wants it.
+        kernels: what looks at its values; None to have `examined` know nothing.
 
     Attributes:
         num_bytes: of all of it.
         received: bytes that have come.
     """
 
-    def __init__(self, dtype: str, shape: tuple[int, ...], data: np.ndarray | None, kernels: KernelLibrary) -> None:
+    def __init__(
+        self, dtype: str, shape: tuple[int, ...], data: np.ndarray | None, kernels: KernelLibrary | None
+    ) -> None:
         self._dtype, self._shape, self._data, self._kernels = dtype, shape, data, kernels
         self._item_size = FILE_STORAGE[dtype]().itemsize
         self.num_bytes = math.prod(shape) * self._item_size
         self.received = 0
-        self._checksum: xxhash.xxh3_128 | None = begin_checksum(dtype, shape) if dtype in STORAGE else None
+        can_be_examined = kernels is not None and dtype in STORAGE
+        self._checksum: xxhash.xxh3_128 | None = begin_checksum(dtype, shape) if can_be_examined else None
         self._is_finite = True
 
     def add(self, piece: np.ndarray) -> None:
@@ -36,20 +40,17 @@ class IncomingTensor:
         start, self.received = self.received, self.received + len(piece)
         if self._data is None:
             return
-        if start % self._item_size or len(piece) % self._item_size:
-            self._checksum = None  # elements that come in two parts can be looked at only later
-        for offset in range(0, len(piece), _BLOCK_BYTES):
-            block = piece[offset : offset + _BLOCK_BYTES]
-            self._copy(block, self._data[start + offset : start + offset + len(block)])
-
-    def _copy(self, block: np.ndarray, place: np.ndarray) -> None:
-        if self._checksum is None:
-            place[:] = block
+        place = self._data[start : self.received]
+        if any(each % self._item_size for each in (start, len(piece), piece.ctypes.data)):
+            self._checksum = None  # elements in two parts, or at odd addresses, can be looked at only later
+        if self._checksum is None or self._kernels is None:
+            place[:] = piece
             return
-        storage = FILE_STORAGE[self._dtype]
-        dtype = DType[self._dtype.upper()]
-        self._is_finite &= self._kernels.copy_finite(block.view(storage), place.view(storage), dtype)
-        self._checksum.update(place.data)
+        storage, dtype = FILE_STORAGE[self._dtype], DType[self._dtype.upper()]
+        for first in range(0, len(piece), _BLOCK_BYTES):
+            block, copied = (each[first : first + _BLOCK_BYTES] for each in (piece, place))
+            self._is_finite &= self._kernels.copy_finite(block.view(storage), copied.view(storage), dtype)
+            self._checksum.update(copied.data)
 
     def tensor(self) -> MappedTensor | None:
         """Once all of it is here."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
 
-_BUCKET_BYTES = 8 << 20  # small enough to be read before it leaves the cores' cache
+_BUCKET_BYTES = 2 << 20  # small enough to be read before it leaves the cores' cache
 _CLOSE_SECONDS = 5.0
 
 

@@ -15,14 +15,14 @@ from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
 from mindgen.kernels import plugin
-from mindgen.kernels.arena import Arena
 from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.incoming import IncomingTensor
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
+from mindgen.rlhf.recycled_memory import RecycledMemory
 
 NAME_PREFIX = "mindgen-weights-"  # of shared memory
-_NUM_BUFFERS = 2
+_NUM_BUFFERS = 4
 _PIECE_BYTES = 64 << 20  # of fresh memory at a time, in large pages
 _LEAST_BYTES, _MOST_BYTES = 4096, 1 << 30  # of a buffer
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -68,10 +68,7 @@ class Session:
         self._llm, self._connection = llm, connection
         self._idle_seconds = idle_seconds
         self._update: OpenUpdate | None = None
-        # Fresh memory costs more than all else: what a base update has filled, the sender's next one fills again.
-        self._fresh = Arena(0)
-        self._used: list[np.ndarray] = []
-        self._spare: dict[int, list[np.ndarray]] = {}  # by size
+        self._memory = RecycledMemory(_PIECE_BYTES)
         self._tensors: dict[str, IncomingTensor] = {}
         self._kernels = plugin.load_kernels()
         self._name = f"{NAME_PREFIX}{secrets.token_hex(16)}"
@@ -130,7 +127,8 @@ class Session:
         if kind == "begin" and self._update is None:
             begin = msgspec.convert(message, Begin)
             request = UpdateRequest(begin.target, begin.version, UpdateOptions.read(begin.options))
-            self._update, self._fresh = self._llm.open_update(request), Arena(_PIECE_BYTES)
+            self._update = self._llm.open_update(request)
+            self._memory.begin()
             self._connection.settimeout(self._idle_seconds)
             send(self._connection, {"type": "ok"})
         elif kind == "bucket" and self._update is not None:
@@ -173,10 +171,9 @@ class Session:
             num_bytes *= size
         data: np.ndarray | None = None
         if update.wants(piece.name, piece.dtype, shape):
-            spare = self._spare.get(num_bytes)
-            data = spare.pop() if spare else self._fresh.zeros((num_bytes,), np.uint8)
-            self._used.append(data)
-        self._tensors[piece.name] = IncomingTensor(piece.dtype, shape, data, self._kernels)
+            data = self._memory.take(num_bytes)
+        kernels = self._kernels if update.request.target == BASE else None  # an adapter is looked at as a whole
+        self._tensors[piece.name] = IncomingTensor(piece.dtype, shape, data, kernels)
         return self._tensors[piece.name]
 
     def _finish(self, update: OpenUpdate) -> None:
@@ -185,10 +182,6 @@ class Session:
         self._update = None
         self._connection.settimeout(None)
         report = update.finish()
-        used, self._used = self._used, []
-        if report.target == BASE:  # an adapter stays where it has come to
-            for data in used:
-                self._spare.setdefault(data.nbytes, []).append(data)
         send(self._connection, {"type": "done", "report": asdict(report)})
 
 

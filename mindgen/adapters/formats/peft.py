@@ -1,6 +1,5 @@
 """An adapter folder of PEFT or MindFormers: one record of what it changes, whatever its files are called."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from mindgen import dtypes
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
@@ -87,7 +87,7 @@ class Adapter:
         saved_modules: whole parameters of modules_to_save, which replace the module's alone.
         extra_rows: rows that new tokens add to a table, by module (MindFormers).
         added_tokens: the ids of new tokens by their text.
-        digest: SHA-256 of what it computes: tensors, their names and scalings. The same in every format.
+        digest: BLAKE3 of what it computes: tensors, their names and scalings. The same in every format.
     """
 
     folder: Path
@@ -270,11 +270,11 @@ def _read_added_tokens(path: Path) -> dict[str, int]:
 
 
 def _digest(adapter: Adapter) -> str:
-    hasher = hashlib.sha256()
+    hasher = blake3()
 
     def add(name: str, tensor: MappedTensor) -> None:
         hasher.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-        hasher.update(np.ascontiguousarray(tensor.data).data)
+        hasher.update(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
 
     for module, update in adapter.updates.items():
         hasher.update(f"{module} {update.scaling.hex()} {update.is_embedding}\n".encode())

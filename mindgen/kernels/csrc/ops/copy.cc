@@ -1,8 +1,8 @@
 // The same bytes elsewhere, or under another shape, and what can be said of them as they pass.
-#include <algorithm>
 #include <atomic>
 
 #include "bytes.h"
+#include "dispatch.h"
 #include "fused.h"
 
 using namespace mindgen;
@@ -21,22 +21,6 @@ bool holds_for_pieces(int64_t bytes, const Body& body) {
   });
   return holds;
 }
-
-// Without their signs, the bits of floats are ordered like their values, and infinity and NaN come last.
-template <class Bits>
-bool are_below(const Bits* bits, int64_t count, Bits infinity) {
-  constexpr Bits magnitude = (Bits)~((Bits)1 << (8 * sizeof(Bits) - 1));
-  Bits reached = 0;
-  for (int64_t i = 0; i < count; i++) reached |= (Bits)((bits[i] & magnitude) >= infinity);
-  return !reached;
-}
-
-bool is_finite(const char* piece, int64_t bytes, mg_dtype dtype) {
-  if (dtype == MG_FLOAT32) return are_below((const int32_t*)piece, bytes / 4, 0x7f800000);
-  return are_below((const int16_t*)piece, bytes / 2, (int16_t)(dtype == MG_BFLOAT16 ? 0x7f80 : 0x7c00));
-}
-
-int64_t bytes_of(int64_t elements, mg_dtype dtype) { return elements * (dtype == MG_FLOAT32 ? 4 : 2); }
 
 }  // namespace
 
@@ -65,25 +49,14 @@ int mg_are_finite(const void* x, int64_t elements, mg_dtype dtype, int32_t* fini
   if (elements < 0) return fail("are_finite: %lld elements", (long long)elements);
   if (!finite || (elements > 0 && !x)) return fail("are_finite: x or finite is NULL");
   if (!is_compute_dtype(dtype)) return fail("are_finite: dtype %d is no type of floats", (int)dtype);
-  *finite = holds_for_pieces(bytes_of(elements, dtype), [&](int64_t start, int64_t bytes) {
-    return is_finite(bytes_at(x, start), bytes, dtype);
-  });
-  return MG_OK;
+  return kernels().are_finite(x, elements, dtype, finite);
 }
 
 int mg_copy_finite(const void* x, void* y, int64_t elements, mg_dtype dtype, int32_t* finite) {
   if (elements < 0) return fail("copy_finite: %lld elements", (long long)elements);
   if (!finite || (elements > 0 && (!x || !y))) return fail("copy_finite: x, y or finite is NULL");
   if (!is_compute_dtype(dtype)) return fail("copy_finite: dtype %d is no type of floats", (int)dtype);
-  const int64_t bytes = bytes_of(elements, dtype);
-  bool holds = true;
-  for (int64_t start = 0; start < bytes; start += kPieceBytes) {
-    const int64_t size = std::min(bytes - start, kPieceBytes);
-    memcpy(bytes_at(y, start), bytes_at(x, start), size);
-    holds &= is_finite(bytes_at(y, start), size, dtype);  // what is kept, whatever becomes of x meanwhile
-  }
-  *finite = holds;
-  return MG_OK;
+  return kernels().copy_finite(x, y, elements, dtype, finite);
 }
 
 int mg_copy_all(const mg_copy_call* calls, int64_t count) {

@@ -26,6 +26,8 @@
   apply(add)                      \
   apply(mul)                      \
   apply(cast)                     \
+  apply(are_finite)               \
+  apply(copy_finite)              \
   apply(scale_transpose)          \
   apply(dequantize)               \
   apply(sum)                      \
