@@ -7,6 +7,7 @@ from playground_page import CHROMIUM, FLAGS, WITHOUT, fragment
 from playwright.sync_api import expect, sync_playwright
 from server_process import ROOT, serving
 
+PATIENCE = 60_000  # milliseconds, until what a page should show is given up
 TOOLS_TEMPLATE = (
     "{{ bos_token }}{% for tool in tools or [] %}{{ tool.function.name }} <tool_call> {% endfor %}"
     "{% for message in messages %}"
@@ -25,6 +26,17 @@ def server():
 @pytest.fixture(scope="session")
 def client(server):
     return server.client()
+
+
+@pytest.fixture(scope="session")
+def patient(tmp_path_factory):
+    """Whose demo may go on for half a minute, so that what happens to an answer happens before its end."""
+    model = tmp_path_factory.mktemp("patient") / "demo"
+    shutil.copytree(ROOT / "mindgen/demo/model", model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20_000}))
+    with serving("--model", str(model), "--served_model_name", "demo") as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +83,7 @@ def replicated(tmp_path_factory):
 def browser():
     if CHROMIUM is None:
         pytest.skip(WITHOUT)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched
@@ -88,7 +101,7 @@ def opened(browser, server):
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
         page.goto(at.address + ("/" + fragment(**asked) if asked else "/"))

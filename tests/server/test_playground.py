@@ -102,15 +102,15 @@ def test_a_conversation(opened, client):
     assert text_of(page, 1) == answer.choices[0].message.content
 
 
-def test_a_stop_leaves_what_has_come(opened, server):
-    page = opened(models=("demo",), max_tokens=450)
+def test_a_stop_leaves_what_has_come(opened, patient):
+    page = opened(patient, models=("demo",), max_tokens=19_000)
     page.route("**/v1/completions", lambda route: route.continue_(post_data=with_fields(route, ignore_eos=True)))
     page.get_by_role("button", name="Run", exact=True).click()
     expect(column(page, 1).locator(".token").nth(3)).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#status")).to_have_text("Stopped.")
     expect(column(page, 1).locator(".facts")).to_contain_text("stopped")
-    server.wait_for(lambda: server.metric("vllm:num_requests_running") == 0)
+    patient.wait_for(lambda: patient.metric("vllm:num_requests_running") == 0)
 
 
 def test_a_comparison_opens(opened, tmp_path):
