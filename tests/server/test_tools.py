@@ -80,6 +80,8 @@ def test_some_function_is_called(guarded):
     client = guarded.server.client(ADMIN)
     asked = {"model": "demo", "messages": MESSAGES, "tools": TOOLS, "tool_choice": "required", "max_tokens": 120}
     asked["parallel_tool_calls"] = False
+    newline = guarded.server.http(ADMIN).post("/tokenize", json={"prompt": "\n"}).json()["tokens"][-1]
+    asked["logit_bias"] = {str(newline): -100}  # or lines and indentation might be all that comes
     answer = client.chat.completions.create(**asked).choices[0]
     assert answer.finish_reason == "tool_calls"
     for call in answer.message.tool_calls:
