@@ -1,6 +1,6 @@
 """A thousand streams that are read at once, against as many requests that nobody reads before their end.
 
-    python benchmarks/streams.py [--json PATH] [--turns 5] [--streams 1000] [--tokens 64]
+    python benchmarks/streams.py [--json PATH] [--turns 5] [--streams 1000] [--tokens 256]
 
 The demo's engine computes 32 requests in each step, in both cases and in turns. Streams are coroutines of one event
 loop, which shares the process, and Python's lock, with the engine's thread.
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("output/benchmarks/streams.json"))
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=256)
     arguments = parser.parse_args()
     llm = LLM("demo", config=EngineConfig(max_num_seqs=IN_A_STEP, num_threads=2))
     params = SamplingParams(temperature=0, max_tokens=arguments.tokens, ignore_eos=True)

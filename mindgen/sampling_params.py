@@ -184,6 +184,11 @@ class SamplingParams:
             biases = [to_number(f"logit_bias of token {token}", bias) for token, bias in self.logit_bias.items()]
             self._set("logit_bias", dict(zip(token_ids, biases, strict=True)))
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether there is something that the text must follow."""
+        return any(getattr(self, name) is not None for name in _GUIDES)
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

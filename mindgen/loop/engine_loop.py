@@ -58,8 +58,9 @@ class EngineLoop:
     def abort(self, subscription: Subscription) -> None:
         """Calls off what has not ended of a call, between two steps."""
         subscription.close()
-        with suppress(WorkerError):
-            self._thread.ask(partial(self._thread.cancel, subscription))
+        if subscription.is_unfinished:
+            with suppress(WorkerError):
+                self._thread.ask(partial(self._thread.cancel, subscription))
 
     def call(self, function: Callable[[Engine], Result]) -> Result:
         """What the function makes of the engine, between two steps; raises what it raises."""
@@ -110,6 +111,7 @@ class _LoopThread(threading.Thread):
         while not self._is_ending:
             self._do(self._texts.engine.settle)
             if self._is_held or not (self._unsent or self._texts.has_unfinished()):
+                self._do(self._pass_on_rest)
                 self._do(self._inbox.get())
             while not self._inbox.empty():
                 self._do(self._inbox.get())
@@ -157,6 +159,7 @@ class _LoopThread(threading.Thread):
 
     def step_once(self) -> None:
         self._do(self._step)
+        self._do(self._pass_on_rest)
 
     def open(self, requests: _Unsent, subscription: Subscription, is_streamed: bool) -> None:
         if requests:
@@ -170,7 +173,12 @@ class _LoopThread(threading.Thread):
 
     def _step(self) -> None:
         wake_all(self._send())
-        changed = self._texts.step() if self._texts.has_unfinished() else []
+        self._pass_on(self._texts.step() if self._texts.has_unfinished() else [])
+
+    def _pass_on_rest(self) -> None:
+        self._pass_on(self._texts.make_rest())
+
+    def _pass_on(self, changed: Sequence[OpenRequest]) -> None:
         chunks: dict[Subscription, list[TextChunk]] = {}
         for opened in changed:
             subscription = self._subscriptions[opened]

@@ -72,15 +72,24 @@ class OpenRequest:
         self._engine = engine
         self._tokenizer = tokenizer
         self._warnings = warnings
-        # Text that nobody waits for is made at the end; but a stop text has to be seen when it comes.
-        self._follows = is_streamed or bool(request.params.stop)
+        self._is_streamed = is_streamed
         self._texts: dict[Sequence, OutputText] = {}
+        self._has_begun = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its text is to be made now or soon: what nobody waits for is made at the end, but a stop text has to
+        be seen when it comes."""
+        return self._is_streamed or self.request.is_finished or bool(self.request.params.stop)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the next chunk cannot wait for a later step: the first or the last, or a stop text may come in it."""
+        return not self._has_begun or self.request.is_finished or bool(self.request.params.stop)
 
     def advance(self) -> None:
         """Fetches what the last step has brought."""
         request = self.request
-        if not self._follows and not request.is_finished:
-            return
         if request.beam_search is None and request.error is None:
             for sequence in request.sequences:
                 text, token_ids = self._text(sequence).advance(sequence, self._engine)
@@ -88,6 +97,7 @@ class OpenRequest:
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
                     logprobs = self._logprobs(sequence, self._text(sequence).num_tokens - len(token_ids))
                     self._chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids, logprobs))
+                    self._has_begun = True
         if not request.is_finished:
             return
         output = self.output()

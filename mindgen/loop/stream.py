@@ -11,6 +11,8 @@ from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.subscription import Subscription
 from mindgen.outputs import TextChunk
 
+_SHORT = 2000  # characters that are tokenized before another thread would have begun
+
 
 class Server(Protocol):
     """Serves requests: one EngineLoop, or a Router over several."""
@@ -58,7 +60,9 @@ class ChunkStream:
 
     async def __aiter__(self) -> AsyncIterator[TextChunk]:
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._send)  # tokenizing may take its time
+            if _take_time(self._unsent):
+                await asyncio.get_running_loop().run_in_executor(None, self._send)
+            self._send()
             while self.is_open:
                 for chunk in await self._subscription.take_async():
                     yield chunk
@@ -79,3 +83,9 @@ class ChunkStream:
             self._server.submit([*enumerate(requests)], self._subscription, self._is_streamed)
             if self._subscription.is_closed:  # while this thread was at it
                 self._server.abort(self._subscription)
+
+
+def _take_time(requests: Sequence[CheckedRequest]) -> bool:
+    """Whether an event loop should not be kept waiting until these are prepared."""
+    is_guided = any(each.params.is_guided for each in requests)
+    return is_guided or sum(len(each.prompt or "") for each in requests) > _SHORT

@@ -8,6 +8,7 @@ from mindgen.engine.engine import Engine
 from mindgen.errors import as_request_error
 from mindgen.loop.open_request import OpenRequest
 from mindgen.loop.request_reader import CheckedRequest
+from mindgen.loop.text_turns import TextTurns
 from mindgen.runner.profiling import Profile
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.bad_words import bad_word_sequences
@@ -55,6 +56,7 @@ class TextEngine:
         self._guides: GuidedCompiler | None = None
         self._guides_lock = threading.Lock()
         self._open: dict[int, OpenRequest] = {}
+        self._turns = TextTurns()
         self.profile: Profile | None = None
 
     def prepare(self, asked: CheckedRequest) -> PreparedRequest:
@@ -106,20 +108,27 @@ class TextEngine:
         return self.engine.has_unfinished()
 
     def step(self) -> list[OpenRequest]:
-        """Runs a step; the requests that it has changed have their chunks now."""
-        changed = []
-        for request in self.engine.step(self.profile):
-            opened = self._open[request.request_id]
-            try:
-                opened.advance()
-            except Exception as error:
-                self.engine.fail(request, as_request_error(error, "making the request's text"))
-                opened.advance()
-            if request.is_finished:
-                del self._open[request.request_id]
-            changed.append(opened)
-        return changed
+        """Runs a step; the requests whose text was made have their chunks now."""
+        changed = (self._open[request.request_id] for request in self.engine.step(self.profile))
+        return [self._advance(opened) for opened in self._turns.after_step(each for each in changed if each.is_awaited)]
+
+    def make_rest(self) -> list[OpenRequest]:
+        """The texts that wait for a later step."""
+        return [self._advance(opened) for opened in self._turns.rest()]
+
+    def _advance(self, opened: OpenRequest) -> OpenRequest:
+        request = opened.request
+        try:
+            opened.advance()
+        except Exception as error:
+            self.engine.fail(request, as_request_error(error, "making the request's text"))
+            opened.advance()
+        if request.is_finished:
+            del self._open[request.request_id]
+            self._turns.forget(opened)
+        return opened
 
     def cancel(self, opened: OpenRequest) -> None:
+        self._turns.forget(opened)
         if self._open.pop(opened.request.request_id, None) is not None:
             self.engine.abort(opened.request)
