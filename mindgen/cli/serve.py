@@ -53,6 +53,8 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
 
     config = settings.server
     generation = flags.generation_settings(settings)
+    if config.weight_socket is not None and settings.engine.data_parallel_size > 1:
+        raise ConfigError("weight_socket goes with a data_parallel_size of 1: weights of replicas cannot change yet")
     outside = read_outside(config, lambda line: print(line, file=sys.stderr, flush=True))
     with bind(config) as bound:
         from mindgen.llm import LLM  # starts MindSpore, which mistakes need not wait for

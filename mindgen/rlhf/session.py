@@ -6,7 +6,7 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -15,7 +15,6 @@ from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
 from mindgen.kernels.arena import Arena
-from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
 from mindgen.weights.mapped_tensor import MappedTensor
@@ -60,6 +59,12 @@ class Bucket(msgspec.Struct):
     pieces: list[Piece]
 
 
+class UpdatedModel(Protocol):
+    """Takes new weights: an LLM, or what stands before one."""
+
+    def open_update(self, request: UpdateRequest) -> OpenUpdate: ...
+
+
 @dataclass(slots=True)
 class _Unfinished:
     """A tensor of which some pieces have come; without data if nobody wants it."""
@@ -74,8 +79,8 @@ class _Unfinished:
 class Session:
     """Answers the sender's messages until one is refused, or the sender is gone."""
 
-    def __init__(self, llm: LLM, connection: socket.socket, idle_seconds: float) -> None:
-        self._llm, self._connection = llm, connection
+    def __init__(self, model: UpdatedModel, connection: socket.socket, idle_seconds: float) -> None:
+        self._model, self._connection = model, connection
         self._idle_seconds = idle_seconds
         self._update: OpenUpdate | None = None
         # Fresh memory costs more than all else: what a base update has filled, the sender's next one fills again.
@@ -139,7 +144,7 @@ class Session:
         if kind == "begin" and self._update is None:
             begin = msgspec.convert(message, Begin)
             request = UpdateRequest(begin.target, begin.version, UpdateOptions.read(begin.options))
-            self._update, self._fresh = self._llm.open_update(request), Arena(_PIECE_BYTES)
+            self._update, self._fresh = self._model.open_update(request), Arena(_PIECE_BYTES)
             self._connection.settimeout(self._idle_seconds)
             send(self._connection, {"type": "ok"})
         elif kind == "bucket" and self._update is not None:

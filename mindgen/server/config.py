@@ -17,8 +17,10 @@ class ServerConfig:
         port: 0 takes a free one, which the first line says.
         served_model_name: what clients call the base model; None is what --model says.
         api_key_file: a key a line, with its limits; None lets everybody ask.
-        admin_key_file: the keys that may load and unload adapters; None lets nobody.
+        admin_key_file: the keys that may change adapters and weights; None lets nobody.
         adapter_roots: the folders below which adapters may be loaded from.
+        weight_roots: the folders below which new weights may be loaded from, by /update_weights.
+        weight_socket: a socket by which this user's processes of this machine may send weights (WeightSender).
         adapter_folder: a folder whose subfolders are adapters, as they come, change and go.
         adapter_scan_seconds: between two looks at it.
         max_queue: requests that wait beyond those that are computed; more are told to come again (429).
@@ -45,6 +47,8 @@ class ServerConfig:
     api_key_file: str | None = None
     admin_key_file: str | None = None
     adapter_roots: Sequence[str] = ()
+    weight_roots: Sequence[str] = ()
+    weight_socket: str | None = None
     adapter_folder: str | None = None
     adapter_scan_seconds: float = 2.0
     max_queue: int = 256

@@ -6,11 +6,13 @@ from typing import Any
 
 from mindgen.errors import (
     AdapterError,
+    AsleepError,
     MindgenError,
     QueueFullError,
     RequestError,
     UnknownAdapterError,
     UsageError,
+    WeightUpdateError,
     WorkerError,
 )
 
@@ -82,6 +84,10 @@ def as_api_error(error: Exception, fields: Collection[str] = ()) -> ApiError:
             return ApiError(404, "invalid_request_error", str(error), code="model_not_found")
         case QueueFullError():
             return too_many(str(error), "queue_full", 1)
+        case AsleepError():
+            return unavailable(str(error), "asleep")
+        case WeightUpdateError():
+            return bad_request(str(error), code="weights_refused")
         case RequestError() | UsageError():
             return bad_request(str(error), _named_field(str(error), fields))
         case AdapterError():

@@ -10,7 +10,7 @@ from mindgen.errors import WorkerError
 from mindgen.loop.stream import ChunkStream
 from mindgen.server.adapters.catalog import Adapter, Catalog
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
-from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.adapters.roots import Roots
 from mindgen.server.config import ServerConfig
 from mindgen.server.errors import ApiError
 from mindgen.server.generation.call import Call, Order
@@ -19,6 +19,7 @@ from mindgen.server.limits.keys import Caller, KeyRing
 from mindgen.server.model import ServedModel
 from mindgen.server.observe.call_record import CallRecord
 from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.server.weights import ServedWeights
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ class Service:
     model: ServedModel
     catalog: Catalog
     adapters: AdapterLifeCycle
-    roots: AdapterRoots
+    roots: Roots
+    weights: ServedWeights
+    weight_roots: Roots
     keys: KeyRing
     gate: Gate
     metrics: ServerMetrics

@@ -36,7 +36,7 @@ def test_its_commands(tmp_path, capsys):
                     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
                     assert done.returncode == 0 and '"error"' not in done.stdout, (line, done.stdout, done.stderr)
                     num_answers += bool(done.stdout)
-    assert len(addresses) == 2 and num_answers == 7
+    assert len(addresses) == 2 and num_answers == 10
 
 
 def test_its_names(server):

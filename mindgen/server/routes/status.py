@@ -26,9 +26,11 @@ async def health(service: ServiceOf) -> Response:
 
 @router.get("/ready", responses=answers(None, 503))
 async def ready(service: ServiceOf) -> Response:
-    """Whether requests are to be sent here: the model can answer, and the queue has room."""
+    """Whether requests are to be sent here: the model can answer, is awake, and the queue has room."""
     if service.gate.is_full:
         raise unavailable("the queue is full", "queue_full")
+    if service.failure is None and await asyncio.to_thread(lambda: service.model.llm.is_sleeping):
+        raise unavailable("the model sleeps: POST /wake_up first", "asleep")
     return await health(service)
 
 
