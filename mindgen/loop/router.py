@@ -42,22 +42,32 @@ class Router:
     """As a Server; any thread may call."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        self._replicas = [_Replica(server) for server in servers]
+        self._replicas = [_Replica(server) for server in servers]  # of which one stays always
         self._lock = threading.Lock()
         self._calls: dict[Subscription, dict[int, tuple[_Replica, int]]] = {}  # by index: whose it is, and its work
 
+    def leave(self, server: Server) -> None:
+        """Gives it no requests any more."""
+        with self._lock:
+            self._replicas = [replica for replica in self._replicas if replica.server is not server]
+
+    def join(self, server: Server) -> None:
+        with self._lock:
+            self._replicas = [*self._replicas, _Replica(server)]
+
     def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
-        shares: dict[int, list[IndexedRequest]] = {}
+        shares: dict[int, tuple[_Replica, list[IndexedRequest]]] = {}
         with self._lock:
             subscription.on_last = lambda index: self._note_end(subscription, index)
             own = self._calls.setdefault(subscription, {})
             for index, request in requests:
                 place, work = self._choose(request), _work(request)
-                own[index] = self._replicas[place], work
-                self._replicas[place].work += work
-                shares.setdefault(place, []).append((index, request))
-        for place, share in shares.items():
-            self._replicas[place].server.submit(share, subscription, is_streamed)
+                replica = self._replicas[place]
+                own[index] = replica, work
+                replica.work += work
+                shares.setdefault(place, (replica, []))[1].append((index, request))
+        for replica, share in shares.values():
+            replica.server.submit(share, subscription, is_streamed)
 
     def abort(self, subscription: Subscription) -> None:
         subscription.close()
@@ -65,9 +75,8 @@ class Router:
             left = self._calls.pop(subscription, {})
             for replica, work in left.values():
                 replica.work -= work
-        for replica in self._replicas:
-            if any(each is replica for each, _ in left.values()):
-                replica.server.abort(subscription)
+        for replica in {id(replica): replica for replica, _ in left.values()}.values():
+            replica.server.abort(subscription)
 
     def _choose(self, request: CheckedRequest) -> int:
         """Of the replicas that have at most this request more to do than the others, the one that remembers most."""

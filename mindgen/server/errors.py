@@ -9,6 +9,7 @@ from mindgen.errors import (
     AsleepError,
     MindgenError,
     QueueFullError,
+    ReplicaEndedError,
     RequestError,
     UnknownAdapterError,
     UsageError,
@@ -92,6 +93,9 @@ def as_api_error(error: Exception, fields: Collection[str] = ()) -> ApiError:
             return bad_request(str(error), _named_field(str(error), fields))
         case AdapterError():
             return ApiError(500, "server_error", str(error), code="adapter_error")
+        case ReplicaEndedError():
+            why = str(error).splitlines()[0].removesuffix("; it wrote last:")
+            return unavailable(f"{why}: ask again, others serve on", "replica_ended")
         case WorkerError():
             return unavailable(str(error), "engine_ended")
         case MindgenError():

@@ -1,12 +1,12 @@
 """What all routes use."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from mindgen.errors import WorkerError
+from mindgen.errors import ReplicaEndedError, WorkerError
 from mindgen.loop.stream import ChunkStream
 from mindgen.server.adapters.catalog import Adapter, Catalog
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
@@ -89,7 +89,12 @@ class Service:
         if adapter is not None:
             adapter.leave()
 
+    def busiest(self, adapters: Iterable[str]) -> list[str]:
+        """Of these adapters those with the most requests, as many as metrics name."""
+        names = sorted({*adapters}, key=lambda name: (-self.num_outputs[name], name))
+        return names[: self.config.adapter_labels]
+
     def note_failure(self, error: Exception) -> None:
         """A model whose processes have ended does not come back."""
-        if isinstance(error, WorkerError):
+        if isinstance(error, WorkerError) and not isinstance(error, ReplicaEndedError):
             self.failure = str(error)
