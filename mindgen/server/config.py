@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mindgen.errors import ConfigError
 from mindgen.settings import RunSettings
@@ -13,6 +13,7 @@ class ServerConfig:
     """Where it listens, who may ask, and for how much.
 
     Attributes:
+        runner: "local", or "ray" for --dp replicas on the machines of a Ray cluster.
         host: the address to listen at; 0.0.0.0 is all of this machine's.
         port: 0 takes a free one, which the first line says.
         served_model_name: what clients call the base model; None is what --model says.
@@ -41,6 +42,7 @@ class ServerConfig:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
+    runner: Literal["local", "ray"] = "local"
     host: str = "127.0.0.1"
     port: int = 8000
     served_model_name: str | None = None

@@ -42,7 +42,19 @@ def test_its_commands(tmp_path, capsys):
 def test_its_names(server):
     fields = {field.name for field in dataclasses.fields(ServerConfig)}
     flags = set(re.findall(r"--(\w+)", PAGE))
-    engine = {"model", "adapters", "adapter_path", "tp", "dp", "port", "help", "open"}
+    engine = {
+        "model",
+        "adapters",
+        "adapter_path",
+        "max_num_seqs",
+        "tp",
+        "dp",
+        "port",
+        "help",
+        "open",
+        "head",
+        "address",
+    }
     assert flags - engine <= fields
     page = server.http().get("/metrics").text
     for name in re.findall(r"`((?:vllm|mindgen):\w+)`", PAGE):

@@ -1,0 +1,99 @@
+"""Has Ray Serve keep replicas of the model on the machines of a cluster, behind one port, until it is told to end."""
+
+import logging
+import re
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mindgen.batch.ray_cluster import cluster, one_line, replica_needs
+from mindgen.errors import ConfigError, ModelError
+from mindgen.server.ray.affinity import Affinity
+from mindgen.server.ray.ingress import Ingress
+from mindgen.server.ray.replica import ReplicaOrder, ServedReplica
+
+_APPLICATION = "mindgen"
+_SPARE = 64  # calls beyond those that a replica has room for, like looks at its health
+_HEALTH_SECONDS = 5.0
+# MindSpore's messages are too old for protobuf's own C++, and Ray Serve imports protobuf first.
+_FOR_MINDSPORE = {"env_vars": {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}}
+_ERROR = re.compile(r"^[\w.]*(?:Error|Exception): (.*)$", re.MULTILINE)
+
+
+def check_ray_config(order: ReplicaOrder) -> None:
+    """Raises ConfigError where something is asked for that replicas on several machines do not do."""
+    config = order.config
+    if order.limits.nnodes > 1:
+        raise ConfigError("runner ray places replicas itself: leave nnodes out, and say --dp N")
+    for name in ("admin_key_file", "weight_socket", "weight_roots", "adapter_roots"):
+        if getattr(config, name):
+            raise ConfigError(
+                f"{name} goes with runner local: replicas on several machines take adapters from --adapter_folder, "
+                "which all of them see"
+            )
+
+
+def serve_on_ray(order: ReplicaOrder, host: str, port: int, announce: Callable[[], None]) -> None:
+    """Until SIGTERM or SIGINT: then what is under way is answered.
+
+    Args:
+        host, port: where the machine of the cluster's head listens.
+        announce: is called when all replicas serve.
+
+    Raises:
+        ConfigError: Ray Serve is not installed, or the cluster has no room.
+        ModelError: the replicas have not come up.
+    """
+    ended = threading.Event()
+    with cluster() as ray:
+        try:
+            from ray import serve
+
+            from mindgen.server.ray.places import PlaceRouter
+        except ImportError as error:
+            raise ConfigError(f"runner ray needs Ray Serve ({error}): pip install 'mindgen[ray_serve]'") from error
+        if serve.status().proxies:
+            raise ConfigError(
+                "Ray Serve runs on this cluster already, at a port of its own: end it with `serve shutdown`"
+            )
+        needs = replica_needs(order.limits, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        count, room = order.limits.data_parallel_size, order.limits.max_num_seqs
+        others = {name: amount for name, amount in needs.items() if name != "CPU"}
+        replicas = serve.deployment(
+            ServedReplica,
+            num_replicas=count,
+            ray_actor_options={"num_cpus": needs["CPU"], "resources": others, "runtime_env": _FOR_MINDSPORE},
+            max_ongoing_requests=room + order.config.max_queue + _SPARE,
+            graceful_shutdown_timeout_s=order.config.drain_timeout,
+            health_check_period_s=_HEALTH_SECONDS,
+            request_router_config={"request_router_class": PlaceRouter},
+        ).bind(order)
+        ingress = serve.deployment(
+            Ingress, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=count * (room + order.config.max_queue),
+            graceful_shutdown_timeout_s=order.config.drain_timeout,
+        )  # fmt: skip
+        affinity = Affinity(order.name, count, room)
+        try:
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+            serve.start("HeadOnly", {"host": host, "port": port})
+            serve.run(ingress.bind(replicas, affinity, order.config.max_body_bytes), name=_APPLICATION)
+        except (RuntimeError, ValueError, OSError) as error:
+            why = _why_not(serve.status()) or one_line(error)
+            serve.shutdown()
+            raise ModelError(f"the replicas have not come up: {why}") from error
+        try:
+            announce()
+            ended.wait()
+        finally:
+            serve.delete(_APPLICATION)
+            serve.shutdown()
+
+
+def _why_not(status: Any) -> str | None:
+    """What has kept a replica from coming up, in a line."""
+    deployments = [each for application in status.applications.values() for each in application.deployments.values()]
+    found = [line for each in deployments for line in _ERROR.findall(each.message)]
+    return found[-1] if found else None
