@@ -16,7 +16,9 @@ from mindgen.errors import (
     WeightUpdateError,
     WorkerError,
 )
+from mindgen.system.checks import shown
 
+_LONGEST_MESSAGE, _LONGEST_NAME = 1000, 100  # letters that are shown
 _FIRST_WORD = re.compile(r"\w+")
 
 
@@ -40,11 +42,18 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.kind, self.message, self.param, self.code = status, kind, message, param, code
+        self.status, self.kind, self.code = status, kind, code
+        self.message = _cut(message, _LONGEST_MESSAGE)
+        self.param = None if param is None else _cut(param, _LONGEST_NAME)
         self.headers = dict(headers or {})
 
     def as_body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def _cut(text: str, most: int) -> str:
+    """A client may have sent a megabyte where a name belongs."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 class ClientGone(Exception):
@@ -56,7 +65,7 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def model_not_found(name: str, hint: str = "") -> ApiError:
-    message = f"The model {name!r} does not exist{hint}"
+    message = f"The model {shown(name)} does not exist{hint}"
     return ApiError(404, "invalid_request_error", message, code="model_not_found")
 
 
