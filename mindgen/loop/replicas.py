@@ -86,6 +86,9 @@ class Replicas:
         """
         router = Router([own, *self._live.values()])
         self._supervision = router, adapters
+        for server in list(self._live.values()):
+            if server.has_ended:  # before anybody supervised it
+                self.lose(server.number, server.life, f"replica {server.number} has ended")
         return router
 
     def state(self) -> ReplicaState:
@@ -123,26 +126,32 @@ class Replicas:
 
     def lose(self, number: int, life: int, why: str) -> None:
         """A replica has ended: the others serve on."""
+        if self._supervision is None or self._closing.is_set():
+            return
         with self._state:
-            server = self._live.pop(number, None)
-            if server is None or server.life != life or self._supervision is None or self._closing.is_set():
+            server = self._live.get(number)
+            if server is None or server.life != life:
                 return
+            del self._live[number]
             self._lost[number] = why
             self._num_ends += 1
         self._supervision[0].leave(server)
         if number in self._startable:
-            warn(f"{why}; what it was at has failed, and it is started again")
+            warn(f"what a replica was at has failed, and it is started again: {why}")
             thread = threading.Thread(
                 target=self._replace, args=(server,), name=f"start of replica {number}", daemon=True
             )
             self._starting = [*(each for each in self._starting if each.is_alive()), thread]
             thread.start()
         else:
-            warn(f"{why}; what it was at has failed, and it does not come back: start the job again")
+            warn(f"what a replica was at has failed, and it does not come back: {why}")
 
     def _replace(self, lost: RemoteReplica) -> None:
         """Starts a replica again, as often as that may take."""
         lost.workers.end_one(lost.number)  # it may have been stuck
+        if lost.workers is not self._pools[0]:  # which has others
+            lost.workers.close()
+            self._pools.remove(lost.workers)
         for failures in range(_MOST_FAILURES):
             if self._closing.wait(_PAUSE_SECONDS * 2**failures):
                 return
@@ -174,7 +183,8 @@ class Replicas:
         except BaseException:
             pool.close()
             raise
-        if server.has_ended:  # before it was one of those that serve
+        if server.has_ended:  # before it was one of those that serve, perhaps
+            router.leave(server)
             self.lose(number, server.life, f"replica {number} has ended at once")
         else:
             warn(f"replica {number} serves again (start {self._num_ends})")

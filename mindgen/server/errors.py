@@ -103,13 +103,17 @@ def as_api_error(error: Exception, fields: Collection[str] = ()) -> ApiError:
         case AdapterError():
             return ApiError(500, "server_error", str(error), code="adapter_error")
         case ReplicaEndedError():
-            why = str(error).splitlines()[0].removesuffix("; it wrote last:")
-            return unavailable(f"{why}: ask again, others serve on", "replica_ended")
+            return unavailable(f"{without_log(str(error))}: ask again, others serve on", "replica_ended")
         case WorkerError():
             return unavailable(str(error), "engine_ended")
         case MindgenError():
             return ApiError(500, "server_error", str(error))
     return ApiError(500, "server_error", f"{type(error).__name__}: the server's log has the details")
+
+
+def without_log(reason: str) -> str:
+    """Why a process has ended, without what it has written: clients need not read that."""
+    return reason.partition("\n")[0].removesuffix("; it wrote last:")
 
 
 def _named_field(message: str, fields: Collection[str]) -> str | None:

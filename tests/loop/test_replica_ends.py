@@ -70,7 +70,7 @@ def test_the_others_serve_on_and_it_comes_back(capfd):
         (again,) = workers("mindgen.loop.replica", os.getpid())
         assert again != pid
     said = capfd.readouterr().err
-    assert f"replica 1 (process {pid}) was killed by signal 9; what it was at has failed" in said
+    assert f"has failed, and it is started again: replica 1 (process {pid}) was killed by signal 9" in said
     assert "replica 1 serves again" in said
     wait_for(lambda: not workers("mindgen.loop.replica", os.getpid()))
 

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from mindgen.server.answers import json_response
-from mindgen.server.errors import unavailable
+from mindgen.server.errors import unavailable, without_log
 from mindgen.server.observe.metrics import engine_families, replica_families, server_families
 from mindgen.server.protocol.health import HealthState, LostReplica
 from mindgen.server.routes.documented import answers
@@ -25,7 +25,7 @@ async def health(service: ServiceOf) -> Response:
     if service.failure is not None:
         raise unavailable(service.failure, "engine_ended")
     found = service.model.llm.replica_state
-    lost = [LostReplica(replica=number, reason=why) for number, why in found.lost.items()]
+    lost = [LostReplica(replica=number, reason=without_log(why)) for number, why in found.lost.items()]
     return json_response(HealthState(status="degraded" if lost else "ok", replicas=found.wanted, lost=lost))
 
 
