@@ -1,5 +1,6 @@
 """`mindgen serve --runner ray` on a cluster of two nodes: the answers of one server, by replicas on both."""
 
+import asyncio
 import json
 import os
 import re
@@ -149,6 +150,24 @@ def test_an_adapter_stays_with_its_replica_until_that_is_full(served):
         calls = [pool.submit(served.client().completions.create, **asked) for _ in range(2 * NUM_SEQUENCES)]
         assert len({call.result().choices[0].text for call in calls}) == 1
     assert all(new > old for old, new in zip(after, generated(served), strict=True))
+
+
+@pytest.mark.slow
+def test_who_comes_to_full_replicas_is_told_to_come_again(served):
+    """Each has room for 4 that run and 8 that wait."""
+
+    async def ask_all() -> list[httpx.Response]:
+        body = {"prompt": PROMPT, "max_tokens": 100, "ignore_eos": True, "temperature": 0}
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=served.address, timeout=60, limits=limits) as http:
+            return await asyncio.gather(*(http.post("/v1/completions", json=body) for _ in range(60)))
+
+    answers = asyncio.run(ask_all())
+    texts = {each.json()["choices"][0]["text"] for each in answers if each.status_code == 200}
+    refused = [each for each in answers if each.status_code != 200]
+    assert len(texts) == 1 and 24 <= len(answers) - len(refused) < 60
+    assert {(each.status_code, each.json()["error"]["code"]) for each in refused} == {(429, "queue_full")}
+    assert all(int(each.headers["Retry-After"]) >= 1 for each in refused)
 
 
 @pytest.mark.slow

@@ -15,7 +15,9 @@ from mindgen.server.ray.replica import ReplicaOrder, ServedReplica
 
 _APPLICATION = "mindgen"
 _SPARE = 64  # calls beyond those that a replica has room for, like looks at its health
+_MOST_CALLS = 100_000  # at once, of which replicas refuse those that they have no room for
 _HEALTH_SECONDS = 5.0
+_STUCK_SECONDS = 120.0  # without a word on its health; that its process has ended shows at once
 # MindSpore's messages are too old for protobuf's own C++, and Ray Serve imports protobuf first.
 _FOR_MINDSPORE = {"env_vars": {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}}
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception): (.*)$", re.MULTILINE)
@@ -69,10 +71,11 @@ def serve_on_ray(order: ReplicaOrder, host: str, port: int, announce: Callable[[
             max_ongoing_requests=room + order.config.max_queue + _SPARE,
             graceful_shutdown_timeout_s=order.config.drain_timeout,
             health_check_period_s=_HEALTH_SECONDS,
+            health_check_timeout_s=_STUCK_SECONDS,
             request_router_config={"request_router_class": PlaceRouter},
         ).bind(order)
         ingress = serve.deployment(
-            Ingress, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=count * (room + order.config.max_queue),
+            Ingress, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=_MOST_CALLS,
             graceful_shutdown_timeout_s=order.config.drain_timeout,
         )  # fmt: skip
         affinity = Affinity(order.name, count, room)
