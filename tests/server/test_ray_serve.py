@@ -246,7 +246,8 @@ def test_it_is_refused_in_a_line(served, tmp_path):
     table = {
         "admin_key_file goes with runner local": ("--admin_key_file", str(tmp_path / "admin")),
         "leave nnodes out": ("--nnodes", "2", "--master_addr", "127.0.0.1", "--dp", "2"),
-        "Ray Serve runs on this cluster already": (),
+        "has room for 2 replica(s)": ("--dp", "3"),
+        "Ray Serve has a port on this cluster already": (),
     }
     for message, flags in table.items():
         asked = command("--runner", "ray", "--model", "demo", "--port", "0", *flags)

@@ -2,16 +2,17 @@
 
 import logging
 import re
-import signal
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from mindgen.batch.ray_cluster import cluster, one_line, replica_needs
+from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, ModelError
 from mindgen.server.ray.affinity import Affinity
 from mindgen.server.ray.ingress import Ingress
 from mindgen.server.ray.replica import ReplicaOrder, ServedReplica
+from mindgen.system.environment import raised_termination
 
 _APPLICATION = "mindgen"
 _SPARE = 64  # calls beyond those that a replica has room for, like looks at its health
@@ -47,52 +48,75 @@ def serve_on_ray(order: ReplicaOrder, host: str, port: int, announce: Callable[[
         ConfigError: Ray Serve is not installed, or the cluster has no room.
         ModelError: the replicas have not come up.
     """
-    ended = threading.Event()
+    is_up = False
     with cluster() as ray:
-        try:
-            from ray import serve
-
-            from mindgen.server.ray.places import PlaceRouter
-        except ImportError as error:
-            raise ConfigError(f"runner ray needs Ray Serve ({error}): pip install 'mindgen[ray_serve]'") from error
+        serve = _ray_serve()
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        application = _application(serve, order, _needs(order.limits, machines))
         if serve.status().proxies:
-            raise ConfigError(
-                "Ray Serve runs on this cluster already, at a port of its own: end it with `serve shutdown`"
-            )
-        needs = replica_needs(order.limits, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
-        count, room = order.limits.data_parallel_size, order.limits.max_num_seqs
-        others = {name: amount for name, amount in needs.items() if name != "CPU"}
-        replicas = serve.deployment(
-            ServedReplica,
-            num_replicas=count,
-            ray_actor_options={"num_cpus": needs["CPU"], "resources": others, "runtime_env": _FOR_MINDSPORE},
-            max_ongoing_requests=room + order.config.max_queue + _SPARE,
-            graceful_shutdown_timeout_s=order.config.drain_timeout,
-            health_check_period_s=_HEALTH_SECONDS,
-            health_check_timeout_s=_STUCK_SECONDS,
-            request_router_config={"request_router_class": PlaceRouter},
-        ).bind(order)
-        ingress = serve.deployment(
-            Ingress, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=_MOST_CALLS,
-            graceful_shutdown_timeout_s=order.config.drain_timeout,
-        )  # fmt: skip
-        affinity = Affinity(order.name, count, room)
+            raise ConfigError("Ray Serve has a port on this cluster already: end it there with `serve shutdown`")
         try:
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
-            serve.start("HeadOnly", {"host": host, "port": port})
-            serve.run(ingress.bind(replicas, affinity, order.config.max_body_bytes), name=_APPLICATION)
+            with raised_termination():
+                logging.getLogger("ray.serve").setLevel(logging.WARNING)
+                serve.start("HeadOnly", {"host": host, "port": port})
+                serve.run(application, name=_APPLICATION)
+                is_up = True
+                announce()
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            if not is_up:
+                raise
+            serve.delete(_APPLICATION)  # which lets replicas answer what they have
         except (RuntimeError, ValueError, OSError) as error:
             why = _why_not(serve.status()) or one_line(error)
-            serve.shutdown()
             raise ModelError(f"the replicas have not come up: {why}") from error
-        try:
-            announce()
-            ended.wait()
         finally:
-            serve.delete(_APPLICATION)
             serve.shutdown()
+
+
+def _ray_serve() -> Any:
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise ConfigError(f"runner ray needs Ray Serve ({error}): pip install 'mindgen[ray_serve]'") from error
+    return serve
+
+
+def _needs(limits: EngineConfig, machines: list[dict[str, float]]) -> dict[str, int]:
+    """Of a replica; raises ConfigError where all machines together have no room for as many as are wanted."""
+    needs = replica_needs(limits, machines)
+    places = sum(min(int(machine.get(name, 0) // amount) for name, amount in needs.items()) for machine in machines)
+    if places < limits.data_parallel_size:
+        raise ConfigError(
+            f"the Ray cluster has room for {places} replica(s), which need {needs} each, and data_parallel_size is "
+            f"{limits.data_parallel_size}: add machines, or lower --dp or --num_threads"
+        )
+    return needs
+
+
+def _application(serve: Any, order: ReplicaOrder, needs: dict[str, int]) -> Any:
+    """The replicas, and what shares requests out over them."""
+    from mindgen.server.ray.places import PlaceRouter
+
+    config, count, room = order.config, order.limits.data_parallel_size, order.limits.max_num_seqs
+    others = {name: amount for name, amount in needs.items() if name != "CPU"}
+    replicas = serve.deployment(
+        ServedReplica,
+        num_replicas=count,
+        ray_actor_options={"num_cpus": needs["CPU"], "resources": others, "runtime_env": _FOR_MINDSPORE},
+        max_ongoing_requests=room + config.max_queue + _SPARE,
+        graceful_shutdown_timeout_s=config.drain_timeout,
+        health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=_STUCK_SECONDS,
+        request_router_config={"request_router_class": PlaceRouter},
+    )
+    ingress = serve.deployment(
+        Ingress,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_MOST_CALLS,
+        graceful_shutdown_timeout_s=config.drain_timeout,
+    )
+    return ingress.bind(replicas.bind(order), Affinity(order.name, count, room), config.max_body_bytes)
 
 
 def _why_not(status: Any) -> str | None:
