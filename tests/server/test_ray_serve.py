@@ -254,3 +254,14 @@ def test_it_is_refused_in_a_line(served, tmp_path):
         done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert httpx.get(served.address + "/health").status_code == 200
+
+
+@pytest.mark.slow
+def test_what_is_under_way_is_answered_before_it_ends(served):
+    """The last of these tests, as it ends the server."""
+    expected = served.client().completions.create(**LONG).choices[0].text
+    stream = served.client().completions.create(**LONG, stream=True)
+    text = next(stream).choices[0].text
+    served.process.send_signal(signal.SIGTERM)
+    text += "".join(chunk.choices[0].text for chunk in stream)
+    assert text == expected and served.process.wait(60) == 0
