@@ -11,9 +11,9 @@ from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.stream import Server
 from mindgen.loop.subscription import Subscription
 
-_MOST_REMEMBERED = 256  # adapters, and beginnings of prompts, of a replica
-_PREFIX_TOKENS, _PREFIX_LETTERS = 64, 256
+_MOST_REMEMBERED = 1024  # adapters, and beginnings of prompts, of a replica
 _LETTERS_PER_TOKEN = 4
+_PREFIX_TOKENS = (16, 64, 256)  # of a prompt that has as many, so that a conversation is known by its first turn
 _USUAL_TOKENS = 256  # of an output without a limit
 
 
@@ -80,16 +80,16 @@ class Router:
 
     def _choose(self, request: CheckedRequest) -> int:
         """Of the replicas that have at most this request more to do than the others, the one that remembers most."""
-        adapter, prefix = ("adapter", request.adapter_id), _prefix(request)
+        adapter, prefixes = ("adapter", request.adapter_id), _prefixes(request)
         most = min(replica.work for replica in self._replicas) + _work(request)
 
-        def rank(place: int) -> tuple[bool, bool, int, int]:
+        def rank(place: int) -> tuple[bool, int, int, int]:
             replica = self._replicas[place]
             is_strange = request.adapter_id is not None and adapter not in replica.seen
-            return is_strange, prefix not in replica.seen, replica.work, place
+            return is_strange, -sum(prefix in replica.seen for prefix in prefixes), replica.work, place
 
         place = min((place for place, each in enumerate(self._replicas) if each.work <= most), key=rank)
-        self._replicas[place].remember([adapter, prefix])
+        self._replicas[place].remember([adapter, *prefixes])
         return place
 
     def _note_end(self, subscription: Subscription, index: int) -> None:
@@ -102,11 +102,13 @@ class Router:
                 self._calls.pop(subscription, None)
 
 
-def _prefix(request: CheckedRequest) -> Hashable:
+def _prefixes(request: CheckedRequest) -> list[Hashable]:
     """What requests that begin alike have in common; the adapter too, as blocks of the cache are an adapter's."""
     if request.token_ids is not None:
-        return request.adapter_id, tuple(request.token_ids[:_PREFIX_TOKENS])
-    return request.adapter_id, (request.prompt or "")[:_PREFIX_LETTERS]
+        tokens = request.token_ids
+        return [(request.adapter_id, tuple(tokens[:size])) for size in _PREFIX_TOKENS if len(tokens) >= size]
+    text, sizes = request.prompt or "", [size * _LETTERS_PER_TOKEN for size in _PREFIX_TOKENS]
+    return [(request.adapter_id, text[:size]) for size in sizes if len(text) >= size]
 
 
 def _work(request: CheckedRequest) -> int:

@@ -1,75 +1,17 @@
-"""What a trainer asks of a server: scores, new weights, and memory that is given back for a while."""
+"""What a trainer asks of a server: new weights, and memory that is given back for a while."""
 
 import shutil
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import openai
 import pytest
 from guarded_server import ADMIN
 from safetensors.torch import load_file
-from server_process import Server, serving
-from updates import GREEDY, LORA, PROMPTS, answers, make_lora, make_models
+from trained_server import ASKED, MORE, Trained, token_ids
+from updates import LORA, PROMPTS
 
-from mindgen import LLM, SamplingParams
-from mindgen.rlhf import WeightSender, WeightSendError, score
-
-ASKED = {"model": "policy", "prompt": PROMPTS, "max_tokens": GREEDY.max_tokens, "temperature": 0}
-MORE = {"ignore_eos": True, "return_token_ids": True}
-DRAWN = {"temperature": 0.8, "top_k": 30, "top_p": 0.9}
-
-
-@dataclass
-class Trained:
-    """A server whose weights may change, the folders they come from, and what fresh models of these say."""
-
-    server: Server
-    root: Path
-    socket: Path
-    expected: dict[str, list[list[int]]]  # by the checksum of the weights
-    checksums: list[str]
-
-    def post(self, path: str, key: str | None = ADMIN, **sent):
-        with self.server.http(key) as http:
-            return http.post(path, **sent)
-
-    def update(self, path: str, key: str | None = ADMIN, **options):
-        return self.post("/update_weights", key, json={"path": path, **options})
-
-    def ask(self, **changes):
-        return self.server.client().completions.create(**(ASKED | changes), extra_body=MORE)
-
-    def restore(self) -> None:
-        """Has the first weights served, whatever a test has done."""
-        assert self.update("0", expect_change=False).status_code == 200
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    folders, expected, checksums = make_models(folder / "made"), {}, []
-    (folder / "root").mkdir()
-    for number, each in enumerate(folders):
-        shutil.copytree(each, folder / "root" / str(number))
-        make_lora(each, folder / "root" / f"lora{number}", number)
-        llm = LLM(each, block_size=4)
-        expected[llm.weight_checksum] = [output.outputs[0].token_ids for output in answers(llm)]
-        checksums.append(llm.weight_checksum)
-        llm.close()
-    (folder / "admin").write_text(f"{ADMIN}\n")
-    flags = {
-        "--model": folders[0], "--served_model_name": "policy", "--admin_key_file": folder / "admin",
-        "--weight_roots": folder / "root", "--weight_socket": folder / "socket", "--adapter_roots": folder / "root",
-        "--block_size": 4,
-    }  # fmt: skip
-    with serving(*(str(word) for flag in flags.items() for word in flag)) as server:
-        yield Trained(server, folder / "root", folder / "socket", expected, checksums)
-    assert not (folder / "socket").exists()
-
-
-def token_ids(answer) -> list[list[int]]:
-    return [choice.token_ids for choice in answer.choices]
+from mindgen.rlhf import WeightSender, WeightSendError
 
 
 def streamed(chunk) -> list[int]:
@@ -252,66 +194,3 @@ def test_several_replicas_say_that_they_cannot(replicated):
         with replicated.server.http(ADMIN) as http:
             answer = http.post(path, json=body)
         assert answer.status_code == 400 and "data_parallel_size above 1" in answer.json()["error"]["message"]
-
-
-@pytest.fixture(scope="module")
-def first(trained):
-    """The model that the server has at first, in this process."""
-    llm = LLM(trained.root / "0", {"lora": trained.root / "lora0"}, block_size=4)
-    yield llm
-    llm.close()
-
-
-@pytest.mark.parametrize("adapter", [None, "lora"])
-def test_scores(trained, first, adapter):
-    """To the bit those of the same model in this process, and of the completions when they were drawn."""
-    trained.restore()
-    if adapter is not None:
-        assert (
-            trained.post("/v1/load_lora_adapter", json={"lora_name": "lora", "lora_path": "lora0"}).status_code == 200
-        )
-    name = adapter or "policy"
-    drawn = trained.server.client().completions.create(
-        model=name, prompt=PROMPTS, max_tokens=12, logprobs=0, seed=3,
-        extra_body=MORE | DRAWN | {"processed_logprobs": True},
-    )  # fmt: skip
-    body = {"model": name, "text_1": PROMPTS, "text_2": token_ids(drawn), **DRAWN}
-    answer = trained.post("/v1/score", None, json=body).json()
-    expected = score(first, PROMPTS, token_ids(drawn), adapter, SamplingParams(**DRAWN))
-    assert [each["index"] for each in answer["data"]] == [0, 1, 2] and answer["object"] == "list"
-    for given, one, choice in zip(answer["data"], expected, drawn.choices, strict=True):
-        assert given["logprobs"] == one.logprobs == choice.logprobs.token_logprobs
-        assert given["processed_logprobs"] == one.processed_logprobs == choice.processed_logprobs
-        assert given["score"] == sum(one.logprobs) and given["token_ids"] == choice.token_ids
-    assert (answer["weight_checksum"], answer["adapter_digest"]) == (drawn.weight_checksum, drawn.adapter_digest)
-    assert answer["usage"]["prompt_tokens"] == sum(map(len, PROMPTS))
-    if adapter is not None:
-        trained.post("/v1/unload_lora_adapter", json={"lora_name": "lora"})
-
-
-def test_one_text_before_several(trained, first):
-    answer = trained.post("/v1/score", None, json={"text_1": "Hello", "text_2": [" world", " there"]}).json()
-    expected = score(first, ["Hello"] * 2, [" world", " there"])
-    assert [each["logprobs"] for each in answer["data"]] == [each.logprobs for each in expected]
-    one = trained.post("/v1/score", None, json={"text_1": "Hello", "text_2": " world"}).json()
-    assert one["data"] == answer["data"][:1]
-    never = trained.post("/v1/score", None, json={"text_1": [5, 9], "text_2": [7, 8], "top_k": 1}).json()["data"][0]
-    assert min(never["processed_logprobs"]) == -9999 and all(-9999 < each < 0 for each in never["logprobs"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "param", "code"),
-    [
-        ({"text_2": ["a", "b", "c"], "text_1": ["a", "b"]}, "text_1", None),
-        ({"text_2": ""}, "text_2", None),
-        ({"text_1": []}, "text_1", None),
-        ({"text_1": [100000]}, "text_1", None),
-        ({"text_1": [5] * 300}, "text_2", "context_length_exceeded"),
-        ({"temperature": -1}, "temperature", None),
-        ({"documents": ["a"]}, "documents", "unknown_parameter"),
-    ],
-)
-def test_what_has_no_score(trained, changes, param, code):
-    answer = trained.post("/v1/score", None, json={"text_1": "a", "text_2": "b", **changes})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["param"], error["code"]) == (400, param, code), error
