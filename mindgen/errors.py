@@ -76,6 +76,11 @@ class WorkerError(MindgenError):
     """A process that works for this one has ended, or failed."""
 
 
+class ReplicaEndedError(WorkerError):
+    """One of several replicas has ended with what it was at; the others serve on, and what has failed may be asked
+    again."""
+
+
 class MessageError(MindgenError):
     """What came over a connection is no message, or none that is expected there."""
 

@@ -21,10 +21,9 @@ from mindgen.loop.local_model import LocalModel
 from mindgen.loop.local_replicas import local_numbers, replica_config
 from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
 from mindgen.loop.node_service import meet_nodes, verdict
-from mindgen.loop.replicas import Replicas
+from mindgen.loop.replicas import Replicas, ReplicaState
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
 from mindgen.loop.roles import serve_if_worker
-from mindgen.loop.router import Router
 from mindgen.loop.stream import ChunkStream, Server
 from mindgen.outputs import RequestOutput
 from mindgen.parallel.other_nodes import OtherNodes
@@ -105,7 +104,7 @@ class LLM(ChangingWeights):
         self._server: Server = self._model.loop
         if self._replicas is not None:
             self._replicas.wait_until_ready()
-            self._server = Router([self._model.loop, *self._replicas.servers])
+            self._server = self._replicas.supervise(self._model.loop, self._model.registry)
 
     @property
     def memory_plan(self) -> MemoryPlan:
@@ -157,8 +156,8 @@ class LLM(ChangingWeights):
 
     def release_adapters(self) -> int:
         """Gives back the memory of adapters that have lost their name; returns how many have to wait for requests."""
-        others = self._replicas.call("release_adapters", result=int) if self._replicas is not None else []
-        return self._model.release_adapters() + sum(others)
+        others = {} if self._replicas is None else self._replicas.call("release_adapters", result=int)
+        return self._model.release_adapters() + sum(others.values())
 
     def list_adapters(self) -> list[AdapterStatus]:
         """Every adapter that has a name now, with what it has done."""
@@ -168,12 +167,15 @@ class LLM(ChangingWeights):
         """Requests, tokens, blocks of the KV cache and adapters in memory, now and since the start."""
         return self._model.metrics()
 
-    def replica_metrics(self) -> list[EngineMetrics]:
-        """As `metrics`, of every replica."""
-        return [
-            self.metrics(),
-            *(self._replicas.call("metrics", result=EngineMetrics) if self._replicas is not None else []),
-        ]
+    def replica_metrics(self) -> dict[int, EngineMetrics]:
+        """As `metrics`, of every replica that serves, by their numbers."""
+        others = {} if self._replicas is None else self._replicas.call("metrics", result=EngineMetrics)
+        return {0: self.metrics(), **others}
+
+    @property
+    def replica_state(self) -> ReplicaState:
+        """Which replicas serve, and which have ended: one of this machine is started again."""
+        return ReplicaState(1, {}, 0) if self._replicas is None else self._replicas.state()
 
     def generate(
         self,

@@ -134,6 +134,7 @@ class TextChunk:
 
     Attributes:
         logprobs: of each of token_ids; None unless asked for.
+        adapter_digest, weight_checksum, weight_version: what token_ids come from, as of RequestOutput.
     """
 
     index: int
@@ -142,3 +143,6 @@ class TextChunk:
     output_index: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] | None = None
+    adapter_digest: str | None = None
+    weight_checksum: str | None = None
+    weight_version: int = 0

@@ -1,9 +1,7 @@
 """Answers parts on all machines of a Ray cluster: each replica of the model is an actor, which writes its parts."""
 
-import logging
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from mindgen.batch.job_folder import JobFolder
 from mindgen.batch.part_schedule import PartSchedule
 from mindgen.batch.part_worker import Assignment, PartWorker
 from mindgen.batch.parts import Parts
+from mindgen.batch.ray_cluster import cluster, one_line, replica_needs
 from mindgen.batch.totals import Totals
-from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import BatchError, ConfigError, MindgenError, WorkerError
 
 _PARTS_AT_ONCE = 2  # of a replica, so that the engine has the next one when one ends
@@ -54,32 +52,12 @@ def answer_with_ray(assignment: Assignment, parts: Collection[int], events: RayE
         BatchError: replicas cannot be started, or a part has ended one after the other.
         MindgenError: what a replica has refused.
     """
-    with _cluster() as ray:
+    with cluster() as ray:
         driver = _Driver(ray, assignment, parts, events)
         try:
             driver.run()
         finally:
             driver.close()
-
-
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    """The one that this process has joined, that RAY_ADDRESS names, or of this machine alone."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("runner ray needs Ray: pip install 'mindgen[ray]'") from None
-    is_joined = ray.is_initialized()
-    if not is_joined:
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"there is no Ray cluster to join: {_one_line(error)}") from error
-    try:
-        yield ray
-    finally:
-        if not is_joined:
-            ray.shutdown()
 
 
 class _Driver:
@@ -91,7 +69,7 @@ class _Driver:
         self._schedule = PartSchedule(parts, _PARTS_AT_ONCE)
         self._losses = _Losses(JobFolder(Path(config.output)).parts)
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._needs = _needs(config.engine, machines)
+        self._needs = replica_needs(config.engine, machines)
         others = {name: count for name, count in self._needs.items() if name != "CPU"}
         self._class = ray.remote(
             num_cpus=self._needs["CPU"], resources=others, scheduling_strategy="SPREAD",
@@ -180,9 +158,9 @@ class _Driver:
         except errors.RayTaskError as error:
             if not isinstance(error.cause, WorkerError):
                 raise error.cause if isinstance(error.cause, (MindgenError, OSError)) else error from None
-            self._note_lost(replica, _one_line(error.cause))
+            self._note_lost(replica, one_line(error.cause))
         except errors.RayError as error:
-            self._note_lost(replica, _one_line(error))
+            self._note_lost(replica, one_line(error))
         raise _ReplicaLost
 
     def _note_lost(self, replica: Any, reason: str) -> None:
@@ -235,32 +213,3 @@ class _Losses:
         if count >= _MOST_LOSSES:
             raise BatchError(f"part {part} has ended {count} replicas one after the other: {reason}")
         self._lost[part] = count, size
-
-
-def _needs(engine: EngineConfig, machines: list[dict[str, float]]) -> dict[str, int]:
-    """What a replica needs of its machine, by the names of Ray's resources.
-
-    Raises:
-        ConfigError: no machine has it.
-    """
-    needs = {"CPU": engine.num_threads or engine.ranks_per_replica}
-    has_npus = any(machine.get("NPU") for machine in machines)
-    if engine.device_target == "Ascend" or (engine.device_target == "auto" and has_npus):
-        if engine.ranks_per_replica > 1:
-            raise ConfigError(
-                "runner ray has one NPU for each replica: set engine.tensor_parallel_size and pipeline_parallel_size "
-                "to 1, or share a job among machines with engine.nnodes"
-            )
-        needs["NPU"] = 1
-    if not any(all(machine.get(name, 0) >= count for name, count in needs.items()) for machine in machines):
-        largest = {name: max(machine.get(name, 0) for machine in machines) for name in needs}
-        raise ConfigError(
-            f"no machine of the Ray cluster is large enough for a replica, which needs {needs}: the most that one has "
-            f"is {largest}"
-        )
-    return needs
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -9,7 +9,7 @@ from mindgen.cli import flags
 from mindgen.cli.launched import closing, take_part
 from mindgen.errors import ConfigError
 from mindgen.server.config import ServerConfig, ServeSettings
-from mindgen.settings import read_settings, read_yaml
+from mindgen.settings import GenerationSettings, read_settings, read_yaml
 from mindgen.system.documented_fields import documented_fields
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -53,7 +53,11 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
 
     config = settings.server
     generation = flags.generation_settings(settings)
+    if config.weight_socket is not None and settings.engine.data_parallel_size > 1:
+        raise ConfigError("weight_socket goes with a data_parallel_size of 1: weights of replicas cannot change yet")
     outside = read_outside(config, lambda line: print(line, file=sys.stderr, flush=True))
+    if config.runner == "ray":
+        return _serve_on_ray(settings, generation, opens_browser)
     with bind(config) as bound:
         from mindgen.llm import LLM  # starts MindSpore, which mistakes need not wait for
         from mindgen.server.assemble import assemble
@@ -74,6 +78,28 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
 
             serve(app, bound, config.drain_timeout, announce)
         llm.close()
+    return 0
+
+
+def _serve_on_ray(settings: ServeSettings, generation: GenerationSettings, opens_browser: bool) -> int:
+    from mindgen.server.ray.replica import ReplicaOrder
+    from mindgen.server.ray.run import check_ray_config, serve_on_ray
+    from mindgen.server.run import address_of, bind
+
+    config = settings.server
+    files, limits = flags.model_files(settings)
+    name = config.served_model_name or settings.model.path
+    order = ReplicaOrder(files, settings.model.dtype, limits, name, generation, config)
+    check_ray_config(order)
+    with bind(config) as bound:  # it is free, and is Ray's from now on
+        address, port = address_of(bound), bound.getsockname()[1]
+
+    def announce() -> None:
+        print(f"mindgen: {name} with {limits.data_parallel_size} replica(s) on Ray at {address}", flush=True)
+        if opens_browser:
+            webbrowser.open(address)
+
+    serve_on_ray(order, config.host, port, announce)
     return 0
 
 

@@ -19,7 +19,7 @@ from mindgen.engine.drafts import draft_tokens
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.guide import Guide
 from mindgen.engine.memory_plan import MemoryPlan
-from mindgen.engine.metrics import EngineMetrics
+from mindgen.engine.metrics import EngineMetrics, adapters_of
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.sampler import Sampler
 from mindgen.engine.sampling_row import SamplingRow
@@ -190,6 +190,7 @@ class Engine:
             scheduler.num_running, scheduler.num_waiting, counters.finished, counters.failed, counters.prompt_tokens,
             counters.cached_prompt_tokens, counters.generated_tokens, counters.preemptions,
             blocks.num_blocks, blocks.num_blocks - blocks.num_free, self._pool.metrics(),
+            *adapters_of(scheduler.unfinished()),
         )  # fmt: skip
 
     def reset_prefix_cache(self) -> None:

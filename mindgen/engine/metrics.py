@@ -1,8 +1,10 @@
 """What an engine has done since it started, and what it is at."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mindgen.adapters.pool_metrics import PoolMetrics
+from mindgen.engine.sequence import Sequence
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class EngineMetrics:
         requests_waiting: those that have not run yet.
         kv_blocks_used: blocks of the KV cache that running sequences hold; others may still be found by their tokens.
         adapters: of all adapters together; LLM.list_adapters has each one's.
+        running_adapters, waiting_adapters: names of those that requests have which run, and which have not run yet.
     """
 
     requests_running: int
@@ -46,3 +49,14 @@ class EngineMetrics:
     kv_blocks: int
     kv_blocks_used: int
     adapters: PoolMetrics
+    running_adapters: list[str]
+    waiting_adapters: list[str]
+
+
+def adapters_of(sequences: Iterable[Sequence]) -> tuple[list[str], list[str]]:
+    """Those of requests that have run, and of requests that have not run yet."""
+    found: tuple[set[str], set[str]] = set(), set()
+    for sequence in sequences:
+        if sequence.request.adapter_id is not None:
+            found[not sequence.request.has_joined].add(sequence.request.adapter_id)
+    return sorted(found[0]), sorted(found[1])

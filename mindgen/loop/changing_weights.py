@@ -73,6 +73,11 @@ class ChangingWeights:
         self._require_no_replicas()
         self._model.sleep(level, in_flight)
 
+    @property
+    def is_sleeping(self) -> bool:
+        """Whether memory is given back, so that requests are refused."""
+        return bool(self._model.asleep())
+
     def wake_up(self, tags: Sequence[str] | None = None) -> None:
         """Has memory back, with the weights as they were, new ones included.
 

@@ -82,6 +82,10 @@ class LocalModel:
         engine = self.loop.call(lambda engine: engine)
         self.loop.change(Change(fall_asleep, in_flight, "sleep"))
 
+    def asleep(self) -> set[str]:
+        """What has given its memory back."""
+        return self.loop.call(lambda engine: set(engine.weights.asleep))
+
     def wake_up(self, tags: Collection[str] | None) -> None:
         self.loop.call(lambda engine: engine.weights.wake(check_tags(tags)))
 

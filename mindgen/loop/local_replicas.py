@@ -1,6 +1,6 @@
 """The replicas of this machine: started here or by a launcher, and told what the machine has for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mindgen.engine.engine_config import EngineConfig
@@ -50,7 +50,7 @@ def open_replicas(
 
 
 def start_replicas(
-    numbers: range,
+    numbers: Sequence[int],
     num_local: int,
     files: ModelFiles,
     num_threads: int | None,
@@ -69,6 +69,11 @@ def start_replicas(
         pinned = own if own is not None and len(own) > 1 else None  # a single core is left to the system to choose
         workers.tell_one(number, "prepare", ReplicaHost(*files, pinned, threads))
     return workers
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started the replicas, and not this process."""
+    return _launched_replica() is not None
 
 
 def _launched_replica() -> LaunchedRank | None:

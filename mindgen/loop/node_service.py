@@ -75,7 +75,7 @@ class _Node:
             self._await_verdict()
             raise
         try:
-            workers.relay(self._hand_back, self._fail)
+            workers.relay(self._hand_back, lambda _, why: self._fail(why))
             shown = f"{kind} {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
             self._say(f"serves node 0 at {self._placement.address[0]} with {shown}")
             self._hand_on(workers)

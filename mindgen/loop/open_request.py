@@ -96,17 +96,16 @@ class OpenRequest:
                 # Texts of which only some are returned are known at the end.
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
                     logprobs = self._logprobs(sequence, self._text(sequence).num_tokens - len(token_ids))
-                    self._chunks.append(TextChunk(self.index, text, None, sequence.index, token_ids, logprobs))
+                    self._chunks.append(self._chunk(text, None, sequence.index, token_ids, logprobs))
                     self._has_begun = True
         if not request.is_finished:
             return
         output = self.output()
         if request.params.n < request.params.num_sequences or request.beam_search is not None:
             self._chunks += [
-                TextChunk(self.index, each.text, None, each.index, each.token_ids, each.logprobs)
-                for each in output.outputs
+                self._chunk(each.text, None, each.index, each.token_ids, each.logprobs) for each in output.outputs
             ]
-        self._chunks.append(TextChunk(self.index, "", output))
+        self._chunks.append(self._chunk("", output))
 
     def take_chunks(self) -> list[TextChunk]:
         """Those that have come since the last time."""
@@ -134,6 +133,21 @@ class OpenRequest:
             weight_version=request.base.version,
             adapter_version=request.adapter_version,
         )
+
+    def _chunk(
+        self,
+        text: str,
+        output: RequestOutput | None,
+        output_index: int = 0,
+        token_ids: list[int] | None = None,
+        logprobs: list[TokenLogprobs] | None = None,
+    ) -> TextChunk:
+        """With what answers now."""
+        request = self.request
+        return TextChunk(
+            self.index, text, output, output_index, token_ids or [], logprobs,
+            request.adapter_digest, request.base.checksum, request.base.version,
+        )  # fmt: skip
 
     def _prompt_logprobs(self) -> list[TokenLogprobs | None] | None:
         logprobs = self.request.prompt_logprobs

@@ -114,6 +114,9 @@ class _Forwarding(Subscription):
     def fail(self, error: BaseException) -> Waiter | None:
         known = error if isinstance(error, MindgenError) else WorkerError(f"{type(error).__name__}: {error}")
         self._say((self._number, [], known))
+        if isinstance(known, WorkerError):  # a rank of this replica has ended, and nothing can be computed any more
+            print(f"mindgen: {known}", file=sys.stderr, flush=True)
+            os._exit(1)
         return None
 
 

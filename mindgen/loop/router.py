@@ -11,9 +11,9 @@ from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.stream import Server
 from mindgen.loop.subscription import Subscription
 
-_MOST_REMEMBERED = 256  # adapters, and beginnings of prompts, of a replica
-_PREFIX_TOKENS, _PREFIX_LETTERS = 64, 256
+_MOST_REMEMBERED = 1024  # adapters, and beginnings of prompts, of a replica
 _LETTERS_PER_TOKEN = 4
+_PREFIX_TOKENS = (16, 64, 256)  # of a prompt that has as many, so that a conversation is known by its first turn
 _USUAL_TOKENS = 256  # of an output without a limit
 
 
@@ -42,22 +42,32 @@ class Router:
     """As a Server; any thread may call."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        self._replicas = [_Replica(server) for server in servers]
+        self._replicas = [_Replica(server) for server in servers]  # of which one stays always
         self._lock = threading.Lock()
         self._calls: dict[Subscription, dict[int, tuple[_Replica, int]]] = {}  # by index: whose it is, and its work
 
+    def leave(self, server: Server) -> None:
+        """Gives it no requests any more."""
+        with self._lock:
+            self._replicas = [replica for replica in self._replicas if replica.server is not server]
+
+    def join(self, server: Server) -> None:
+        with self._lock:
+            self._replicas = [*self._replicas, _Replica(server)]
+
     def submit(self, requests: Sequence[IndexedRequest], subscription: Subscription, is_streamed: bool) -> None:
-        shares: dict[int, list[IndexedRequest]] = {}
+        shares: dict[int, tuple[_Replica, list[IndexedRequest]]] = {}
         with self._lock:
             subscription.on_last = lambda index: self._note_end(subscription, index)
             own = self._calls.setdefault(subscription, {})
             for index, request in requests:
                 place, work = self._choose(request), _work(request)
-                own[index] = self._replicas[place], work
-                self._replicas[place].work += work
-                shares.setdefault(place, []).append((index, request))
-        for place, share in shares.items():
-            self._replicas[place].server.submit(share, subscription, is_streamed)
+                replica = self._replicas[place]
+                own[index] = replica, work
+                replica.work += work
+                shares.setdefault(place, (replica, []))[1].append((index, request))
+        for replica, share in shares.values():
+            replica.server.submit(share, subscription, is_streamed)
 
     def abort(self, subscription: Subscription) -> None:
         subscription.close()
@@ -65,22 +75,21 @@ class Router:
             left = self._calls.pop(subscription, {})
             for replica, work in left.values():
                 replica.work -= work
-        for replica in self._replicas:
-            if any(each is replica for each, _ in left.values()):
-                replica.server.abort(subscription)
+        for replica in {id(replica): replica for replica, _ in left.values()}.values():
+            replica.server.abort(subscription)
 
     def _choose(self, request: CheckedRequest) -> int:
         """Of the replicas that have at most this request more to do than the others, the one that remembers most."""
-        adapter, prefix = ("adapter", request.adapter_id), _prefix(request)
+        adapter, prefixes = ("adapter", request.adapter_id), _prefixes(request)
         most = min(replica.work for replica in self._replicas) + _work(request)
 
-        def rank(place: int) -> tuple[bool, bool, int, int]:
+        def rank(place: int) -> tuple[bool, int, int, int]:
             replica = self._replicas[place]
             is_strange = request.adapter_id is not None and adapter not in replica.seen
-            return is_strange, prefix not in replica.seen, replica.work, place
+            return is_strange, -sum(prefix in replica.seen for prefix in prefixes), replica.work, place
 
         place = min((place for place, each in enumerate(self._replicas) if each.work <= most), key=rank)
-        self._replicas[place].remember([adapter, prefix])
+        self._replicas[place].remember([adapter, *prefixes])
         return place
 
     def _note_end(self, subscription: Subscription, index: int) -> None:
@@ -93,11 +102,13 @@ class Router:
                 self._calls.pop(subscription, None)
 
 
-def _prefix(request: CheckedRequest) -> Hashable:
+def _prefixes(request: CheckedRequest) -> list[Hashable]:
     """What requests that begin alike have in common; the adapter too, as blocks of the cache are an adapter's."""
     if request.token_ids is not None:
-        return request.adapter_id, tuple(request.token_ids[:_PREFIX_TOKENS])
-    return request.adapter_id, (request.prompt or "")[:_PREFIX_LETTERS]
+        tokens = request.token_ids
+        return [(request.adapter_id, tuple(tokens[:size])) for size in _PREFIX_TOKENS if len(tokens) >= size]
+    text, sizes = request.prompt or "", [size * _LETTERS_PER_TOKEN for size in _PREFIX_TOKENS]
+    return [(request.adapter_id, text[:size]) for size in sizes if len(text) >= size]
 
 
 def _work(request: CheckedRequest) -> int:

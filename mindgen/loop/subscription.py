@@ -137,9 +137,9 @@ def _set_all(events: list[asyncio.Event]) -> None:
 def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]:
     """The chunks of two steps as if they had been one."""
     chunks = list(earlier)
-    places = {(chunk.index, chunk.output_index): place for place, chunk in enumerate(chunks) if chunk.output is None}
+    places = {_source(chunk): place for place, chunk in enumerate(chunks) if chunk.output is None}
     for chunk in later:
-        place = places.get((chunk.index, chunk.output_index)) if chunk.output is None else None
+        place = places.get(_source(chunk)) if chunk.output is None else None
         if place is None:
             chunks.append(chunk)
             continue
@@ -151,3 +151,8 @@ def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]
             logprobs=None if before.logprobs is None else before.logprobs + (chunk.logprobs or []),
         )
     return chunks
+
+
+def _source(chunk: TextChunk) -> tuple[int, int, str | None, int]:
+    """Chunks of the same output and the same weights can be one."""
+    return chunk.index, chunk.output_index, chunk.adapter_digest, chunk.weight_version

@@ -79,6 +79,7 @@ class OpenUpdate:
 
     Attributes:
         on_end: is told that another one may begin.
+        on_report: is told of the weights once they serve, before who has sent them.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class OpenUpdate:
     ) -> None:
         self.request = request
         self.on_end: Callable[[], None] | None = None
+        self.on_report: Callable[[UpdateReport], None] | None = None
         self._version, self._loop, self._engine, self._registry = version, loop, engine, registry
         self._adapter_id = None if request.target == BASE else request.target
         self._update = self._engine.begin_update(self._adapter_id)
@@ -135,10 +137,14 @@ class OpenUpdate:
         """
         try:
             if isinstance(self._update, BaseUpdate):
-                return self._finish_base(self._update)
-            return self._finish_adapter(self._update)
+                report = self._finish_base(self._update)
+            else:
+                report = self._finish_adapter(self._update)
         finally:
             self.cancel()
+        if self.on_report is not None:
+            self.on_report(report)
+        return report
 
     def cancel(self) -> None:
         """Forgets what has come; nothing if it is finished."""

@@ -84,10 +84,7 @@ class WorkerHandle:
                     continue
                 with self._lock:
                     future, result = self._calls.pop(answer.number)
-                if answer.error is None:
-                    future.set_result(decode(answer.result, result))
-                else:
-                    future.set_exception(answer.error)
+                _settle(future, answer, result)
         except (EOFError, MessageError, KeyError) as error:
             self._end(self.ended() if isinstance(error, EOFError) else self._misspoken(error), on_end)
 
@@ -145,3 +142,16 @@ class WorkerHandle:
         except OSError as error:
             raise self.error or self.ended() from error
         self._is_set_up = self._is_set_up or name == "set_up"
+
+
+def _settle(future: "Future[Any]", answer: Answer, kind: Any) -> None:
+    """Gives an answer to who waits for it, of that type; raises MessageError where it is none, as who waits hears."""
+    if answer.error is not None:
+        future.set_exception(answer.error)
+        return
+    try:
+        value = decode(answer.result, kind)
+    except MessageError as error:
+        future.set_exception(error)
+        raise
+    future.set_result(value)

@@ -95,27 +95,31 @@ class WorkerPool:
         return self._state.error
 
     def watch(
-        self, on_end: Callable[[str], None], timeout: float, on_message: Callable[[Any], None] = print, kind: Any = None
+        self,
+        on_end: Callable[[int, str], None],
+        timeout: float,
+        on_message: Callable[[Any], None] = print,
+        kind: Any = None,
     ) -> None:
         """From now on answers are heard, and messages, and who ends before its time is noticed.
 
         Args:
-            on_end: is told why.
+            on_end: is told which and why.
             timeout: seconds in which a worker here that owes an answer must use some processor time; 0 is any time.
             kind: the type of the messages.
         """
-        note_end = _noting(self._state, on_end)
-        self._start_threads(lambda worker: worker.receive(on_message, kind, note_end))
+        state = self._state
+        self._start_threads(lambda worker: worker.receive(on_message, kind, _noting(state, on_end, worker.number)))
         if timeout > 0:
             here = [worker for worker in self._workers if not isinstance(worker.line, WorkerLine)]
             thread = threading.Thread(target=end_stuck_workers, args=(here, self._state.closing, timeout), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def relay(self, on_message: Callable[[int, bytes], None], on_end: Callable[[str], None]) -> None:
+    def relay(self, on_message: Callable[[int, bytes], None], on_end: Callable[[int, str], None]) -> None:
         """As `watch`, where all that they say is for somebody else."""
-        note_end = _noting(self._state, on_end)
-        self._start_threads(lambda worker: worker.relay(on_message, note_end))
+        state = self._state
+        self._start_threads(lambda worker: worker.relay(on_message, _noting(state, on_end, worker.number)))
 
     def forward(self, number: int, message: bytes) -> None:
         """A message of somebody else, to a worker of this machine."""
@@ -142,6 +146,16 @@ class WorkerPool:
     def call(self, name: str, *arguments: Any, result: Any = None) -> "list[Future[Any]]":
         """As `tell`, but with answers, of that type."""
         return [worker.call(name, *arguments, result=result) for worker in self._workers]
+
+    def call_one(self, number: int, name: str, *arguments: Any, result: Any = None) -> "Future[Any]":
+        return self._of(number).call(name, *arguments, result=result)
+
+    def end_one(self, number: int) -> None:
+        """Ends one of this machine, whatever it is at."""
+        worker = self._of(number)
+        if worker.process is not None:
+            worker.process.kill()
+            worker.process.wait()
 
     def close(self) -> None:
         """Ends those of this machine; returns when they are gone."""
@@ -200,11 +214,11 @@ def wait_for(futures: "list[Future[Any]]") -> list[Any]:
     return [future.result() for future in futures]
 
 
-def _noting(state: _State, on_end: Callable[[str], None]) -> Callable[[WorkerError], None]:
+def _noting(state: _State, on_end: Callable[[int, str], None], number: int) -> Callable[[WorkerError], None]:
     def note_end(error: WorkerError) -> None:
         if not state.closing.is_set():
             state.error = state.error or error
-            on_end(str(error))
+            on_end(number, str(error))
 
     return note_end
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mindgen.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mindgen.rlhf.generation_client import GenerationClient as GenerationClient
     from mindgen.rlhf.generation_module import GenerationModule as GenerationModule
     from mindgen.rlhf.generation_module import VLLMModule as VLLMModule
     from mindgen.rlhf.module_settings import read_module_settings as read_module_settings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mindgen.rlhf.sender import WeightSendError as WeightSendError
 
 _HOMES = {
+    "GenerationClient": "mindgen.rlhf.generation_client",
     "GenerationModule": "mindgen.rlhf.generation_module",
     "VLLMModule": "mindgen.rlhf.generation_module",
     "PromptPipeline": "mindgen.rlhf.prompt_pipeline",
@@ -29,6 +31,7 @@ _HOMES = {
     "WeightSendError": "mindgen.rlhf.sender",
 }
 __all__ = [
+    "GenerationClient",
     "GenerationModule",
     "PromptPipeline",
     "VLLMModule",

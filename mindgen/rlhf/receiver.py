@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mindgen.errors import ConfigError
-from mindgen.llm import LLM
-from mindgen.rlhf.session import Session
+from mindgen.rlhf.session import Session, UpdatedModel
 
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 _LONGEST_PATH = 107  # that a socket of Unix has
@@ -21,6 +20,7 @@ class WeightReceiver:
     """Listens until it is closed; each sender has a thread, and one update is open at a time.
 
     Args:
+        model: an LLM.
         path: of the socket, which this user's processes may connect to.
         idle_seconds: after which a sender that says nothing in the midst of an update is given up.
 
@@ -28,8 +28,8 @@ class WeightReceiver:
         ConfigError: another process listens there, or nothing can.
     """
 
-    def __init__(self, llm: LLM, path: str | Path, idle_seconds: float = 60.0) -> None:
-        self._llm, self._path, self._idle_seconds = llm, Path(path), idle_seconds
+    def __init__(self, model: UpdatedModel, path: str | Path, idle_seconds: float = 60.0) -> None:
+        self._model, self._path, self._idle_seconds = model, Path(path), idle_seconds
         self._listener = _listen(self._path)
         self._is_closed = False
         self._sessions: dict[threading.Thread, socket.socket] = {}
@@ -74,7 +74,7 @@ class WeightReceiver:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
-                Session(self._llm, connection, self._idle_seconds).serve()
+                Session(self._model, connection, self._idle_seconds).serve()
         finally:
             self._sessions.pop(threading.current_thread(), None)
 

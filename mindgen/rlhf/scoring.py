@@ -9,6 +9,7 @@ from mindgen.loop.request_reader import Prompt
 from mindgen.outputs import RequestOutput
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import to_token_ids
+from mindgen.text.tokenizer import Tokenizer
 
 Completion = str | Sequence[int]
 
@@ -53,26 +54,40 @@ def score(
     """
     if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
         raise RequestError("score needs a list of prompts and a list of as many completions")
-    rows = [_tokens(llm, *pair) for pair in zip(prompts, completions, strict=True)]
-    params = [_forced(sampling_params or SamplingParams(), place, each) for place, (_, each) in enumerate(rows)]
-    outputs = llm.generate([prompt for prompt, _ in rows], params, adapter_ids) if rows else []
-    return [_scores(output) for output in outputs]
+    pairs = [scored_tokens(llm.tokenizer, *pair) for pair in zip(prompts, completions, strict=True)]
+    drawn = sampling_params or SamplingParams()
+    params = [forced_params(drawn, place, each) for place, (_, each) in enumerate(pairs)]
+    outputs = llm.generate([prompt for prompt, _ in pairs], params, adapter_ids) if pairs else []
+    return [scores_of(output) for output in outputs]
 
 
-def _tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
-    """Of a text and the text that goes on with it, those of both together, as long as they begin with the former's."""
+def scored_tokens(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
+    """Of a prompt and its completion; of a text and the text that goes on with it those of both together, as long as
+    they begin with the former's.
+
+    Raises:
+        RequestError: one is neither a text nor token ids.
+    """
     if isinstance(prompt, Mapping):
         prompt = prompt.get("prompt_token_ids") or prompt.get("prompt") or ""
-    prompt_ids = llm.encode(prompt) if isinstance(prompt, str) else to_token_ids("the prompt", prompt)
+    prompt_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else to_token_ids("the prompt", prompt)
     if not isinstance(completion, str):
         return prompt_ids, to_token_ids("the completion", completion)
-    whole = llm.encode(prompt + completion) if isinstance(prompt, str) else []
+    whole = tokenizer.encode(prompt + completion) if isinstance(prompt, str) else []
     if whole and whole[: len(prompt_ids)] == prompt_ids:
         return prompt_ids, whole[len(prompt_ids) :]
-    return prompt_ids, llm.encode(completion, add_special_tokens=False)
+    return prompt_ids, tokenizer.encode(completion, add_special_tokens=False)
 
 
-def _forced(drawn: SamplingParams, place: int, completion: list[int]) -> SamplingParams:
+def forced_params(drawn: SamplingParams, place: int, completion: list[int]) -> SamplingParams:
+    """Parameters that a completion was drawn with, as those of a request that gives this completion, scored.
+
+    Args:
+        place: among the completions, which the error names.
+
+    Raises:
+        RequestError: it is empty.
+    """
     if not completion:
         raise RequestError(f"completion {place} is empty: expected at least one token")
     return replace(
@@ -89,7 +104,8 @@ def _forced(drawn: SamplingParams, place: int, completion: list[int]) -> Samplin
     )
 
 
-def _scores(output: RequestOutput) -> Scores:
+def scores_of(output: RequestOutput) -> Scores:
+    """Of a request that was made with `forced_params`; raises what has made it fail."""
     if output.exception is not None:
         raise output.exception
     (completion,) = output.outputs

@@ -6,7 +6,7 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -15,7 +15,6 @@ from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
 from mindgen.kernels import plugin
-from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.incoming import IncomingTensor
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
@@ -61,11 +60,17 @@ class Bucket(msgspec.Struct):
     pieces: list[Piece]
 
 
+class UpdatedModel(Protocol):
+    """Takes new weights: an LLM, or what stands before one."""
+
+    def open_update(self, request: UpdateRequest) -> OpenUpdate: ...
+
+
 class Session:
     """Answers the sender's messages until one is refused, or the sender is gone."""
 
-    def __init__(self, llm: LLM, connection: socket.socket, idle_seconds: float) -> None:
-        self._llm, self._connection = llm, connection
+    def __init__(self, model: UpdatedModel, connection: socket.socket, idle_seconds: float) -> None:
+        self._model, self._connection = model, connection
         self._idle_seconds = idle_seconds
         self._update: OpenUpdate | None = None
         self._memory = RecycledMemory(_PIECE_BYTES)
@@ -127,7 +132,7 @@ class Session:
         if kind == "begin" and self._update is None:
             begin = msgspec.convert(message, Begin)
             request = UpdateRequest(begin.target, begin.version, UpdateOptions.read(begin.options))
-            self._update = self._llm.open_update(request)
+            self._update = self._model.open_update(request)
             self._memory.begin()
             self._connection.settimeout(self._idle_seconds)
             send(self._connection, {"type": "ok"})

@@ -85,7 +85,8 @@ class ParallelRunner:
             prepare_ranks(self._workers, local[1:], self._files.of_rank, host, sharing)
             if nodes is not None:
                 nodes.close_sockets()
-            self._workers.watch(self._place.abort, worker_timeout)
+            place = self._place
+            self._workers.watch(lambda _, why: place.abort(why), worker_timeout)
             if spec.device == "CPU":
                 backend.available(spec.executor)  # compiled by one, before the others would have to wait for it
             ready: list[Future[RankReport]] = self._workers.call("set_up", spec, result=RankReport)

@@ -27,6 +27,11 @@ def error_response(error: ApiError) -> Response:
     return Response(_error_json(error), error.status, media_type=_JSON, headers=error.headers)
 
 
+def error_event(error: ApiError) -> bytes:
+    """The last one of a stream that has failed."""
+    return b"data: " + _error_json(error) + b"\n\n"
+
+
 def _error_json(error: ApiError) -> bytes:
     try:
         return msgspec.json.encode(error.as_body())
@@ -95,7 +100,7 @@ class EventStream(Response):
             except (ClientGone, TimeoutError, OSError):
                 raise ClientGone from None
             except Exception as error:
-                await self._send(send, b"data: " + _error_json(as_api_error(error)) + b"\n\n")
+                await self._send(send, error_event(as_api_error(error)))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send, event: bytes) -> None:

@@ -12,13 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mindgen.errors import MindgenError
+from mindgen.rlhf.receiver import WeightReceiver
 from mindgen.server.adapters.watcher import AdapterWatcher
 from mindgen.server.answers import error_response
 from mindgen.server.errors import ApiError, ClientGone, as_api_error, bad_request
 from mindgen.server.limits.body_size import BodyLimit
 from mindgen.server.observe.access_log import AccessLog
 from mindgen.server.observe.tracing import Tracing
-from mindgen.server.routes import adapters, completions, models, status, tokens
+from mindgen.server.routes import adapters, completions, models, score, status, tokens, weights
 from mindgen.server.routes.playground import playground_router
 from mindgen.server.service import Service
 from mindgen.system.checks import shown
@@ -26,20 +27,26 @@ from mindgen.system.checks import shown
 _CLIENT_GONE = 499  # nobody gets it; the log has it
 
 
-def make_app(service: Service, watcher: AdapterWatcher | None, tracing: Tracing) -> FastAPI:
+def make_app(
+    service: Service, watcher: AdapterWatcher | None, receiver: WeightReceiver | None, tracing: Tracing
+) -> FastAPI:
     """
     Args:
         watcher: of a folder of adapters, which runs as long as the application does.
+        receiver: of weights, which the application closes at its end.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncGenerator[None, None]:
+        service.weights.begin()
         watching = None if watcher is None else asyncio.create_task(watcher.run())
         yield
         if watching is not None:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+        if receiver is not None:
+            await asyncio.to_thread(receiver.close)
         await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
@@ -47,7 +54,7 @@ def make_app(service: Service, watcher: AdapterWatcher | None, tracing: Tracing)
         telemetry=tracing.config(),
     )  # fmt: skip
     app.state.service = service
-    for each in (completions, models, adapters, tokens, status):
+    for each in (completions, score, models, adapters, weights, tokens, status):
         app.include_router(each.router)
     app.include_router(playground_router())
     app.add_middleware(BodyLimit, most=service.config.max_body_bytes)
@@ -96,7 +103,7 @@ async def _of_validation(request: Request, error: Exception) -> Response:
     """The first thing that is wrong with a body, in one line, by the name of its field."""
     assert isinstance(error, RequestValidationError)
     details = error.errors()[0]
-    location = [str(part) for part in details["loc"] if part not in ("body", "query", "path")]
+    _, *location = map(str, details["loc"])  # after body, query or path
     if details["type"] == "json_invalid":
         return error_response(bad_request(f"the body is no JSON: {details.get('ctx', {}).get('error', '')}"))
     param = location[0] if location else None

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from mindgen.rlhf.receiver import WeightReceiver
 from mindgen.server.adapters.catalog import Catalog
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
 from mindgen.server.adapters.watcher import AdapterWatcher
@@ -14,6 +15,7 @@ from mindgen.server.observe.metrics import ServerMetrics
 from mindgen.server.observe.tracing import Tracing
 from mindgen.server.outside import Outside
 from mindgen.server.service import Service
+from mindgen.server.weights import ServedWeights
 
 
 def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> FastAPI:
@@ -28,8 +30,13 @@ def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> Fast
     limits = Limits(config.adapter_requests_per_minute, config.adapter_concurrency)
     gate = Gate(model.num_sequences + config.max_queue, limits)
     write_log = outside.say if config.access_log else None
-    service = Service(config, model, catalog, life_cycle, outside.roots, outside.keys, gate, metrics, write_log)
+    weights = ServedWeights(model.llm, name, life_cycle)
+    service = Service(
+        config, model, catalog, life_cycle, outside.roots, weights, outside.weight_roots, outside.keys, gate, metrics,
+        write_log,
+    )  # fmt: skip
     watcher = None
     if config.adapter_folder is not None:
         watcher = AdapterWatcher(config.adapter_folder, config.adapter_scan_seconds, life_cycle, outside.say)
-    return make_app(service, watcher, Tracing(config.trace_endpoint))
+    receiver = None if config.weight_socket is None else WeightReceiver(weights, config.weight_socket)
+    return make_app(service, watcher, receiver, Tracing(config.trace_endpoint))

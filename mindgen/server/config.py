@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mindgen.errors import ConfigError
 from mindgen.settings import RunSettings
@@ -13,12 +13,15 @@ class ServerConfig:
     """Where it listens, who may ask, and for how much.
 
     Attributes:
+        runner: "local", or "ray" for --dp replicas on the machines of a Ray cluster.
         host: the address to listen at; 0.0.0.0 is all of this machine's.
         port: 0 takes a free one, which the first line says.
         served_model_name: what clients call the base model; None is what --model says.
         api_key_file: a key a line, with its limits; None lets everybody ask.
-        admin_key_file: the keys that may load and unload adapters; None lets nobody.
+        admin_key_file: the keys that may change adapters and weights; None lets nobody.
         adapter_roots: the folders below which adapters may be loaded from.
+        weight_roots: the folders below which new weights may be loaded from, by /update_weights.
+        weight_socket: a socket by which this user's processes of this machine may send weights (WeightSender).
         adapter_folder: a folder whose subfolders are adapters, as they come, change and go.
         adapter_scan_seconds: between two looks at it.
         max_queue: requests that wait beyond those that are computed; more are told to come again (429).
@@ -39,12 +42,15 @@ class ServerConfig:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
+    runner: Literal["local", "ray"] = "local"
     host: str = "127.0.0.1"
     port: int = 8000
     served_model_name: str | None = None
     api_key_file: str | None = None
     admin_key_file: str | None = None
     adapter_roots: Sequence[str] = ()
+    weight_roots: Sequence[str] = ()
+    weight_socket: str | None = None
     adapter_folder: str | None = None
     adapter_scan_seconds: float = 2.0
     max_queue: int = 256

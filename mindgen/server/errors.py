@@ -6,14 +6,19 @@ from typing import Any
 
 from mindgen.errors import (
     AdapterError,
+    AsleepError,
     MindgenError,
     QueueFullError,
+    ReplicaEndedError,
     RequestError,
     UnknownAdapterError,
     UsageError,
+    WeightUpdateError,
     WorkerError,
 )
+from mindgen.system.checks import shown
 
+_LONGEST_MESSAGE, _LONGEST_NAME = 1000, 100  # letters that are shown
 _FIRST_WORD = re.compile(r"\w+")
 
 
@@ -37,11 +42,18 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.kind, self.message, self.param, self.code = status, kind, message, param, code
+        self.status, self.kind, self.code = status, kind, code
+        self.message = _cut(message, _LONGEST_MESSAGE)
+        self.param = None if param is None else _cut(param, _LONGEST_NAME)
         self.headers = dict(headers or {})
 
     def as_body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def _cut(text: str, most: int) -> str:
+    """A client may have sent a megabyte where a name belongs."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 class ClientGone(Exception):
@@ -53,7 +65,7 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def model_not_found(name: str, hint: str = "") -> ApiError:
-    message = f"The model {name!r} does not exist{hint}"
+    message = f"The model {shown(name)} does not exist{hint}"
     return ApiError(404, "invalid_request_error", message, code="model_not_found")
 
 
@@ -82,15 +94,26 @@ def as_api_error(error: Exception, fields: Collection[str] = ()) -> ApiError:
             return ApiError(404, "invalid_request_error", str(error), code="model_not_found")
         case QueueFullError():
             return too_many(str(error), "queue_full", 1)
+        case AsleepError():
+            return unavailable(str(error), "asleep")
+        case WeightUpdateError():
+            return bad_request(str(error), code="weights_refused")
         case RequestError() | UsageError():
             return bad_request(str(error), _named_field(str(error), fields))
         case AdapterError():
             return ApiError(500, "server_error", str(error), code="adapter_error")
+        case ReplicaEndedError():
+            return unavailable(f"{without_log(str(error))}: ask again, others serve on", "replica_ended")
         case WorkerError():
             return unavailable(str(error), "engine_ended")
         case MindgenError():
             return ApiError(500, "server_error", str(error))
     return ApiError(500, "server_error", f"{type(error).__name__}: the server's log has the details")
+
+
+def without_log(reason: str) -> str:
+    """Why a process has ended, without what it has written: clients need not read that."""
+    return reason.partition("\n")[0].removesuffix("; it wrote last:")
 
 
 def _named_field(message: str, fields: Collection[str]) -> str | None:

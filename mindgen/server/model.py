@@ -36,9 +36,6 @@ class ModelIdentity:
     def fingerprint(self) -> str:
         return f"mindgen-{self.digest}"
 
-    def headers(self) -> dict[str, str]:
-        return {"X-Mindgen-Model-Digest": self.digest}
-
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.adapters.roots import Roots
 from mindgen.server.config import ServerConfig
 from mindgen.server.limits.keys import KeyRing
 from mindgen.server.observe.tracing import check_tracing
@@ -18,7 +18,8 @@ class Outside:
     """
 
     keys: KeyRing
-    roots: AdapterRoots
+    roots: Roots
+    weight_roots: Roots
     say: Callable[[str], None]
 
 
@@ -28,8 +29,8 @@ def read_outside(config: ServerConfig, say: Callable[[str], None]) -> Outside:
         ConfigError: a key file or a folder is not as it should be.
     """
     if config.adapter_folder is not None:
-        AdapterRoots([config.adapter_folder])
+        Roots([config.adapter_folder])
     if config.trace_endpoint is not None:
         check_tracing()
     keys = KeyRing.read(config.api_key_file, config.admin_key_file)
-    return Outside(keys, AdapterRoots(config.adapter_roots), say)
+    return Outside(keys, Roots(config.adapter_roots), Roots(config.weight_roots, "weight_roots", "path"), say)

@@ -54,6 +54,7 @@ def serve(app: FastAPI, bound: socket.socket, drain_timeout: float, announce: Ca
     """
     config = uvicorn.Config(
         app, log_level="error", access_log=False, server_header=False, ws="none", lifespan="on", backlog=_BACKLOG,
+        http="h11",  # which bounds what it keeps of a request's head
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain_timeout)) if drain_timeout else None,
     )  # fmt: skip

@@ -1,16 +1,16 @@
 """What all routes use."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from mindgen.errors import WorkerError
+from mindgen.errors import ReplicaEndedError, WorkerError
 from mindgen.loop.stream import ChunkStream
 from mindgen.server.adapters.catalog import Adapter, Catalog
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
-from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.adapters.roots import Roots
 from mindgen.server.config import ServerConfig
 from mindgen.server.errors import ApiError
 from mindgen.server.generation.call import Call, Order
@@ -19,6 +19,7 @@ from mindgen.server.limits.keys import Caller, KeyRing
 from mindgen.server.model import ServedModel
 from mindgen.server.observe.call_record import CallRecord
 from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.server.weights import ServedWeights
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ class Service:
     model: ServedModel
     catalog: Catalog
     adapters: AdapterLifeCycle
-    roots: AdapterRoots
+    roots: Roots
+    weights: ServedWeights
+    weight_roots: Roots
     keys: KeyRing
     gate: Gate
     metrics: ServerMetrics
@@ -86,7 +89,12 @@ class Service:
         if adapter is not None:
             adapter.leave()
 
+    def busiest(self, adapters: Iterable[str]) -> list[str]:
+        """Of these adapters those with the most requests, as many as metrics name."""
+        names = sorted({*adapters}, key=lambda name: (-self.num_outputs[name], name))
+        return names[: self.config.adapter_labels]
+
     def note_failure(self, error: Exception) -> None:
         """A model whose processes have ended does not come back."""
-        if isinstance(error, WorkerError):
+        if isinstance(error, WorkerError) and not isinstance(error, ReplicaEndedError):
             self.failure = str(error)

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 _SIMILAR = 0.6
+_LONGEST = 1000  # letters of a name that may be a mistake
 
 
 def closest(name: str, known: Iterable[str], likeness: float = _SIMILAR) -> str | None:
@@ -12,6 +13,8 @@ def closest(name: str, known: Iterable[str], likeness: float = _SIMILAR) -> str 
     Args:
         likeness: 0 to 1, as difflib has it.
     """
+    if len(name) > _LONGEST:
+        return None
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
     return found[0] if found else None
 

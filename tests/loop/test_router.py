@@ -83,7 +83,25 @@ def test_adapters_and_beginnings_go_where_they_were():
         for each in replicas:
             each.answer()
     assert all(len(found) == 1 for found in places.values())
-    # A prompt that begins as an earlier one goes where that one went, and another one need not.
-    place = next(index for index, each in enumerate(replicas) if each.asked)
-    ask(router, replicas[place].asked[0])
-    assert replicas[place].open
+
+
+def test_a_conversation_goes_where_its_first_turn_was():
+    """Of tokens and of text, also where the first turn is short."""
+    tokens = np.random.default_rng(0).integers(3, 500, 400).tolist()
+    for whole, sizes in ((tokens, (20, 90, 400)), ("".join(map(chr, tokens)), (80, 300, 400))):
+        replicas = [Replica() for _ in range(3)]
+        router, places = Router(replicas), []
+        for num_others, size in zip((1, 0, 2), sizes, strict=True):  # so that the least work is elsewhere each time
+            for other in range(num_others):
+                ask(router, request(f"{size} {other}"))
+            ask(router, read_request(whole[:size], SamplingParams(max_tokens=10), None))
+            (place,) = [index for index, each in enumerate(replicas) if any(is_of(each, whole[:size]))]
+            places.append(place)
+            for each in replicas:
+                each.answer()
+                each.asked.clear()
+        assert len(set(places)) == 1
+
+
+def is_of(replica: Replica, prompt) -> list[bool]:
+    return [prompt in (each.prompt, each.token_ids) for each in replica.asked]

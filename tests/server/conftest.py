@@ -6,6 +6,10 @@ from guarded_server import ADMIN, ALICE, BOB, Guarded
 from playground_page import CHROMIUM, FLAGS, WITHOUT, fragment
 from playwright.sync_api import expect, sync_playwright
 from server_process import ROOT, serving
+from trained_server import Trained
+from updates import answers, make_lora, make_models
+
+from mindgen import LLM
 
 PATIENCE = 60_000  # milliseconds, until what a page should show is given up
 TOOLS_TEMPLATE = (
@@ -67,6 +71,29 @@ def guarded(tmp_path_factory):
     flags |= {"--model": str(folder / "model"), "--served_model_name": "demo"}
     with serving(*(word for flag in flags.items() for word in flag)) as found:
         yield Guarded(found, folder / "root", folder / "watched")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    folders, expected, checksums = make_models(folder / "made"), {}, []
+    (folder / "root").mkdir()
+    for number, each in enumerate(folders):
+        shutil.copytree(each, folder / "root" / str(number))
+        make_lora(each, folder / "root" / f"lora{number}", number)
+        llm = LLM(each, block_size=4)
+        expected[llm.weight_checksum] = [output.outputs[0].token_ids for output in answers(llm)]
+        checksums.append(llm.weight_checksum)
+        llm.close()
+    (folder / "admin").write_text(f"{ADMIN}\n")
+    flags = {
+        "--model": folders[0], "--served_model_name": "policy", "--admin_key_file": folder / "admin",
+        "--weight_roots": folder / "root", "--weight_socket": folder / "socket", "--adapter_roots": folder / "root",
+        "--block_size": 4,
+    }  # fmt: skip
+    with serving(*(str(word) for flag in flags.items() for word in flag)) as server:
+        yield Trained(server, folder / "root", folder / "socket", expected, checksums)
+    assert not (folder / "socket").exists()
 
 
 @pytest.fixture(scope="session")

@@ -141,35 +141,3 @@ def test_a_folder_that_is_watched(guarded):
     shutil.rmtree(target)
     guarded.server.wait_for(lambda: "seen" not in guarded.names())
     shutil.rmtree(guarded.watched / "bad")
-
-
-def test_reloading_under_streams_mixes_nothing(guarded):
-    """Each answer is all one version's, or the other's; and none fails."""
-    guarded.load("turn", "A1")
-    client, versions, found = guarded.server.client(ADMIN), ("A1", "A3"), []
-    is_over = threading.Event()
-
-    def ask() -> None:
-        while not is_over.is_set():
-            try:
-                chunks = client.completions.create(model="turn", prompt=PROMPT, max_tokens=12, stream=True)
-                found.append("".join(chunk.choices[0].text for chunk in chunks))
-            except openai.RateLimitError:
-                continue
-
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in asking:
-        thread.start()
-    for turn in range(10):
-        assert guarded.load("turn", versions[(turn + 1) % 2], load_inplace=True).status_code == 200
-    is_over.set()
-    for thread in asking:
-        thread.join(20)
-    for name in versions:
-        guarded.load(name, name, load_inplace=True)
-    expected = {
-        client.completions.create(model=name, prompt=PROMPT, max_tokens=12).choices[0].text for name in versions
-    }
-    assert len(found) > 5 and set(found) == expected
-    for name in ("turn", *versions):
-        assert guarded.unload(name).status_code == 200

@@ -21,7 +21,7 @@ from mindgen.server.protocol.usage import Usage
 def test_what_is_under_way_is_answered_before_it_ends():
     with serving("--model", "demo") as server:
         client = server.client()
-        asked = {"model": "A1", "prompt": "An increasing sequence: one,", "max_tokens": 200}
+        asked = {"model": "A1", "prompt": "An increasing sequence: one,", "max_tokens": 450}
         asked["extra_body"] = {"ignore_eos": True}
         expected = client.completions.create(**asked).choices[0].text
         stream = client.completions.create(**asked, stream=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,6 +41,30 @@ def test_the_dashboard_asks_for_what_there_is(server):
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     names = {name for each in asked for name in re.findall(r"(?:vllm|mindgen):\w+", each)}
     assert len(names) > 10 and names <= found.keys()
+
+
+def test_adapters_that_run_and_that_wait(server, client):
+    """Eight run at once: the ninth waits."""
+
+    def adapters() -> tuple[str, str]:
+        (sample,) = samples(server.http().get("/metrics").text)["vllm:lora_requests_info"]
+        return sample.labels["running_lora_adapters"], sample.labels["waiting_lora_adapters"]
+
+    server.wait_for(lambda: adapters() == ("", ""))
+    asked = {
+        "prompt": "One, two,",
+        "max_tokens": 450,
+        "stream": True,
+        "temperature": 2,
+        "extra_body": {"ignore_eos": True},
+    }
+    running = client.completions.create(model="A2", n=8, **asked)
+    next(running)
+    waiting = ThreadPoolExecutor(1).submit(lambda: next(client.completions.create(model="A3", **asked)))
+    server.wait_for(lambda: adapters() == ("A2", "A3"))
+    running.close()
+    assert waiting.result(30).choices
+    server.wait_for(lambda: adapters() == ("", ""))
 
 
 @pytest.fixture

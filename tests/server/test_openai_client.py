@@ -53,6 +53,7 @@ def test_the_digests_are_headers(client):
     answer = raw.parse()
     assert raw.headers["x-mindgen-model-digest"] == answer.model_digest
     assert raw.headers["x-mindgen-adapter-digest"] == answer.adapter_digest
+    assert raw.headers["x-mindgen-weight-checksum"] == answer.weight_checksum
     assert raw.headers["x-mindgen-weight-version"] == str(answer.weight_version)
 
 

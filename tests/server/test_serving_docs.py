@@ -36,13 +36,25 @@ def test_its_commands(tmp_path, capsys):
                     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
                     assert done.returncode == 0 and '"error"' not in done.stdout, (line, done.stdout, done.stderr)
                     num_answers += bool(done.stdout)
-    assert len(addresses) == 2 and num_answers == 7
+    assert len(addresses) == 2 and num_answers == 10
 
 
 def test_its_names(server):
     fields = {field.name for field in dataclasses.fields(ServerConfig)}
     flags = set(re.findall(r"--(\w+)", PAGE))
-    engine = {"model", "adapters", "adapter_path", "tp", "dp", "port", "help", "open"}
+    engine = {
+        "model",
+        "adapters",
+        "adapter_path",
+        "max_num_seqs",
+        "tp",
+        "dp",
+        "port",
+        "help",
+        "open",
+        "head",
+        "address",
+    }
     assert flags - engine <= fields
     page = server.http().get("/metrics").text
     for name in re.findall(r"`((?:vllm|mindgen):\w+)`", PAGE):

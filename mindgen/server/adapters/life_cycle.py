@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mindgen.adapters.registry import BASE_NAME
-from mindgen.errors import MindgenError, UnknownAdapterError
+from mindgen.errors import AsleepError, MindgenError, UnknownAdapterError
 from mindgen.llm import LLM
 from mindgen.sampling_params import SamplingParams
 from mindgen.server.adapters.catalog import Catalog
@@ -67,6 +67,14 @@ class AdapterLifeCycle:
             self._metrics.forget_adapter(name)
             await self._release()
 
+    async def adopt(self, name: str) -> None:
+        """Lets clients ask for an adapter that has come as weights."""
+        if name == BASE_NAME or self._catalog.has(name):
+            return
+        async with self._changing:
+            if name in self._llm.adapter_ids and not self._catalog.has(name):
+                self._catalog.add(name)
+
     async def _add(self, name: str, folder: Path, was_there: bool) -> None:
         """A name that is another's is taken once the folder is known to be served, which shows under a name of ours."""
         trial = f"{name} (being loaded)" if was_there else name
@@ -77,6 +85,8 @@ class AdapterLifeCycle:
             with suppress(UnknownAdapterError):  # the folder was not even there
                 await asyncio.to_thread(self._llm.remove_adapter, trial)
             await self._release()
+            if isinstance(error, AsleepError):
+                raise
             raise bad_request(str(error).replace(trial, name), param="lora_path", code="InvalidUserInput") from error
         if was_there:
             await asyncio.to_thread(self._llm.add_adapter, name, folder)

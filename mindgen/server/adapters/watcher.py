@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mindgen.adapters.formats.lora_config import CONFIG_FILE
-from mindgen.errors import MindgenError
+from mindgen.errors import AsleepError, MindgenError
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
-from mindgen.server.adapters.roots import AdapterRoots
+from mindgen.server.adapters.roots import Roots
 from mindgen.server.errors import ApiError
 
 _Signature = tuple[tuple[str, int, int], ...]  # of each file its name, size and time
@@ -25,7 +25,7 @@ class AdapterWatcher:
     """
 
     def __init__(self, folder: str, seconds: float, adapters: AdapterLifeCycle, say: Callable[[str], None]) -> None:
-        self._roots = AdapterRoots([folder])
+        self._roots = Roots([folder])
         self._folder, self._seconds = Path(folder), seconds
         self._adapters, self._say = adapters, say
         self._seen: dict[str, _Signature] = {}
@@ -53,6 +53,8 @@ class AdapterWatcher:
         try:
             await self._adapters.load(name, self._roots.resolve(name), is_replaced=name in self._loaded)
             self._loaded.add(name)
+        except AsleepError:
+            del self._taken[name]  # the next look finds it again
         except (ApiError, MindgenError) as error:
             self._say(f"adapter {name} in {self._folder} is not served: {error}")
 

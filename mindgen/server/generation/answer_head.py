@@ -8,6 +8,7 @@ from typing import Any
 
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.server.model import ModelIdentity
+from mindgen.server.protocol.body import AnsweredBy
 from mindgen.server.protocol.sampling import StreamOptions
 from mindgen.server.protocol.usage import Usage
 
@@ -26,8 +27,8 @@ class AnswerHead:
     identity: ModelIdentity
 
     @classmethod
-    def of(cls, prefix: str, model: str, identity: ModelIdentity) -> "AnswerHead":
-        return cls(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), model, identity)
+    def of(cls, prefix: str, adapter_id: str | None, identity: ModelIdentity) -> "AnswerHead":
+        return cls(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), adapter_id or identity.name, identity)
 
     def fields(self) -> dict[str, Any]:
         """Of every response and every chunk."""
@@ -40,10 +41,25 @@ class AnswerHead:
         }
 
 
-def answered_by(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
-    """What is known at the end of who has answered: the adapter's content, and the newest version of the weights."""
-    versions = [each.weight_version for each in outputs]
-    return {"adapter_digest": outputs[0].adapter_digest, "weight_version": max(versions)}
+def answered_by(given: Sequence[RequestOutput | TextChunk]) -> dict[str, Any]:
+    """What has answered: the adapter's content, and the newest of the weights."""
+    newest = max(given, key=lambda each: each.weight_version)
+    return {
+        "adapter_digest": newest.adapter_digest,
+        "weight_version": newest.weight_version,
+        "weight_checksum": newest.weight_checksum,
+    }
+
+
+def digest_headers(answer: AnsweredBy) -> dict[str, str]:
+    """What an answer, or the first chunk of one, says of what has answered."""
+    found = {
+        "X-Mindgen-Model-Digest": answer.model_digest,
+        "X-Mindgen-Adapter-Digest": answer.adapter_digest,
+        "X-Mindgen-Weight-Version": answer.weight_version,
+        "X-Mindgen-Weight-Checksum": answer.weight_checksum,
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def total_usage(outputs: list[RequestOutput], generates: bool = True) -> Usage:

@@ -1,6 +1,6 @@
 """What one HTTP request has the engine do, from its admission to its end."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -17,24 +17,25 @@ from mindgen.server.observe.call_record import CallRecord
 class Order:
     """
     Attributes:
+        params: of each prompt.
         is_streamed: somebody waits for the text as it comes.
     """
 
-    prompts: list[TokenizedPrompt]
-    params: SamplingParams
+    prompts: Sequence[TokenizedPrompt]
+    params: Sequence[SamplingParams]
     adapter_id: str | None
     is_streamed: bool
 
     @property
     def num_outputs(self) -> int:
         """That are computed."""
-        return len(self.prompts) * self.params.num_sequences
+        return sum(each.num_sequences for each in self.params)
 
     def requests(self) -> list[CheckedRequest]:
         """Raises MindgenError where one is refused already, as for a schema that is none."""
         requests = [
-            read_request({"prompt": each.text, "prompt_token_ids": each.token_ids}, self.params, self.adapter_id)
-            for each in self.prompts
+            read_request({"prompt": prompt.text, "prompt_token_ids": prompt.token_ids}, params, self.adapter_id)
+            for prompt, params in zip(self.prompts, self.params, strict=True)
         ]
         for request in requests:
             if request.error is not None:

@@ -40,27 +40,27 @@ class ChatAnswer:
     async def chunks(self, call: Call) -> AsyncGenerator[ChatCompletionResponse, None]:
         usage = StreamUsage(self._body.stream_options, len(self._prompt.token_ids))
         fields: dict[str, Any] = {"prompt_token_ids": self._prompt.token_ids} if self._body.return_token_ids else {}
+        who: dict[str, Any] = {}
         async with aclosing(call.chunks()) as chunks:
             async for chunk in chunks:
+                who = answered_by([chunk])
                 usage.count(chunk)
                 for choice in self._choices(chunk):
-                    yield self._chunk([choice], fields | self._at_end(chunk) | usage.of_chunk())
+                    fields |= who | self._at_end(chunk) | usage.of_chunk()
+                    yield self._chunk([choice], fields)
                     fields = {}
         at_end = usage.at_end()
         if at_end is not None:
-            yield self._chunk([], at_end)
+            yield self._chunk([], who | at_end)
 
     def _chunk(self, choices: list[ChatChoice], fields: dict[str, Any]) -> ChatCompletionResponse:
         return ChatCompletionResponse(**self._head.fields(), object="chat.completion.chunk", choices=choices, **fields)
 
     def _at_end(self, chunk: TextChunk) -> dict[str, Any]:
         """What is known of a request at its end."""
-        if chunk.output is None:
+        if chunk.output is None or self._body.prompt_logprobs is None:
             return {}
-        fields = answered_by([chunk.output])
-        if self._body.prompt_logprobs is not None:
-            fields["prompt_logprobs"] = prompt_logprobs(chunk.output.prompt_logprobs)
-        return fields
+        return {"prompt_logprobs": prompt_logprobs(chunk.output.prompt_logprobs)}
 
     def _choices(self, chunk: TextChunk) -> Iterator[ChatChoice]:
         """What a chunk of the engine's becomes."""

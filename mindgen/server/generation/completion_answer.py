@@ -7,7 +7,13 @@ from typing import Any
 from mindgen.outputs import CompletionOutput, RequestOutput, TextChunk, TokenLogprobs
 from mindgen.server.generation.answer_head import AnswerHead, StreamUsage, answered_by, total_usage
 from mindgen.server.generation.call import Call
-from mindgen.server.generation.logprobs import TextLogprobs, TextOffsets, prompt_logprobs, with_prompt
+from mindgen.server.generation.logprobs import (
+    TextLogprobs,
+    TextOffsets,
+    finite_logprobs,
+    prompt_logprobs,
+    with_prompt,
+)
 from mindgen.server.generation.prompts import TokenizedPrompt
 from mindgen.server.protocol.completion import (
     CompletionChoice,
@@ -53,16 +59,17 @@ class CompletionAnswer:
 
     async def chunks(self, call: Call) -> AsyncGenerator[CompletionResponse, None]:
         usage = StreamUsage(self._body.stream_options, self._prompt_tokens)
+        who: dict[str, Any] = {}
         async with aclosing(call.chunks()) as chunks:
             async for chunk in chunks:
+                who = answered_by([chunk])
                 if self._body.max_tokens > 0:
                     usage.count(chunk)
-                ended = {} if chunk.output is None else answered_by([chunk.output])
                 for choice in self._choices(chunk):
-                    yield self._chunk([choice], ended | usage.of_chunk())
+                    yield self._chunk([choice], who | usage.of_chunk())
         at_end = usage.at_end()
         if at_end is not None:
-            yield self._chunk([], at_end)
+            yield self._chunk([], who | at_end)
 
     def _choices(self, chunk: TextChunk) -> Iterator[CompletionChoice]:
         """What a chunk of the engine's becomes."""
@@ -109,8 +116,7 @@ class _ChoiceWriter:
         made = CompletionChoice(index=self._index, text=self._echo + text, logprobs=found, **_end(self._body, choice))
         if self._body.return_token_ids:
             made.token_ids, made.prompt_token_ids = token_ids, self._prompt.token_ids
-        if self._body.prompt_logprobs is not None:
-            made.prompt_logprobs = prompt_logprobs(output.prompt_logprobs)
+        self._conclude(made, output, choice)
         return made
 
     def piece(self, chunk: TextChunk) -> CompletionChoice | None:
@@ -139,9 +145,19 @@ class _ChoiceWriter:
         if not self._is_begun:
             made.text = self._echo
             self._open(made, [])
+        self._conclude(made, output, choice)
+        yield made
+
+    def _conclude(self, made: CompletionChoice, output: RequestOutput, choice: CompletionOutput) -> None:
+        """What is said at the end, if it is asked for or there is something to say."""
         if self._body.prompt_logprobs is not None:
             made.prompt_logprobs = prompt_logprobs(output.prompt_logprobs)
-        yield made
+        if self._body.processed_logprobs:
+            made.processed_logprobs = finite_logprobs(choice.processed_logprobs or [])
+        if choice.weight_versions is not None:
+            made.weight_versions = choice.weight_versions
+        if choice.adapter_versions is not None:
+            made.adapter_versions = choice.adapter_versions
 
     def _open(self, made: CompletionChoice, token_ids: list[int]) -> None:
         if self._body.return_token_ids:

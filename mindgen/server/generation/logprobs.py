@@ -106,6 +106,11 @@ def prompt_logprobs(given: Sequence[TokenLogprobs | None] | None) -> PromptLogpr
     ]
 
 
+def finite_logprobs(logprobs: Sequence[float]) -> list[float]:
+    """As JSON can have them."""
+    return [_finite(each) for each in logprobs]
+
+
 def _likeliest(found: TokenLogprobs, most: int) -> list[int]:
     return sorted((each for each in found if found[each].rank <= most), key=lambda each: found[each].rank)[:most]
 

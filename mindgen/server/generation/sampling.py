@@ -49,6 +49,7 @@ def completion_params(body: CompletionRequest, defaults: Mapping[str, Any], dead
         raise bad_request("prompt_logprobs is what echo with logprobs gives: leave one out", param="prompt_logprobs")
     options = _options(body, defaults, guides(body))
     options |= {"max_tokens": max(body.max_tokens, 1), "best_of": body.best_of, "logprobs": body.logprobs}
+    options["processed_logprobs"] = body.processed_logprobs
     if body.echo and body.logprobs is not None:
         options["prompt_logprobs"] = body.logprobs
     return SamplingParams(**options, deadline_seconds=deadline)

@@ -1,11 +1,12 @@
 """What Prometheus collects, under the names that vLLM's dashboards know; what vLLM has no name for is mindgen:...."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mindgen.engine.metrics import EngineMetrics
+from mindgen.loop.replicas import ReplicaState
 from mindgen.outputs import RequestOutput
 from mindgen.server.observe.call_record import CallSummary
 
@@ -143,7 +144,7 @@ class _Moment:
         return self._collect()
 
 
-def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric]:
+def engine_families(model: str, engines: Mapping[int, EngineMetrics]) -> Iterator[Metric]:
     """What the replicas are at, each with its number as `engine`."""
     now = (
         ("vllm:num_requests_running", "Sequences in the batch.", lambda each: each.requests_running),
@@ -166,7 +167,7 @@ def engine_families(model: str, engines: list[EngineMetrics]) -> Iterator[Metric
     for kind, rows in ((GaugeMetricFamily, now), (CounterMetricFamily, since_start)):
         for name, text, value in rows:
             family = kind(name, text, labels=["model_name", "engine"])
-            for number, each in enumerate(engines):
+            for number, each in engines.items():
                 family.add_metric([model, str(number)], value(each))
             yield family
 
@@ -175,22 +176,36 @@ def _cache_usage(metrics: EngineMetrics) -> float:
     return metrics.kv_blocks_used / metrics.kv_blocks
 
 
+def replica_families(model: str, state: ReplicaState) -> Iterator[Metric]:
+    """Which replicas serve."""
+    now = (
+        ("mindgen:replicas", "Replicas of the model.", state.wanted),
+        ("mindgen:replicas_lost", "Those that have ended and do not serve now.", len(state.lost)),
+    )
+    for name, text, value in now:
+        gauge = GaugeMetricFamily(name, text, labels=["model_name"])
+        gauge.add_metric([model], value)
+        yield gauge
+    ends = CounterMetricFamily("mindgen:replica_ends", "How often a replica has ended.", labels=["model_name"])
+    ends.add_metric([model], state.num_ends)
+    yield ends
+
+
 def server_families(
-    model: str, num_open: int, num_refused: int, running: dict[str, int], slots: int
+    model: str, num_open: int, num_refused: int, adapters: tuple[list[str], list[str]], slots: int
 ) -> Iterator[Metric]:
     """What the server is at.
 
     Args:
-        running: requests of each adapter that has some.
+        adapters: of requests that run, and of requests that wait.
         slots: adapters in memory at once, at most.
     """
-    names = ",".join(running)
     lora = GaugeMetricFamily(
         "vllm:lora_requests_info",
         "Which adapters have requests.",
         labels=["model_name", "max_lora", "running_lora_adapters", "waiting_lora_adapters"],
     )
-    lora.add_metric([model, str(slots), names, ""], 1)
+    lora.add_metric([model, str(slots), *map(",".join, adapters)], 1)
     yield lora
     opened = GaugeMetricFamily("mindgen:requests_open", "Outputs that are computed or wait.", labels=["model_name"])
     opened.add_metric([model], num_open)

@@ -27,6 +27,21 @@ class ResponseBody(BaseModel):
         return self.model_dump_json(exclude_unset=True).encode()
 
 
+class AnsweredBy(ResponseBody):
+    """What has answered, whatever it is called.
+
+    Attributes:
+        model_digest: of the files that the base model was loaded from.
+        adapter_digest: of the adapter's content; None for the base model.
+        weight_version, weight_checksum: of the base model's weights; version 0 are those that it was loaded with.
+    """
+
+    model_digest: str | None = None
+    adapter_digest: str | None = None
+    weight_version: int | None = None
+    weight_checksum: str | None = None
+
+
 class ErrorDetails(ResponseBody):
     """Attributes: as OpenAI's error object has them."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mindgen.server.protocol.body import RequestBody, ResponseBody
+from mindgen.server.protocol.body import AnsweredBy, RequestBody, ResponseBody
 from mindgen.server.protocol.completion import PromptLogprobs
 from mindgen.server.protocol.sampling import MOST_LOGPROBS, SamplingFields, TokenIds
 from mindgen.server.protocol.usage import Usage
@@ -175,7 +175,7 @@ class ChatChoice(ResponseBody):
     token_ids: TokenIds | None = None
 
 
-class ChatCompletionResponse(ResponseBody):
+class ChatCompletionResponse(AnsweredBy):
     """A whole answer, or a chunk of one; attributes as of CompletionResponse."""
 
     id: str
@@ -185,8 +185,5 @@ class ChatCompletionResponse(ResponseBody):
     choices: list[ChatChoice]
     usage: Usage | None = None
     system_fingerprint: str | None = None
-    model_digest: str | None = None
-    adapter_digest: str | None = None
-    weight_version: int | None = None
     prompt_token_ids: TokenIds | None = None
     prompt_logprobs: PromptLogprobs | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mindgen.server.protocol.body import ResponseBody
+from mindgen.server.protocol.body import AnsweredBy, ResponseBody
 from mindgen.server.protocol.sampling import MOST_LOGPROBS, SamplingFields, TokenIds
 from mindgen.server.protocol.usage import Usage
 
@@ -31,6 +31,7 @@ class CompletionRequest(SamplingFields):
         logprobs: how many of the likeliest tokens to name at each place, beside the one that stands there.
         echo: the prompt stands before the text; with logprobs those of its tokens as well.
         suffix: only an empty one.
+        processed_logprobs: the choices have those of the distribution that each token was drawn from.
     """
 
     prompt: (
@@ -44,6 +45,7 @@ class CompletionRequest(SamplingFields):
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     echo: bool = False
     suffix: Literal[""] = ""
+    processed_logprobs: bool = False
 
 
 class CompletionLogprobs(ResponseBody):
@@ -65,6 +67,8 @@ class CompletionChoice(ResponseBody):
     Attributes:
         finish_reason: "stop", "length"; None in a stream before the end.
         stop_reason: the text or token that ended it; None for the end of the sequence.
+        processed_logprobs: of each token; in a stream at the end.
+        weight_versions, adapter_versions: of each token, where weights have changed since the first; at the end.
     """
 
     index: int
@@ -75,16 +79,17 @@ class CompletionChoice(ResponseBody):
     token_ids: TokenIds | None = None
     prompt_token_ids: TokenIds | None = None
     prompt_logprobs: PromptLogprobs | None = None
+    processed_logprobs: list[float] | None = None
+    weight_versions: list[int] | None = None
+    adapter_versions: list[int | None] | None = None
 
 
-class CompletionResponse(ResponseBody):
+class CompletionResponse(AnsweredBy):
     """A whole answer, or a chunk of one.
 
     Attributes:
         created: in seconds since 1970.
         system_fingerprint: the base model's digest.
-        model_digest, adapter_digest: what has answered: its content, whatever its name.
-        weight_version: of the base model's weights; 0 until new ones have come.
     """
 
     id: str
@@ -94,6 +99,3 @@ class CompletionResponse(ResponseBody):
     choices: list[CompletionChoice]
     usage: Usage | None = None
     system_fingerprint: str | None = None
-    model_digest: str | None = None
-    adapter_digest: str | None = None
-    weight_version: int | None = None

@@ -15,7 +15,7 @@ class ModelCard(ResponseBody):
         root: where it is.
         parent: of an adapter, the base model's name.
         digest: of its content; None for an adapter that nobody has used yet.
-        weight_version: of the base model.
+        weight_version, weight_checksum: of the base model.
         is_resident: whether an adapter is in the network's memory now.
     """
 
@@ -28,6 +28,7 @@ class ModelCard(ResponseBody):
     max_model_len: int
     digest: str | None
     weight_version: int | None = None
+    weight_checksum: str | None = None
     is_resident: bool | None = None
 
 

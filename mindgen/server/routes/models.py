@@ -20,8 +20,7 @@ router = APIRouter()
 async def models(service: ServiceOf, caller: CallerOf) -> Response:
     """All of them, the base model first."""
     statuses = await _statuses(service)
-    version = await asyncio.to_thread(lambda: service.model.llm.weight_version)
-    cards = [_base_card(service, version), *(_card(service, each, statuses) for each in service.catalog.adapters())]
+    cards = [await _base_card(service), *(_card(service, each, statuses) for each in service.catalog.adapters())]
     return json_response(ModelList(object="list", data=cards))
 
 
@@ -30,8 +29,7 @@ async def model(name: str, service: ServiceOf, caller: CallerOf) -> Response:
     """One of them; names may have slashes."""
     found = service.catalog.find(name)
     if found is None:
-        version = await asyncio.to_thread(lambda: service.model.llm.weight_version)
-        return json_response(_base_card(service, version))
+        return json_response(await _base_card(service))
     return json_response(_card(service, found, await _statuses(service)))
 
 
@@ -40,11 +38,13 @@ async def _statuses(service: Service) -> dict[str, AdapterStatus]:
     return {status.adapter_id: status for status in listed}
 
 
-def _base_card(service: Service, weight_version: int) -> ModelCard:
-    identity, most = service.model.identity, service.model.llm.max_model_len
+async def _base_card(service: Service) -> ModelCard:
+    identity, llm = service.model.identity, service.model.llm
+    version, checksum = await asyncio.to_thread(lambda: (llm.weight_version, llm.weight_checksum))
     return ModelCard(
         id=identity.name, object="model", created=identity.created, owned_by="mindgen", root=identity.root,
-        parent=None, max_model_len=most, digest=identity.digest, weight_version=weight_version,
+        parent=None, max_model_len=llm.max_model_len, digest=identity.digest, weight_version=version,
+        weight_checksum=checksum,
     )  # fmt: skip
 
 

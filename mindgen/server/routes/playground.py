@@ -27,7 +27,7 @@ def playground_router() -> APIRouter:
     async def live(service: ServiceOf, caller: CallerOf) -> Response:
         """What the batch and the queue are at."""
         replicas = await asyncio.to_thread(service.model.llm.replica_metrics)
-        return json_response(live_state(service, replicas))
+        return json_response(live_state(service, list(replicas.values())))
 
     @router.get("/playground/overview", responses=answers(Overview))
     async def show_overview(service: ServiceOf, caller: CallerOf) -> Response:
