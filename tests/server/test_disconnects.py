@@ -6,7 +6,7 @@ import time
 from urllib.parse import urlsplit
 
 BODY = {"model": "demo", "prompt": "One, two,", "max_tokens": 450, "n": 8, "temperature": 2, "ignore_eos": True}
-BODY |= {"best_of": 8}
+BODY |= {"best_of": 8, "logprobs": 20}  # so it takes a while
 
 
 def is_idle(server) -> bool:
