@@ -55,7 +55,7 @@ def test_scores_are_those_of_transformers(model, tasks, theirs, tmp_path, tokeni
     with serving("--model", str(model), "--dtype", "float32", "--served_model_name", "smollm2") as server:
         arguments = {
             "model": "smollm2", "base_url": f"{server.address}/v1/completions", "tokenizer": model,
-            "tokenizer_backend": "huggingface", "tokenized_requests": tokenized, "num_concurrent": 4, "max_retries": 1,
+            "tokenized_requests": tokenized, "num_concurrent": 4, "max_retries": 1,
         }  # fmt: skip
         given = ",".join(f"{name}={value}" for name, value in arguments.items())
         ours = evaluated("local-completions", given, tasks, tmp_path, "--batch_size", "4")
