@@ -47,7 +47,7 @@ def make_model(folder: Path, shape: str, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     config = _config(SHAPES[shape])
-    _write_tokenizer(folder)
+    _write_tokenizer(folder, config["vocab_size"])
     _write_tensors(folder / "model.safetensors", _model_tensors(config, generator))
     names = [f"adapter-{number}" for number in range(NUM_ADAPTERS)]
     for name in names:
@@ -128,10 +128,14 @@ def _write_adapter(folder: Path, config: dict, generator: np.random.Generator, r
     )
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """Bytes and an end token; ids past them stand for no text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={character: index for index, character in enumerate(alphabet)}, merges=[]))
+def _write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Bytes and an end token; ids past them are words, which no text is encoded to."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), _END_OF_TEXT]
+    words = [
+        f"\u0120word{index}" for index in range(len(alphabet), vocab_size)
+    ]  # with a space, as byte-level BPE has it
+    vocab = {token: index for index, token in enumerate(alphabet + words)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([_END_OF_TEXT])

@@ -33,7 +33,8 @@ class Subscription:
     """
 
     def __init__(self, num_requests: int, most_steps: int = _MOST_STEPS) -> None:
-        self._ready = threading.Condition()
+        self._lock = threading.RLock()  # as garbage that is collected under it may close the same one
+        self._ready = threading.Condition(self._lock)
         self._steps: deque[list[TextChunk]] = deque()
         self._most_steps = most_steps
         self._num_open = num_requests
@@ -55,7 +56,7 @@ class Subscription:
     def put(self, chunks: list[TextChunk]) -> Waiter | None:
         """What a step brings; returns the coroutine that is to be woken."""
         ended = [chunk.index for chunk in chunks if chunk.output is not None]
-        with self._ready:
+        with self._lock:
             if self.is_closed or not chunks:
                 return None
             if len(self._steps) < self._most_steps:
@@ -72,7 +73,7 @@ class Subscription:
 
     def fail(self, error: BaseException) -> Waiter | None:
         """Nothing more comes: the reader gets this error after what is there already."""
-        with self._ready:
+        with self._lock:
             self._error = error
             self._ready.notify()
             return self._waiter
@@ -83,26 +84,27 @@ class Subscription:
         Raises:
             BaseException: what has ended the requests.
         """
-        with self._ready:
+        with self._lock:
             while self.is_open and not self._steps and self._error is None:
                 self._ready.wait()
             return self._next()
 
     async def take_async(self) -> list[TextChunk]:
         """As `take`, without a thread that waits."""
-        waiter = Waiter(asyncio.get_running_loop(), asyncio.Event())
-        with self._ready:
-            self._waiter = waiter
+        loop = asyncio.get_running_loop()
         while True:
-            waiter.event.clear()
-            with self._ready:
+            with self._lock:
                 if self._steps or self._error is not None or not self.is_open:
                     return self._next()
+                if self._waiter is None or self._waiter.loop is not loop:
+                    self._waiter = Waiter(loop, asyncio.Event())
+                waiter = self._waiter
+                waiter.event.clear()
             await waiter.event.wait()
 
     def close(self) -> None:
         """Nobody reads any more."""
-        with self._ready:
+        with self._lock:
             self.is_closed = True
             self._steps.clear()
             self._ready.notify()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mindgen.server.errors import ApiError, ClientGone, as_api_error
 from mindgen.server.protocol.body import ResponseBody
@@ -94,15 +94,70 @@ class EventStream(Response):
         async with aclosing(self._events) as events:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for body in events:
-                    await self._send(send, b"data: " + body.as_json() + b"\n\n")
-                await self._send(send, _DONE)
-            except (ClientGone, TimeoutError, OSError):
+                async with _SendLimit(self._send_timeout) as limit:
+                    await self._send_events(events, limit.of(send))
+            except (ClientGone, OSError):  # TimeoutError is one
                 raise ClientGone from None
-            except Exception as error:
-                await self._send(send, error_event(as_api_error(error)))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, event: bytes) -> None:
-        async with asyncio.timeout(self._send_timeout):
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+    async def _send_events(self, events: AsyncGenerator[ResponseBody, None], send: Send) -> None:
+        try:
+            async for body in events:
+                await send(_event(body.as_json()))
+            await send(_body(_DONE))
+        except (ClientGone, OSError):
+            raise
+        except Exception as error:
+            await send(_body(error_event(as_api_error(error))))
+
+
+def _event(content: bytes) -> Message:
+    return _body(b"data: " + content + b"\n\n")
+
+
+def _body(content: bytes) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": True}
+
+
+class _SendLimit:
+    """Ends what is done within it, with TimeoutError, where a single send takes longer than it may. It looks once in
+    that time, as a timer for each send would take as long as the send.
+
+    Args:
+        seconds: of a send; None is any time.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._limit = asyncio.timeout(None)
+        self._began: float | None = None  # the send that is under way
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> "_SendLimit":
+        await self._limit.__aenter__()
+        self._look()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._limit.__aexit__(*raised)
+
+    def of(self, send: Send) -> Send:
+        async def limited(message: Message) -> None:
+            self._began = self._loop.time()
+            await send(message)
+            self._began = None
+
+        return limited
+
+    def _look(self) -> None:
+        if self._seconds is None:
+            return
+        now = self._loop.time()
+        end = (now if self._began is None else self._began) + self._seconds
+        if end <= now:
+            self._limit.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(end, self._look)

@@ -22,19 +22,21 @@ def test_what_is_under_way_is_answered_before_it_ends():
     with serving("--model", "demo") as server:
         client = server.client()
         asked = {"model": "A1", "prompt": "An increasing sequence: one,", "max_tokens": 450}
+        asked |= {"n": 8, "temperature": 1, "seed": 1, "logprobs": 20}  # so it takes a while
         asked["extra_body"] = {"ignore_eos": True}
         expected = client.completions.create(**asked).choices[0].text
         stream = client.completions.create(**asked, stream=True)
-        text = next(stream).choices[0].text
+        first = next(stream)
         plain = []
         asking = threading.Thread(target=lambda: plain.append(client.completions.create(**asked).choices[0].text))
         asking.start()
-        server.wait_for(lambda: server.metric("mindgen:requests_open") == 2)
+        server.wait_for(lambda: server.metric("mindgen:requests_open") == 2 * 8)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.1)
         with pytest.raises(httpx.TransportError):
             httpx.get(server.address + "/health")
-        text += "".join(chunk.choices[0].text for chunk in stream)
+        choices = [chunk.choices[0] for chunk in (first, *stream)]
+        text = "".join(choice.text for choice in choices if choice.index == 0)
         asking.join(20)
         assert text == expected and plain == [expected]
         assert server.process.wait(30) == 0

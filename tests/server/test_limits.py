@@ -11,7 +11,8 @@ from mindgen.server.errors import ApiError
 from mindgen.server.limits.gate import Gate
 from mindgen.server.limits.keys import Caller, KeyRing, Limits
 
-LONG = {"model": "demo", "prompt": "One, two,", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
+LONG = {"model": "demo", "prompt": "One, two,", "max_tokens": 450, "logprobs": 20}  # so it takes a while
+LONG |= {"extra_body": {"ignore_eos": True}}
 SHORT = {"model": "demo", "prompt": "One,", "max_tokens": 1}
 
 
