@@ -15,6 +15,7 @@ from mindgen.engine.base_update import BaseUpdate
 from mindgen.engine.batch import build_batch
 from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
+from mindgen.engine.deadlines import Deadlines
 from mindgen.engine.drafts import draft_tokens
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.guide import Guide
@@ -84,7 +85,7 @@ class Engine:
         )
         self.weights = WeightControl(runner, self._scheduler, self._output, self._blocks, self._pool)
         self.weights.base = BaseVersion(network_checksum(repr(model_config), self.weights.checksums))
-        self._with_deadline: set[Request] = set()
+        self._deadlines = Deadlines()
         self._num_requests = 0
 
     def add_request(
@@ -128,8 +129,7 @@ class Engine:
         self._num_requests += 1
         if adapter is not None:
             self._pool.count(adapter, requests=1)
-        if request.deadline is not None:
-            self._with_deadline.add(request)
+        self._deadlines.add(request)
         return request
 
     def close(self) -> None:
@@ -144,7 +144,13 @@ class Engine:
 
     def has_unfinished(self) -> bool:
         """Whether a step has something to do."""
-        return bool(self.weights.ended) or (not self.weights.asleep and self._scheduler.has_unfinished())
+        if self.weights.asleep:
+            return bool(self.weights.ended) or self.seconds_of_sleep() == 0
+        return bool(self.weights.ended) or self._scheduler.has_unfinished()
+
+    def seconds_of_sleep(self) -> float | None:
+        """Until a deadline of a request that waits for the end of the night; None for any time."""
+        return self._deadlines.seconds_left() if self.weights.asleep else None
 
     def begin_update(self, adapter_id: str | None) -> BaseUpdate | AdapterUpdate:
         """New weights for the base model, or for an adapter."""
@@ -239,11 +245,7 @@ class Engine:
         return self._output.process(entries if order is None else [entries[place] for place in order], logits)
 
     def _abort_expired(self) -> list[Request]:
-        if not self._with_deadline:
-            return []
-        now = time.perf_counter()
-        self._with_deadline = {request for request in self._with_deadline if not request.is_finished}
-        expired = [each for each in self._with_deadline if each.deadline is not None and each.deadline <= now]
+        expired = self._deadlines.expired()
         for request in expired:
             self._output.finish_all(request, "abort", "deadline")
         return expired

@@ -112,7 +112,7 @@ class _LoopThread(threading.Thread):
             self._do(self._texts.engine.settle)
             if self._is_held or not (self._unsent or self._texts.has_unfinished()):
                 self._do(self._pass_on_rest)
-                self._do(self._inbox.get())
+                self._wait()
             while not self._inbox.empty():
                 self._do(self._inbox.get())
             if not (self._is_held or self._is_ending):
@@ -122,6 +122,11 @@ class _LoopThread(threading.Thread):
         while not self._inbox.empty():
             self._do(self._inbox.get())
         wake_all(self._fail(_closed()))
+
+    def _wait(self) -> None:
+        """For what is asked next, or for a deadline."""
+        with suppress(queue.Empty):
+            self._do(self._inbox.get(timeout=self._texts.engine.seconds_of_sleep()))
 
     def _do(self, function: Callable[[], object]) -> None:
         """A step, or what has been asked for; if it fails, the calls end, and not the thread."""

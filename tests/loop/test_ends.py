@@ -159,7 +159,7 @@ def test_a_deadline_ends_with_what_there_is(llm):
         assert len(one.token_ids) < 400 and one.token_ids == other.token_ids[: len(one.token_ids)]
         assert other.text.startswith(one.text.rstrip("\ufffd"))
     complete(llm, BABBLE)
-    assert not engine_of(llm)._with_deadline, "finished requests are kept until their deadline"
+    assert not len(engine_of(llm)._deadlines), "finished requests are kept until their deadline"
 
 
 def test_a_deadline_in_the_queue(llm):

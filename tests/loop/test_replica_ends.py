@@ -90,6 +90,7 @@ def test_a_rank_of_a_replica_ends_that_replica_alone():
         assert texts(llm) == expected
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_has_any_more_ends_its_replicas():
     held = [LLM("demo", data_parallel_size=2)]
     (pid,) = workers("mindgen.loop.replica", os.getpid())
