@@ -10,7 +10,7 @@ import pytest
 from guarded_server import ADMIN
 from server_process import ROOT, serving
 
-_CASES_PER_OPERATION = 900
+_CASES_PER_OPERATION = 640
 
 
 @pytest.mark.slow
