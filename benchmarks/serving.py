@@ -66,11 +66,11 @@ def overhead(arguments: argparse.Namespace, folder: Path, client: WorkerProcess)
         folder, client, arguments.streams, arguments.prompt_tokens, arguments.tokens, arguments.turns, arguments.threads
     )
     print(
-        f"{found['streams']} streams: {found['served_tokens_per_second']:.0f} tokens/s, the bare engine "
-        f"{found['bare_tokens_per_second']:.0f}; overhead {found['overhead']:.1%} ({found['lowest_overhead']:.1%} to "
-        f"{found['highest_overhead']:.1%}) of {found['bare_us_per_token']:.0f} us a token, of which the server's "
-        f"thread has worked {found['server_cpu_us_per_token']:.0f} us, and the client "
-        f"{found['client_cpu_us_per_token']:.0f}"
+        f"{found['streams']} streams: {found['served_us']:.0f} us a token, the bare engine {found['bare_us']:.0f}; "
+        f"overhead {found['overhead']:.1%} ({found['lowest_overhead']:.1%} to {found['highest_overhead']:.1%}); "
+        f"of the quickest tenth of the steps {found['served_undisturbed_us']:.0f} and "
+        f"{found['bare_undisturbed_us']:.0f} us, {found['undisturbed_overhead']:.1%}; the server's thread has worked "
+        f"{found['server_cpu_us']:.0f} us a token, and the client {found['client_cpu_us']:.0f}"
     )
     return found
 
@@ -121,7 +121,7 @@ def main() -> None:
                 report["overhead"] = overhead(arguments, folder, client)
             if arguments.only != "overhead":
                 report["latency"] = latency(arguments, folder, client, logs)
-    except (ServerError, WorkerError) as error:
+    except (ServerError, WorkerError, ValueError) as error:
         sys.exit(f"serving.py: {error}")
     finally:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

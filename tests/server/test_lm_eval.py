@@ -12,7 +12,7 @@ from server_process import ROOT, serving
 
 pytestmark = pytest.mark.slow
 PAGES = ("slora", "serving", "rlhf")
-PASSAGE_LETTERS = 1500
+PASSAGE_LETTERS = 600
 
 
 @pytest.fixture(scope="module")
