@@ -42,7 +42,7 @@ def test_its_commands(tmp_path, capsys):
 def test_its_names(server):
     fields = {field.name for field in dataclasses.fields(ServerConfig)}
     flags = set(re.findall(r"--(\w+)", PAGE))
-    engine = {
+    others = {
         "model",
         "adapters",
         "adapter_path",
@@ -55,7 +55,8 @@ def test_its_names(server):
         "head",
         "address",
     }
-    assert flags - engine <= fields
+    others |= {"model_args", "tasks"}  # of lm-eval
+    assert flags - others <= fields
     page = server.http().get("/metrics").text
     for name in re.findall(r"`((?:vllm|mindgen):\w+)`", PAGE):
         assert f"# TYPE {name.removesuffix('_total')}" in page, name
