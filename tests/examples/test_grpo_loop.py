@@ -17,6 +17,7 @@ from grpo.settings import LoopSettings
 from grpo.tasks import eight_words_reward, json_reward
 from grpo.trainer import StaleWeightsError
 from grpo_lora import main
+from real_model import fetch_gguf
 
 from mindgen import LLM, SamplingParams
 from mindgen.adapters.formats.peft import read_adapter
@@ -163,6 +164,7 @@ def test_wrong_flags_are_one_line(flags, message, capsys, tmp_path):
 def test_answers_become_json(tmp_path):
     """On smollm2."""
     command = [sys.executable, str(ROOT / "examples/grpo_lora.py"), "--steps", "12", "--output", str(tmp_path)]
+    command += ["--model", str(fetch_gguf(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
