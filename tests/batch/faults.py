@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 class Fault(threading.Thread):
-    """Does something once, as soon as a journal of the job has some rows.
+    """Does something once, as soon as a journal of the job has so many rows.
 
     Args:
         folder: of the job.
-        num_rows: that the journal has at least.
+        num_rows: that the journal has more than; -1 does it as soon as somebody writes one.
         act: with the journal and the process that writes it.
 
     Attributes:

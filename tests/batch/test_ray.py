@@ -181,7 +181,7 @@ def test_a_replica_of_two_ranks_is_replaced_when_one_of_them_is_killed(
 @pytest.mark.slow
 def test_rows_of_very_different_length_and_a_replica_that_is_killed(cluster: Any, tmp_path: Path) -> None:
     config = job(write_uneven(tmp_path), tmp_path, part_rows=1, n_samples=1)
-    with Fault(folder_of(config), 0, kill) as fault:
+    with Fault(folder_of(config), -1, kill) as fault:
         summary = run_batch(config)
     assert fault.done is not None
     assert pq.read_table(config.output)["completion_tokens"].to_pylist() == UNEVEN
