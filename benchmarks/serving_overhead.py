@@ -13,10 +13,11 @@ import numpy as np
 from worker_process import WorkerProcess
 
 from mindgen import LLM, SamplingParams
+from mindgen.engine.engine import Engine
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.sequence import Request
 from mindgen.loop.model_files import ModelFiles
-from mindgen.loop.open_request import OpenRequest
-from mindgen.loop.text_engine import TextEngine
+from mindgen.runner.profiling import Profile
 from mindgen.server.assemble import assemble
 from mindgen.server.config import ServerConfig
 from mindgen.server.model import ServedModel
@@ -45,21 +46,21 @@ class StepCycles:
         seconds: of all cycles since it was cleared.
     """
 
-    def __init__(self, texts: TextEngine, num_requests: int) -> None:
+    def __init__(self, engine: Engine, num_requests: int) -> None:
         self.seconds: list[float] = []
-        self._step, self._num_requests = texts.step, num_requests
+        self._step, self._num_requests = engine.step, num_requests
         self._last: float | None = None  # when the step before began, if it was one of these
-        texts.step = self._timed  # type: ignore[method-assign]
+        engine.step = self._timed  # type: ignore[method-assign]
 
     def clear(self) -> None:
         self.seconds, self._last = [], None
 
-    def _timed(self) -> list[OpenRequest]:
+    def _timed(self, profile: Profile | None = None) -> list[Request]:
         start = time.perf_counter()
         if self._last is not None:
             self.seconds.append(start - self._last)
-        changed = self._step()
-        is_decoding = len(changed) == self._num_requests and not any(each.request.is_finished for each in changed)
+        changed = self._step(profile)
+        is_decoding = len(changed) == self._num_requests and not any(each.is_finished for each in changed)
         self._last = start if is_decoding else None
         return changed
 
@@ -77,7 +78,7 @@ def measure_overhead(
     config = ServerConfig(port=0, access_log=False)
     limits = EngineConfig(max_num_seqs=streams, num_threads=threads, enable_prefix_caching=False)
     llm = LLM(folder, config=limits)
-    cycles = StepCycles(llm._model._texts, streams)
+    cycles = StepCycles(llm._model._texts.engine, streams)
     server_thread = time.pthread_getcpuclockid(threading.get_ident())
     turns_of: dict[str, list[list[float]]] = {"bare": [], "served": []}
     used: dict[str, list[float]] = {"server": [], "client": []}

@@ -85,7 +85,7 @@ def check(folder: Path, num_kills: int, kills_per_job: int, seed: int) -> None:
 
 @pytest.mark.slow
 def test_a_job_killed_at_any_moment_gives_the_same_bytes(tmp_path: Path) -> None:
-    check(tmp_path, num_kills=10, kills_per_job=5, seed=0)
+    check(tmp_path, num_kills=6, kills_per_job=3, seed=0)
 
 
 @pytest.mark.slow
