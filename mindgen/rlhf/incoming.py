@@ -16,6 +16,7 @@ _BLOCK_BYTES = 1 << 20  # copied, and then read again
 class IncomingTensor:
     """
     Args:
+        dtype, shape: of all of it.
         data: where its bytes go, (num_bytes,); None if nobody wants it.
         kernels: what looks at its values; None to have `examined` know nothing.
 

@@ -10,14 +10,13 @@ from mindgen.server.generation.answer_head import AnswerHead, answered_by, total
 from mindgen.server.generation.call import Order
 from mindgen.server.generation.logprobs import finite_logprobs
 from mindgen.server.generation.prompts import TokenizedPrompt
+from mindgen.server.generation.sampling import DEFAULTED
 from mindgen.server.model import ServedModel
-from mindgen.server.protocol.score import ScoreData, ScoreRequest, ScoreResponse, Texts
+from mindgen.server.protocol.sampling import Texts
+from mindgen.server.protocol.score import ScoreData, ScoreRequest, ScoreResponse
 from mindgen.system.checks import require_text, require_tokens
 
-_SAMPLING = (
-    "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
-    "frequency_penalty", "priority",
-)  # fmt: skip
+_SAMPLING = (*DEFAULTED, "presence_penalty", "frequency_penalty", "priority")
 
 
 def score_order(body: ScoreRequest, model: ServedModel, adapter_id: str | None, deadline: float | None) -> Order:

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mindgen.server.protocol.body import AnsweredBy, ResponseBody
-from mindgen.server.protocol.sampling import MOST_LOGPROBS, SamplingFields, TokenIds
+from mindgen.server.protocol.sampling import MOST_LOGPROBS, SamplingFields, Texts, TokenIds
 from mindgen.server.protocol.usage import Usage
 
-_MOST_PROMPTS = 4096
 _MOST_WIDTH = 128
 
 
@@ -34,12 +33,7 @@ class CompletionRequest(SamplingFields):
         processed_logprobs: the choices have those of the distribution that each token was drawn from.
     """
 
-    prompt: (
-        str
-        | Annotated[TokenIds, Field(min_length=1)]
-        | Annotated[list[str], Field(min_length=1, max_length=_MOST_PROMPTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_PROMPTS)]
-    )
+    prompt: Texts
     max_tokens: Annotated[int, Field(ge=0)] = 16
     best_of: Annotated[int, Field(ge=1, le=_MOST_WIDTH)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None

@@ -10,7 +10,16 @@ MOST_LOGPROBS = 20
 _MOST_STOPS = 64  # OpenAI takes 4
 _MOST_CHOICES = 128
 
+_MOST_TEXTS = 4096
+
 TokenIds = list[int]
+# A text, several, the token ids of one, or of several.
+Texts = (
+    str
+    | Annotated[TokenIds, Field(min_length=1)]
+    | Annotated[list[str], Field(min_length=1, max_length=_MOST_TEXTS)]
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_TEXTS)]
+)
 
 
 class StreamOptions(RequestBody):
@@ -56,22 +65,16 @@ class StructuredOutputs(BaseModel):
     json_object: bool | None = None
 
 
-class SamplingFields(RequestBody):
-    """How tokens are chosen and what is said of them. None takes the server's default.
-
-    user, metadata, store, service_tier, safety_identifier, prompt_cache_key and request_id are taken and change
-    nothing.
+class DistributionFields(RequestBody):
+    """Who answers, and from which distribution tokens are drawn. user is taken, and changes nothing.
 
     Attributes:
         model: the base model's name or an adapter's; None is the base model.
         adapter_id: another way to name the adapter; "base" is none.
-        return_token_ids: the choices have token_ids, and the prompt its own.
-        add_special_tokens: those that the model expects around a prompt; None is the usual of the endpoint.
     """
 
     model: str | None = None
     adapter_id: str | None = None
-    n: Annotated[int, Field(ge=1, le=_MOST_CHOICES)] = 1
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -80,6 +83,22 @@ class SamplingFields(RequestBody):
     repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    priority: int = 0
+    user: str | None = None
+
+
+class SamplingFields(DistributionFields):
+    """How tokens are chosen and what is said of them. None takes the server's default.
+
+    metadata, store, service_tier, safety_identifier, prompt_cache_key and request_id are taken and change
+    nothing.
+
+    Attributes:
+        return_token_ids: the choices have token_ids, and the prompt its own.
+        add_special_tokens: those that the model expects around a prompt; None is the usual of the endpoint.
+    """
+
+    n: Annotated[int, Field(ge=1, le=_MOST_CHOICES)] = 1
     length_penalty: float = 1.0
     early_stopping: bool = False
     use_beam_search: bool = False
@@ -99,7 +118,6 @@ class SamplingFields(RequestBody):
     add_special_tokens: bool | None = None
     return_token_ids: bool = False
     num_speculative_tokens: Annotated[int, Field(ge=0, le=16)] = 0
-    priority: int = 0
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -108,7 +126,6 @@ class SamplingFields(RequestBody):
     response_format: ResponseFormat | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None

@@ -1,46 +1,24 @@
 """/v1/score, in vLLM's form."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from mindgen.server.protocol.body import AnsweredBy, RequestBody, ResponseBody
-from mindgen.server.protocol.sampling import TokenIds
+from mindgen.server.protocol.body import AnsweredBy, ResponseBody
+from mindgen.server.protocol.sampling import DistributionFields, Texts, TokenIds
 from mindgen.server.protocol.usage import Usage
 
-_MOST_PAIRS = 4096
 
-Texts = (
-    str
-    | Annotated[TokenIds, Field(min_length=1)]
-    | Annotated[list[str], Field(min_length=1, max_length=_MOST_PAIRS)]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_PAIRS)]
-)
-
-
-class ScoreRequest(RequestBody):
+class ScoreRequest(DistributionFields):
     """How likely the model finds each text_2 after its text_1; one text_1 stands before every text_2.
 
+    The distribution is that of `processed_logprobs`: unless they are given, the temperature is 1, and nothing is
+    filtered.
+
     Attributes:
-        model, adapter_id: as of completions.
         text_1, text_2: a text, several, the token ids of one, or of several.
-        temperature: of the distribution of `processed_logprobs`, as are the fields below it.
     """
 
-    model: str | None = None
-    adapter_id: str | None = None
     text_1: Texts
     text_2: Texts
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    priority: int | None = None
-    user: str | None = None
 
 
 class ScoreData(ResponseBody):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
-from mindgen.engine.update_options import BASE, InFlight
+from mindgen.engine.update_options import BASE, InFlight, UpdateReport
 from mindgen.server.protocol.body import RequestBody, ResponseBody
 
 
@@ -37,21 +37,8 @@ class UpdateWeightsRequest(RequestBody):
         return self.model_dump(exclude_unset=True, exclude={"path", "target", "version"})
 
 
-class WeightReport(ResponseBody):
-    """Where new weights have come to; attributes as of UpdateReport."""
-
-    target: str
-    version: int
-    tensors: int
-    bytes_received: int
-    bytes_bound: int
-    modules: int
-    checksum_before: str | None
-    checksum_after: str
-    missing: list[str]
-    ignored: list[str]
-    aborted: int
-    seconds: float
+class WeightReport(RootModel[UpdateReport], ResponseBody):
+    """Where new weights have come to."""
 
 
 class SleepState(ResponseBody):

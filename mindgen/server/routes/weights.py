@@ -1,7 +1,6 @@
 """What trainers ask for: new weights, and memory that is given back for a while, as in vLLM."""
 
 import asyncio
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -21,7 +20,7 @@ async def update_weights(body: UpdateWeightsRequest, service: ServiceOf) -> Resp
     """Has the weights of a folder served, of the base model or of an adapter; answers when they are."""
     folder = await asyncio.to_thread(service.weight_roots.resolve, body.path)
     report = await service.weights.update(folder, body.target, body.version, body.options())
-    return json_response(WeightReport(**asdict(report)))
+    return json_response(WeightReport(report))
 
 
 @router.post("/sleep", responses=answers(None))
