@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import Fault, children, is_alive, kill, num_lines, parent, process_that_has_open
+from ray_clusters import ray_cluster
 
 from mindgen import demo
 from mindgen.batch import BatchConfig
@@ -36,20 +36,8 @@ OVERWRITE = OutputOptions(overwrite=True)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    folder = tempfile.mkdtemp(prefix="ray")  # a short name, as sockets need
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 2, "include_dashboard": False, "temp_dir": folder}
-        made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for _ in range(2):
-                made.add_node(num_cpus=2)
-            patch.setenv("RAY_ADDRESS", made.address)
-            yield made
-        finally:
-            made.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster(num_nodes=3, cpus_of_each=2) as made:
+        yield made
 
 
 class Listener(Silent):

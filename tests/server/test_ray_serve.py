@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from ray_clusters import ray_cluster
 from server_process import ROOT, command, serving
 
 from mindgen.server.errors import ApiError
@@ -60,20 +60,9 @@ def test_what_has_no_place_of_its_own_goes_where_least_is_done():
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes, with room for one replica each, and its address."""
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    folder = tempfile.mkdtemp(prefix="ray")  # a short name, as sockets need
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 1, "include_dashboard": False, "temp_dir": folder}
-        made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-        try:
-            made.add_node(num_cpus=1)
-            patch.setenv("RAY_ADDRESS", made.address)
-            yield made
-        finally:
-            made.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    """Two nodes, with room for one replica each."""
+    with ray_cluster(num_nodes=2, cpus_of_each=1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +72,7 @@ def watched(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(cluster, watched):
-    flags = (
+    flags = [
         "--model",
         "demo",
         "--runner",
@@ -94,7 +83,7 @@ def served(cluster, watched):
         str(NUM_SEQUENCES),
         "--max_queue",
         "8",
-    )
+    ]
     flags += ("--adapter_folder", str(watched), "--adapter_scan_seconds", "0.1", "--max_body_bytes", "100000")
     with serving(*flags, prints_more=True) as found:
         yield found
