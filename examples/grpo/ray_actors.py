@@ -56,7 +56,7 @@ class TrainerActor:
 
 
 class RayActors:
-    """A Placement. It joins the cluster of RAY_ADDRESS, or starts one of this machine."""
+    """A Placement. It joins the cluster of RAY_ADDRESS, or else this machine's, which it starts if there is none."""
 
     def __init__(self, settings: LoopSettings, lora: LoraSettings) -> None:
         environment = {"env_vars": {"PYTHONPATH": python_path()}}

@@ -3,7 +3,6 @@
 import copy
 import csv
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +16,7 @@ from grpo.settings import LoopSettings
 from grpo.tasks import eight_words_reward, json_reward
 from grpo.trainer import StaleWeightsError
 from grpo_lora import main
+from ray_clusters import ray_cluster
 from real_model import fetch_gguf
 
 from mindgen import LLM, SamplingParams
@@ -72,10 +72,9 @@ def test_two_processes_learn_the_same(trained, tmp_path):
 
 @pytest.mark.slow
 def test_actors_of_ray_learn_the_same(trained, tmp_path):
-    pytest.importorskip("ray")
     command = [sys.executable, str(ROOT / "examples/grpo_lora.py"), *FLAGS, "--ray", "--output", str(tmp_path)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    with ray_cluster(num_nodes=1, cpus_of_each=2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert curve(tmp_path) == curve(trained)
 
