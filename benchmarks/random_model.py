@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import serialize_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 
 SHAPES = {
     "qwen2.5-0.5b": {

@@ -6,20 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mindgen import demo
 from mindgen.adapters.pool_metrics import AdapterStatus
-from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import read_limits
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.errors import ConfigError, MindgenError, RequestError, WorkerFinished
 from mindgen.kernels import plugin
+from mindgen.kernels.dtypes import DTYPE_CHOICES
 from mindgen.kernels.library import DType
 from mindgen.loop.changing_weights import ChangingWeights
 from mindgen.loop.local_model import LocalModel
 from mindgen.loop.local_replicas import local_numbers, replica_config
-from mindgen.loop.model_files import AdapterPaths, ModelFiles, ModelSetup, adapter_folder
+from mindgen.loop.model_files import DEFAULT_MODEL, AdapterPaths, ModelFiles, ModelSetup, adapter_folder
 from mindgen.loop.node_service import meet_nodes, verdict
 from mindgen.loop.replicas import Replicas, ReplicaState
 from mindgen.loop.request_reader import CheckedRequest, Prompt, read_requests
@@ -63,7 +62,7 @@ class LLM(ChangingWeights):
 
     def __init__(
         self,
-        model: str | Path = demo.NAME,
+        model: str | Path = DEFAULT_MODEL,
         adapters: AdapterPaths | None = None,
         dtype: str = "auto",
         config: EngineConfig | None = None,

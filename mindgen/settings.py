@@ -9,14 +9,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from mindgen import demo
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
 from mindgen.compat.predict_yaml import is_predict_yaml, translate_predict_yaml
-from mindgen.dtypes import DtypeChoice
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError, ModelError, RequestError, warn
-from mindgen.loop.model_files import AdapterPaths
+from mindgen.kernels.dtypes import DtypeChoice
+from mindgen.loop.model_files import DEFAULT_MODEL, AdapterPaths
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.json_file import read_json_object
 from mindgen.system.suggestion import closest
@@ -50,7 +49,7 @@ class PetConfig(Section):
 class ModelSettings(Section):
     """The model, by any name that LLM takes."""
 
-    path: str = demo.NAME
+    path: str = DEFAULT_MODEL
     dtype: DtypeChoice = "auto"
     pet_config: PetConfig = PetConfig()
 

@@ -11,9 +11,9 @@ import pytest
 from loops import engine_of
 
 from mindgen import LLM, SamplingParams
-from mindgen.demo import model_folder
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
+from mindgen.store.embedded import demo_folder
 from mindgen.text.chat_template import load_chat_templates
 
 ANSWERS = json.loads((Path(__file__).parent / "data" / "demo_answers.json").read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def test_wrong_limits_are_refused_before_the_model_is_read(arguments, message):
 def test_chat_and_stream_chat_continue_the_template(llm):
     messages = [{"role": "user", "content": CHOSEN[0]["prompt"]}]
     output = llm.chat(messages, GREEDY, "A1")[0]
-    assert output.prompt == load_chat_templates(model_folder()).render(messages)
+    assert output.prompt == load_chat_templates(demo_folder()).render(messages)
     assert output.prompt_token_ids == llm.encode(CHOSEN[0]["prompt"])  # one beginning, not two
     assert output.outputs[0].text == CHOSEN[0]["answer"]
     chunks = list(llm.stream_chat(messages, GREEDY, "A1"))

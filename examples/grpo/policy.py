@@ -9,10 +9,10 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 from safetensors.numpy import save_file
 
-from mindgen import dtypes
 from mindgen.adapters.base_mark import mark_base
 from mindgen.adapters.formats.lora_config import CONFIG_FILE
 from mindgen.errors import ConfigError, ModelError
+from mindgen.kernels import dtypes
 from mindgen.layers.rotary import rotary_tables
 from mindgen.loop.model_files import ModelFiles
 from mindgen.weights.architecture import read_model_config

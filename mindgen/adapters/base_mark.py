@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import BaseModel as Record
 from pydantic import ConfigDict, Field, ValidationError
 
-from mindgen import dtypes
 from mindgen.adapters.base_model import BaseModel
 from mindgen.errors import AdapterError
+from mindgen.kernels import dtypes
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import find_weights

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import Adapter, LoraUpdate, OutputChange
 from mindgen.errors import AdapterError
+from mindgen.kernels import dtypes
 from mindgen.weights.folder import read_added_tokens
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_names import EMBEDDING, HEAD

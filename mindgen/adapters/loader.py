@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel, output_change
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, is_suffix, parse_lora_config
@@ -14,7 +13,7 @@ from mindgen.adapters.formats.peft import Adapter, LoraPair, LoraUpdate, OutputC
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.errors import AdapterError, CheckpointError
-from mindgen.kernels import plugin
+from mindgen.kernels import dtypes, plugin
 from mindgen.kernels.library import DType
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.architecture import architectures, architectures_of_modules

@@ -1,8 +1,8 @@
-"""python -m mindgen.batch"""
+"""python -m mindgen.batch, which is `mindgen batch`."""
 
+import runpy
 import sys
 
-from mindgen.cli.main import main
-
 if __name__ == "__main__":
-    sys.exit(main(["batch", *sys.argv[1:]]))
+    sys.argv.insert(1, "batch")
+    runpy.run_module("mindgen", run_name="__main__")

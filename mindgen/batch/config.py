@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from mindgen import demo
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
-from mindgen.loop.model_files import AdapterPaths
+from mindgen.loop.model_files import DEFAULT_MODEL, AdapterPaths
 from mindgen.sampling_params import SamplingParams
 
 # How pydantic checks these classes where they are sections of a configuration file.
@@ -18,7 +17,7 @@ _NO_OTHER_KEYS = {"extra": "forbid"}
 class ModelChoice:
     """What answers: the arguments of LLM of the same names."""
 
-    path: str = demo.NAME
+    path: str = DEFAULT_MODEL
     adapters: AdapterPaths | None = None
     dtype: str = "auto"
     checkpoint: str | None = None

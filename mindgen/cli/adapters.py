@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mindgen import demo
 from mindgen.adapters.base_mark import check_base
 from mindgen.adapters.base_model import BaseModel
 from mindgen.adapters.formats.peft import Adapter, read_adapter
@@ -21,6 +20,8 @@ from mindgen.cli.adapter_tables import (
     print_problems,
 )
 from mindgen.errors import AdapterError, ModelError
+from mindgen.loop.model_files import DEFAULT_MODEL
+from mindgen.store.embedded import adapter_folder
 from mindgen.store.find_model import find_model
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights, warn_of_two_checkpoints
@@ -89,12 +90,12 @@ def _list(arguments: argparse.Namespace) -> None:
 def _registry(path: Path | None) -> AdapterRegistry:
     """Of a list, of the configuration that names one, or of all adapters right in a folder; the demo's by default."""
     if path is None:
-        path = demo.adapter_folder()
+        path = adapter_folder()
     if path.suffix in (".yaml", ".yml"):
         from mindgen.settings import load_settings
 
         settings = load_settings(path, {}).model
-        default = demo.adapter_folder() if settings.path == demo.NAME else Path(settings.path)
+        default = adapter_folder() if settings.path == DEFAULT_MODEL else Path(settings.path)
         path = default if settings.pet_config.adapter_path is None else Path(settings.pet_config.adapter_path)
     return AdapterRegistry.read(path)
 

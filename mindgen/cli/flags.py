@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mindgen.adapters.slice_files import find_slices
 from mindgen.cli.option_values import is_boolean, is_list, parse_value, read_text_or_file
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options
-from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION, MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError
+from mindgen.kernels.dtypes import DTYPE_CHOICES
 from mindgen.loop import roles
 from mindgen.loop.model_files import ModelFiles
 from mindgen.server.config import ServerConfig

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from mindgen import demo
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, translate_options
 from mindgen.compat.padding import count_leading, without_padding
 from mindgen.compat.pretrained_tokenizer import PretrainedTokenizer, find_pad_token
 from mindgen.compat.streamers import BaseStreamer
 from mindgen.errors import RequestError
 from mindgen.llm import LLM
-from mindgen.loop.model_files import AdapterPaths
+from mindgen.loop.model_files import DEFAULT_MODEL, AdapterPaths
 from mindgen.outputs import RequestOutput, TextChunk
 from mindgen.store.find_model import find_tokenizer
 from mindgen.system.checks import shown, to_token_ids
@@ -27,7 +26,9 @@ class AutoModel:
     """Makes models, whatever their architecture."""
 
     @staticmethod
-    def from_pretrained(path: str | Path = demo.NAME, adapters: AdapterPaths | None = None, **options: Any) -> "Model":
+    def from_pretrained(
+        path: str | Path = DEFAULT_MODEL, adapters: AdapterPaths | None = None, **options: Any
+    ) -> "Model":
         """The model, by any name that LLM takes; options are LLM's, like dtype or max_num_seqs."""
         return Model(LLM(path, adapters, **options))
 
@@ -36,7 +37,7 @@ class AutoTokenizer:
     """Makes tokenizers, whatever their kind."""
 
     @staticmethod
-    def from_pretrained(path: str | Path = demo.NAME) -> PretrainedTokenizer:
+    def from_pretrained(path: str | Path = DEFAULT_MODEL) -> PretrainedTokenizer:
         """The tokenizer in a folder, or that of a model by any name that LLM takes."""
         folder = find_tokenizer(path)
         tokenizer = load_tokenizer(folder)

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from mindgen import dtypes
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
 from mindgen.adapters.formats.peft import SAFETENSORS, Adapter, make_adapter, read_adapter
 from mindgen.adapters.loader import fit_adapter, read_lora_config
 from mindgen.adapters.registry import AdapterVersion
 from mindgen.errors import WeightUpdateError
+from mindgen.kernels import dtypes
 from mindgen.runner.spec import Runner
 from mindgen.weights.lora_names import TensorNames
 from mindgen.weights.mapped_tensor import MappedTensor

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.errors import WeightUpdateError
-from mindgen.kernels import plugin
+from mindgen.kernels import dtypes, plugin
 from mindgen.kernels.library import DType
 from mindgen.runner.spec import Runner
 from mindgen.weights.architecture import architectures

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mindgen.dtypes import STORAGE
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import ConfigError
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
 from mindgen.system.memory import free_memory, parse_size

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from mindgen.adapters.registry import AdapterRegistry
-from mindgen.dtypes import STORAGE
 from mindgen.engine.engine import Engine
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import plan_memory, weight_bytes
 from mindgen.engine.slot_planner import SlotPlanner
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.stage import PipelineShape
 from mindgen.runner.device import choose_device

@@ -3,7 +3,7 @@
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.layers.parameters import MINDSPORE_DTYPES, as_tensor
 
 _SIZE = 128

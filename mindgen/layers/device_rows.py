@@ -6,7 +6,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.row_memory import RowMemory, Rows
 from mindgen.layers.parameters import as_tensor, empty_parameter, share, whole_parameter

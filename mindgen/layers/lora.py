@@ -5,9 +5,9 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import Primitive
 from mindspore.ops import auto_generate as gen
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import LoraPair
 from mindgen.adapters.slot_layout import SlotLevel
+from mindgen.kernels import dtypes
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import zeros_parameter

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from mindgen.adapters.formats.peft import LoraPair
-from mindgen.dtypes import STORAGE
 from mindgen.kernels.arena import Arena, padded
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.kernels.library import DType, KernelLibrary
 
 _DTYPES = {name: int(DType[name.upper()]) for name in STORAGE}

@@ -10,8 +10,8 @@ from mindspore.common import np_dtype
 from mindspore.common.initializer import initializer
 from mindspore.nn.utils import no_init_parameters
 
-from mindgen import dtypes
 from mindgen.errors import ModelError
+from mindgen.kernels import dtypes
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.weights.mapped_tensor import MappedTensor
 

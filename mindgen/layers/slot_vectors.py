@@ -3,7 +3,7 @@
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.parallel.layout import Axis, Shard, TensorLayout
 

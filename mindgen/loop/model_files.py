@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from mindgen import demo
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
+from mindgen.store import embedded
 from mindgen.store.find_model import find_model
 from mindgen.store.packaged import PACKAGED
 from mindgen.system.checks import shown
 from mindgen.weights.weight_files import WeightFiles, find_weights
 
+DEFAULT_MODEL = "demo"
 _ADAPTER_FILES = "adapter_*"
 _SAMPLE_BYTES = 4096
 _NUM_SAMPLES = 16
@@ -63,10 +64,10 @@ class ModelFiles(NamedTuple):
             return AdapterRegistry({name: adapter_folder(name, path) for name, path in self.adapters.items()})
         if self.adapters is not None:
             return AdapterRegistry.read(Path(self.adapters))
-        if self.folder == demo.model_folder():
-            return AdapterRegistry.read(demo.adapter_folder())
-        if self.model in PACKAGED and (demo.adapter_folder() / self.model / LIST_FILE).is_file():
-            return AdapterRegistry.read(demo.adapter_folder() / self.model)
+        if self.folder == embedded.demo_folder():
+            return AdapterRegistry.read(embedded.adapter_folder())
+        if self.model in PACKAGED and (embedded.adapter_folder() / self.model / LIST_FILE).is_file():
+            return AdapterRegistry.read(embedded.adapter_folder() / self.model)
         return AdapterRegistry.read(self.folder) if (self.folder / LIST_FILE).is_file() else AdapterRegistry({})
 
     def weights(self, num_ranks: int) -> WeightFiles:

@@ -3,7 +3,7 @@
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate as gen
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.layers.activation import SeparateSwiglu
 from mindgen.layers.adapted import AdapterRows
 from mindgen.layers.attention import Attention, Rotation, StepTensors

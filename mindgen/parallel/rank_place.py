@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.kernels.library import KernelLibrary
 from mindgen.parallel.array_pipe import ArrayReader, ArrayWriter, open_pipe
 from mindgen.parallel.group import NodeLinks, ProcessGroup, shared_memory

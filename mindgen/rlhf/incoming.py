@@ -5,7 +5,7 @@ import math
 import numpy as np
 import xxhash
 
-from mindgen.dtypes import FILE_STORAGE, STORAGE
+from mindgen.kernels.dtypes import FILE_STORAGE, STORAGE
 from mindgen.kernels.library import DType, KernelLibrary
 from mindgen.weights.checksum import Examined, begin_checksum
 from mindgen.weights.mapped_tensor import MappedTensor

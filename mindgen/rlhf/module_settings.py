@@ -6,12 +6,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from mindgen import demo
 from mindgen.compat.option_aliases import translate_options
-from mindgen.dtypes import DTYPE_CHOICES
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import read_limits
 from mindgen.errors import ConfigError, RequestError, warn
+from mindgen.kernels.dtypes import DTYPE_CHOICES
+from mindgen.loop.model_files import DEFAULT_MODEL
 from mindgen.rlhf.module_keys import MODULE_KEYS
 from mindgen.rlhf.module_yaml import read_module_yaml
 from mindgen.sampling_params import SamplingParams
@@ -102,7 +102,7 @@ def read_module_settings(source: str | Path | Mapping[str, Any] | None = None, *
         sampling, evaluation = _sampling(given, False), _sampling(given, True)
     except RequestError as error:  # of the settings, not of a request
         raise ConfigError(str(error)) from error
-    model = given.get("tokenizer") or given.get("load") or demo.NAME
+    model = given.get("tokenizer") or given.get("load") or DEFAULT_MODEL
     load = given.get("load")
     checkpoint = load if load is not None and load != model else None
     return ModuleSettings(given, sampling, evaluation, _engine(given), model, checkpoint, _dtype(given))

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Protocol
 import msgspec
 import numpy as np
 
-from mindgen.dtypes import FILE_STORAGE
 from mindgen.engine.update_options import BASE, UpdateOptions
 from mindgen.errors import MindgenError, WeightUpdateError
 from mindgen.kernels import plugin
+from mindgen.kernels.dtypes import FILE_STORAGE
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.rlhf.incoming import IncomingTensor
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send

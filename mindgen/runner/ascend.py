@@ -8,9 +8,9 @@ from mindspore import Tensor
 
 from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.dtypes import STORAGE
 from mindgen.errors import AdapterError, KernelError, ModelError
 from mindgen.kernels import backend
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import DeviceRows
 from mindgen.layers.parameters import LoadedWeight, WeightSource, share

@@ -4,10 +4,10 @@ import numpy as np
 from mindspore import Tensor
 
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.dtypes import STORAGE
 from mindgen.errors import KernelError
 from mindgen.kernels import backend
 from mindgen.kernels.arena import Arena
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.layers.parameters import MINDSPORE_DTYPES, LoadedWeight, share
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace, StagePorts

@@ -8,8 +8,8 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindgen.dtypes import STORAGE
 from mindgen.kernels import backend
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 from mindgen.layers.parameters import as_tensor
 from mindgen.layers.step_inputs import NUM_STEP_INPUTS, StepInputs

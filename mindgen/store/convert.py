@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mindgen.dtypes import FLOATS
 from mindgen.errors import ModelError, UsageError
+from mindgen.kernels.dtypes import FLOATS
 from mindgen.store.gguf_model import gguf_model
 from mindgen.store.tensor_file import Content, num_kept, verify_tensors, write_tensors
 from mindgen.system.json_file import read_json_object

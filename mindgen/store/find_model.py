@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mindgen import demo
 from mindgen.errors import ModelError
+from mindgen.store.embedded import find_embedded
 from mindgen.store.gguf_folder import gguf_folder
 from mindgen.store.hub import is_hub_name, pull_from_hub
 from mindgen.store.packaged import PACKAGED, packaged_file
@@ -20,7 +20,7 @@ def find_model(name: str | Path) -> Path:
         ModelError: there is none of that name, or it cannot be served.
         CheckpointError: it is a damaged file.
     """
-    embedded = demo.find_model(str(name))
+    embedded = find_embedded(str(name))
     if embedded is not None:
         return embedded
     path = Path(name)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mindgen.errors import ModelError
+from mindgen.system.protobuf import encode_field
 from mindgen.text.fast_tokenizer import LLAMA3_WORDS, QWEN2_WORDS, put_ends, words_and_bytes
-from mindgen.weights.formats.protobuf import encode_field
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 # By tokenizer.ggml.pre: digits one by one before GPT-2's words, or words of an expression.

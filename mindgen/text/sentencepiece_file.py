@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mindgen.errors import ModelError
+from mindgen.system.protobuf import read_fields
 from mindgen.text.tokenizer_config import ConfiguredToken
-from mindgen.weights.formats.protobuf import read_fields
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mindgen.dtypes import STORAGE
+from mindgen.kernels.dtypes import STORAGE
 from mindgen.parallel.layout import Axis, Shard
 from mindgen.weights.model_config import ModelConfig
 

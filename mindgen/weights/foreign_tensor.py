@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mindgen.dtypes import FILE_STORAGE, FLOATS
 from mindgen.errors import ModelError, WeightUpdateError
+from mindgen.kernels.dtypes import FILE_STORAGE, FLOATS
 from mindgen.system.checks import shown
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import find_weights

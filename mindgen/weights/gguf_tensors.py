@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mindgen.dtypes import FLOATS
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.kernels.dtypes import FLOATS
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES
 from mindgen.weights.formats.gguf_layout import Q8_0
 from mindgen.weights.gguf_names import LAYERS, ROPE_FACTORS, GgufNames, halves_of_pairs

@@ -8,8 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mindgen import dtypes
-from mindgen.kernels import plugin
+from mindgen.kernels import dtypes, plugin
 
 # Writes rows first to last into memory in one piece, in the storage of a dtype.
 Write: TypeAlias = Callable[[int, int, np.ndarray, str], None]

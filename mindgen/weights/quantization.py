@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.kernels import dtypes
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.config_file import CONFIG_FILE, FileRecord, Size, read_record
 from mindgen.weights.mapped_tensor import MadeTensor, MappedTensor, Write, packed_tensor

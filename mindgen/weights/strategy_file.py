@@ -18,7 +18,7 @@ import numpy as np
 from mindgen.errors import CheckpointError
 from mindgen.parallel.layout import AxisMap, TensorLayout, map_layout
 from mindgen.system.json_file import read_json_object
-from mindgen.weights.formats.protobuf import encode_field, read_fields, read_packed, read_text
+from mindgen.system.protobuf import encode_field, read_fields, read_packed, read_text
 
 _MAX_AXES = 8
 _MAX_FILE_BYTES = 1 << 28

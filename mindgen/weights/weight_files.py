@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgen.dtypes import FLOATS, STORAGE
 from mindgen.errors import ModelError
+from mindgen.kernels.dtypes import FLOATS, STORAGE
 from mindgen.weights.folder import has_checkpoint, map_weights, warn_of_two_checkpoints, weight_paths
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.mindformers_fused import separate_fused

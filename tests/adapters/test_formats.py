@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny_adapters import CONFIGS, make_adapter
 from tiny_models import load_oracle, make_model
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import read_adapter
 from mindgen.adapters.loader import load_adapter, unservable
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.kernels import dtypes
 from mindgen.settings import load_settings
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from tiny_adapters import CONFIGS, GPT2_CONFIGS, GPT2_MERGED, make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import read_adapter
 from mindgen.adapters.tools.merge import merge_adapter
 from mindgen.errors import AdapterError
+from mindgen.kernels import dtypes
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
 from mindgen.weights.mapped_tensor import MappedTensor

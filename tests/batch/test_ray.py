@@ -18,13 +18,12 @@ import pytest
 from faults import Fault, children, is_alive, kill, num_lines, parent, process_that_has_open
 from ray_clusters import ray_cluster
 
-from mindgen import demo
 from mindgen.batch import BatchConfig
 from mindgen.batch.config import ModelChoice, OutputOptions
 from mindgen.batch.run import Silent, run_batch
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import BatchError, ConfigError
-from mindgen.loop.model_files import ModelFiles
+from mindgen.loop.model_files import DEFAULT_MODEL, ModelFiles
 from mindgen.sampling_params import SamplingParams
 
 NUM_ROWS, PART_ROWS = 40, 8
@@ -245,7 +244,7 @@ def test_another_model_on_a_machine_is_refused(cluster: Any, given: Path, tmp_pa
             path.write_text(path.read_text() + "\n")
 
     model = tmp_path / "model"
-    shutil.copytree(ModelFiles.of(demo.NAME, None, None).folder, model)
+    shutil.copytree(ModelFiles.of(DEFAULT_MODEL, None, None).folder, model)
     config = job(given, tmp_path, 1, model=ModelChoice(path=str(model), on_missing_adapter="base"))
     with pytest.raises(BatchError, match=r"on \S+: the model's digest is another one than for the process that runs"):
         run_batch(config, Changing())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mindgen import demo
 from mindgen.cli.main import main
+from mindgen.store import embedded
 
 SAID = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}
 
@@ -23,7 +23,7 @@ SAID = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}
 )
 def test_it_says_what_nobody_else_says(words, expected, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(demo.model_folder(), folder)
+    shutil.copytree(embedded.demo_folder(), folder)
     (folder / "generation_config.json").write_text(json.dumps(SAID))
     paths = ["--input", str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "out.jsonl"), "--model", str(folder)]
     assert main(["batch", *words, *paths]) == 2  # for there is no such input

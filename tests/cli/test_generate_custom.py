@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from tiny_models import load_oracle
 from transformers import AutoTokenizer
 
-from mindgen import demo
 from mindgen.cli.main import main
+from mindgen.store import embedded
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file
 from mindgen.weights.mapped_tensor import MappedTensor
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-FOLDER = demo.find_model("gpt2")
+FOLDER = embedded.find_embedded("gpt2")
 PROMPTS = ["An increasing sequence: one,", "I love Beijing,"]
 TEXTS = [
     "An increasing sequence: one, two, three, four, five, six.",
@@ -113,9 +113,9 @@ def test_checkpoints_of_mindformers(texts, tmp_path):
 def test_a_model_folder_goes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
-    assert demo.find_model("gpt2") == FOLDER
+    assert embedded.find_embedded("gpt2") == FOLDER
     (tmp_path / "gpt2" / "config.json").write_text("{}")
-    assert demo.find_model("gpt2") is None
+    assert embedded.find_embedded("gpt2") is None
 
 
 def test_sampling_and_lengths(texts):

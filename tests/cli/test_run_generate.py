@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mindgen import demo
 from mindgen.cli.main import main
+from mindgen.store import embedded
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests" / "data" / "demo_answers.json").read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def test_mistakes_get_one_line(arguments, code, expected):
 @pytest.mark.parametrize("launcher", [(), ("-m", "mindgen", "launch", "--ranks", "2", "--", sys.executable)])
 def test_an_unknown_adapter_is_said_before_the_model_is_loaded(launcher, tmp_path):
     """Whose weights are broken, so that it could not be."""
-    for file in demo.model_folder().iterdir():
+    for file in embedded.demo_folder().iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nothing")

@@ -15,8 +15,8 @@ from tiny_tokenizers import make_tokenizer
 from mindgen import LLM, AutoModel, AutoTokenizer, SamplingParams, TextIteratorStreamer, TextStreamer
 from mindgen.compat.mindformers import Model
 from mindgen.compat.padding import without_padding
-from mindgen.demo import model_folder
 from mindgen.errors import ConfigError, RequestError, UnknownAdapterError
+from mindgen.store.embedded import demo_folder
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
 CHOSEN = [next(a for a in ANSWERS if a["adapter_id"] == name) for name in ("A1", None, "A3")]
@@ -74,7 +74,7 @@ def test_padding_is_stripped_on_either_side(model, tokenizer, side):
 
 @pytest.fixture(scope="module")
 def oracle():
-    return load_oracle(model_folder(), torch.float32)
+    return load_oracle(demo_folder(), torch.float32)
 
 
 def continued_by(oracle, rows: list[list[int]], mask: list[list[int]] | None, pad: int) -> list[list[int]]:
@@ -196,7 +196,7 @@ def test_failures_are_raised_and_end_the_streamer(model, llm, tokenizer):
 
 def test_from_pretrained_takes_limits_and_adapters():
     root = Path(__file__).parents[2]
-    model = AutoModel.from_pretrained(model_folder(), adapters=root / "adapters", max_num_seqs=2, num_blocks=40)
+    model = AutoModel.from_pretrained(demo_folder(), adapters=root / "adapters", max_num_seqs=2, num_blocks=40)
     assert model.llm.memory_plan.num_blocks == 40 and model.llm.adapter_ids == ["A1", "A2", "A3"]
     with pytest.raises(ConfigError, match="did you mean 'max_num_seqs'"):
         AutoModel.from_pretrained("demo", max_nun_seqs=2)

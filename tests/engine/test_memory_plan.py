@@ -2,11 +2,11 @@
 
 import pytest
 
-from mindgen import demo
 from mindgen.engine import memory_plan
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.memory_plan import plan_memory
 from mindgen.errors import ConfigError
+from mindgen.store import embedded
 from mindgen.system.memory import free_memory, parse_size
 from mindgen.weights.architecture import read_model_config
 
@@ -16,7 +16,7 @@ BLOCK_BYTES = 2 * 4 * 2 * 32 * 16  # keys and values, layers, KV heads, head siz
 
 @pytest.fixture(scope="module")
 def model():
-    return read_model_config(demo.model_folder())
+    return read_model_config(embedded.demo_folder())
 
 
 @pytest.fixture(autouse=True)

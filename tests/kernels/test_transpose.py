@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mindgen import dtypes
 from mindgen.errors import KernelError
+from mindgen.kernels import dtypes
 from mindgen.kernels.library import DType
 
 

@@ -11,10 +11,10 @@ from loops import engine_of
 
 from mindgen import LLM, SamplingParams
 from mindgen.compat.mindformers import Model
-from mindgen.demo import model_folder
 from mindgen.engine.engine import Engine
 from mindgen.errors import RequestError
 from mindgen.loop.open_request import OutputText
+from mindgen.store.embedded import demo_folder
 
 PROMPT = "An increasing sequence: one,"
 HALF = "\ud83d"
@@ -154,7 +154,7 @@ def test_integers_of_any_kind_are_token_ids(llm, answers, ids):
 @pytest.mark.parametrize("eos", [None, 5000, [2, 5000]])
 def test_end_tokens_that_are_none(eos, tmp_path, answers):
     """Of a model without any, or with one that its vocabulary does not have: it is served, and guides say why not."""
-    folder = shutil.copytree(model_folder(), tmp_path / "model")
+    folder = shutil.copytree(demo_folder(), tmp_path / "model")
     (folder / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": eos}))

@@ -2,8 +2,8 @@
 
 import shutil
 
-from mindgen import demo
 from mindgen.cli.main import main
+from mindgen.store import embedded
 
 PROMPT = "An increasing sequence: one,"
 
@@ -23,7 +23,7 @@ def test_slices_are_made_and_read(tmp_path, monkeypatch, capsys):
     made = tmp_path / "output/transform_ckpt/slora"
     assert {path.name for path in made.glob("rank_*/*")} == {f"{name}.safetensors" for name in ("A1", "A2", "A3")}
 
-    adapters = shutil.copytree(demo.adapter_folder(), tmp_path / "adapters")
+    adapters = shutil.copytree(embedded.adapter_folder(), tmp_path / "adapters")
     shutil.move(made, adapters / "A1/slora")
     assert generate(capsys, "--adapter_path", adapters)[:2] == (0, expected)
     (adapters / "A1/slora/rank_1/A1.safetensors").unlink()

@@ -18,7 +18,7 @@ from tiny_models import make_model
 from tiny_tokenizers import make_tokenizer
 
 from mindgen import LLM, SamplingParams
-from mindgen.demo import model_folder
+from mindgen.store.embedded import demo_folder
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = json.loads((ROOT / "tests/data/demo_answers.json").read_text(encoding="utf-8"))[::64]
@@ -118,7 +118,7 @@ def test_a_prompt_that_fails_is_the_verdict_of_both(tmp_path):
 def test_another_model_is_refused_on_both_sides(tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
-    for file in model_folder().iterdir():
+    for file in demo_folder().iterdir():
         if file.is_file():
             (copy / file.name).write_bytes(file.read_bytes())
     config = json.loads((copy / "config.json").read_text()) | {"rms_norm_eps": 0.5}

@@ -6,7 +6,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.layers.parameters import as_tensor
 
 MODES = {

@@ -11,7 +11,7 @@ from probe import Probe
 from tiny_adapters import make_adapter
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
-from mindgen import dtypes
+from mindgen.kernels import dtypes
 from mindgen.layers.causal_mask import PagedMask
 from mindgen.runner.ascend import DeviceRunner
 from mindgen.sampling_params import SamplingParams

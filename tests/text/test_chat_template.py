@@ -9,9 +9,9 @@ from chat_templates import HOSTILE, QWEN_3, REAL_LIFE
 from tiny_tokenizers import make_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mindgen import demo
 from mindgen.compat import mindformers as auto
 from mindgen.errors import ModelError, RequestError
+from mindgen.store import embedded
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
 from mindgen.text.tokenizer import load_tokenizer
 
@@ -143,8 +143,8 @@ def test_templates_see_the_tokens_that_the_tokenizer_has_without_saying_so(tmp_p
 
 
 def test_the_demo_is_asked_as_it_was_trained():
-    oracle, tokenizer = AutoTokenizer.from_pretrained(demo.model_folder()), load_tokenizer(demo.model_folder())
-    templates = load_chat_templates(demo.model_folder())
+    oracle, tokenizer = AutoTokenizer.from_pretrained(embedded.demo_folder()), load_tokenizer(embedded.demo_folder())
+    templates = load_chat_templates(embedded.demo_folder())
     turn = {"role": "user", "content": "An increasing sequence: one,"}
     later = [turn, {"role": "assistant", "content": " two."}, {"role": "user", "content": "The day after Monday is "}]
     for messages, prompt in (

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from tiny_tokenizers import make_tokenizer
 
-from mindgen import demo
 from mindgen.engine.guide import num_mask_words
 from mindgen.errors import RequestError
+from mindgen.store import embedded
 from mindgen.text.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.text.tokenizer import load_tokenizer
 
@@ -39,7 +39,7 @@ class Order(BaseModel):
 @pytest.fixture(scope="module", params=["demo", "sentencepiece_unigram", "byte_level_bpe", "byte_fallback_bpe"])
 def tokenizer(request, tmp_path_factory):
     if request.param == "demo":
-        return load_tokenizer(demo.model_folder())
+        return load_tokenizer(embedded.demo_folder())
     return load_tokenizer(make_tokenizer(request.param, tmp_path_factory.mktemp(request.param)))
 
 

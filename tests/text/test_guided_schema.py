@@ -8,8 +8,9 @@ import random
 import numpy as np
 import pytest
 
-from mindgen import LLM, SamplingParams, demo
+from mindgen import LLM, SamplingParams
 from mindgen.errors import RequestError
+from mindgen.store import embedded
 from mindgen.text.guided import GuidedCompiler, read_guide
 from mindgen.text.tokenizer import load_tokenizer
 
@@ -20,7 +21,7 @@ INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(demo.model_folder())
+    return load_tokenizer(embedded.demo_folder())
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tiny_tokenizers import KINDS, make_tokenizer
 from tokenizers import Tokenizer as FastTokenizer
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
-from mindgen import demo
 from mindgen.errors import ModelError
+from mindgen.store import embedded
 from mindgen.text.tokenizer import load_tokenizer
 
 SAMPLES = ["Hello world", " leading", "double  space", "北京 and 🙂🚀 emoji", "é ü ñ", "naïve\nline", "龘", "👩‍👩‍👧"]
@@ -136,9 +136,9 @@ def test_vocab_and_merges_equal_transformers(tmp_path, text, is_configured):
 
 @pytest.mark.parametrize("text", ["<s>An increasing", "<s>a</s><s>[b] c", "plain", "two</s>three"])
 def test_special_tokens_in_a_text_equal_transformers(text):
-    oracle = AutoTokenizer.from_pretrained(demo.model_folder())
+    oracle = AutoTokenizer.from_pretrained(embedded.demo_folder())
     expected = oracle.encode(text, add_special_tokens=False)
-    assert load_tokenizer(demo.model_folder()).encode(text, add_special_tokens=False) == expected
+    assert load_tokenizer(embedded.demo_folder()).encode(text, add_special_tokens=False) == expected
 
 
 def test_sentencepiece_follows_its_configuration(tmp_path):

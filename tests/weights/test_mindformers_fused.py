@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from test_mindformers_names import PROMPT
 from tiny_models import make_model
 
-from mindgen import demo
 from mindgen.cli.main import main
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.store import embedded
 from mindgen.store.packaged import pull_packaged
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights
@@ -99,7 +99,7 @@ def test_converting_takes_them_apart(tmp_path):
 
 @pytest.mark.parametrize("layout, other", [("plain", "grouped"), ("grouped", "plain")])
 def test_a_trained_model_in_the_other_order_is_refused(layout, other, tmp_path):
-    folder = demo.model_folder()
+    folder = embedded.demo_folder()
     expected = Probe(folder, "bfloat16").logits([PROMPT])
     right = write_fused(folder, tmp_path / "right", layout)
     np.testing.assert_array_equal(Probe(right, "bfloat16").logits([PROMPT]), expected)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB_SIZE, load_oracle, make_model, oracle_logits
 
 from mindgen.cli.main import main
-from mindgen.dtypes import to_float32
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.kernels.dtypes import to_float32
 from mindgen.store.convert import Conversion, convert_model, model_source
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights

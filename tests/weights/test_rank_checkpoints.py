@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mindgen import LLM, SamplingParams, demo
+from mindgen import LLM, SamplingParams
 from mindgen.cli.main import main
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.store import embedded
 
 PROMPT = "An increasing sequence: one,"
 
@@ -21,7 +22,7 @@ def expected() -> str:
 def model(tmp_path_factory) -> Path:
     """The demo's folder without its weights."""
     folder = tmp_path_factory.mktemp("model")
-    shutil.copytree(demo.model_folder(), folder, dirs_exist_ok=True)
+    shutil.copytree(embedded.demo_folder(), folder, dirs_exist_ok=True)
     for file in folder.glob("*.safetensors"):
         file.unlink()
     return folder
@@ -35,7 +36,7 @@ def sharded(tmp_path_factory) -> Path:
 
 
 def answer(model: Path, checkpoint: Path, **limits) -> str:
-    llm = LLM(model, adapters=demo.adapter_folder(), checkpoint=checkpoint, **limits)
+    llm = LLM(model, adapters=embedded.adapter_folder(), checkpoint=checkpoint, **limits)
     try:
         return llm.generate(PROMPT, SamplingParams(temperature=0, max_tokens=16), "A1")[0].outputs[0].text
     finally:
@@ -49,7 +50,7 @@ def test_whole_in_rank_0(tmp_path, model, expected, source):
 
 
 def test_a_hugging_face_folder_beside_the_model_s(model, expected):
-    assert answer(model, demo.model_folder()) == expected
+    assert answer(model, embedded.demo_folder()) == expected
 
 
 def test_each_rank_loads_its_own(model, sharded, expected):
@@ -84,7 +85,15 @@ def test_the_wrong_number_of_ranks_is_refused(tmp_path, model, sharded):
 
 def test_auto_trans_ckpt_shards_what_is_sharded_otherwise(tmp_path, monkeypatch, capsys, model, sharded, expected):
     monkeypatch.chdir(tmp_path)
-    command = ["generate", "--model", str(model), "--adapter_path", str(demo.adapter_folder()), "--adapter_id", "A1"]
+    command = [
+        "generate",
+        "--model",
+        str(model),
+        "--adapter_path",
+        str(embedded.adapter_folder()),
+        "--adapter_id",
+        "A1",
+    ]
     command += [
         "--prompt",
         PROMPT,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from mindgen.cli.main import main
-from mindgen.dtypes import from_float32
 from mindgen.errors import CheckpointError
+from mindgen.kernels.dtypes import from_float32
 from mindgen.parallel.layout import Axis, TensorLayout
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file
 from mindgen.weights.mapped_tensor import MappedTensor

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save_file
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.kernels import dtypes
 from mindgen.weights.folder import map_weights
 from mindgen.weights.formats.safetensors import map_safetensors
 

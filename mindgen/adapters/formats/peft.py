@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from mindgen import dtypes
 from mindgen.adapters.formats.lora_config import CONFIG_FILE, LoraConfig, parse_lora_config
 from mindgen.errors import AdapterError, CheckpointError
+from mindgen.kernels import dtypes
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.lora_names import TensorNames, embeddings, interleaved_module, output_modules
 from mindgen.weights.mapped_tensor import MappedTensor

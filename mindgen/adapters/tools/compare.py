@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import Adapter, LoraUpdate
+from mindgen.kernels import dtypes
 
 
 @dataclass(frozen=True, slots=True)

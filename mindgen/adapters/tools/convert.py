@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.formats.lora_config import CONFIG_FILE
 from mindgen.adapters.formats.peft import ADDED_TOKENS, MINDSPORE, SAFETENSORS, Adapter, LoraUpdate
 from mindgen.adapters.loader import beyond_lora
 from mindgen.errors import AdapterError
+from mindgen.kernels import dtypes
 from mindgen.system.atomic import whole_folder
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.formats.mindspore_ckpt import write_mindspore_file

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.base_model import update_factors
 from mindgen.adapters.formats.peft import Adapter
 from mindgen.adapters.tools.merge_plan import MergedParameter, plan_merge
 from mindgen.errors import AdapterError, ModelError
+from mindgen.kernels import dtypes
 from mindgen.system.atomic import whole_folder
 from mindgen.system.json_file import read_json_object
 from mindgen.weights.folder import map_weights, model_folder, warn_of_two_checkpoints

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.adapters.formats.peft import Adapter, LoraUpdate
 from mindgen.adapters.fused import split_base_weights, split_updates
 from mindgen.adapters.loader import find_misfits
 from mindgen.errors import AdapterError
+from mindgen.kernels import dtypes
 from mindgen.weights.architecture import Architecture, names_of
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import warn_of_own_head

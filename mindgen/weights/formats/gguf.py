@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError, KernelError
-from mindgen.kernels import plugin
+from mindgen.kernels import dtypes, plugin
 from mindgen.kernels.library import DType
 from mindgen.system.suggestion import nearest_first
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError
-from mindgen.weights.formats.protobuf import (
+from mindgen.kernels import dtypes
+from mindgen.system.protobuf import (
     BYTES,
     encode_field,
     encode_tag,

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, serialize_file
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError
+from mindgen.kernels import dtypes
 from mindgen.system.json_file import with_unique_keys
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import FileLayout, Kinds, Place, WeightFormat

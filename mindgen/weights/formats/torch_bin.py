@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mindgen import dtypes
 from mindgen.errors import CheckpointError
+from mindgen.kernels import dtypes
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import WeightFormat
 
