@@ -6,7 +6,6 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
@@ -19,7 +18,7 @@ from mindgen.loop.model_files import DEFAULT_MODEL, AdapterPaths
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.json_file import read_json_object
 from mindgen.system.suggestion import closest
-from mindgen.system.text_file import read_text_file
+from mindgen.system.yaml_file import read_yaml_file
 
 # Options of transformers that change which tokens come.
 _NOT_SERVED = (
@@ -169,7 +168,7 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         ConfigError: the file is missing, is not YAML, or does not follow the schema.
     """
     name = "command line" if path is None else str(path)
-    raw = {} if path is None else read_yaml(path)
+    raw = {} if path is None else read_yaml_file(path)
     try:
         if path is not None and is_predict_yaml(raw):
             raw = translate_predict_yaml(path, raw)
@@ -196,17 +195,6 @@ def read_settings(kind: type[SettingsKind], raw: dict[str, Any], overrides: Mapp
         return kind.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(kind, details) for details in error.errors())) from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """What a configuration file holds; raises ConfigError where it cannot be read, or holds no keys and values."""
-    try:
-        raw = yaml.safe_load(read_text_file(path, ConfigError, "the configuration"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if raw is not None and not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold keys and values, not {type(raw).__name__}")
-    return raw or {}
 
 
 def _override(raw: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -10,7 +10,6 @@ from mindgen.engine.metrics import EngineMetrics
 from mindgen.llm import LLM
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.stream import Server
-from mindgen.store.digest import content_digest
 
 
 class BatchModel(Protocol):
@@ -78,8 +77,7 @@ class ConfiguredModel:
     def __init__(self, config: BatchConfig) -> None:
         self._config = config
         self._files = ModelFiles.of(config.model.path, config.model.adapters, config.model.checkpoint)
-        weights = self._files.weights(config.engine.ranks_per_replica)
-        self.digest = content_digest(self._files.folder, weights)
+        self.digest = self._files.content_digest(config.engine.ranks_per_replica)
         self._adapters = AdapterDigests(self._files.registry())
 
     def adapter_digest(self, adapter_id: str) -> str:

@@ -17,8 +17,9 @@ from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS
 from mindgen.errors import ConfigError, RequestError, UsageError
 from mindgen.loop.model_files import AdapterPaths, ModelFiles
 from mindgen.sampling_params import SamplingParams
-from mindgen.settings import RunSettings, read_settings, read_yaml, setting_keys
+from mindgen.settings import RunSettings, read_settings, setting_keys
 from mindgen.system.environment import launched_rank
+from mindgen.system.yaml_file import read_yaml_file
 
 _DEFAULT_NEW_TOKENS = 64
 _MAPPINGS = ("adapters", "prompts.template_variables", "generation.logit_bias", "generation.guided_json")
@@ -134,7 +135,7 @@ def read_batch_settings(path: Path | None, words: Sequence[str], flags: Mapping[
     """
     keys = JobKeys(setting_keys(BatchSettings), _MAPPINGS)
     if path is not None:
-        raw = read_yaml(path)
+        raw = read_yaml_file(path)
         try:
             keys.read(raw if any(name in raw for name in _VERL_SECTIONS) or not is_predict_yaml(raw)
                       else translate_predict_yaml(path, raw))  # fmt: skip

@@ -9,8 +9,9 @@ from mindgen.cli import flags
 from mindgen.cli.launched import closing, take_part
 from mindgen.errors import ConfigError
 from mindgen.server.config import ServerConfig, ServeSettings
-from mindgen.settings import GenerationSettings, read_settings, read_yaml
+from mindgen.settings import GenerationSettings, read_settings
 from mindgen.system.documented_fields import documented_fields
+from mindgen.system.yaml_file import read_yaml_file
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         MindgenError: it cannot begin; nothing has been loaded for a mistake in flags, key files or the port.
     """
     _check_installed()
-    raw = {} if arguments.config is None else read_yaml(arguments.config)
+    raw = {} if arguments.config is None else read_yaml_file(arguments.config)
     part, settings = take_part(read_settings(ServeSettings, raw, flags.overrides(arguments, ServeSettings)))
     if settings.on_missing_adapter != "error":
         raise ConfigError("on_missing_adapter must be error: a server answers by the model that was asked for, or not")

@@ -17,7 +17,6 @@ from mindgen.loop.weight_updates import WeightUpdates
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
-from mindgen.weights.architecture import read_model_config
 
 
 class LocalModel:
@@ -36,7 +35,7 @@ class LocalModel:
 
     def __init__(self, files: ModelFiles, setup: ModelSetup, nodes: OtherNodes | None = None) -> None:
         self.folder = files.folder
-        self.config = read_model_config(self.folder)
+        self.config = files.model_config()
         self.tokenizer: Tokenizer = load_tokenizer(self.folder)
         self.registry = files.registry()
         weights = files.weights(setup.config.ranks_per_replica)

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.errors import AdapterError, ConfigError, MindgenError
-from mindgen.store import embedded
+from mindgen.store import digest, embedded
 from mindgen.store.find_model import find_model
 from mindgen.store.packaged import PACKAGED
 from mindgen.system.checks import shown
+from mindgen.weights.architecture import read_model_config
+from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.weight_files import WeightFiles, find_weights
 
 DEFAULT_MODEL = "demo"
@@ -73,6 +75,17 @@ class ModelFiles(NamedTuple):
     def weights(self, num_ranks: int) -> WeightFiles:
         return find_weights(self.folder, self.checkpoint, num_ranks)
 
+    def model_config(self) -> ModelConfig:
+        return read_model_config(self.folder)
+
+    def model_digest(self, num_ranks: int) -> str:
+        """As of store.digest.model_digest: quick, from samples."""
+        return digest.model_digest(self.folder, self.weights(num_ranks))
+
+    def content_digest(self, num_ranks: int) -> str:
+        """As of store.digest.content_digest: of every byte."""
+        return digest.content_digest(self.folder, self.weights(num_ranks))
+
 
 def adapter_folder(adapter_id: str, folder: str | Path) -> Path:
     """The folder that a program names for an adapter.
@@ -109,12 +122,12 @@ def adapter_digests(registry: AdapterRegistry) -> dict[str, str]:
 
 
 def _files_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for file in sorted(folder.glob(_ADAPTER_FILES)):
         size = file.stat().st_size
-        digest.update(json.dumps([file.name, size]).encode())
+        hashed.update(json.dumps([file.name, size]).encode())
         step = max(_SAMPLE_BYTES, (size - _SAMPLE_BYTES) // (_NUM_SAMPLES - 1))
         with file.open("rb") as opened:
             for place in range(0, size, step):
-                digest.update(os.pread(opened.fileno(), _SAMPLE_BYTES, place))
-    return digest.hexdigest()[:_DIGEST_LETTERS]
+                hashed.update(os.pread(opened.fileno(), _SAMPLE_BYTES, place))
+    return hashed.hexdigest()[:_DIGEST_LETTERS]

@@ -18,7 +18,6 @@ from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.worker_pool import WorkerPool
 from mindgen.runner.local_ranks import prepare_ranks
 from mindgen.runner.spec import RankHost
-from mindgen.store.digest import model_digest
 from mindgen.system import environment
 from mindgen.system.cores import threads_per_share
 
@@ -169,5 +168,5 @@ def _placement(config: EngineConfig) -> NodePlacement:
 def _identity(files: ModelFiles, config: EngineConfig) -> Identity:
     names = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "dp": "data_parallel_size"}
     sizes = {short: getattr(config, name) for short, name in names.items()}
-    digest = model_digest(files.folder, files.weights(config.ranks_per_replica))
+    digest = files.model_digest(config.ranks_per_replica)
     return Identity(sizes, files.model, digest, adapter_digests(files.registry()))

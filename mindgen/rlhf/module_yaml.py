@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from mindgen.errors import ConfigError, warn
-from mindgen.settings import read_yaml
 from mindgen.system.environment import environment_variable
+from mindgen.system.yaml_file import read_yaml_file
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^{}]*))?\}")
 _INCLUDES = "includes"
@@ -37,7 +37,7 @@ def _read(path: Path, above: tuple[Path, ...], unset: list[str]) -> dict[str, An
     own = path.resolve()
     if own in above or len(above) == _MOST_NESTED:
         raise ConfigError(f"{path} includes itself, or more than {_MOST_NESTED} files lie in one another")
-    raw = read_yaml(path)
+    raw = read_yaml_file(path)
     included = raw.pop(_INCLUDES, None) or []
     if not isinstance(included, list) or not all(isinstance(each, str) for each in included):
         raise ConfigError(f"{path}: {_INCLUDES} must be a list of files, not {included!r}")

@@ -9,7 +9,6 @@ from mindgen.loop.request_reader import Prompt
 from mindgen.outputs import RequestOutput
 from mindgen.sampling_params import SamplingParams
 from mindgen.system.checks import to_token_ids
-from mindgen.text.tokenizer import Tokenizer
 
 Completion = str | Sequence[int]
 
@@ -54,14 +53,14 @@ def score(
     """
     if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
         raise RequestError("score needs a list of prompts and a list of as many completions")
-    pairs = [scored_tokens(llm.tokenizer, *pair) for pair in zip(prompts, completions, strict=True)]
+    pairs = [scored_tokens(llm, *pair) for pair in zip(prompts, completions, strict=True)]
     drawn = sampling_params or SamplingParams()
     params = [forced_params(drawn, place, each) for place, (_, each) in enumerate(pairs)]
     outputs = llm.generate([prompt for prompt, _ in pairs], params, adapter_ids) if pairs else []
     return [scores_of(output) for output in outputs]
 
 
-def scored_tokens(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
+def scored_tokens(llm: LLM, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
     """Of a prompt and its completion; of a text and the text that goes on with it those of both together, as long as
     they begin with the former's.
 
@@ -70,13 +69,13 @@ def scored_tokens(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) 
     """
     if isinstance(prompt, Mapping):
         prompt = prompt.get("prompt_token_ids") or prompt.get("prompt") or ""
-    prompt_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else to_token_ids("the prompt", prompt)
+    prompt_ids = llm.tokenizer.encode(prompt) if isinstance(prompt, str) else to_token_ids("the prompt", prompt)
     if not isinstance(completion, str):
         return prompt_ids, to_token_ids("the completion", completion)
-    whole = tokenizer.encode(prompt + completion) if isinstance(prompt, str) else []
+    whole = llm.tokenizer.encode(prompt + completion) if isinstance(prompt, str) else []
     if whole and whole[: len(prompt_ids)] == prompt_ids:
         return prompt_ids, whole[len(prompt_ids) :]
-    return prompt_ids, tokenizer.encode(completion, add_special_tokens=False)
+    return prompt_ids, llm.tokenizer.encode(completion, add_special_tokens=False)
 
 
 def forced_params(drawn: SamplingParams, place: int, completion: list[int]) -> SamplingParams:

@@ -11,9 +11,7 @@ from mindgen.loop.model_files import ModelFiles
 from mindgen.server.generation.prompts import Prompts
 from mindgen.server.generation.sampling import default_sampling
 from mindgen.settings import GenerationSettings
-from mindgen.store.digest import model_digest
 from mindgen.text.chat_template import ChatTemplates, load_chat_templates
-from mindgen.weights.architecture import read_model_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +62,10 @@ class ServedModel:
             files, config: that the model was loaded from and with.
             generation: what holds for requests that say nothing else.
         """
-        digest = model_digest(files.folder, files.weights(config.ranks_per_replica))
-        vocab_size = read_model_config(files.folder).vocab_size
+        vocab_size = files.model_config().vocab_size
         templates = load_chat_templates(files.folder, llm.tokenizer.special_tokens)
         prompts = Prompts(llm.tokenizer, templates, llm.max_model_len, vocab_size)
-        identity = ModelIdentity(name, str(files.model), digest)
+        identity = ModelIdentity(name, str(files.model), files.model_digest(config.ranks_per_replica))
         num_sequences = config.max_num_seqs * config.data_parallel_size
         defaults = default_sampling(generation)
         return cls(llm, identity, templates, prompts, defaults, vocab_size, num_sequences)

@@ -39,7 +39,7 @@ def score_order(body: ScoreRequest, model: ServedModel, adapter_id: str | None, 
     drawn = SamplingParams(**options, deadline_seconds=deadline)
     prompts, params, most = [], [], model.llm.max_model_len
     for place, pair in enumerate(zip(firsts, seconds, strict=True)):
-        first, second = scored_tokens(model.llm.tokenizer, *pair)
+        first, second = scored_tokens(model.llm, *pair)
         if len(first) + len(second) > most:
             message = f"pair {place} has {len(first) + len(second)} tokens, and the context {most}: shorten it"
             raise bad_request(message, param="text_2", code="context_length_exceeded")
