@@ -32,7 +32,8 @@ async def _read_all(llm: LLM, count: int, params: SamplingParams) -> tuple[float
     """Seconds, tokens, and the most threads that there were."""
     most, start = 0, time.perf_counter()
     tasks = [asyncio.create_task(_read(llm, params)) for _ in range(count)]
-    while not all(task.done() for task in tasks):
+    ended = asyncio.gather(*tasks)
+    while not ended.done():
         most = max(most, threading.active_count())
         await asyncio.sleep(0.05)
     return time.perf_counter() - start, sum(task.result() for task in tasks), most

@@ -53,7 +53,11 @@ class OutputText:
 
 
 class OpenRequest:
-    """Turns what the engine does to a request into chunks of text, and into its output at the end."""
+    """Turns what the engine does to a request into chunks of text, and into its output at the end.
+
+    Attributes:
+        has_stops: its text may end it.
+    """
 
     def __init__(
         self,
@@ -72,20 +76,15 @@ class OpenRequest:
         self._engine = engine
         self._tokenizer = tokenizer
         self._warnings = warnings
-        self._is_streamed = is_streamed
+        self.has_stops = bool(request.params.stop)
+        self._is_followed = is_streamed or self.has_stops
         self._texts: dict[Sequence, OutputText] = {}
-        self._has_begun = False
 
     @property
     def is_awaited(self) -> bool:
         """Whether its text is to be made now or soon: what nobody waits for is made at the end, but a stop text has to
         be seen when it comes."""
-        return self._is_streamed or self.request.is_finished or bool(self.request.params.stop)
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether the next chunk cannot wait for a later step: the first or the last, or a stop text may come in it."""
-        return not self._has_begun or self.request.is_finished or bool(self.request.params.stop)
+        return self._is_followed or self.request.is_finished
 
     def advance(self) -> None:
         """Fetches what the last step has brought."""
@@ -97,7 +96,6 @@ class OpenRequest:
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
                     logprobs = self._logprobs(sequence, self._text(sequence).num_tokens - len(token_ids))
                     self._chunks.append(self._chunk(text, None, sequence.index, token_ids, logprobs))
-                    self._has_begun = True
         if not request.is_finished:
             return
         output = self.output()

@@ -6,18 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TypeAlias
 
 from mindgen.outputs import TextChunk
 
 _MOST_STEPS = 256
 
 
-class Waiter(NamedTuple):
-    """A coroutine that waits."""
-
-    loop: asyncio.AbstractEventLoop
-    event: asyncio.Event
+# What a coroutine waits for.
+Waiter: TypeAlias = asyncio.Future[None]
 
 
 class Subscription:
@@ -65,7 +62,7 @@ class Subscription:
                 self._steps[-1] = _joined(self._steps[-1], chunks)
             self._num_open -= len(ended)
             self._ready.notify()
-            waiter = self._waiter
+            waiter, self._waiter = self._waiter, None
         if self.on_last is not None:
             for index in ended:
                 self.on_last(index)
@@ -76,7 +73,8 @@ class Subscription:
         with self._lock:
             self._error = error
             self._ready.notify()
-            return self._waiter
+            waiter, self._waiter = self._waiter, None
+            return waiter
 
     def take(self) -> list[TextChunk]:
         """The chunks of the next step, for which this waits; none if there is nothing left.
@@ -96,11 +94,8 @@ class Subscription:
             with self._lock:
                 if self._steps or self._error is not None or not self.is_open:
                     return self._next()
-                if self._waiter is None or self._waiter.loop is not loop:
-                    self._waiter = Waiter(loop, asyncio.Event())
-                waiter = self._waiter
-                waiter.event.clear()
-            await waiter.event.wait()
+                waiter = self._waiter = loop.create_future()
+            await waiter
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -108,7 +103,7 @@ class Subscription:
             self.is_closed = True
             self._steps.clear()
             self._ready.notify()
-            waiter = self._waiter
+            waiter, self._waiter = self._waiter, None
         if waiter is not None:
             wake([waiter])
 
@@ -123,17 +118,18 @@ class Subscription:
 
 def wake(waiters: list[Waiter]) -> None:
     """Wakes coroutines from another thread, those of one event loop together."""
-    events: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    loops: dict[asyncio.AbstractEventLoop, list[Waiter]] = {}
     for waiter in waiters:
-        events.setdefault(waiter.loop, []).append(waiter.event)
-    for loop, own in events.items():
+        loops.setdefault(waiter.get_loop(), []).append(waiter)
+    for loop, own in loops.items():
         with suppress(RuntimeError):  # a loop that is closed has nobody who waits
-            loop.call_soon_threadsafe(_set_all, own)
+            loop.call_soon_threadsafe(_end_all, own)
 
 
-def _set_all(events: list[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
+def _end_all(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():  # as it is where its coroutine has been called off
+            waiter.set_result(None)
 
 
 def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]:

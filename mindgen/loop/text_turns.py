@@ -12,12 +12,12 @@ _INTERVAL = 0.05  # seconds between the chunks of one of many
 class TextTurns:
     """Texts, and waking those who read them, take a part of the time that grows with the model's speed and the readers'
     number. So of many readers each is served twenty times a second, if steps are quicker than that: tokens that come in
-    between come together. First and last tokens do not wait.
+    between come together. First and last tokens do not wait, nor does a text that may stop.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[OpenRequest, None] = {}  # in their order
-        self._served: dict[OpenRequest, float] = {}  # when, in seconds
+        self._due: dict[OpenRequest, float] = {}  # when the next chunk is, in seconds
 
     def after_step(self, changed: Iterable[OpenRequest]) -> list[OpenRequest]:
         """Those whose text is to be made now.
@@ -28,7 +28,10 @@ class TextTurns:
         now = time.perf_counter()
         self._waiting.update(dict.fromkeys(changed))
         if len(self._waiting) > _FEW:
-            return self._serve([each for each in self._waiting if each.is_urgent or self._is_due(each, now)], now)
+            due = self._due
+            return self._serve(
+                [each for each in self._waiting if due.get(each, now) <= now or each.request.is_finished], now
+            )
         return self._serve(list(self._waiting), now)
 
     def rest(self) -> list[OpenRequest]:
@@ -37,13 +40,11 @@ class TextTurns:
 
     def forget(self, opened: OpenRequest) -> None:
         self._waiting.pop(opened, None)
-        self._served.pop(opened, None)
-
-    def _is_due(self, opened: OpenRequest, now: float) -> bool:
-        return now - self._served.get(opened, 0.0) >= _INTERVAL
+        self._due.pop(opened, None)
 
     def _serve(self, ready: list[OpenRequest], now: float) -> list[OpenRequest]:
         for each in ready:
             del self._waiting[each]
-            self._served[each] = now
+            if not each.has_stops:
+                self._due[each] = now + _INTERVAL
         return ready

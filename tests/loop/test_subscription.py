@@ -120,7 +120,7 @@ def test_a_loop_that_is_closed_is_no_error():
 
     asyncio.run(wait_a_little())
     waiter = subscription.put([chunk(0, "a")])
-    assert waiter is not None and waiter.loop.is_closed()
+    assert waiter is not None and waiter.get_loop().is_closed()
     wake([waiter])
 
 
