@@ -7,7 +7,6 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen.adapters.formats.peft import LoraPair
 from mindgen.adapters.slot_layout import SlotLevel
-from mindgen.kernels import dtypes
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import zeros_parameter
@@ -28,7 +27,6 @@ class LoraLevel(nn.Cell):
         self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
     ) -> None:
         super().__init__()
-        self.dtype = dtype
         self.in_features = shard.sliced.size(inputs)
         self.part_sizes = tuple(shard.sliced.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
@@ -63,15 +61,11 @@ class LoraLevel(nn.Cell):
         ]
         if not any(ranks):
             return None
-        a_step = self.num_parts * self.rank
-        block = LoraBlock(
-            form.reserve(self.in_features, a_step), [form.reserve(self.rank, size) for size in self.part_sizes]
-        )
-        item_bytes = dtypes.STORAGE[self.dtype]().itemsize
+        a = form.reserve(self.in_features, self.num_parts * self.rank)
+        block = LoraBlock(a, [form.reserve(self.rank, size) for size in self.part_sizes], self.rank)
         for part, (module, pair) in enumerate(pairs):
             if pair is not None and ranks[part]:
-                a = block.a + part * self.rank * item_bytes
-                form.turn(module, pair, ranks[part], a, a_step, block.b[part])
+                form.turn(module, pair, ranks[part], block, part)
         return block
 
     def slot_parts(self, block: LoraBlock | None) -> list[tuple[int | None, RowMemory]]:
