@@ -12,7 +12,8 @@ from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import share
-from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.layers.spec import LayerSpec
+from mindgen.parallel.layout import Axis, TensorLayout
 
 
 class LoraLevel(nn.Cell):
@@ -23,10 +24,9 @@ class LoraLevel(nn.Cell):
     adapter's scaling.
     """
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
         super().__init__()
+        inputs, parts, dtype, shard = layer.inputs, tuple(layer.parts.values()), layer.dtype, layer.shard
         self.in_features = shard.sliced.size(inputs)
         self.part_sizes = tuple(shard.sliced.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
@@ -41,8 +41,8 @@ class LoraLevel(nn.Cell):
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
-        self.multiply_a = _grouped_matmul(shard.cuts(inputs), 1)
-        self.multiply_b = _grouped_matmul(1, shard.cuts(parts[0]))
+        self.multiply_a = _grouped_matmul(layer.cuts_in, 1)
+        self.multiply_b = _grouped_matmul(1, layer.cuts_out)
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
 
@@ -102,12 +102,10 @@ def _grouped_matmul(cuts_in: int, cuts_out: int) -> Primitive:
 class TableLevel(LoraLevel):
     """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
-        super().__init__(inputs, parts, level, dtype, shard, arena)
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
+        super().__init__(layer, level, arena)
         assert isinstance(self.a_memory, np.ndarray)
-        share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
+        share(self.lora_a, self.a_memory.reshape(-1, level.rank), layer.dtype)
         self.gather = ops.Gather()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
@@ -120,10 +118,8 @@ class TableLevel(LoraLevel):
 class SplitTableLevel(TableLevel):
     """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
-        super().__init__(inputs, parts, level, dtype, shard, arena)
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
+        super().__init__(layer, level, arena)
         self.lookup = ops.EmbeddingLookup()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
