@@ -23,7 +23,7 @@ from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics, adapters_of
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.sampler import Sampler
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import BaseVersion, Request, Sequence
@@ -67,6 +67,7 @@ class Engine:
         self.max_model_len = memory_plan.max_model_len
         self.memory_plan = memory_plan
         self._spec = spec
+        self._vocabulary = Vocabulary(spec.model.vocab_size, spec.model.eos_token_ids)
         self._adapters = adapters
         self._runner = runner
         self._tensor_names, self._update_names = TensorNames(), TensorNames()
@@ -285,10 +286,9 @@ class Engine:
                 SamplingRow(
                     params,
                     request.prompt_token_ids,
-                    self._spec.model.vocab_size,
+                    self._vocabulary,
                     params.sample_seed(index, fallback_seed),
-                    eos_token_ids=() if params.ignore_eos else self._spec.model.eos_token_ids,
-                    bad_word_token_ids=bad_word_token_ids,
+                    bad_word_token_ids,
                 ),
                 matcher if matcher is None or index == 0 else matcher.copy(),
             )
