@@ -18,6 +18,7 @@ from random_model import make_adapter, make_model
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.architecture import read_model_config
@@ -47,9 +48,8 @@ class Bench:
             max_num_seqs=RUNNING + 1, max_loras=1, max_model_len=2048, enable_prefix_caching=False,
             host_adapter_memory="1MiB",
         )  # fmt: skip
-        self._engine = open_engine(
-            find_weights(folder, None, 1), read_model_config(folder), self._registry, "bfloat16", config
-        )
+        spec = EngineSpec(read_model_config(folder), "bfloat16", config)
+        self._engine = open_engine(spec, find_weights(folder, None, 1), self._registry)
         self._generator = np.random.default_rng(rank)
         self.steps = Steps()
 

@@ -28,7 +28,7 @@ from random_llama import make_gguf, make_safetensors
 
 from mindgen.kernels import plugin
 from mindgen.layers.parameters import WeightSource
-from mindgen.models.base import NetworkSpec
+from mindgen.layers.spec import NetworkSpec
 from mindgen.models.registry import build_network
 from mindgen.weights.architecture import read_model_config
 from mindgen.weights.cache_layout import CacheShape

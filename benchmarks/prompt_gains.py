@@ -21,6 +21,7 @@ from random_model import SHAPES, make_model
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine import Engine
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
 from mindgen.weights.architecture import read_model_config
@@ -34,12 +35,12 @@ _NUM_LATER = 4
 
 def make_engine(folder: Path, threads: int, **limits: object) -> Engine:
     config = EngineConfig(**{"max_model_len": 2048, "max_num_seqs": 16, "num_threads": threads, **limits})
-    model = read_model_config(folder)
-    return open_engine(find_weights(folder, None, 1), model, AdapterRegistry({}), "bfloat16", config)
+    spec = EngineSpec(read_model_config(folder), "bfloat16", config)
+    return open_engine(spec, find_weights(folder, None, 1), AdapterRegistry({}))
 
 
 def random_prompt(engine: Engine, seed: list[int], length: int) -> list[int]:
-    return np.random.default_rng(seed).integers(0, engine._model_config.vocab_size - 1, length).tolist()
+    return np.random.default_rng(seed).integers(0, engine._spec.model.vocab_size - 1, length).tolist()
 
 
 def first_token_seconds(engine: Engine, prompt: list[int]) -> float:

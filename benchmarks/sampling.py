@@ -17,7 +17,7 @@ import numpy as np
 from matmul import print_table, timed
 
 from mindgen.engine.sampler import Sampler
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.kernels.library import KernelLibrary
 from mindgen.sampling_params import SamplingParams
 
@@ -44,10 +44,12 @@ CASES = {
 
 def make_rows(params: SamplingParams, count: int, vocab_size: int) -> list[SamplingRow]:
     tokens = np.random.default_rng(1).integers(vocab_size, size=(count, PROMPT_LEN + OUTPUT_LEN)).tolist()
-    return [
-        SamplingRow(params, row[:PROMPT_LEN], vocab_size, seed, output_token_ids=row[PROMPT_LEN:])
-        for seed, row in enumerate(tokens)
-    ]
+    vocabulary = Vocabulary(vocab_size)
+    rows = [SamplingRow(params, each[:PROMPT_LEN], vocabulary, seed) for seed, each in enumerate(tokens)]
+    for row, each in zip(rows, tokens, strict=True):
+        for token_id in each[PROMPT_LEN:]:
+            row.append(token_id)
+    return rows
 
 
 def torch_sampling(params: SamplingParams, logits: np.ndarray):

@@ -33,6 +33,7 @@ from workloads import read_costs
 
 from mindgen.adapters.loader import read_claim
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.engine.open_engine import open_engine
 from mindgen.sampling_params import SamplingParams
@@ -102,14 +103,15 @@ class Bench:
             max_num_seqs=REQUESTS, max_loras=slots, max_model_len=512, enable_prefix_caching=False,
             adapter_memory="4GiB", host_adapter_memory="2GiB",
         )  # fmt: skip
-        self._model_config, self._weight_bytes = read_model_config(folder), read_costs(folder).weight_bytes
-        self._engine = open_engine(find_weights(folder, None, 1), self._model_config, self.names, "bfloat16", config)
+        self._spec = EngineSpec(read_model_config(folder), "bfloat16", config)
+        self._weight_bytes = read_costs(folder).weight_bytes
+        self._engine = open_engine(self._spec, find_weights(folder, None, 1), self.names)
         self._new_tokens = new_tokens
         self._turn = 0
 
     def limit(self, adapters: list[str]) -> float:
         """By the bytes of a step in which each of these requests has a token, as a share of those of the base model."""
-        rank_bytes = lora_rank_bytes(self._model_config, "bfloat16", has_tables=False)
+        (rank_bytes,) = lora_rank_bytes(self._spec, has_tables=False)
         claims = [read_claim(self.names.get(name)) for name in set(adapters)]
         return self._weight_bytes / (self._weight_bytes + rank_bytes * sum(claim.rank for claim in claims))
 

@@ -25,6 +25,7 @@ from workloads import ModelCosts, read_costs
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.open_engine import open_engine
 from mindgen.kernels import plugin
 from mindgen.kernels.library import DType
@@ -88,7 +89,7 @@ class Bench:
         config = EngineConfig(
             max_num_seqs=32, max_model_len=self.max_model_len, enable_prefix_caching=False, num_threads=threads
         )
-        self.engine = open_engine(find_weights(folder, None, 1), self.model, registry, "bfloat16", config)
+        self.engine = open_engine(EngineSpec(self.model, "bfloat16", config), find_weights(folder, None, 1), registry)
         self.texts = TextEngine(self.engine, load_tokenizer(folder), self.model, registry, "error")
 
     def run(self, case: Case, turn: int) -> None:

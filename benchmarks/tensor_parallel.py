@@ -64,6 +64,7 @@ def serve(folder: Path, ranks: int, threads: int) -> None:
     """Answers each line {prompts, new_tokens} with the seconds of its steps and the tokens."""
     from mindgen.adapters.registry import AdapterRegistry
     from mindgen.engine.engine_config import EngineConfig
+    from mindgen.engine.engine_spec import EngineSpec
     from mindgen.engine.open_engine import open_engine
     from mindgen.sampling_params import SamplingParams
     from mindgen.weights.architecture import read_model_config
@@ -73,8 +74,8 @@ def serve(folder: Path, ranks: int, threads: int) -> None:
         max_num_seqs=32, max_model_len=2048, enable_prefix_caching=False, num_threads=threads,
         tensor_parallel_size=ranks,
     )  # fmt: skip
-    model = read_model_config(folder)
-    engine = open_engine(find_weights(folder, None, ranks), model, AdapterRegistry({}), "bfloat16", config)
+    spec = EngineSpec(read_model_config(folder), "bfloat16", config)
+    engine = open_engine(spec, find_weights(folder, None, ranks), AdapterRegistry({}))
     for line in sys.stdin:
         asked = json.loads(line)
         params = SamplingParams(max_tokens=asked["new_tokens"], temperature=0, ignore_eos=True)

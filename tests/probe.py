@@ -12,6 +12,7 @@ from mindgen.adapters.slot_layout import SlotLayout, SlotMove, plan_slots
 from mindgen.engine.batch import build_batch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.open_engine import runner_spec
 from mindgen.engine.schedule import ScheduledSequence
 from mindgen.engine.sequence import Sequence
@@ -40,7 +41,7 @@ class Probe:
         model_config = read_model_config(folder)
         self._vocab_size = model_config.vocab_size
         limits = EngineConfig(executor=executor, tensor_parallel_size=num_ranks, pipeline_parallel_size=num_stages)
-        spec = runner_spec(model_config, cache, 1025, dtype, limits)
+        spec = runner_spec(EngineSpec(model_config, dtype, limits), cache, 1025)
         self.runner = open_runner(spec, find_weights(folder, None, num_ranks))
         loaded = [
             load_adapter(path.name, path, self.runner.report.modules, self.runner.base_model) for path in adapters or []

@@ -1,6 +1,6 @@
 """Sequences for tests of the engine's policies, which start no MindSpore."""
 
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.outputs import RequestMetrics
 from mindgen.sampling_params import SamplingParams
@@ -27,8 +27,9 @@ def make_sequence(
         adapter_digest=digest or (f"adapter {slot}" if slot else None),
         num_unfinished=params.num_sequences,
     )
-    request.sequences = [
-        Sequence(request, index, list(prompt), SamplingRow(params, prompt, vocab_size, params.sample_seed(index, 0)))
+    rows = [
+        SamplingRow(params, prompt, Vocabulary(vocab_size), params.sample_seed(index, 0))
         for index in range(params.num_sequences)
     ]
+    request.sequences = [Sequence(request, index, list(prompt), row) for index, row in enumerate(rows)]
     return request.sequences[0]

@@ -12,6 +12,7 @@ class MindgenEngine(PeerEngine):
     def __init__(self, folder: Path, limits: Limits) -> None:
         from mindgen.adapters.registry import LIST_FILE, AdapterRegistry
         from mindgen.engine.engine_config import EngineConfig
+        from mindgen.engine.engine_spec import EngineSpec
         from mindgen.engine.open_engine import open_engine
         from mindgen.kernels import plugin
         from mindgen.weights.architecture import read_model_config
@@ -24,9 +25,8 @@ class MindgenEngine(PeerEngine):
             enable_prefix_caching=False,  # prompts repeat from turn to turn
             num_threads=limits.threads,
         )
-        self._engine = open_engine(
-            find_weights(folder, None, 1), read_model_config(folder), adapters, "bfloat16", config
-        )
+        spec = EngineSpec(read_model_config(folder), "bfloat16", config)
+        self._engine = open_engine(spec, find_weights(folder, None, 1), adapters)
         self.precision = f"bfloat16, {plugin.load().instruction_set}, executor {config.executor}"
 
     def generate(self, prompts: list[list[int]], new_tokens: int, adapters: list[str | None]) -> list[list[int]]:

@@ -45,6 +45,11 @@ class BaseModel:
             name = f"{EMBEDDING}.weight"
         return self.tensors.get(name)
 
+    def bias(self, module: str) -> np.ndarray | None:
+        """In float32, as the network's dtype has it."""
+        tensor = self.get(f"{module}.bias")
+        return None if tensor is None else self.rounded(tensor, 0, tensor.shape[0])
+
     def rounded(self, tensor: MappedTensor, first: int, last: int) -> np.ndarray:
         """The tensor's rows in float32, as the network's dtype has them."""
         return dtypes.to_float32(self._stored(tensor, first, last), self.dtype)
@@ -74,7 +79,8 @@ def output_change(
     scale = None
     if update is not None and update.magnitude is not None:
         scale = _dora_scale(where, module, update, base)
-    shift = _shift(where, module, adapter, update, base, scale)
+    trained = _trained_bias(where, module, adapter, base)
+    shift = _shift(base.bias(module), trained, update, scale)
     for values in (scale, shift):
         if values is not None and not np.isfinite(values).all():
             raise AdapterError(f"{where}: the magnitude or the bias of {module} is not finite")
@@ -100,17 +106,26 @@ def _dora_scale(where: str, module: str, update: LoraUpdate, base: BaseModel) ->
         return update.magnitude.as_dtype("float32") / np.sqrt(squares).astype(np.float32)
 
 
-def _shift(
-    where: str, module: str, adapter: Adapter, update: LoraUpdate | None, base: BaseModel, scale: np.ndarray | None
-) -> np.ndarray | None:
-    """What is added once the outputs, the base's bias among them, have been scaled; DoRA spares the bias."""
+def _trained_bias(where: str, module: str, adapter: Adapter, base: BaseModel) -> MappedTensor | None:
+    """The bias that takes the place of the base's."""
     own, trained = base.get(f"{module}.bias"), adapter.base_weights.get(f"{module}.bias")
+    if trained is not None and (own is None or own.shape != trained.shape):
+        raise AdapterError(f"{where}: it trained {module}.bias, but the model has no bias of its shape there")
+    return trained
+
+
+def _shift(
+    own: np.ndarray | None, trained: MappedTensor | None, update: LoraUpdate | None, scale: np.ndarray | None
+) -> np.ndarray | None:
+    """What is added once the outputs, the base's bias among them, have been scaled; DoRA spares the bias.
+
+    Args:
+        own: the base's bias; trained takes its place.
+    """
     added = None if update is None else update.bias
     if trained is None and added is None and (scale is None or own is None):
         return None
-    if trained is not None and (own is None or own.shape != trained.shape):
-        raise AdapterError(f"{where}: it trained {module}.bias, but the model has no bias of its shape there")
-    old = np.float32(0) if own is None else base.rounded(own, 0, own.shape[0])
+    old = np.float32(0) if own is None else own
     new = old if trained is None else trained.as_dtype("float32")
     if update is not None and added is not None:
         new = new + added.as_dtype("float32") * np.float32(update.scaling)

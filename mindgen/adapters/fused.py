@@ -28,10 +28,10 @@ def split_updates(
         if not parts:
             result[_own_name(module, modules)] = update
             continue
-        _check_sizes(where, module, update.b.shape[0], parts, modules, set(updates))
+        _check_sizes(where, module, update.b.shape[0], parts, set(updates))
         start = 0
-        for part in parts:
-            end = start + modules[part][1]
+        for part, size in parts.items():
+            end = start + size
             result[part] = replace(
                 update,
                 b=_rows(update.b, start, end),
@@ -53,36 +53,37 @@ def split_base_weights(
     result: dict[str, MappedTensor] = {}
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")
-        parts = _parts(module, modules) if kind == "bias" else []
+        parts = _parts(module, modules) if kind == "bias" else {}
         if not parts:
             result[f"{_own_name(module, modules)}.{kind}"] = tensor
             continue
         trained = {other.removesuffix(".bias") for other in weights}
-        _check_sizes(where, module, tensor.data.size, parts, modules, trained)
+        _check_sizes(where, module, tensor.data.size, parts, trained)
         start = 0
-        for part in parts:
-            end = start + modules[part][1]
+        for part, size in parts.items():
+            end = start + size
             result[f"{part}.bias"] = _rows(tensor, start, end)
             start = end
     return result
 
 
-def _parts(module: str, modules: dict[str, tuple[int, int]]) -> list[str]:
-    """The model's modules that the fused one stands for; none if the model has it as it is, or knows neither."""
+def _parts(module: str, modules: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """The model's modules that the fused one stands for, with the number of their outputs; none if the model has it as
+    it is, or knows neither."""
     parent, _, name = module.rpartition(".")
     parts = [f"{parent}.{part}" for part in FUSED.get(name, ())]
-    return parts if module not in modules and all(part in modules for part in parts) else []
+    if module in modules or not all(part in modules for part in parts):
+        return {}
+    return {part: modules[part][1] for part in parts}
 
 
 def _own_name(module: str, modules: dict[str, tuple[int, int]]) -> str:
     return EMBEDDING if module in embeddings() and module not in modules else module
 
 
-def _check_sizes(
-    where: str, module: str, outputs: int, parts: list[str], modules: dict[str, tuple[int, int]], others: set[str]
-) -> None:
-    total = sum(modules[part][1] for part in parts)
-    if outputs != total or set(parts) & others:
+def _check_sizes(where: str, module: str, outputs: int, parts: dict[str, int], others: set[str]) -> None:
+    total = sum(parts.values())
+    if outputs != total or parts.keys() & others:
         names = ", ".join(part.rpartition(".")[2] for part in parts)
         raise AdapterError(
             f"{where}: {module} has {outputs} outputs, but {names} of the model have {total}, or updates of their own"

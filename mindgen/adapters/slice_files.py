@@ -29,7 +29,7 @@ def find_slices(registry: AdapterRegistry) -> Path | None:
     return next((place for place in places if (place / "rank_0").is_dir()), None)
 
 
-def slice_adapters(folder: Path, registry: AdapterRegistry, layouts: dict[str, TensorLayout], num_ranks: int) -> None:
+def slice_adapters(folder: Path, registry: AdapterRegistry, layouts: dict[str, TensorLayout]) -> None:
     """Writes the slices of all adapters.
 
     Args:
@@ -45,7 +45,7 @@ def slice_adapters(folder: Path, registry: AdapterRegistry, layouts: dict[str, T
         adapter = read_adapter(version.folder)
         if _is_plain(adapter):
             updates = match_updates(f"adapter {version.adapter_id} ({version.folder})", adapter, modules)
-            write_slices(folder, version.adapter_id, adapter.digest, updates, weights, num_ranks)
+            write_slices(folder, version.adapter_id, adapter.digest, updates, weights)
 
 
 def take_slices(adapter: AdapterWeights, folder: Path | None, num_ranks: int, rank: int) -> AdapterWeights:
@@ -67,14 +67,13 @@ def write_slices(
     digest: str,
     updates: dict[str, LoraUpdate],
     layouts: dict[str, TensorLayout],
-    num_ranks: int,
 ) -> list[Path]:
     """Writes each rank's slices of an adapter; returns the files, rank by rank.
 
     Args:
         digest: of the whole adapter; the slices are read for it only.
         updates: by the model's module names, as `match_updates` gives them.
-        layouts: of the same modules' weights (out, in), on num_ranks ranks.
+        layouts: of the same modules' weights (out, in), all on as many ranks.
 
     Raises:
         AdapterError: a module has no layout.
@@ -82,6 +81,7 @@ def write_slices(
     unknown = sorted(updates.keys() - layouts.keys())
     if unknown:
         raise AdapterError(f"adapter {adapter_id}: the model has no layout for {unknown[0]}")
+    num_ranks = next(iter(layouts.values())).num_ranks
     paths = []
     for rank in range(num_ranks):
         tensors: dict[str, MappedTensor] = {}

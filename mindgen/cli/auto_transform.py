@@ -61,7 +61,7 @@ def slice_for_ranks(model: Path, registry: AdapterRegistry, num_ranks: int) -> P
     """
     (layouts,) = declared_layouts(read_model_config(model), num_ranks)
     with _one_at_a_time():
-        slice_adapters(_ADAPTERS, registry, layouts, num_ranks)
+        slice_adapters(_ADAPTERS, registry, layouts)
     return _ADAPTERS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.cli import flags
-from mindgen.cli.chat_session import ChatSession
+from mindgen.cli.chat_session import ChatOutput, ChatSession
 from mindgen.cli.launched import closing, take_part
 from mindgen.errors import UsageError
 from mindgen.settings import load_settings
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     llm = flags.load_llm(busy)
     with closing(llm):
         print(llm.memory_plan, file=sys.stderr)
-        session = ChatSession(llm, params, adapter, arguments.system, sys.stdout, sys.stderr)
+        session = ChatSession(llm, params, adapter, arguments.system, ChatOutput(sys.stdout, sys.stderr))
         for line in _lines(session):
             if not session.handle(line):
                 break

@@ -30,13 +30,29 @@ class ChatModel(Protocol):
         """The next answer as it comes; closing what it gives stops it."""
 
 
-class ChatSession:
-    """Answers lines: commands begin with a slash, everything else is said to the model.
+class ChatOutput:
+    """What is seen of a conversation.
 
     Args:
         answers: where the model's words go.
         notes: where everything else goes.
     """
+
+    def __init__(self, answers: TextIO, notes: TextIO) -> None:
+        self._answers = answers
+        self._notes = notes
+
+    def show(self, text: str) -> None:
+        self._answers.write(text)
+        self._answers.flush()
+
+    def note(self, text: str) -> None:
+        self._notes.write(f"{text}\n")
+        self._notes.flush()
+
+
+class ChatSession:
+    """Answers lines: commands begin with a slash, everything else is said to the model."""
 
     def __init__(
         self,
@@ -44,15 +60,13 @@ class ChatSession:
         sampling_params: SamplingParams,
         adapter_id: str | None,
         system: str | None,
-        answers: TextIO,
-        notes: TextIO,
+        output: ChatOutput,
     ) -> None:
         self._model = model
         self._sampling_params = sampling_params
         self._adapter_id = adapter_id
         self._system = system
-        self._answers = answers
-        self._notes = notes
+        self._output = output
         self._history: list[Message] = []
         self._commands: dict[str, tuple[Callable[[str], None], str]] = {
             "/adapter": (self._switch_adapter, f"NAME: let this adapter answer from now on; {BASE_NAME} is none"),
@@ -82,7 +96,7 @@ class ChatSession:
             else:
                 raise UsageError(f"unknown command {command}{did_you_mean(command, self._commands)}; /help lists them")
         except MindgenError as error:
-            self._note(f"error: {error}")
+            self._output.note(f"error: {error}")
         return True
 
     def _answer(self, question: str) -> None:
@@ -98,52 +112,52 @@ class ChatSession:
                     if chunk.output_index > 0:
                         continue
                     answer += chunk.text
-                    self._show(chunk.text)
+                    self._output.show(chunk.text)
                     if chunk.output is not None:
                         if chunk.output.exception is not None:
                             raise chunk.output.exception
                         for warning in chunk.output.warnings:
-                            self._note(f"warning: {warning}")
+                            self._output.note(f"warning: {warning}")
                     if is_interrupted():
                         break
             finally:
                 if hasattr(stream, "close"):
                     stream.close()
                 if answer:
-                    self._show("\n")
+                    self._output.show("\n")
         if is_interrupted():
-            self._note("stopped")
+            self._output.note("stopped")
         if answer or not is_interrupted():
             self._history += [said, {"role": "assistant", "content": answer}]
 
     def _switch_adapter(self, name: str) -> None:
         names = self._model.adapter_ids
         if not name:
-            self._note(f"adapter: {self.adapter_name}")
+            self._output.note(f"adapter: {self.adapter_name}")
         elif name in (BASE_NAME, *names):
             self._adapter_id = None if name == BASE_NAME else name
-            self._note(f"adapter: {self.adapter_name}")
+            self._output.note(f"adapter: {self.adapter_name}")
         else:
             hint = did_you_mean(name, names)
             raise UsageError(f"unknown adapter {name!r}{hint}; known adapters: {', '.join([BASE_NAME, *names])}")
 
     def _list_adapters(self, _: str) -> None:
         for name in [BASE_NAME, *self._model.adapter_ids]:
-            self._note(f"{'*' if name == self.adapter_name else ' '} {name}")
+            self._output.note(f"{'*' if name == self.adapter_name else ' '} {name}")
 
     def _set_system(self, text: str) -> None:
         self._system = text or None
-        self._note(f"system: {self._system or '(none)'}")
+        self._output.note(f"system: {self._system or '(none)'}")
 
     def _reset(self, _: str) -> None:
         self._history = []
-        self._note("the conversation begins anew")
+        self._output.note("the conversation begins anew")
 
     def _set_parameter(self, argument: str) -> None:
         name, _, value = (part.strip() for part in argument.partition(" "))
         if not name:
             for field in _FIELDS:
-                self._note(f"{field} = {getattr(self._sampling_params, field)}")
+                self._output.note(f"{field} = {getattr(self._sampling_params, field)}")
             return
         if name not in _FIELDS:
             raise UsageError(f"unknown parameter {name!r}{did_you_mean(name, _FIELDS, 0)}; /set lists them")
@@ -151,16 +165,8 @@ class ChatSession:
         texts = value.split(";") if is_list(kind) and not value.startswith("[") else [value]
         parsed = parse_value(name, kind, [text for text in texts if text] or [""])
         self._sampling_params = dataclasses.replace(self._sampling_params, **{name: parsed})
-        self._note(f"{name} = {getattr(self._sampling_params, name)}")
+        self._output.note(f"{name} = {getattr(self._sampling_params, name)}")
 
     def _help(self, _: str) -> None:
         for command, (_action, description) in self._commands.items():
-            self._note(f"{command:10} {description}")
-
-    def _show(self, text: str) -> None:
-        self._answers.write(text)
-        self._answers.flush()
-
-    def _note(self, text: str) -> None:
-        self._notes.write(f"{text}\n")
-        self._notes.flush()
+            self._output.note(f"{command:10} {description}")

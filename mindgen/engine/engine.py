@@ -17,13 +17,13 @@ from mindgen.engine.beam_search import BeamSearch
 from mindgen.engine.block_manager import BlockManager
 from mindgen.engine.deadlines import Deadlines
 from mindgen.engine.drafts import draft_tokens
-from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.guide import Guide
 from mindgen.engine.memory_plan import MemoryPlan
 from mindgen.engine.metrics import EngineMetrics, adapters_of
 from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.sampler import Sampler
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.engine.schedule import Schedule
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import BaseVersion, Request, Sequence
@@ -39,7 +39,6 @@ from mindgen.sampling_params import SamplingParams
 from mindgen.system.memory import parse_size
 from mindgen.weights.checksum import network_checksum
 from mindgen.weights.lora_names import TensorNames
-from mindgen.weights.model_config import ModelConfig
 
 _READ_SECONDS = 0.05  # how long a step waits for adapters if there is nothing else to do
 
@@ -54,37 +53,33 @@ class Engine:
 
     Attributes:
         memory_plan: where the memory goes.
-        dtype: of the network.
         weights: what the base model is, and when it changes.
     """
 
     def __init__(
         self,
+        spec: EngineSpec,
         runner: Runner,
-        model_config: ModelConfig,
         adapters: AdapterRegistry,
-        config: EngineConfig,
-        dtype: str,
         memory_plan: MemoryPlan,
         slots: SlotPlanner,
     ) -> None:
         self.max_model_len = memory_plan.max_model_len
         self.memory_plan = memory_plan
-        self._model_config = model_config
+        self._spec = spec
+        self._vocabulary = Vocabulary(spec.model.vocab_size, spec.model.eos_token_ids)
         self._adapters = adapters
-        self._config = config
         self._runner = runner
-        self.dtype = dtype
         self._tensor_names, self._update_names = TensorNames(), TensorNames()
-        self._pool = AdapterPool(slots, runner, self._read_adapter, parse_size(config.host_adapter_memory))
-        self._blocks = BlockManager(memory_plan.num_blocks, config.block_size, config.enable_prefix_caching)
+        self._pool = AdapterPool(slots, runner, self._read_adapter, parse_size(spec.config.host_adapter_memory))
+        self._blocks = BlockManager(memory_plan.num_blocks, spec.config.block_size, spec.config.enable_prefix_caching)
         self._swap_space = SwapSpace(runner)
-        self._scheduler = Scheduler(config, self._blocks, self.memory_plan.num_swap_blocks, draft_tokens, self._pool)
-        self._output = OutputProcessor(
-            Sampler(plugin.load()), self._scheduler, self._blocks, model_config.eos_token_ids
+        self._scheduler = Scheduler(
+            spec.config, self._blocks, self.memory_plan.num_swap_blocks, draft_tokens, self._pool
         )
+        self._output = OutputProcessor(Sampler(plugin.load()), self._scheduler, self._blocks, spec.model.eos_token_ids)
         self.weights = WeightControl(runner, self._scheduler, self._output, self._blocks, self._pool)
-        self.weights.base = BaseVersion(network_checksum(repr(model_config), self.weights.checksums))
+        self.weights.base = BaseVersion(network_checksum(repr(spec.model), self.weights.checksums))
         self._deadlines = Deadlines()
         self._num_requests = 0
 
@@ -121,7 +116,7 @@ class Engine:
             adapter=adapter,
             deadline=None if params.deadline_seconds is None else now + params.deadline_seconds,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
-            beam_search=BeamSearch.of(params, max_len - len(token_ids), self._model_config.eos_token_ids),
+            beam_search=BeamSearch.of(params, max_len - len(token_ids), self._spec.model.eos_token_ids),
         )
         request.sequences = self._sequences(request, matcher, list(bad_word_token_ids))
         request.num_unfinished = len(request.sequences)
@@ -155,9 +150,9 @@ class Engine:
     def begin_update(self, adapter_id: str | None) -> BaseUpdate | AdapterUpdate:
         """New weights for the base model, or for an adapter."""
         if adapter_id is None:
-            return BaseUpdate(self._runner, self._model_config, self.dtype, self.weights.checksums)
+            return BaseUpdate(self._runner, self._spec.model, self._spec.dtype, self.weights.checksums)
         before = self._adapters.get(adapter_id) if adapter_id in self._adapters.names() else None
-        most_bytes = parse_size(self._config.host_adapter_memory)
+        most_bytes = parse_size(self._spec.config.host_adapter_memory)
         return AdapterUpdate(adapter_id, before, self._runner, self._update_names, most_bytes)
 
     def discard_weights(self) -> None:
@@ -237,7 +232,7 @@ class Engine:
         self._swap_space.move(schedule)
         if schedule.copies:
             self._runner.copy_blocks(schedule.copies)
-        entries, batch = build_batch(schedule.entries, self._config.block_size, self._pool.layout)
+        entries, batch = build_batch(schedule.entries, self._spec.config.block_size, self._pool.layout)
         logits, order = self._runner.run(batch)
         for entry in entries:
             if entry.sequence.request.adapter is not None:
@@ -264,13 +259,13 @@ class Engine:
                 f"the prompt has {len(token_ids)} tokens and forced_token_ids {len(params.forced_token_ids)}, "
                 f"more than the context of {self.max_model_len}: shorten them"
             )
-        if not 0 <= min(token_ids) <= max(token_ids) < self._model_config.vocab_size:
-            raise RequestError(f"the prompt has token ids outside the vocabulary of {self._model_config.vocab_size}")
+        if not 0 <= min(token_ids) <= max(token_ids) < self._spec.model.vocab_size:
+            raise RequestError(f"the prompt has token ids outside the vocabulary of {self._spec.model.vocab_size}")
         max_len = self.max_model_len
         if params.max_tokens is not None:
             max_len = min(len(token_ids) + params.max_tokens, max_len)
         if self._blocks.num_needed(max_len) > self._blocks.num_blocks:
-            capacity = self._blocks.num_blocks * self._config.block_size
+            capacity = self._blocks.num_blocks * self._spec.config.block_size
             raise RequestError(f"the request may need {max_len} tokens of KV cache, of {capacity}: raise num_blocks")
         return max_len
 
@@ -291,10 +286,9 @@ class Engine:
                 SamplingRow(
                     params,
                     request.prompt_token_ids,
-                    self._model_config.vocab_size,
+                    self._vocabulary,
                     params.sample_seed(index, fallback_seed),
-                    eos_token_ids=() if params.ignore_eos else self._model_config.eos_token_ids,
-                    bad_word_token_ids=bad_word_token_ids,
+                    bad_word_token_ids,
                 ),
                 matcher if matcher is None or index == 0 else matcher.copy(),
             )

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.errors import ConfigError
 from mindgen.kernels.dtypes import STORAGE
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.stage import pipeline_stages
 from mindgen.system.memory import free_memory, parse_size
 from mindgen.weights.architecture import Architecture, architectures
-from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 from mindgen.weights.weight_files import WeightFiles
 
@@ -82,13 +81,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: ModelConfig,
-    dtype: str,
-    config: EngineConfig,
-    max_model_len: int,
-    weights: Sequence[int],
-    adapters: Sequence[int],
-    is_in_host_memory: bool = True,
+    spec: EngineSpec, weights: Sequence[int], adapters: Sequence[int], is_in_host_memory: bool = True
 ) -> MemoryPlan:
     """The plan for a model whose weights and adapter slots take so many bytes, on all ranks of each pipeline stage.
 
@@ -101,17 +94,18 @@ def plan_memory(
     Raises:
         ConfigError: the cache cannot hold one block, or the swap space exceeds the free memory.
     """
+    config, max_model_len = spec.config, spec.max_model_len
     if not is_in_host_memory and config.num_blocks is None and not isinstance(config.memory_utilization, str):
         raise ConfigError(
             f"engine: on Ascend memory_utilization must be the size of the KV cache, like 20GiB, not the share "
             f"{config.memory_utilization}"
         )
     shard = Shard(config.tensor_parallel_size)
-    layout = architectures()[model.architecture].cache_layout(model, shard)
-    layer_bytes = layout.token_bytes(shard, dtype) * config.block_size
+    layout = architectures()[spec.model.architecture].cache_layout(spec.model, shard)
+    layer_bytes = layout.token_bytes(shard, spec.dtype) * config.block_size
     stages = tuple(
         StageMemory(layers, shard.num_ranks, own_weights, own_adapters, len(layers) * layer_bytes)
-        for layers, own_weights, own_adapters in zip(_stage_layers(model, config), weights, adapters, strict=True)
+        for layers, own_weights, own_adapters in zip(_stage_layers(spec), weights, adapters, strict=True)
     )
     block_bytes, loaded = sum(stage.block_bytes for stage in stages), sum([*weights, *adapters])
     num_blocks = config.num_blocks
@@ -137,24 +131,24 @@ def plan_memory(
     return MemoryPlan(stages, num_blocks, config.block_size, swap // block_bytes, max_model_len)
 
 
-def weight_bytes(weights: WeightFiles, model: ModelConfig, dtype: str, config: EngineConfig) -> list[int]:
+def weight_bytes(spec: EngineSpec, weights: WeightFiles) -> list[int]:
     """What the weights take, for each pipeline stage; the last has a copy of an embedding that is tied to the head.
 
     Raises:
         ModelError, CheckpointError: they are missing or damaged.
     """
-    stages, num_ranks = _stage_layers(model, config), config.tensor_parallel_size
+    stages, num_ranks = _stage_layers(spec), spec.config.tensor_parallel_size
     if len(stages) == 1:
-        return [weights.num_bytes(dtype)]
+        return [weights.num_bytes(spec.dtype)]
     if weights.is_sharded:
         return [
-            weights.num_bytes(dtype, slice(first, first + num_ranks))
+            weights.num_bytes(spec.dtype, slice(first, first + num_ranks))
             for first in range(0, len(weights.folders), num_ranks)
         ]
     totals = [0] * len(stages)
-    architecture = architectures()[model.architecture]
-    for name, tensor in architecture.translate(weights.map(0), model).items():
-        for stage in _stages_of(name, architecture, stages, model.tie_word_embeddings):
+    architecture = architectures()[spec.model.architecture]
+    for name, tensor in architecture.translate(weights.map(0), spec.model).items():
+        for stage in _stages_of(name, architecture, stages, spec.model.tie_word_embeddings):
             totals[stage] += tensor.nbytes
     return totals
 
@@ -171,24 +165,24 @@ def _stages_of(name: str, architecture: Architecture, stages: list[range], has_t
     return [0] if name in architecture.other_tables else [last]
 
 
-def _stage_layers(model: ModelConfig, config: EngineConfig) -> list[range]:
-    stages = pipeline_stages(config.pipeline_parallel_size, model.num_layers)
-    return [stage.layers(model.num_layers) for stage in stages]
+def _stage_layers(spec: EngineSpec) -> list[range]:
+    stages = pipeline_stages(spec.config.pipeline_parallel_size, spec.model.num_layers)
+    return [stage.layers(spec.model.num_layers) for stage in stages]
 
 
-def lora_rank_bytes(model: ModelConfig, dtype: str, has_tables: bool, config: EngineConfig) -> list[int]:
+def lora_rank_bytes(spec: EngineSpec, has_tables: bool) -> list[int]:
     """What one rank of an adapter of all linears takes, or of embedding and head too: a vector in and out for each.
 
     For each pipeline stage, on all its ranks together.
     """
-    shard = Shard(config.tensor_parallel_size)
+    model, shard = spec.model, Shard(spec.config.tensor_parallel_size)
     linears = architectures()[model.architecture].linears(model, shard)
     layer = sum(inputs.slice_size + outputs.slice_size for inputs, outputs in linears)
     table = model.hidden_size + shard.split(model.vocab_size).slice_size if has_tables else 0
-    elements = [len(layers) * layer for layers in _stage_layers(model, config)]
+    elements = [len(layers) * layer for layers in _stage_layers(spec)]
     elements[0] += table
     elements[-1] += table
-    return [shard.num_ranks * count * STORAGE[dtype]().itemsize for count in elements]
+    return [shard.num_ranks * count * STORAGE[spec.dtype]().itemsize for count in elements]
 
 
 def _affordable(utilization: float | str, free: int, taken: int) -> int:

@@ -4,7 +4,7 @@ import ctypes
 from array import array
 from collections.abc import Iterable, Sequence
 from ctypes import c_float, c_int32, c_uint64, c_void_p
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,13 @@ class RowRecord(ctypes.Structure):
     ]
 
 
+class Vocabulary(NamedTuple):
+    """A model's tokens: how many they are, and which of them end an output."""
+
+    size: int
+    eos_token_ids: tuple[int, ...] = ()
+
+
 class SamplingRow:
     """One sequence's state for the sampler: made once, told of each token of the output with `append`.
 
@@ -37,11 +44,9 @@ class SamplingRow:
 
     Args:
         prompt_token_ids: which the repetition penalty counts as well.
-        vocab_size: V of the logits.
+        vocabulary: of the logits; min_tokens keeps back what ends an output, beside stop_token_ids.
         seed: 64 bits; see SamplingParams.sample_seed.
-        eos_token_ids: what min_tokens keeps back beside stop_token_ids.
         bad_word_token_ids: the tokens of each of params.bad_words.
-        output_token_ids: tokens generated already, of a sequence that is resumed.
 
     Attributes:
         record: what the kernel reads.
@@ -60,17 +65,14 @@ class SamplingRow:
         self,
         params: SamplingParams,
         prompt_token_ids: Sequence[int],
-        vocab_size: int,
+        vocabulary: Vocabulary,
         seed: int,
-        *,
-        eos_token_ids: Iterable[int] = (),
         bad_word_token_ids: Iterable[Sequence[int]] = (),
-        output_token_ids: Sequence[int] = (),
     ) -> None:
         self.params = params
-        self.vocab_size = vocab_size
+        self.vocab_size = vocab_size = vocabulary.size
         self._bad_words = [tuple(word) for word in bad_word_token_ids]
-        ends = tuple(eos_token_ids) if params.min_tokens else ()
+        ends = vocabulary.eos_token_ids if params.min_tokens and not params.ignore_eos else ()
         check_token_ids(params, vocab_size, self._bad_words, ends)
         self._early_stops = array("i", sorted({*ends, *params.stop_token_ids})) if params.min_tokens else None
         asked = -1 if params.logprobs is None else params.logprobs if params.logprobs >= 0 else vocab_size
@@ -82,10 +84,9 @@ class SamplingRow:
         self._prompt = np.unique(np.asarray(prompt_token_ids, np.int32)) if params.repetition_penalty != 1 else None
         self._banned = array("i")
         has_penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
-        self._output = array("i", output_token_ids) if has_penalties or self._bad_words else None
+        self._output = array("i") if has_penalties or self._bad_words else None
         self.record = RowRecord(
             seed=seed,
-            position=len(output_token_ids),
             num_logprobs=self.num_logprobs,
             top_k=min(max(params.top_k, 0), vocab_size),
             wants_processed=params.processed_logprobs,

@@ -3,11 +3,10 @@
 from mindgen.adapters.loader import Claim, read_claim
 from mindgen.adapters.registry import AdapterRegistry, AdapterVersion
 from mindgen.adapters.slot_layout import SlotLayout, plan_slots
-from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.memory_plan import lora_rank_bytes
 from mindgen.errors import ConfigError
 from mindgen.system.memory import free_memory, parse_size
-from mindgen.weights.model_config import ModelConfig
 
 _MIB = 2**20
 
@@ -19,15 +18,8 @@ class SlotPlanner:
         is_in_host_memory: the slots; how much of a device's memory is free, nobody tells.
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        dtype: str,
-        config: EngineConfig,
-        adapters: AdapterRegistry,
-        is_in_host_memory: bool,
-    ) -> None:
-        self._model_config, self._dtype, self._config = model_config, dtype, config
+    def __init__(self, spec: EngineSpec, adapters: AdapterRegistry, is_in_host_memory: bool) -> None:
+        self._spec = spec
         self._adapters = adapters
         self._is_in_host_memory = is_in_host_memory
         self._claims: dict[AdapterVersion, Claim | None] = {}
@@ -36,7 +28,7 @@ class SlotPlanner:
 
     @property
     def max_rank(self) -> int | None:
-        return self._config.max_lora_rank
+        return self._spec.config.max_lora_rank
 
     def sizes(self) -> list[int]:
         """What the slots take, in bytes, for each pipeline stage on all its ranks together.
@@ -65,7 +57,7 @@ class SlotPlanner:
 
     def _plan_larger(self, layout: SlotLayout, rank: int) -> SlotLayout:
         ranks, slot_bytes = [*self._ranks(), rank], sum(self._rank_bytes())
-        free = free_memory() * self._config.nnodes if self._is_in_host_memory else None
+        free = free_memory() * self._spec.config.nnodes if self._is_in_host_memory else None
         for wanted in (ranks * 2, ranks, [rank]):
             planned = self._layout(wanted, rank)
             if free is None or planned.num_ranks() * slot_bytes <= free:
@@ -84,17 +76,17 @@ class SlotPlanner:
         return self._planned
 
     def _layout(self, ranks: list[int], needed: int) -> SlotLayout:
-        config = self._config
+        config = self._spec.config
         max_ranks = parse_size(config.adapter_memory) // sum(self._rank_bytes())
         return plan_slots(ranks, config.max_loras or config.max_num_seqs, config.max_lora_rank, max_ranks, needed)
 
     def _ranks(self) -> list[int]:
         ranks = [claim.rank for claim in self._known_claims()]
-        return ranks if self._config.max_lora_rank is None else [*ranks, self._config.max_lora_rank]
+        return ranks if self._spec.config.max_lora_rank is None else [*ranks, self._spec.config.max_lora_rank]
 
     def _rank_bytes(self) -> list[int]:
         has_tables = any(claim.has_tables for claim in self._known_claims())
-        return lora_rank_bytes(self._model_config, self._dtype, has_tables, self._config)
+        return lora_rank_bytes(self._spec, has_tables)
 
     def _known_claims(self) -> list[Claim]:
         versions = self._adapters.versions()

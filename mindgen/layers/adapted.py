@@ -16,7 +16,8 @@ from mindgen.layers.lora import LoraLevel
 from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import MINDSPORE_DTYPES
 from mindgen.layers.slot_vectors import SlotVectors
-from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.layers.spec import LayerSpec
+from mindgen.parallel.layout import Axis, TensorLayout
 
 # Which rows are whose, a plain tuple for MindSpore's compiler:
 #   segment_ends  of each level, as in LoraLevel; none for a batch without adapters
@@ -35,23 +36,20 @@ class AdaptedLayer(nn.Cell):
     """y (T, out) = (f(x) + the LoRA of each row's adapter) * its scale + its shift.
 
     Attributes:
-        inputs: what the ranks split where f(x) and LoRA are to be added up over them, as is_partial says.
-        parts: the Hugging Face module names whose outputs lie side by side in y, with their axes.
+        is_partial: whether f(x) and LoRA are to be added up over the ranks, which split the inputs.
         has_lora: whether an adapter has brought LoRA for this layer yet.
     """
 
-    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, output_dtype: str, shard: Shard) -> None:
+    def __init__(self, spec: LayerSpec, output_dtype: str) -> None:
         super().__init__()
-        self.inputs = inputs
-        self.parts = parts
-        self.shard = shard
-        self.sizes = tuple(shard.size(axis) for axis in parts.values())  # in this process
-        self.is_partial = bool(inputs.split_by) and not shard.sliced_by_compiler
+        self.spec = spec
+        axes, shard = tuple(spec.parts.values()), spec.shard
+        sizes = tuple(shard.size(axis) for axis in axes)  # in this process
+        self.is_partial = bool(spec.inputs.split_by) and not shard.sliced_by_compiler
         if self.is_partial:
             self.all_reduce = ops.AllReduce()
-        self.dtype = dtype
         self.output_dtype = output_dtype
-        self.casts = output_dtype != dtype
+        self.casts = output_dtype != spec.dtype
         self.mindspore_dtype = MINDSPORE_DTYPES[output_dtype]
         self.level_type: type[LoraLevel] = LoraLevel
         self.lora = nn.CellList([])
@@ -60,10 +58,8 @@ class AdaptedLayer(nn.Cell):
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
         self.has_scale = self.has_shift = False
         self.num_slots = 0
-        self.cuts_in = shard.cuts(inputs)
-        self.cuts_out = shard.cuts(next(iter(parts.values())))  # all parts are split alike
         # Only logits are cast; every rank gets all from MindSpore's compiler.
-        self.outputs = Axis(sum(self.sizes)) if self.casts or len(parts) > 1 else next(iter(parts.values()))
+        self.outputs = Axis(sum(sizes)) if self.casts or len(axes) > 1 else axes[0]
         by_outputs = (1, shard.cuts(self.outputs))
         self.cast = ops.Cast().shard(((1, 1),))
         self.add = ops.Add().shard((by_outputs, by_outputs))
@@ -77,9 +73,7 @@ class AdaptedLayer(nn.Cell):
             moves: the adapters that come along.
         """
         before = self.lora, self.scale, self.shift, self.has_lora
-        axes = tuple(self.parts.values())
-        made = [self.level_type(self.inputs, axes, level, self.dtype, self.shard, arena) for level in levels]
-        self.lora = nn.CellList(made)
+        self.lora = nn.CellList([self.level_type(self.spec, level, arena) for level in levels])
         self._name_uniquely(self.lora, "lora")
         self.num_slots = max((level.num_slots for level in levels), default=0)
         self.scale, self.shift = nn.CellList([]), nn.CellList([])
@@ -103,7 +97,7 @@ class AdaptedLayer(nn.Cell):
 
     def layouts(self) -> dict[str, TensorLayout]:
         """Of the weights as (out, in), by Hugging Face module name."""
-        return {name: self.shard.layout(axis, self.inputs) for name, axis in self.parts.items()}
+        return {name: self.spec.shard.layout(axis, self.spec.inputs) for name, axis in self.spec.parts.items()}
 
     def state_layouts(self) -> dict[str, TensorLayout]:
         """Of what adapters have here, by the names of MindSpore's parameters."""
@@ -119,19 +113,19 @@ class AdaptedLayer(nn.Cell):
 
     def own_pairs(self, adapter: AdapterWeights) -> dict[str, LoraPair]:
         """This process's part of what an adapter has for this layer."""
-        found = {name: adapter.pairs[name] for name in self.parts if name in adapter.pairs}
-        if self.shard.num_ranks == 1 or adapter.is_sliced:
+        found = {name: adapter.pairs[name] for name in self.spec.parts if name in adapter.pairs}
+        if self.spec.shard.num_ranks == 1 or adapter.is_sliced:
             return found
         layouts = self.layouts()
-        return {name: slice_pair(pair, layouts[name], self.shard.sliced) for name, pair in found.items()}
+        return {name: slice_pair(pair, layouts[name], self.spec.shard.sliced) for name, pair in found.items()}
 
     def plan(self, own: dict[str, LoraPair], form: PackedForm) -> list[LoraBlock | None]:
         """Room in a form for what an adapter has for this layer, a block for each level."""
-        pairs = [(name, own.get(name)) for name in self.parts]
+        pairs = [(name, own.get(name)) for name in self.spec.parts]
         return [level.plan(pairs, form) for level in self.lora]
 
     def own_vectors(self, outputs: dict[str, OutputChange]) -> OutputVectors:
-        changes = [outputs[name] if name in outputs else OutputChange(None, None) for name in self.parts]
+        changes = [outputs[name] if name in outputs else OutputChange(None, None) for name in self.spec.parts]
         return OutputVectors(
             self._side_by_side([change.scale for change in changes], 1.0),
             self._side_by_side([change.shift for change in changes], 0.0),
@@ -175,14 +169,14 @@ class AdaptedLayer(nn.Cell):
     def _side_by_side(self, values: list[np.ndarray | None], default: float) -> np.ndarray | None:
         if all(part is None for part in values):
             return None
-        if self.casts and self.shard.sliced_by_compiler:
+        if self.casts and self.spec.shard.sliced_by_compiler:
             (whole,) = values
             assert whole is not None
             return np.pad(whole, (0, self.outputs.size - len(whole)))
-        shard = self.shard.sliced
+        shard = self.spec.shard.sliced
         filled = [
             np.full(shard.size(axis), default, np.float32) if part is None else shard.cut(part, shard.layout(axis))
-            for part, axis in zip(values, self.parts.values(), strict=True)
+            for part, axis in zip(values, self.spec.parts.values(), strict=True)
         ]
         return np.concatenate(filled)
 
@@ -195,8 +189,8 @@ class AdaptedLayer(nn.Cell):
             self._name_uniquely(self.shift, "shift")
 
     def _vectors(self, default: float) -> nn.CellList:
-        return nn.CellList([SlotVectors(self.num_slots, self.outputs, default, self.output_dtype, self.shard)])
+        return nn.CellList([SlotVectors(self.num_slots, self.outputs, default, self.output_dtype, self.spec.shard)])
 
     def _name_uniquely(self, cells: nn.CellList, kind: str) -> None:
         """As MindSpore wants the names of parameters, once the cells are an attribute."""
-        cells.update_parameters_name(f"{next(iter(self.parts))}.{kind}.")
+        cells.update_parameters_name(f"{next(iter(self.spec.parts))}.{kind}.")

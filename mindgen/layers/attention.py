@@ -14,11 +14,10 @@ from mindgen.layers.linear import AlreadySplit, Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource
 from mindgen.layers.rotary import HalvesOfPairs
+from mindgen.layers.spec import NetworkSpec
 from mindgen.layers.step_inputs import PLACES
-from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.parallel.layout import Axis, TensorLayout
 from mindgen.weights.architecture import architectures
-from mindgen.weights.cache_layout import CacheShape
-from mindgen.weights.model_config import ModelConfig
 
 # A StepInputs, to MindSpore's compiler.
 StepTensors: TypeAlias = tuple[Tensor, ...]
@@ -37,16 +36,9 @@ class Attention(nn.Cell):
     cached prefix) through PagedAttention; both are causal.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        cache: CacheShape,
-        prefix: str,
-        dtype: str,
-        shard: Shard = WHOLE,
-        output_name: str = "o_proj",
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, prefix: str, output_name: str = "o_proj") -> None:
         super().__init__()
+        config, dtype, shard = spec.config, spec.dtype, spec.shard
         queries, keys = shard.split_heads(config.num_heads, config.num_kv_heads, config.head_size)
         self.sizes = (shard.size(queries), shard.size(keys), shard.size(keys))
         self.num_heads = self.sizes[0] // config.head_size
@@ -55,8 +47,8 @@ class Attention(nn.Cell):
         self.prefix = prefix
         hidden = Axis(config.hidden_size)
         qkv = {f"{prefix}.q_proj": queries, f"{prefix}.k_proj": keys, f"{prefix}.v_proj": keys}
-        self.qkv_proj = packed_linear(hidden, qkv, dtype, config.qkv_bias, shard)
-        self.o_proj = Linear(queries, {f"{prefix}.{output_name}": hidden}, dtype, config.output_bias, shard)
+        self.qkv_proj = packed_linear(spec.linear(hidden, qkv), config.qkv_bias)
+        self.o_proj = Linear(spec.linear(queries, {f"{prefix}.{output_name}": hidden}), config.output_bias)
         self.has_norm = config.query_key_norm
         if self.has_norm:
             cuts = (1, shard.cuts(queries), 1)
@@ -68,7 +60,7 @@ class Attention(nn.Cell):
             self.halves_of_pairs = HalvesOfPairs(config.head_size, shard.cuts(queries))
 
         axes, _ = architectures()[config.architecture].cache_layout(config, shard).arrays
-        self.cache_layout = shard.layout(Axis(cache.num_blocks), Axis(cache.block_size), *axes)
+        self.cache_layout = shard.layout(Axis(spec.cache.num_blocks), Axis(spec.cache.block_size), *axes)
         self.key_cache, key_memory = zeros_parameter(self.cache_layout, dtype, "key_cache", shard)
         self.value_cache, value_memory = zeros_parameter(self.cache_layout, dtype, "value_cache", shard)
         self.cache_memory: list[RowMemory] = [key_memory, value_memory]

@@ -5,6 +5,7 @@ from mindspore import Tensor, ops
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.lora import SplitTableLevel, TableLevel
 from mindgen.layers.parameters import WeightSource, split_parameter
+from mindgen.layers.spec import LayerSpec
 from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice
 
 
@@ -18,7 +19,7 @@ class Embedding(AdaptedLayer):
 
     def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: str, shard: Shard = WHOLE) -> None:
         tokens, hidden = shard.split(vocab_size), Axis(hidden_size)
-        super().__init__(tokens, {name: hidden}, dtype, dtype, shard)
+        super().__init__(LayerSpec(tokens, {name: hidden}, dtype, shard), dtype)
         if not shard.sliced_by_compiler:  # which has no tables of adapters
             self.level_type = SplitTableLevel if self.is_partial else TableLevel
         self.layout = shard.layout(tokens, hidden)
@@ -32,7 +33,7 @@ class Embedding(AdaptedLayer):
             self.lookup = ops.EmbeddingLookup()
 
     def load(self, source: WeightSource) -> None:
-        source.fill(self.weight, f"{next(iter(self.parts))}.weight", self.layout)
+        source.fill(self.weight, f"{next(iter(self.spec.parts))}.weight", self.layout)
 
     def construct(self, input_ids: Tensor, adapter_rows: AdapterRows, table_rows: tuple[Tensor, ...]) -> Tensor:
         """table_rows: of each level that adds LoRA the row of its table (T,) for each token."""

@@ -1,11 +1,14 @@
 """Linear layers: one matmul over one or several Hugging Face weights side by side, with LoRA on top."""
 
+from dataclasses import replace
+
 from mindspore import Tensor, nn, ops
 
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.linear_method import DenseMethod, LinearMethod
 from mindgen.layers.parameters import WeightSource, split_parameter
-from mindgen.parallel.layout import WHOLE, Axis, Shard, TensorLayout
+from mindgen.layers.spec import LayerSpec
+from mindgen.parallel.layout import TensorLayout
 
 
 class Linear(AdaptedLayer):
@@ -15,25 +18,16 @@ class Linear(AdaptedLayer):
     their products, LoRA's included, are added up.
 
     Args:
-        parts: the Hugging Face module names whose outputs lie side by side in y, with their axes.
         output_dtype: of y, if it is not the weights'.
     """
 
-    def __init__(
-        self,
-        inputs: Axis,
-        parts: dict[str, Axis],
-        dtype: str,
-        bias: bool = False,
-        shard: Shard = WHOLE,
-        output_dtype: str | None = None,
-    ) -> None:
-        super().__init__(inputs, parts, dtype, output_dtype or dtype, shard)
-        axis = next(iter(parts.values()))
-        self.method: LinearMethod = DenseMethod(self.weight_layouts(), (self.cuts_out, self.cuts_in), dtype, shard)
+    def __init__(self, spec: LayerSpec, bias: bool = False, output_dtype: str | None = None) -> None:
+        super().__init__(spec, output_dtype or spec.dtype)
+        dtype, shard, axis = spec.dtype, spec.shard, next(iter(spec.parts.values()))
+        self.method: LinearMethod = DenseMethod(self.weight_layouts(), (spec.cuts_out, spec.cuts_in), dtype, shard)
         self.has_bias = bias
         self.bias = split_parameter(shard.layout(axis), dtype, "bias", shard) if bias else None
-        self.add_bias = ops.Add().shard(((1, self.cuts_out), (self.cuts_out,)))
+        self.add_bias = ops.Add().shard(((1, spec.cuts_out), (spec.cuts_out,)))
 
     def linears(self) -> list["Linear"]:
         return [self]
@@ -42,7 +36,9 @@ class Linear(AdaptedLayer):
         return {f"{name}.weight": layout for name, layout in self.layouts().items()}
 
     def bias_layouts(self) -> dict[str, TensorLayout]:
-        return {f"{name}.bias": self.shard.layout(axis) for name, axis in self.parts.items()} if self.has_bias else {}
+        if not self.has_bias:
+            return {}
+        return {f"{name}.bias": self.spec.shard.layout(axis) for name, axis in self.spec.parts.items()}
 
     def load(self, source: WeightSource) -> None:
         self.method.load(source)
@@ -67,9 +63,10 @@ class Linear(AdaptedLayer):
 class SeparateLinears(nn.Cell):
     """Linears of the same input with a matmul each: MindSpore's compiler cuts slices of one weight, not of several."""
 
-    def __init__(self, inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> None:
+    def __init__(self, spec: LayerSpec, bias: bool) -> None:
         super().__init__()
-        self.parts = nn.CellList([Linear(inputs, {name: axis}, dtype, bias, shard) for name, axis in parts.items()])
+        specs = [replace(spec, parts={name: axis}) for name, axis in spec.parts.items()]
+        self.parts = nn.CellList([Linear(each, bias) for each in specs])
 
     def linears(self) -> list[Linear]:
         return list(self.parts)
@@ -88,6 +85,6 @@ class AlreadySplit(nn.Cell):
         return outputs
 
 
-def packed_linear(inputs: Axis, parts: dict[str, Axis], dtype: str, bias: bool, shard: Shard) -> nn.Cell:
+def packed_linear(spec: LayerSpec, bias: bool) -> nn.Cell:
     """A Linear whose outputs lie side by side; or SeparateLinears, which give a tuple."""
-    return (SeparateLinears if shard.sliced_by_compiler else Linear)(inputs, parts, dtype, bias, shard)
+    return (SeparateLinears if spec.shard.sliced_by_compiler else Linear)(spec, bias)

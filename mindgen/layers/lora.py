@@ -7,13 +7,13 @@ from mindspore.ops import auto_generate as gen
 
 from mindgen.adapters.formats.peft import LoraPair
 from mindgen.adapters.slot_layout import SlotLevel
-from mindgen.kernels import dtypes
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.device_rows import zeros_parameter
 from mindgen.layers.packed_form import LoraBlock, PackedForm
 from mindgen.layers.parameters import share
-from mindgen.parallel.layout import Axis, Shard, TensorLayout
+from mindgen.layers.spec import LayerSpec
+from mindgen.parallel.layout import Axis, TensorLayout
 
 
 class LoraLevel(nn.Cell):
@@ -24,11 +24,9 @@ class LoraLevel(nn.Cell):
     adapter's scaling.
     """
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
         super().__init__()
-        self.dtype = dtype
+        inputs, parts, dtype, shard = layer.inputs, tuple(layer.parts.values()), layer.dtype, layer.shard
         self.in_features = shard.sliced.size(inputs)
         self.part_sizes = tuple(shard.sliced.size(axis) for axis in parts)
         self.first_rank, self.rank = level.first_rank, level.rank
@@ -43,8 +41,8 @@ class LoraLevel(nn.Cell):
         ]
         self.lora_b = ParameterTuple([parameter for parameter, _ in made])
         self.b_memory = [memory for _, memory in made]
-        self.multiply_a = _grouped_matmul(shard.cuts(inputs), 1)
-        self.multiply_b = _grouped_matmul(1, shard.cuts(parts[0]))
+        self.multiply_a = _grouped_matmul(layer.cuts_in, 1)
+        self.multiply_b = _grouped_matmul(1, layer.cuts_out)
         self.split = ops.Split(1, num_parts)
         self.concat = ops.Concat(1)
 
@@ -63,15 +61,11 @@ class LoraLevel(nn.Cell):
         ]
         if not any(ranks):
             return None
-        a_step = self.num_parts * self.rank
-        block = LoraBlock(
-            form.reserve(self.in_features, a_step), [form.reserve(self.rank, size) for size in self.part_sizes]
-        )
-        item_bytes = dtypes.STORAGE[self.dtype]().itemsize
+        a = form.reserve(self.in_features, self.num_parts * self.rank)
+        block = LoraBlock(a, [form.reserve(self.rank, size) for size in self.part_sizes], self.rank)
         for part, (module, pair) in enumerate(pairs):
             if pair is not None and ranks[part]:
-                a = block.a + part * self.rank * item_bytes
-                form.turn(module, pair, ranks[part], a, a_step, block.b[part])
+                form.turn(module, pair, ranks[part], block, part)
         return block
 
     def slot_parts(self, block: LoraBlock | None) -> list[tuple[int | None, RowMemory]]:
@@ -108,12 +102,10 @@ def _grouped_matmul(cuts_in: int, cuts_out: int) -> Primitive:
 class TableLevel(LoraLevel):
     """The same for an embedding, where x A_e is a row of A (E, V, r): e * V + token of the table (E*V, r)."""
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
-        super().__init__(inputs, parts, level, dtype, shard, arena)
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
+        super().__init__(layer, level, arena)
         assert isinstance(self.a_memory, np.ndarray)
-        share(self.lora_a, self.a_memory.reshape(-1, level.rank), dtype)
+        share(self.lora_a, self.a_memory.reshape(-1, level.rank), layer.dtype)
         self.gather = ops.Gather()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:
@@ -126,10 +118,8 @@ class TableLevel(LoraLevel):
 class SplitTableLevel(TableLevel):
     """The same for a rank's part of the vocabulary; row -1 is for tokens of others, and gives zeros."""
 
-    def __init__(
-        self, inputs: Axis, parts: tuple[Axis, ...], level: SlotLevel, dtype: str, shard: Shard, arena: Arena | None
-    ) -> None:
-        super().__init__(inputs, parts, level, dtype, shard, arena)
+    def __init__(self, layer: LayerSpec, level: SlotLevel, arena: Arena | None) -> None:
+        super().__init__(layer, level, arena)
         self.lookup = ops.EmbeddingLookup()
 
     def construct(self, rows: Tensor, segment_ends: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ _COPY = np.dtype([("x", np.uintp), ("y", np.uintp), ("bytes", np.int64)])  # mg_
 
 @dataclass(frozen=True, slots=True)
 class LoraBlock:
-    """Where one level of one linear lies, in bytes from the start: a (in, P*r), b of each part (r, out)."""
+    """Where one level of one linear lies, in bytes from the start: a (in, P*r), b of each part (r, out); r is rank."""
 
     a: int
     b: list[int]
+    rank: int
 
 
 class SlotCopies:
@@ -69,17 +70,19 @@ class PackedForm:
         self.copies: dict[tuple[int, int], SlotCopies] = {}
         self._modules = {module: index for index, module in enumerate(pairs)}
         self._dtype = dtype
+        self._item_bytes = STORAGE[dtype]().itemsize
         self._turns: list[tuple[int, ...]] = []
         self._halves: list[int] = []  # of each turn: twice the module's number, and 1 more for B
 
     def reserve(self, rows: int, columns: int) -> int:
         """Where the next matrix of the network's dtype lies."""
         place = self.num_bytes
-        self.num_bytes += padded(rows * columns * STORAGE[self._dtype]().itemsize)
+        self.num_bytes += padded(rows * columns * self._item_bytes)
         return place
 
-    def turn(self, module: str, pair: LoraPair, ranks: range, a: int, a_step: int, b: int) -> None:
-        """Has ranks of a module's pair put in: A (r, in) as (in, r), its rows a_step apart, B (out, r) as (r, out)."""
+    def turn(self, module: str, pair: LoraPair, ranks: range, block: LoraBlock, part: int) -> None:
+        """Has ranks of a module's pair put into its part of a block: A (r, in) as (in, r), B (out, r) as (r, out)."""
+        a, a_step, b = block.a + part * block.rank * self._item_bytes, len(block.b) * block.rank, block.b[part]
         count, half = len(ranks), 2 * self._modules[module]
         for x, offset, y, y_step, rows, columns in (
             (pair.a, ranks.start * pair.a.strides[0], a, a_step, count, pair.a.shape[1]),

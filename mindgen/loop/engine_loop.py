@@ -13,10 +13,10 @@ from typing import TypeVar
 from mindgen.engine.engine import Engine
 from mindgen.engine.weight_control import Change
 from mindgen.errors import QueueFullError, WorkerError, as_request_error
-from mindgen.loop.open_request import OpenRequest
+from mindgen.loop.open_request import OpenRequest, PreparedRequest
 from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.subscription import Subscription, Waiter, wake
-from mindgen.loop.text_engine import PreparedRequest, TextEngine
+from mindgen.loop.text_engine import TextEngine
 from mindgen.outputs import RequestOutput, TextChunk
 
 Result = TypeVar("Result")

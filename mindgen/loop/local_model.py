@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mindgen.adapters.pool_metrics import AdapterStatus
 from mindgen.engine.engine import Engine
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import BaseVersion
@@ -40,7 +41,8 @@ class LocalModel:
         self.registry = files.registry()
         weights = files.weights(setup.config.ranks_per_replica)
         self.dtype = weights.choose_dtype(self.config.dtype) if setup.dtype == "auto" else setup.dtype
-        engine = open_engine(weights, self.config, self.registry, self.dtype, setup.config, nodes)
+        spec = EngineSpec(self.config, self.dtype, setup.config)
+        engine = open_engine(spec, weights, self.registry, nodes)
         self.longest_sequence = setup.config.longest_sequence(self.config.max_position)
         self.memory_plan = engine.memory_plan
         self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)

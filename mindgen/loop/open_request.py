@@ -1,13 +1,29 @@
 """A request on its way through the engine, with the texts that it has given so far."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from mindgen.engine.engine import Engine
 from mindgen.engine.sequence import Request, Sequence
 from mindgen.outputs import CompletionOutput, Logprob, RequestOutput, TextChunk, TokenLogprobs
+from mindgen.sampling_params import SamplingParams
 from mindgen.text.detokenizer import IncrementalDetokenizer
+from mindgen.text.guided import GuidedMatcher
 from mindgen.text.stop_strings import StopMatcher
 from mindgen.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request as the engine takes it."""
+
+    prompt: str | None
+    token_ids: list[int]
+    params: SamplingParams
+    adapter_id: str | None
+    matcher: GuidedMatcher | None = None
+    bad_words: list[list[int]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class OutputText:
@@ -60,22 +76,14 @@ class OpenRequest:
     """
 
     def __init__(
-        self,
-        index: int,
-        prompt: str | None,
-        request: Request,
-        engine: Engine,
-        tokenizer: Tokenizer,
-        warnings: list[str],
-        is_streamed: bool,
+        self, index: int, prepared: PreparedRequest, request: Request, tokenizer: Tokenizer, is_streamed: bool
     ) -> None:
         self.index = index
         self.request = request
         self._chunks: list[TextChunk] = []
-        self._prompt = prompt
-        self._engine = engine
+        self._prompt = prepared.prompt
         self._tokenizer = tokenizer
-        self._warnings = warnings
+        self._warnings = prepared.warnings
         self.has_stops = bool(request.params.stop)
         self._is_followed = is_streamed or self.has_stops
         self._texts: dict[Sequence, OutputText] = {}
@@ -86,12 +94,12 @@ class OpenRequest:
         be seen when it comes."""
         return self._is_followed or self.request.is_finished
 
-    def advance(self) -> None:
-        """Fetches what the last step has brought."""
+    def advance(self, engine: Engine) -> None:
+        """Fetches what the engine's last step has brought."""
         request = self.request
         if request.beam_search is None and request.error is None:
             for sequence in request.sequences:
-                text, token_ids = self._text(sequence).advance(sequence, self._engine)
+                text, token_ids = self._text(sequence).advance(sequence, engine)
                 # Texts of which only some are returned are known at the end.
                 if (text or token_ids) and request.params.n == request.params.num_sequences:
                     logprobs = self._logprobs(sequence, self._text(sequence).num_tokens - len(token_ids))

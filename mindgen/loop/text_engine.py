@@ -1,12 +1,11 @@
 """An engine with the texts around it: requests go in as text, and come back as chunks of text."""
 
 import threading
-from dataclasses import dataclass, field
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine import Engine
 from mindgen.errors import as_request_error
-from mindgen.loop.open_request import OpenRequest
+from mindgen.loop.open_request import OpenRequest, PreparedRequest
 from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.text_turns import TextTurns
 from mindgen.runner.profiling import Profile
@@ -15,19 +14,6 @@ from mindgen.text.bad_words import bad_word_sequences
 from mindgen.text.guided import GuidedCompiler, GuidedMatcher, read_guide
 from mindgen.text.tokenizer import Tokenizer
 from mindgen.weights.model_config import ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
-    """A request as the engine takes it."""
-
-    prompt: str | None
-    token_ids: list[int]
-    params: SamplingParams
-    adapter_id: str | None
-    matcher: GuidedMatcher | None = None
-    bad_words: list[list[int]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 class TextEngine:
@@ -98,9 +84,7 @@ class TextEngine:
         request = self.engine.add_request(
             prepared.token_ids, prepared.params, prepared.adapter_id, prepared.matcher, prepared.bad_words
         )
-        opened = OpenRequest(
-            index, prepared.prompt, request, self.engine, self._tokenizer, prepared.warnings, is_streamed
-        )
+        opened = OpenRequest(index, prepared, request, self._tokenizer, is_streamed)
         self._open[request.request_id] = opened
         return opened
 
@@ -120,10 +104,10 @@ class TextEngine:
     def _advance(self, opened: OpenRequest) -> OpenRequest:
         request = opened.request
         try:
-            opened.advance()
+            opened.advance(self.engine)
         except Exception as error:
             self.engine.fail(request, as_request_error(error, "making the request's text"))
-            opened.advance()
+            opened.advance(self.engine)
         if request.is_finished:
             del self._open[request.request_id]
             self._turns.forget(opened)

@@ -1,7 +1,6 @@
 """What all networks have around their layers: embedding, final norm, head, and the rows whose logits are asked for."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from mindspore import Tensor, nn, ops
 
@@ -13,38 +12,15 @@ from mindgen.layers.causal_mask import NoMask, PagedMask
 from mindgen.layers.embedding import Embedding
 from mindgen.layers.linear import Linear
 from mindgen.layers.parameters import NotedLayouts, WeightSource
+from mindgen.layers.spec import NetworkSpec
 from mindgen.layers.step_inputs import PLACES
-from mindgen.parallel.layout import WHOLE, Axis, Shard, Slice, TensorLayout
-from mindgen.parallel.stage import ONLY_STAGE, Stage
+from mindgen.parallel.layout import WHOLE, Axis, Slice, TensorLayout
+from mindgen.parallel.stage import ONLY_STAGE
 from mindgen.weights.architecture import architectures
-from mindgen.weights.cache_layout import CacheShape
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _INPUTS, _POSITIONS, _OUTPUT_ROWS = PLACES.inputs, PLACES.positions, PLACES.output_rows
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """What a network is built from.
-
-    Attributes:
-        num_positions: rows of the rotary tables; more than a batch ever has tokens, for that is how
-            ApplyRotaryPosEmb tells a table from rows gathered by token.
-        shard, stage: which part of it is in this process.
-    """
-
-    config: ModelConfig
-    cache: CacheShape
-    num_positions: int
-    dtype: str
-    shard: Shard = WHOLE
-    stage: Stage = ONLY_STAGE
-
-    def layers(self) -> range:
-        """The stage's."""
-        return self.stage.layers(self.config.num_layers)
 
 
 class Decoder(nn.Cell):
@@ -100,14 +76,14 @@ class CausalLm(nn.Cell):
 
     def __init__(self, spec: NetworkSpec, model: Decoder) -> None:
         super().__init__()
-        config, dtype, shard, stage = spec.config, spec.dtype, spec.shard, spec.stage
+        config, shard = spec.config, spec.shard
         self.config = config
-        self.dtype = dtype
-        self.is_whole = stage == ONLY_STAGE
+        self.dtype = spec.dtype
+        self.is_whole = spec.stage == ONLY_STAGE
         self.model = model
         self.tied = config.tie_word_embeddings
-        inputs, head = Axis(config.hidden_size), {HEAD: shard.split(config.vocab_size)}
-        self.lm_head = Linear(inputs, head, dtype, shard=shard, output_dtype="float32") if stage.is_last else None
+        head = spec.linear(Axis(config.hidden_size), {HEAD: shard.split(config.vocab_size)})
+        self.lm_head = Linear(head, output_dtype="float32") if spec.stage.is_last else None
         self.is_shared = self.tied and shard.sliced_by_compiler
         if self.is_shared and self.lm_head is not None and model.embed_tokens is not None:
             self.lm_head.method.weight = model.embed_tokens.weight  # or a card would hold it twice

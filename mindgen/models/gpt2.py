@@ -10,12 +10,11 @@ from mindgen.layers.attention import Attention, StepTensors
 from mindgen.layers.linear import Linear
 from mindgen.layers.norm import LayerNorm
 from mindgen.layers.parameters import WeightSource, split_parameter
+from mindgen.layers.spec import NetworkSpec
 from mindgen.layers.step_inputs import PLACES
-from mindgen.models.base import CausalLm, Decoder, NetworkSpec
-from mindgen.parallel.layout import Axis, Shard
+from mindgen.models.base import CausalLm, Decoder
+from mindgen.parallel.layout import Axis
 from mindgen.weights.architectures.gpt2 import POSITIONS
-from mindgen.weights.cache_layout import CacheShape
-from mindgen.weights.model_config import ModelConfig
 
 _POSITIONS = PLACES.positions
 
@@ -35,11 +34,12 @@ class Gelu(nn.Cell):
 class GPT2Mlp(nn.Cell):
     """c_proj(gelu(c_fc x))"""
 
-    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
+    def __init__(self, spec: NetworkSpec, prefix: str) -> None:
         super().__init__()
+        config, shard = spec.config, spec.shard
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
-        self.c_fc = Linear(hidden, {f"{prefix}.c_fc": inner}, dtype, config.mlp_bias, shard)
-        self.c_proj = Linear(inner, {f"{prefix}.c_proj": hidden}, dtype, config.mlp_bias, shard)
+        self.c_fc = Linear(spec.linear(hidden, {f"{prefix}.c_fc": inner}), config.mlp_bias)
+        self.c_proj = Linear(spec.linear(inner, {f"{prefix}.c_proj": hidden}), config.mlp_bias)
         self.gelu = Gelu(config.exact_gelu, shard.cuts(inner))
 
     def linears(self) -> list[Linear]:
@@ -52,13 +52,14 @@ class GPT2Mlp(nn.Cell):
 class GPT2Layer(nn.Cell):
     """One decoder layer."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
+    def __init__(self, spec: NetworkSpec, prefix: str) -> None:
         super().__init__()
+        config, dtype, shard = spec.config, spec.dtype, spec.shard
         self.prefix = prefix
         self.ln_1 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
-        self.self_attn = Attention(config, cache, f"{prefix}.attn", dtype, shard, output_name="c_proj")
+        self.self_attn = Attention(spec, f"{prefix}.attn", output_name="c_proj")
         self.ln_2 = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
-        self.mlp = GPT2Mlp(config, f"{prefix}.mlp", dtype, shard)
+        self.mlp = GPT2Mlp(spec, f"{prefix}.mlp")
         self.add = ops.Add().shard(((1, 1), (1, 1)))
 
     def linears(self) -> list[Linear]:
@@ -89,7 +90,7 @@ class GPT2Model(Decoder):
 
     def __init__(self, spec: NetworkSpec) -> None:
         config, dtype, shard = spec.config, spec.dtype, spec.shard
-        layers = [GPT2Layer(config, spec.cache, f"transformer.h.{index}", dtype, shard) for index in spec.layers()]
+        layers = [GPT2Layer(spec, f"transformer.h.{index}") for index in spec.layers()]
         norm = LayerNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if spec.stage.is_last else None
         super().__init__(replace(spec, num_positions=config.max_position), layers, norm, "transformer.ln_f")
         if spec.stage.is_first:

@@ -11,11 +11,10 @@ from mindgen.layers.linear import Linear, packed_linear
 from mindgen.layers.norm import RmsNorm
 from mindgen.layers.parameters import WeightSource, filled_parameter
 from mindgen.layers.rotary import rotary_tables
+from mindgen.layers.spec import NetworkSpec
 from mindgen.layers.step_inputs import PLACES
-from mindgen.models.base import CausalLm, Decoder, NetworkSpec
-from mindgen.parallel.layout import Axis, Shard
-from mindgen.weights.cache_layout import CacheShape
-from mindgen.weights.model_config import ModelConfig
+from mindgen.models.base import CausalLm, Decoder
+from mindgen.parallel.layout import Axis
 
 _POSITIONS = PLACES.positions
 
@@ -23,12 +22,13 @@ _POSITIONS = PLACES.positions
 class LlamaMlp(nn.Cell):
     """down(silu(gate x) * up x)"""
 
-    def __init__(self, config: ModelConfig, prefix: str, dtype: str, shard: Shard) -> None:
+    def __init__(self, spec: NetworkSpec, prefix: str) -> None:
         super().__init__()
+        config, shard = spec.config, spec.shard
         hidden, inner = Axis(config.hidden_size), shard.split(config.intermediate_size)
         gate_up = {f"{prefix}.gate_proj": inner, f"{prefix}.up_proj": inner}
-        self.gate_up_proj = packed_linear(hidden, gate_up, dtype, config.mlp_bias, shard)
-        self.down_proj = Linear(inner, {f"{prefix}.down_proj": hidden}, dtype, config.mlp_bias, shard)
+        self.gate_up_proj = packed_linear(spec.linear(hidden, gate_up), config.mlp_bias)
+        self.down_proj = Linear(spec.linear(inner, {f"{prefix}.down_proj": hidden}), config.mlp_bias)
         self.swiglu = SeparateSwiglu(shard.cuts(inner)) if shard.sliced_by_compiler else gen.Swiglu()
 
     def linears(self) -> list[Linear]:
@@ -42,13 +42,14 @@ class LlamaMlp(nn.Cell):
 class LlamaLayer(nn.Cell):
     """One decoder layer; the residual addition of its MLP happens in the next norm."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, prefix: str, dtype: str, shard: Shard) -> None:
+    def __init__(self, spec: NetworkSpec, prefix: str) -> None:
         super().__init__()
+        config, dtype, shard = spec.config, spec.dtype, spec.shard
         self.prefix = prefix
         self.input_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
-        self.self_attn = Attention(config, cache, f"{prefix}.self_attn", dtype, shard)
+        self.self_attn = Attention(spec, f"{prefix}.self_attn")
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard)
-        self.mlp = LlamaMlp(config, f"{prefix}.mlp", dtype, shard)
+        self.mlp = LlamaMlp(spec, f"{prefix}.mlp")
 
     def linears(self) -> list[Linear]:
         return self.self_attn.linears() + self.mlp.linears()
@@ -82,7 +83,7 @@ class LlamaModel(Decoder):
 
     def __init__(self, spec: NetworkSpec) -> None:
         config, dtype, shard = spec.config, spec.dtype, spec.shard
-        layers = [LlamaLayer(config, spec.cache, f"model.layers.{index}", dtype, shard) for index in spec.layers()]
+        layers = [LlamaLayer(spec, f"model.layers.{index}") for index in spec.layers()]
         norm = RmsNorm(config.hidden_size, config.norm_epsilon, dtype, shard) if spec.stage.is_last else None
         super().__init__(spec, layers, norm, "model.norm")
         self.add = ops.Add()

@@ -3,7 +3,8 @@
 from importlib import import_module
 
 from mindgen.layers.parameters import NotedLayouts
-from mindgen.models.base import CausalLm, NetworkSpec
+from mindgen.layers.spec import NetworkSpec
+from mindgen.models.base import CausalLm
 from mindgen.parallel.layout import Shard, TensorLayout
 from mindgen.parallel.stage import pipeline_stages
 from mindgen.weights.architecture import architectures

@@ -83,7 +83,7 @@ class DeviceRunner(LocalRunner):
     def pack_adapter(self, adapter: AdapterWeights) -> PackedSlot:
         embedding, _ = self._network.tables()
         assert embedding is not None  # there are no stages on a device
-        refused = sorted(embedding.parts.keys() & adapter.pairs.keys())
+        refused = sorted(embedding.spec.parts.keys() & adapter.pairs.keys())
         if refused:
             raise AdapterError(
                 f"adapter {adapter.adapter_id}: LoRA on {refused[0]} is not served on {self._spec.device}: merge it "

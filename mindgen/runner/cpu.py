@@ -44,7 +44,6 @@ class CpuRunner(LocalRunner):
         self._weight_bytes = sum(self.report.weights.values())
         self._vocabulary = self._network.vocabulary()
         self._input_dtype = "int32" if self._stage.is_first else spec.dtype
-        self._output_dtype = "float32" if self._stage.is_last else spec.dtype
         self._hidden = Tensor(shape=[None, spec.model_config.hidden_size], dtype=MINDSPORE_DTYPES[spec.dtype])
         self._graphs: dict[AdapterInputs, CompiledStep] = {}
 
@@ -158,12 +157,12 @@ class CpuRunner(LocalRunner):
         self._weight_file = None
         return num_bytes
 
-    def _output_memory(self) -> np.ndarray | None:
-        """Where a graph puts what goes to another rank just like that."""
-        if self._ports is None or self._ports.target is None:
-            return None
+    def _output_memory(self) -> np.ndarray:
+        """Where a graph puts logits or hidden states: that of another rank, if they go there just like that."""
         is_gathered = self._stage.is_last and self._group is not None and self._group.size > 1
-        return None if is_gathered else self._ports.target.memory
+        if self._ports is None or self._ports.target is None or is_gathered:
+            return np.empty(0, STORAGE["float32" if self._stage.is_last else self._spec.dtype])
+        return self._ports.target.memory
 
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:
         if inputs not in self._graphs:
@@ -173,6 +172,6 @@ class CpuRunner(LocalRunner):
             if self._dynamic:
                 graph.make_dynamic(None if self._stage.is_first else self._hidden)
             self._graphs[inputs] = CompiledStep(
-                graph, self._executor, self._kernels, self._input_dtype, self._output_dtype, self._output_memory()
+                graph, self._executor, self._kernels, self._input_dtype, self._output_memory()
             )
         return self._graphs[inputs]

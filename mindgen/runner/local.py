@@ -12,7 +12,7 @@ from mindgen.errors import ConfigError, KernelError
 from mindgen.kernels import plugin
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.parameters import LoadedWeight, WeightSource
-from mindgen.models.base import NetworkSpec
+from mindgen.layers.spec import NetworkSpec
 from mindgen.models.registry import build_network
 from mindgen.parallel.layout import Shard
 from mindgen.parallel.rank_place import RankPlace

@@ -56,7 +56,7 @@ class NetworkSlots:
         self, linears: list[AdaptedLayer], tables: list[AdaptedLayer], dtype: str, kernels: KernelLibrary
     ) -> None:
         self._layers = [*linears, *tables]
-        self._table_names = {name for table in tables for name in table.parts}
+        self._table_names = {name for table in tables for name in table.spec.parts}
         self._dtype = dtype
         self._kernels = kernels
         self._beyond_plain: set[int] = set()
@@ -64,7 +64,9 @@ class NetworkSlots:
         self._forms: dict[Hashable, PackedForm] = {}
         self._spares: deque[tuple[PackedForm, np.ndarray]] = deque(maxlen=1)
         self.modules = {
-            name: (layer.inputs.size, axis.size) for layer in self._layers for name, axis in layer.parts.items()
+            name: (spec.inputs.size, axis.size)
+            for spec in (layer.spec for layer in self._layers)
+            for name, axis in spec.parts.items()
         }
 
     def enable(self, levels: list[SlotLevel], moves: Sequence[SlotMove] = ()) -> None:

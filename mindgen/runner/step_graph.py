@@ -9,11 +9,12 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindgen.kernels import backend
-from mindgen.kernels.dtypes import STORAGE
 from mindgen.kernels.library import MAX_AXES, AllocateOutput, KernelLibrary
 from mindgen.layers.parameters import as_tensor
 from mindgen.layers.step_inputs import NUM_STEP_INPUTS, StepInputs
 from mindgen.runner.adapter_rows import AdapterInputs
+
+_NO_LOGITS: np.ndarray = np.empty(0, np.float32)
 
 
 class StepGraph(nn.Cell):
@@ -63,8 +64,7 @@ class CompiledStep:
 
     Args:
         input_dtype: of the first input: token ids, or hidden states.
-        output_dtype: of logits or hidden states.
-        output_memory: for them, and large enough; None is memory of its own.
+        output_memory: for logits or hidden states, in their storage; if it is too small, they get their own.
 
     Attributes:
         lowering_seconds: that the executor took to make its graph of MindSpore's; None where it does not run it.
@@ -76,11 +76,10 @@ class CompiledStep:
         executor: str,
         kernels: KernelLibrary,
         input_dtype: str = "int32",
-        output_dtype: str = "float32",
-        output_memory: np.ndarray | None = None,
+        output_memory: np.ndarray = _NO_LOGITS,
     ) -> None:
-        self._input_dtype, self._output_dtype = input_dtype, output_dtype
-        self._output_memory: np.ndarray = np.empty(0, STORAGE[output_dtype]) if output_memory is None else output_memory
+        self._input_dtype = input_dtype
+        self._output_memory = output_memory
         self._compiled: Callable[..., Tensor] = backend.compile_graph(graph, executor)
         self._is_backend = executor != "mindspore"
         self._kernels = kernels
@@ -106,7 +105,7 @@ class CompiledStep:
         if run is not None and run.graph is not None:
             self._direct = _DirectCall(self._kernels, run, arrays, self._output_memory)
             self.lowering_seconds = run.lowering_seconds
-        return output.view(STORAGE[self._output_dtype])
+        return output.view(self._output_memory.dtype)
 
 
 class _DirectCall:

@@ -75,7 +75,7 @@ def test_files(place, tmp_path):
     assert find_slices(registry) is None
     folder = tmp_path / place
     updates = {module: random_update(28, 28, 3, seed) for seed, module in enumerate(LAYOUTS)}
-    paths = write_slices(folder, "law/../A1", "digest", updates, LAYOUTS, 3)
+    paths = write_slices(folder, "law/../A1", "digest", updates, LAYOUTS)
     assert [path.parent for path in paths] == [folder / f"rank_{rank}" for rank in range(3)]
     assert find_slices(registry) == folder
     parts = [read_slices(folder, "law/../A1", "digest", 3, rank) for rank in range(3)]
@@ -94,4 +94,4 @@ def test_files(place, tmp_path):
 
 def test_slices_of_unknown_modules(tmp_path):
     with pytest.raises(AdapterError, match="the model has no layout for mlp"):
-        write_slices(tmp_path, "A1", "digest", {"mlp": random_update(4, 4, 1)}, LAYOUTS, 2)
+        write_slices(tmp_path, "A1", "digest", {"mlp": random_update(4, 4, 1)}, LAYOUTS)

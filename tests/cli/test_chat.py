@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mindgen.cli.chat_session import ChatSession
+from mindgen.cli.chat_session import ChatOutput, ChatSession
 from mindgen.errors import RequestError
 from mindgen.outputs import CompletionOutput, RequestMetrics, RequestOutput, TextChunk
 from mindgen.sampling_params import SamplingParams
@@ -56,7 +56,7 @@ def talk(
     """The model, its answers, the notes, and whether the conversation goes on."""
     model = model or NotingModel()
     answers, notes = io.StringIO(), io.StringIO()
-    session = ChatSession(model, SamplingParams(temperature=0), None, system, answers, notes)
+    session = ChatSession(model, SamplingParams(temperature=0), None, system, ChatOutput(answers, notes))
     goes_on = all([session.handle(line) for line in lines])
     return model, answers.getvalue(), notes.getvalue(), goes_on
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mindgen.adapters.registry import AdapterRegistry
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.open_engine import open_engine
 from mindgen.engine.sequence import Request
 from mindgen.sampling_params import SamplingParams
@@ -33,9 +34,8 @@ class EngineProbe:
     ) -> None:
         registry = AdapterRegistry(adapters or {})
         limits = {"block_size": 4, **limits}
-        self.engine = open_engine(
-            find_weights(folder, None, 1), read_model_config(folder), registry, dtype, EngineConfig(**limits)
-        )
+        spec = EngineSpec(read_model_config(folder), dtype, EngineConfig(**limits))
+        self.engine = open_engine(spec, find_weights(folder, None, 1), registry)
         self.num_steps = self.num_preempted = self.num_swapped = 0
         self._preempt = self.engine._scheduler._preempt
         self.engine._scheduler._preempt = self._count_preempted

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mindgen.engine.beam_search import Beam, BeamSearch
 from mindgen.engine.sampler import Continuation, Sampler
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.kernels import plugin
 from mindgen.kernels.library import KernelLibrary
 from mindgen.sampling_params import SamplingParams
@@ -35,7 +35,7 @@ def search(model, sampler: Sampler, num_beams: int, eos: list[int], max_tokens: 
     penalty = options.pop("repetition_penalty", 1.0)
     beams = BeamSearch(num_beams, eos, max_tokens, **options)
     params = SamplingParams(repetition_penalty=penalty)
-    rows = [SamplingRow(params, PROMPT, VOCAB_SIZE, 0)]
+    rows = [SamplingRow(params, PROMPT, Vocabulary(VOCAB_SIZE), 0)]
     while not beams.is_done:
         with torch.no_grad():
             inputs = torch.tensor([[*PROMPT, *beam.token_ids] for beam in beams.beams])

@@ -1,9 +1,12 @@
 """Where the memory goes: sizes, shares, and what does not fit."""
 
+from dataclasses import replace
+
 import pytest
 
 from mindgen.engine import memory_plan
 from mindgen.engine.engine_config import EngineConfig
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.engine.memory_plan import plan_memory
 from mindgen.errors import ConfigError
 from mindgen.store import embedded
@@ -25,7 +28,8 @@ def four_gib_are_free(monkeypatch):
 
 
 def plan(model, dtype: str = "bfloat16", max_model_len: int = 512, weights: int = 0, adapters: int = 0, **limits):
-    return plan_memory(model, dtype, EngineConfig(**limits), max_model_len, [weights], [adapters])
+    model = replace(model, max_position=max_model_len)
+    return plan_memory(EngineSpec(model, dtype, EngineConfig(**limits)), [weights], [adapters])
 
 
 @pytest.mark.parametrize(("dtype", "item_size"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
@@ -117,11 +121,13 @@ def test_free_memory_is_what_the_system_says():
 
 
 def test_a_devices_memory_is_not_the_hosts(model):
-    limits = EngineConfig(memory_utilization="40GiB", swap_space=1.0)
-    made = plan_memory(model, "bfloat16", limits, 512, [30 * GIB], [0], is_in_host_memory=False)
+    def plan_device(weights: int, **limits: object):
+        spec = EngineSpec(model, "bfloat16", EngineConfig(max_model_len=512, **limits))
+        return plan_memory(spec, [weights], [0], is_in_host_memory=False)
+
+    made = plan_device(30 * GIB, memory_utilization="40GiB", swap_space=1.0)
     assert made.num_blocks == 32 * 32
     with pytest.raises(ConfigError, match="on Ascend memory_utilization must be the size of the KV cache, like 20GiB"):
-        share = EngineConfig(memory_utilization=0.9)
-        plan_memory(model, "bfloat16", share, 512, [0], [0], is_in_host_memory=False)
+        plan_device(0, memory_utilization=0.9)
     with pytest.raises(ConfigError, match="swap_space needs 5120 MiB, and 4096 MiB are free: lower it"):
-        plan_memory(model, "bfloat16", EngineConfig(swap_space=5.0), 512, [0], [0], is_in_host_memory=False)
+        plan_device(0, swap_space=5.0)

@@ -7,7 +7,7 @@ import pytest
 from sampling_reference import draw, uniform
 
 from mindgen.engine.sampler import SampledToken, Sampler
-from mindgen.engine.sampling_row import SamplingRow, token_mask
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary, token_mask
 from mindgen.errors import RequestError
 from mindgen.kernels import plugin
 from mindgen.kernels.library import KernelLibrary
@@ -29,10 +29,10 @@ def make_logits(num_rows: int, seed: int = 0) -> np.ndarray:
 
 
 def make_row(output=(), seed: int = SEED, bad_words=(), **params) -> SamplingRow:
-    return SamplingRow(
-        SamplingParams(**params), PROMPT, VOCAB_SIZE, seed, eos_token_ids=[0], bad_word_token_ids=bad_words,
-        output_token_ids=output,
-    )  # fmt: skip
+    row = SamplingRow(SamplingParams(**params), PROMPT, Vocabulary(VOCAB_SIZE, (0,)), seed, bad_words)
+    for token_id in output:
+        row.append(token_id)
+    return row
 
 
 def generate(sampler: Sampler, row: SamplingRow, logits: np.ndarray) -> list[SampledToken]:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from mindgen.engine.sampler import Sampler
-from mindgen.engine.sampling_row import SamplingRow, token_mask
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary, token_mask
 from mindgen.errors import KernelError
 from mindgen.sampling_params import SamplingParams
 
@@ -33,11 +33,20 @@ def make_logits(vocab_size: int, num_rows: int = 1, scale: float = 3.0, seed: in
     return (np.random.default_rng(seed).standard_normal((num_rows, vocab_size)) * scale).astype(np.float32)
 
 
+def make_row(
+    params: SamplingParams, vocab_size: int, seed: int = SEED, prompt=(), output=(), eos_token_ids=(), bad_words=()
+) -> SamplingRow:
+    row = SamplingRow(params, prompt, Vocabulary(vocab_size, eos_token_ids), seed, bad_words)
+    for token_id in output:
+        row.append(token_id)
+    return row
+
+
 def make_rows(
     params: SamplingParams, vocab_size: int, count: int, prompt=(), output=(), **options
 ) -> list[SamplingRow]:
     """Rows of one sequence at `count` positions, all after the same tokens."""
-    rows = [SamplingRow(params, prompt, vocab_size, SEED, output_token_ids=output, **options) for _ in range(count)]
+    rows = [make_row(params, vocab_size, SEED, prompt, output, **options) for _ in range(count)]
     for position, row in enumerate(rows):
         row.record.position = position
     return rows
@@ -109,12 +118,12 @@ PROCESSORS = {
     ),
     "bad_words": (
         {"bad_words": ["a", "b", "c"]},
-        {"bad_word_token_ids": [[0], [1, 2, 4], [2, 2]]},
+        {"bad_words": [[0], [1, 2, 4], [2, 2]]},
         lambda: NoBadWordsLogitsProcessor([[0], [1, 2, 4], [2, 2]]),
     ),
     "min_tokens": (
         {"min_tokens": 6, "stop_token_ids": [3]},
-        {"eos_token_ids": [1]},
+        {"eos_token_ids": (1,)},
         lambda: MinLengthLogitsProcessor(len(PROMPT) + 6, [1, 3]),
     ),
 }
@@ -260,10 +269,7 @@ MIXED = [
 def test_company_and_threads_change_no_bit(kernels):
     logits = make_logits(4999, 32)
     before = logits.copy()
-    rows = [
-        SamplingRow(SamplingParams(**MIXED[i % len(MIXED)]), PROMPT, 4999, i, output_token_ids=OUTPUT)
-        for i in range(32)
-    ]  # fmt: skip
+    rows = [make_row(SamplingParams(**MIXED[i % len(MIXED)]), 4999, i, PROMPT, OUTPUT) for i in range(32)]
     together = Sampler(kernels).sample(logits, rows)
     alone = [Sampler(kernels).sample(logits[i : i + 1], rows[i : i + 1])[0] for i in range(32)]
     kernels.num_threads = 1

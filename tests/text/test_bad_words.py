@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, make_tokenizer
 
-from mindgen.engine.sampling_row import SamplingRow
+from mindgen.engine.sampling_row import SamplingRow, Vocabulary
 from mindgen.errors import RequestError
 from mindgen.sampling_params import SamplingParams
 from mindgen.text.bad_words import bad_word_sequences
@@ -16,7 +16,9 @@ from mindgen.text.tokenizer import load_tokenizer
 
 def banned_token_ids(sequences, output, vocab_size: int) -> list[int]:
     """What the sampler keeps back."""
-    row = SamplingRow(SamplingParams(), [], vocab_size, 0, bad_word_token_ids=sequences, output_token_ids=output)
+    row = SamplingRow(SamplingParams(), [], Vocabulary(vocab_size), 0, sequences)
+    for token_id in output:
+        row.append(token_id)
     record = row.record
     banned = (ctypes.c_int32 * record.num_banned).from_address(record.banned) if record.num_banned else []
     return sorted(set(banned))

@@ -28,6 +28,7 @@ class _Join:
     """
 
     def __init__(self, first: SampleTable, second: SampleTable) -> None:
+        self.tables = first, second
         self._keys = _Keys(first), _Keys(second)
         one, other = self._keys
         _, at_a, at_b = np.intersect1d(one.single, other.single, assume_unique=True, return_indices=True)
@@ -44,8 +45,8 @@ class _Join:
         own, other = self._keys[side], self._keys[1 - side]
         return own.single_places[~np.isin(own.single, other.all, assume_unique=True)]
 
-    def facts(self, side: int, path: Path, table: SampleTable, shown: dict[int, OutputSample]) -> ComparedFile:
-        keys, only_here = self._keys[side], self.only_here(side)
+    def facts(self, side: int, path: Path, shown: dict[int, OutputSample]) -> ComparedFile:
+        table, keys, only_here = self.tables[side], self._keys[side], self.only_here(side)
         without_key, duplicates = int((~table.has_key).sum()), keys.num_repeated
         return ComparedFile(
             path=str(path),
@@ -90,17 +91,17 @@ def compare_outputs(first: Path, second: Path, columns: Columns, most_shown: int
     join = _Join(a, b)
     answered = ~(a.failed[join.a] | b.failed[join.b])
     differing = answered & (a.texts[join.a] != b.texts[join.b])
-    distances = _distances(a, b, join)
-    chosen = _most_different(a, b, join, differing, distances, most_shown)
+    distances = _distances(join)
+    chosen = _most_different(join, differing, distances, most_shown)
     samples = [
         _collect(file, [*places[chosen], *join.duplicates(side)[:_EXAMPLES], *join.only_here(side)[:_EXAMPLES]])
         for side, (file, places) in enumerate(zip(files, (join.a, join.b), strict=True))
     ]
-    reasons = _finish_reasons(a, b, join, answered)
+    reasons = _finish_reasons(join, answered)
     changed = sum(each.count for each in reasons if each.a != each.b)
     return Comparison(
-        a=join.facts(0, first, a, samples[0]),
-        b=join.facts(1, second, b, samples[1]),
+        a=join.facts(0, first, samples[0]),
+        b=join.facts(1, second, samples[1]),
         key=list(files[0].key),
         pairs=len(join.a),
         identical=wilson(int(answered.sum() - differing.sum()), int(answered.sum())),
@@ -109,7 +110,7 @@ def compare_outputs(first: Path, second: Path, columns: Columns, most_shown: int
         failed_only_b=int((~a.failed[join.a] & b.failed[join.b]).sum()),
         finish_changed=wilson(changed, int(answered.sum())),
         finish_reasons=reasons[:_MOST_REASONS],
-        differences=_differences(a, b, join, columns),
+        differences=_differences(join, columns),
         most_different=[
             _pair(samples[0][join.a[place]], samples[1][join.b[place]], float(distances[place]) / _SKETCH_BITS, columns)
             for place in chosen
@@ -123,17 +124,17 @@ def _with_usual_scores(first: Path, second: Path, columns: Columns) -> Columns:
     return msgspec.structs.replace(columns, scores=list(dict.fromkeys([*columns.scores, *usual])))
 
 
-def _distances(a: SampleTable, b: SampleTable, join: _Join) -> np.ndarray:
+def _distances(join: _Join) -> np.ndarray:
     """(P,) bits of the sketches that differ."""
+    a, b = join.tables
     bits = (a.sketches[join.a] ^ b.sketches[join.b]).view(np.uint8).reshape(-1, 8)  # (P, 8 bytes)
     ones = np.array([byte.bit_count() for byte in range(256)], np.uint8)
     return ones[bits].sum(1)
 
 
-def _most_different(
-    a: SampleTable, b: SampleTable, join: _Join, differing: np.ndarray, distances: np.ndarray, most: int
-) -> list[int]:
+def _most_different(join: _Join, differing: np.ndarray, distances: np.ndarray, most: int) -> list[int]:
     """Places in the join, by words and then by length."""
+    a, b = join.tables
     places = np.flatnonzero(differing)
     lengths = np.abs(a.numbers["characters"][join.a[places]] - b.numbers["characters"][join.b[places]])
     order = np.lexsort((places, -lengths, -distances[places].astype(np.int64)))
@@ -147,7 +148,8 @@ def _collect(file: OutputFile, places: Iterable[int]) -> dict[int, OutputSample]
     return {place: sample for place, sample in samples if place in wanted}
 
 
-def _finish_reasons(a: SampleTable, b: SampleTable, join: _Join, answered: np.ndarray) -> list[FinishReasons]:
+def _finish_reasons(join: _Join, answered: np.ndarray) -> list[FinishReasons]:
+    a, b = join.tables
     names_a, names_b = list(a.reason_names), list(b.reason_names)
     codes = a.finish_reasons[join.a].astype(np.int64) * (len(names_b) or 1) + b.finish_reasons[join.b]
     found, counts = np.unique(codes[answered], return_counts=True)
@@ -158,8 +160,9 @@ def _finish_reasons(a: SampleTable, b: SampleTable, join: _Join, answered: np.nd
     return sorted(reasons, key=lambda each: (-each.count, each.a or "", each.b or ""))
 
 
-def _differences(a: SampleTable, b: SampleTable, join: _Join, columns: Columns) -> list[Difference]:
+def _differences(join: _Join, columns: Columns) -> list[Difference]:
     """What no pair has a number for is left out, but for scores."""
+    a, b = join.tables
     found = [
         paired_difference(name, values[join.a], b.numbers[name][join.b], a.rows[join.a])
         for name, values in a.numbers.items()

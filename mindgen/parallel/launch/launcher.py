@@ -139,7 +139,9 @@ def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> l
     shares = core_shares(len(replicas)) if plan.is_cpu else [None] * len(replicas)
     cores = dict(zip(replicas, shares, strict=True))
     return [
-        _task(f"rank {rank.global_rank}", command, _variables(rank, cluster), log_folder, cores[rank.replica])
+        replace(
+            _task(f"rank {rank.global_rank}", command, _variables(rank, cluster), log_folder), cores=cores[rank.replica]
+        )
         for rank, cluster in plan.ranks
     ]
 
@@ -147,19 +149,12 @@ def _rank_tasks(command: Sequence[str], plan: LaunchPlan, log_folder: Path) -> l
 def _scheduler_task(command: Sequence[str], cluster: Cluster, demand: socket.socket, log_folder: Path) -> Task:
     python = command[0] if Path(command[0]).name.startswith("python") else sys.executable
     variables = cluster.as_environment("MS_SCHED", 0)
-    return _task(f"scheduler {cluster.port}", [python, *_SCHEDULER], variables, log_folder, demand=demand)
+    return replace(_task(f"scheduler {cluster.port}", [python, *_SCHEDULER], variables, log_folder), demand=demand)
 
 
-def _task(
-    name: str,
-    command: Sequence[str],
-    variables: dict[str, str],
-    log_folder: Path,
-    cores: list[int] | None = None,
-    demand: socket.socket | None = None,
-) -> Task:
+def _task(name: str, command: Sequence[str], variables: dict[str, str], log_folder: Path) -> Task:
     log = log_folder / name.replace(" ", "_") / _LOG_NAME
-    return Task(name, command, for_child(variables, _DEFAULTS), log, cores, demand=demand)
+    return Task(name, command, for_child(variables, _DEFAULTS), log)
 
 
 def _variables(rank: LaunchedRank, cluster: Cluster | None) -> dict[str, str]:
