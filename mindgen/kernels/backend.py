@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import mindspore
 from mindspore import Tensor, graph, nn
+from mindspore.graph.api import JitExecutor_, ms_compile_cache
 
 from mindgen.errors import KernelError
 from mindgen.kernels import plugin
@@ -44,12 +45,26 @@ def available(executor: str) -> str:
     return executor if executor == "mindspore" or _is_registered() else "mindspore"
 
 
-def compile_graph(cell: nn.Cell, executor: str) -> Callable[..., Tensor]:
-    """The cell as a function that MindSpore compiles at its first call; that executor runs it, an available one."""
-    if executor == "mindspore":
-        return mindspore.jit(cell, backend="ms_backend", jit_level="O0")
-    # MindSpore's name for compiling with fusion is O1.
-    return mindspore.jit(cell, backend=_NAME, jit_level="O1" if executor == "mindgen" else "O0")
+class CompiledGraph:
+    """A cell as a function that MindSpore compiles at its first call; that executor runs it, an available one."""
+
+    def __init__(self, cell: nn.Cell, executor: str) -> None:
+        self._cell = cell
+        # MindSpore's name for compiling with fusion is O1.
+        options = ("ms_backend", "O0") if executor == "mindspore" else (_NAME, "O1" if executor == "mindgen" else "O0")
+        self._compiled: Callable[..., Tensor] = mindspore.jit(cell, backend=options[0], jit_level=options[1])
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._compiled(*inputs)
+
+    def release(self) -> None:
+        """Gives its memory back, which MindSpore keeps, with the parameters' own, for as long as the process lives."""
+        own = f".{self._cell.create_time}{self._cell.phase}.{id(self._cell)}."
+        phases = {phase for phase in ms_compile_cache if own in phase}
+        executor = JitExecutor_.get_instance()
+        executor.del_net_res(None, phases)
+        executor.set_weights_values({})  # the last compiled cell's parameters
+        ms_compile_cache.difference_update(phases)
 
 
 class GraphCall(ctypes.Structure):

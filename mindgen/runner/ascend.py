@@ -1,6 +1,6 @@
 """Runs the network on a device with memory of its own, on MindSpore's runtime: an Ascend NPU, or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ class DeviceRunner(LocalRunner):
         if spec.dtype == "float32":
             raise ModelError("Ascend's attention ops take float16 and bfloat16, not float32: set dtype")
         self._steps: dict[StepKind, Callable[..., Tensor]] = {}
+        self._graphs: dict[StepKind, backend.CompiledGraph] = {}  # of steps that no compiler slices
         self._weight_layouts: dict[str, TensorLayout] = {}
         super().__init__(spec, weights, place)
         for cached in _on_device(self._caches):
@@ -78,7 +79,7 @@ class DeviceRunner(LocalRunner):
         # On a card every row belongs to a group: those of the base model to a last slot, which stays zero.
         self._slots.enable([level._replace(num_slots=level.num_slots + 1) for level in layout.levels()], moves)
         self._layout = layout
-        self._steps = {kind: step for kind, step in self._steps.items() if kind.adapters.num_levels == 0}
+        self._release_steps(kind for kind in self._steps if kind.adapters.num_levels > 0)
 
     def pack_adapter(self, adapter: AdapterWeights) -> PackedSlot:
         embedding, _ = self._network.tables()
@@ -93,7 +94,7 @@ class DeviceRunner(LocalRunner):
 
     def write_adapter(self, slot: int, packed: PackedSlot) -> None:
         if self._slots.write(slot, packed):
-            self._steps = {kind: step for kind, step in self._steps.items() if not kind.adapters.has_slots}
+            self._release_steps(kind for kind in self._steps if kind.adapters.has_slots)
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         sources, targets = [list(each) for each in zip(*copies, strict=True)]
@@ -107,7 +108,7 @@ class DeviceRunner(LocalRunner):
         try:
             logits = step(*map(Tensor.from_numpy, arrays)).asnumpy()
         except RuntimeError as error:
-            self._steps.clear()  # MindSpore never runs a graph again that has failed once
+            self._release_steps(self._steps)  # MindSpore never runs a graph again that has failed once
             raise KernelError(self._kernels.last_error or str(error).split("\n\n")[0].strip()) from error
         return Logits(logits[:, : self._spec.model_config.vocab_size])  # the compiler's slices may be padded
 
@@ -155,12 +156,23 @@ class DeviceRunner(LocalRunner):
             if self._is_dynamic(kind):
                 graph.make_dynamic()
             if self._shard.num_ranks == 1:
-                self._steps[kind] = backend.compile_graph(graph, "mindspore")
+                self._steps[kind] = self._graphs[kind] = backend.CompiledGraph(graph, "mindspore")
             else:
                 declared = self._weight_layouts | self._network.state_layouts()
                 self._steps[kind] = compile_sliced(graph, arrays, declared, self._shard)
             self._allocate(kind.adapters)
         return self._steps[kind]
+
+    def _release_steps(self, kinds: Iterable[StepKind]) -> None:
+        """What the compiler has sliced ends with its cell; what it has not, MindSpore would keep."""
+        for kind in list(kinds):
+            del self._steps[kind]
+            if kind in self._graphs:
+                self._graphs.pop(kind).release()
+
+    def close(self) -> None:
+        """Gives back what MindSpore keeps of the network."""
+        self._release_steps(self._steps)
 
     def _allocate(self, inputs: AdapterInputs) -> None:
         _, head = self._network.tables()

@@ -1,5 +1,7 @@
 """Runs the network on the CPU: compiles a graph for each kind of step, and feeds it tensors."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from mindspore import Tensor
 
@@ -60,11 +62,11 @@ class CpuRunner(LocalRunner):
     def enable_lora(self, layout: SlotLayout, moves: list[SlotMove]) -> None:
         self._slots.enable(layout.levels(), moves)
         self._layout = layout
-        self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if inputs.num_levels == 0}
+        self._release_graphs(inputs for inputs in self._graphs if inputs.num_levels > 0)
 
     def write_adapter(self, slot: int, packed: PackedSlot) -> None:
         if self._slots.write(slot, packed):
-            self._graphs = {inputs: graph for inputs, graph in self._graphs.items() if not inputs.has_slots}
+            self._release_graphs(inputs for inputs in self._graphs if inputs.has_slots)
 
     def copy_blocks(self, copies: list[BlockCopy]) -> None:
         sources, targets = [list(each) for each in zip(*copies, strict=True)]
@@ -106,7 +108,7 @@ class CpuRunner(LocalRunner):
         try:
             output = self._graph(inputs)(parts)
         except RuntimeError as error:
-            self._graphs.clear()  # MindSpore never runs a graph again that has failed once
+            self._release_graphs(self._graphs)  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
         if self._group is None or self._group.size == 1 or not self._stage.is_last:
@@ -133,7 +135,7 @@ class CpuRunner(LocalRunner):
             weight.memory = memory
             for parameter in weight.parameters:
                 share(parameter, weight.memory, self._spec.dtype)
-            self._graphs.clear()  # which have the addresses of the mapped file
+            self._release_graphs(self._graphs)  # which have the addresses of the mapped file
         return self._kernels.copy(np.ascontiguousarray(part), weight.memory[weight.rows])
 
     def _stored(self, weight: LoadedWeight) -> np.ndarray:
@@ -163,6 +165,14 @@ class CpuRunner(LocalRunner):
         if self._ports is None or self._ports.target is None or is_gathered:
             return np.empty(0, STORAGE["float32" if self._stage.is_last else self._spec.dtype])
         return self._ports.target.memory
+
+    def _release_graphs(self, kinds: Iterable[AdapterInputs]) -> None:
+        for inputs in list(kinds):
+            self._graphs.pop(inputs).release()
+
+    def close(self) -> None:
+        """Gives back what MindSpore keeps of the network."""
+        self._release_graphs(self._graphs)
 
     def _graph(self, inputs: AdapterInputs) -> CompiledStep:
         if inputs not in self._graphs:

@@ -1,7 +1,6 @@
 """The network compiled for one kind of step, and called with numpy arrays."""
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import mindspore
@@ -80,7 +79,7 @@ class CompiledStep:
     ) -> None:
         self._input_dtype = input_dtype
         self._output_memory = output_memory
-        self._compiled: Callable[..., Tensor] = backend.compile_graph(graph, executor)
+        self._compiled = backend.CompiledGraph(graph, executor)
         self._is_backend = executor != "mindspore"
         self._kernels = kernels
         self._direct: _DirectCall | None = None
@@ -106,6 +105,11 @@ class CompiledStep:
             self._direct = _DirectCall(self._kernels, run, arrays, self._output_memory)
             self.lowering_seconds = run.lowering_seconds
         return output.view(self._output_memory.dtype)
+
+    def release(self) -> None:
+        """As CompiledGraph's; it cannot be called afterwards."""
+        self._direct = None
+        self._compiled.release()
 
 
 class _DirectCall:

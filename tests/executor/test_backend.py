@@ -60,7 +60,7 @@ def compile_dynamic(cell: nn.Cell, *inputs: Tensor, executor: str = "mindgen"):
     assert backend.available(executor) == executor
     cell.set_inputs(*(Tensor(shape=[None, *x.shape[1:]], dtype=x.dtype) for x in inputs))
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    return backend.compile_graph(cell, executor)
+    return backend.CompiledGraph(cell, executor)
 
 
 class Views(nn.Cell):

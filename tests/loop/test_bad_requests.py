@@ -173,8 +173,9 @@ def test_end_tokens_that_are_none(eos, tmp_path, answers):
 @pytest.mark.parametrize("params", [{"min_tokens": 3}, {"guided_choice": ["yes"]}])
 def test_an_end_token_outside_the_vocabulary_is_refused_by_those_who_need_it(llm, answers, params, monkeypatch):
     """Whatever the loader lets through."""
-    for each in (engine_of(llm), llm._model._texts):
-        monkeypatch.setattr(each, "_model_config", replace(each._model_config, eos_token_ids=(2, 5000)))
+    engine, texts = engine_of(llm), llm._model._texts
+    monkeypatch.setattr(engine, "_vocabulary", engine._vocabulary._replace(eos_token_ids=(2, 5000)))
+    monkeypatch.setattr(texts, "_model_config", replace(texts._model_config, eos_token_ids=(2, 5000)))
     monkeypatch.setattr(llm._model._texts, "_guides", None)
     check_in_company(llm, answers, (PROMPT, replace(GREEDY, **params), None), "eos_token_id")
 
