@@ -11,6 +11,7 @@ from mindgen.errors import ConfigError
 from mindgen.server.config import ServerConfig, ServeSettings
 from mindgen.settings import GenerationSettings, read_settings
 from mindgen.system.documented_fields import documented_fields
+from mindgen.system.memory import keep_heap
 from mindgen.system.yaml_file import read_yaml_file
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -77,6 +78,7 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
                 if opens_browser:
                     webbrowser.open(address)
 
+            keep_heap()
             serve(app, bound, config.drain_timeout, announce)
         llm.close()
     return 0

@@ -72,7 +72,9 @@ class OpenRequest:
     """Turns what the engine does to a request into chunks of text, and into its output at the end.
 
     Attributes:
-        has_stops: its text may end it.
+        is_streamed: somebody waits for its text; what nobody waits for is made at the end.
+        has_stops: its text may end it, so it has to be seen when it comes.
+        is_eager: its next text cannot wait for a later step.
     """
 
     def __init__(
@@ -84,15 +86,10 @@ class OpenRequest:
         self._prompt = prepared.prompt
         self._tokenizer = tokenizer
         self._warnings = prepared.warnings
+        self.is_streamed = is_streamed
         self.has_stops = bool(request.params.stop)
-        self._is_followed = is_streamed or self.has_stops
+        self.is_eager = is_streamed or self.has_stops
         self._texts: dict[Sequence, OutputText] = {}
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether its text is to be made now or soon: what nobody waits for is made at the end, but a stop text has to
-        be seen when it comes."""
-        return self._is_followed or self.request.is_finished
 
     def advance(self, engine: Engine) -> None:
         """Fetches what the engine's last step has brought."""

@@ -19,6 +19,7 @@ from mindgen.loop.subscription import Subscription, Waiter
 from mindgen.outputs import TextChunk
 from mindgen.parallel.calls import remote, remote_calls
 from mindgen.parallel.worker_process import join_as_worker
+from mindgen.system.memory import keep_heap
 
 if TYPE_CHECKING:
     from mindgen.loop.local_model import LocalModel
@@ -65,6 +66,7 @@ class Replica:
         files = ModelFiles.of(host.model, host.adapters, host.checkpoint)
         config = replace(setup.config, num_threads=host.num_threads)
         self._model = LocalModel(files, replace(setup, config=config))
+        keep_heap()
 
     @remote()
     def open(self, number: int, requests: list[tuple[int, CheckedRequest]], is_streamed: bool) -> None:

@@ -93,9 +93,8 @@ class TextEngine:
 
     def step(self) -> list[OpenRequest]:
         """Runs a step; the requests whose text was made have their chunks now."""
-        changed = self.engine.step(self.profile)
-        awaited = [each for request in changed if (each := self._open[request.request_id]).is_awaited]
-        return [self._advance(opened) for opened in self._turns.after_step(awaited)]
+        changed = [self._open[request.request_id] for request in self.engine.step(self.profile)]
+        return [self._advance(opened) for opened in self._turns.after_step(changed)]
 
     def make_rest(self) -> list[OpenRequest]:
         """The texts that wait for a later step."""

@@ -13,6 +13,7 @@ from mindgen.errors import WorkerError
 from mindgen.loop.model_files import ModelFiles
 from mindgen.server.config import ServerConfig
 from mindgen.settings import GenerationSettings
+from mindgen.system.memory import keep_heap
 
 _MOST_MESSAGES = 64  # that wait for a slow reader
 
@@ -91,4 +92,6 @@ class ServedReplica:
         outside = read_outside(order.config, lambda line: print(line, flush=True))
         self._llm = LLM(order.files.model, order.files.adapters, order.dtype, limits, checkpoint=order.files.checkpoint)
         model = ServedModel.of(self._llm, order.files, order.name, order.generation, limits)
-        return assemble(model, order.config, outside)
+        app = assemble(model, order.config, outside)
+        keep_heap()
+        return app
