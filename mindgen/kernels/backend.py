@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,8 @@ class CompiledGraph:
 
     def release(self) -> None:
         """Gives its memory back, which MindSpore keeps, with the parameters' own, for as long as the process lives."""
+        if not threading.main_thread().is_alive():  # the process ends, and MindSpore may have done so before
+            return
         own = f".{self._cell.create_time}{self._cell.phase}.{id(self._cell)}."
         phases = {phase for phase in ms_compile_cache if own in phase}
         executor = JitExecutor_.get_instance()
