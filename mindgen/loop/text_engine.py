@@ -93,8 +93,10 @@ class TextEngine:
 
     def step(self) -> list[OpenRequest]:
         """Runs a step; the requests whose text was made have their chunks now."""
-        changed = [self._open[request.request_id] for request in self.engine.step(self.profile)]
-        return [self._advance(opened) for opened in self._turns.after_step(changed)]
+        changed = [self._open.get(request.request_id) for request in self.engine.step(self.profile)]
+        # An end that came between two steps may have been told already.
+        ready = self._turns.after_step(opened for opened in changed if opened is not None)
+        return [self._advance(opened) for opened in ready]
 
     def make_rest(self) -> list[OpenRequest]:
         """The texts that wait for a later step."""

@@ -26,16 +26,16 @@ class TextTurns:
         Args:
             changed: by the step.
         """
-        urgent = [each for each in changed if each.is_eager or each.request.is_finished]
+        urgent = dict.fromkeys(each for each in changed if each.is_eager or each.request.is_finished)
         for each in urgent:
             if each.is_streamed:
                 self._readers[each] = None
                 each.is_eager = each.has_stops
         now, count = time.perf_counter(), len(self._readers)
         if count > _FEW and now < self._next_turn:
-            return urgent
+            return list(urgent)
         self._next_turn = now + min(count * _INTERVAL_OF_EACH, _LONGEST_INTERVAL)
-        return list(self._readers | dict.fromkeys(urgent))
+        return list(self._readers | urgent)
 
     def rest(self) -> list[OpenRequest]:
         """All that may have text which is not made yet."""

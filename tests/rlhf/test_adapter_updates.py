@@ -112,6 +112,7 @@ def test_requests_in_flight(llm, loras, fresh, in_flight):
     first = llm.update_weights(loras[0], "C", expect_change=False)
     with held_after(llm, 6, *(partial(llm.stream, PROMPTS, LONG, name) for name in ("C", None))) as (stream, other):
         second = llm.update_weights(loras[1], "C", in_flight=in_flight)
+        engine_of(llm)  # the loop tells what has ended before it makes a step again
     outputs = finished(stream)
     reasons = {each.outputs[0].finish_reason for each in outputs}
     versions = {each.adapter_version for each in outputs}
