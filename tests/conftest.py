@@ -4,8 +4,14 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
+from hypothesis import settings
 
 import mindgen  # noqa: F401
+
+# The same examples at every run, so that none refuses a change that has nothing to do with it; others are tried with
+# `python -m pytest --hypothesis-profile=default`.
+settings.register_profile("same_examples", derandomize=True)
+settings.load_profile("same_examples")
 
 
 def pytest_addoption(parser):

@@ -184,6 +184,8 @@ def _read_layouts(name: str, message: np.ndarray) -> ParameterStrategy:
             device_matrix = _read_dims(value)
         elif field == 2 and not isinstance(value, int):
             maps.append([dim - (1 << 64) if dim >> 63 else dim for dim in _read_dims(value)])
+        elif field == 7 and not isinstance(value, int):
+            raise CheckpointError(f"{name!r} has a malformed share of the optimizer")
         elif field == 7 and value != 0:
             raise CheckpointError(_optimizer_message(name))
     return _strategy(name, device_matrix, maps[0] if len(maps) == 1 else [each for each in maps if each])
