@@ -52,8 +52,9 @@ class CompiledGraph:
     def __init__(self, cell: nn.Cell, executor: str) -> None:
         self._cell = cell
         # MindSpore's name for compiling with fusion is O1.
-        options = ("ms_backend", "O0") if executor == "mindspore" else (_NAME, "O1" if executor == "mindgen" else "O0")
-        self._compiled: Callable[..., Tensor] = mindspore.jit(cell, backend=options[0], jit_level=options[1])
+        level = "O1" if executor == "mindgen" else "O0"
+        name = "ms_backend" if executor == "mindspore" else _NAME
+        self._compiled: Callable[..., Tensor] = mindspore.jit(cell, backend=name, jit_level=level)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self._compiled(*inputs)

@@ -43,7 +43,7 @@ class LocalModel:
         self.dtype = weights.choose_dtype(self.config.dtype) if setup.dtype == "auto" else setup.dtype
         spec = EngineSpec(self.config, self.dtype, setup.config)
         engine = open_engine(spec, weights, self.registry, nodes)
-        self.longest_sequence = setup.config.longest_sequence(self.config.max_position)
+        self.longest_sequence = spec.max_model_len
         self.memory_plan = engine.memory_plan
         self._texts = TextEngine(engine, self.tokenizer, self.config, self.registry, setup.on_missing_adapter)
         self.loop = EngineLoop(self._texts)

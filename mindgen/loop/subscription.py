@@ -88,7 +88,7 @@ class Subscription:
             return self._next()
 
     async def take_async(self) -> list[TextChunk]:
-        """As `take`, without a thread that waits."""
+        """As `take`, without a thread that waits; for one coroutine at a time."""
         loop = asyncio.get_running_loop()
         while True:
             with self._lock:

@@ -23,12 +23,12 @@ def traced() -> Iterator[None]:
 
 
 def use(executor: str, dtype: str) -> None:
-    # Of the demo 2,048 tokens take 1 MiB in bfloat16.
-    num_blocks = 8192 if dtype == "bfloat16" else 4096
-    with_graphs = LLM("demo", dtype=dtype, executor=executor, num_blocks=num_blocks)
-    with_graphs.generate(["One, two,"] * 3, PARAMS, [None, "A1", "A2"])
+    # A block of the demo has 16 tokens, and takes 16 KiB in bfloat16.
+    num_blocks = CACHE_BYTES >> (14 if dtype == "bfloat16" else 15)
+    llm = LLM("demo", dtype=dtype, executor=executor, num_blocks=num_blocks)
+    llm.generate(["One, two,"] * 3, PARAMS, [None, "A1", "A2"])
     assert tracemalloc.get_traced_memory()[0] > CACHE_BYTES
-    with_graphs.close()
+    llm.close()
 
 
 @pytest.mark.parametrize(
