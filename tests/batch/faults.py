@@ -4,12 +4,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 class Fault(threading.Thread):
     """Does something once, as soon as a journal of the job has so many rows.
+
+    Meanwhile the process that writes it is stopped, if it is another one, so that the part does not end.
 
     Args:
         folder: of the job.
@@ -30,9 +33,12 @@ class Fault(threading.Thread):
         while not self._is_over.wait(0.02):
             for journal in self._folder.glob("parts/*.journal"):
                 writer = process_that_has_open(journal)
-                if writer is not None and num_lines(journal) > self._num_rows:
-                    self.done = self._act(journal, writer)
-                    return
+                if writer is None:
+                    continue
+                with stopped(writer):
+                    if num_lines(journal) > self._num_rows:
+                        self.done = self._act(journal, writer)
+                        return
 
     def __enter__(self) -> "Fault":
         self.start()
@@ -41,6 +47,21 @@ class Fault(threading.Thread):
     def __exit__(self, *error: object) -> None:
         self._is_over.set()
         self.join()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Without effect on this process itself, and on one that has ended."""
+    if pid == os.getpid():
+        yield
+        return
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def num_lines(path: Path) -> int:
