@@ -41,6 +41,17 @@ class Server:
             assert time.monotonic() < deadline, "it did not come to be so"
             time.sleep(0.02)
 
+    def wait_for_log(self, text: str, count: int = 1) -> list[str]:
+        """The lines with this text, once there are so many: it comes by a pipe, after what it tells of."""
+        found: list[str] = []
+
+        def are_there() -> bool:
+            found[:] = [line for line in self.log if text in line]
+            return len(found) >= count
+
+        self.wait_for(are_there)
+        return found
+
 
 def command(*flags: str) -> list[str]:
     return [sys.executable, "-m", "mindgen", "serve", "--num_threads", "1", *flags]

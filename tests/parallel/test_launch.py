@@ -66,7 +66,7 @@ def test_rank_0_is_shown_as_it_prints(tmp_path):
     ) as process:
         assert process.stdout.read(len("[rank 0] 一".encode())) == "[rank 0] 一".encode()
         process.terminate()
-        rest = process.communicate(timeout=20)
+        rest = process.communicate(timeout=40)
     assert rest == (b"\n", b"mindgen: error: ended by SIGTERM, and all ranks with it\n")
     assert process.returncode == 128 + 15
 

@@ -88,9 +88,8 @@ def test_requests_go_on_after_the_night(llm):
 
 def test_a_deadline_comes_by_night_as_well(llm):
     late = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True, deadline_seconds=0.5)
-    stream = llm.stream(PROMPTS, late)
-    stream.advance()
-    llm.sleep(1, in_flight="continue")
+    with held_after(llm, 6, lambda: llm.stream(PROMPTS, late)) as (stream,):
+        llm.sleep(1, in_flight="continue")
     outputs = [chunk.output for chunk in stream if chunk.output is not None]
     assert {output.outputs[0].stop_reason for output in outputs} == {"deadline"} and len(outputs) == len(PROMPTS)
     llm.wake_up()

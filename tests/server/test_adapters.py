@@ -136,7 +136,7 @@ def test_a_folder_that_is_watched(guarded):
     guarded.server.wait_for(lambda: RANK_OF_EACH["A3"] in text_of(guarded, "seen"))
     (guarded.watched / "bad").mkdir()
     (guarded.watched / "bad/adapter_config.json").write_text("{}")
-    guarded.server.wait_for(lambda: any("adapter bad in" in line for line in guarded.server.log))
+    guarded.server.wait_for_log("adapter bad in")
     assert "bad" not in guarded.names()
     shutil.rmtree(target)
     guarded.server.wait_for(lambda: "seen" not in guarded.names())

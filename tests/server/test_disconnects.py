@@ -48,7 +48,7 @@ def test_of_a_plain_answer(server):
         server.wait_for(lambda: server.metric("vllm:num_requests_running") == 8)
     server.wait_for(lambda: is_idle(server))
     assert server.metric("mindgen:client_disconnects_total") == gone + 1
-    assert any('"status": 499' in line for line in server.log)
+    server.wait_for_log('"status": 499')
 
 
 def test_of_one_that_waits(server):

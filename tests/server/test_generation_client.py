@@ -84,11 +84,7 @@ def test_a_conversation_stays_where_it_is(server, replicated, llm):
         return await asyncio.gather(*(converse(number) for number in range(12)))
 
     run([each.address for each in at], ask)
-    lines = []
-    for each in at:
-        own = [line for line in each.log if '"conversation-' in line]
-        each.wait_for(lambda own=own: len(own) % 2 == 0)
-        lines.append([json.loads(line) for line in own])
+    lines = [[json.loads(line) for line in each.wait_for_log('"conversation-', 12)] for each in at]
     names = [[line["request_id"] for line in own] for own in lines]
     assert sorted(map(len, names)) == [12, 12] and not {*names[0]} & {*names[1]}
     assert all(name.count(each) == 2 for name in names for each in name)
@@ -96,6 +92,8 @@ def test_a_conversation_stays_where_it_is(server, replicated, llm):
 
 
 def test_a_call_that_is_cancelled_is_called_off(server, llm):
+    gone = server.metric("mindgen:client_disconnects_total")
+
     async def ask(client):
         long = {"temperature": 2.0, "ignore_eos": True}
         calls = [
@@ -111,7 +109,8 @@ def test_a_call_that_is_cancelled_is_called_off(server, llm):
         )
 
     run(server.address, ask)
-    server.wait_for(lambda: server.metric("mindgen:requests_open") == 0, 2)
+    server.wait_for(lambda: server.metric("mindgen:requests_open") == 0)
+    assert server.metric("mindgen:client_disconnects_total") == gone + 8
 
 
 def test_a_full_server_is_asked_again(guarded, llm):

@@ -92,10 +92,10 @@ def test_a_killed_replica(guarded):
     for name in NAMES * 2:
         assert client.completions.create(model=name, **LONG).choices[0].text == expected[name]
     assert server.metric("mindgen:replica_ends_total") == 1
-    assert any(f"replica 1 (process {pid}) was killed by signal 9" in line for line in server.log)
+    server.wait_for_log(f"replica 1 (process {pid}) was killed by signal 9")
     server.wait_for(lambda: health(server) == (200, "ok", []), 60)
     assert server.metric("mindgen:replicas") == 2 and server.metric("mindgen:replicas_lost") == 0
-    assert any("replica 1 serves again" in line for line in server.log)
+    server.wait_for_log("replica 1 serves again")
     before = generated(server)
     asking = [Asker(client, name, True) for name in NAMES * 4]
     for each in asking:

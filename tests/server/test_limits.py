@@ -140,11 +140,10 @@ def test_the_log_has_prompts_when_asked_for_and_no_keys(guarded, server):
     guarded.server.client(ADMIN).completions.create(
         **(SHORT | {"prompt": "Unusual prompt"}), extra_headers={"X-Request-Id": "one"}
     )
-    guarded.server.wait_for(lambda: any('"request_id": "one"' in line for line in guarded.server.log))
-    (line,) = [json.loads(each) for each in guarded.server.log if '"request_id": "one"' in each]
+    (line,) = map(json.loads, guarded.server.wait_for_log('"request_id": "one"'))
     assert line["prompts"] == ["Unusual prompt"] and len(line["answers"]) == 1
     assert (line["status"], line["completion_tokens"], line["path"]) == (200, 1, "/v1/completions")
     assert not any(key in each for key in (ADMIN, ALICE, BOB) for each in guarded.server.log)
     server.client().completions.create(**(SHORT | {"prompt": "Unusual prompt"}))
-    server.wait_for(lambda: any('"completion_tokens": 1' in line for line in server.log))
+    server.wait_for_log('"completion_tokens": 1')
     assert not any("Unusual" in line for line in server.log)
