@@ -138,9 +138,9 @@ def test_python_costs_little_per_row(sampler):
     def seconds(function) -> float:
         times = []
         for _ in range(30):
-            start = time.perf_counter()
+            start = time.thread_time()
             function()
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     def kernel() -> None:

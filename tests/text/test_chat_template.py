@@ -60,10 +60,10 @@ def test_equals_transformers(tokenizer_file, name, conversation, tools):
 def test_hostile_and_broken_templates_are_refused(name):
     source, reason = HOSTILE[name]
     templates = ChatTemplates({"default": source}, SPECIAL, "evil")
-    memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
     with pytest.raises(ModelError, match=f"chat template of evil.*{reason}"):
         templates.render([USER])
-    assert time.process_time() - started < 5
+    assert time.thread_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kilobytes
 
 
@@ -82,9 +82,9 @@ def test_a_refused_template_harms_no_other_render():
 
 def test_long_conversations_are_no_attack():
     messages = [{"role": "user", "content": "word " * 2000}, {"role": "assistant", "content": "x" * 5000}] * 300
-    started = time.process_time()
+    started = time.thread_time()
     text = ChatTemplates({"default": QWEN_3}, SPECIAL, "tiny").render(messages)
-    assert len(text) > 4_500_000 and time.process_time() - started < 2
+    assert len(text) > 4_500_000 and time.thread_time() - started < 2
 
 
 def test_messages_that_a_template_cannot_take(tmp_path):
