@@ -25,6 +25,7 @@ from mindgen.parallel.rank_place import RankPlace, open_place
 from mindgen.parallel.worker_process import join_as_worker
 from mindgen.runner.spec import RUNNER_CALLS, AdapterContent, RankHost, RankReport, RunnerSpec
 from mindgen.system.environment import launched_rank
+from mindgen.system.memory import keep_heap
 
 if TYPE_CHECKING:
     from mindgen.runner.local import LocalRunner
@@ -106,6 +107,7 @@ class Rank:
         self._spec = spec
         self._runner = open_runner(replace(spec, num_threads=host.num_threads), host.weights, self.place)
         self._modules = self._runner.report.modules
+        keep_heap()
         return self._runner.report
 
     @remote()
