@@ -1,9 +1,12 @@
 """How new weights are to be taken, and what is said of them afterwards."""
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from mindgen.errors import ConfigError, WeightUpdateError
+from mindgen.system.checks import shown
+from mindgen.system.plain_json import plain
 from mindgen.system.suggestion import did_you_mean
 
 BASE = "base"  # the target that is no adapter
@@ -21,7 +24,7 @@ class UpdateOptions:
             new weights.
         max_staleness: so many versions may the first token of a request be older than the new weights; if it is
             older, the request is called off. None is any number.
-        allow_nan: take tensors of the base model that are not finite.
+        allow_nan: take tensors of the base model that are not finite; an adapter's always must be.
         expect_change: refuse weights that are the old ones.
         expect_all: refuse a set that leaves out tensors of the base model.
         adapter_config: the content of an adapter_config.json; None is that of the adapter's version before.
@@ -46,8 +49,8 @@ class UpdateOptions:
         for name in ("allow_nan", "expect_change", "expect_all"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        if self.adapter_config is not None and not isinstance(self.adapter_config, dict):
-            raise ConfigError(f"adapter_config must be a dict, not {self.adapter_config!r}")
+        if self.adapter_config is not None:
+            object.__setattr__(self, "adapter_config", _plain_config(self.adapter_config))
 
     @classmethod
     def read(cls, options: dict[str, Any]) -> "UpdateOptions":
@@ -57,6 +60,24 @@ class UpdateOptions:
             if name not in names:
                 raise ConfigError(f"update_weights has no option {name!r}{did_you_mean(name, names)}")
         return cls(**options)
+
+    def check_target(self, target: str) -> None:
+        """Raises WeightUpdateError where an option would be of no effect."""
+        if target == BASE and self.adapter_config is not None:
+            raise WeightUpdateError(f"adapter_config goes with an adapter's name as target, and the target is {BASE!r}")
+        for name in ("allow_nan", "expect_all"):
+            if target != BASE and getattr(self, name):
+                raise WeightUpdateError(f"{name} goes with the target {BASE!r}, and the target is adapter {target!r}")
+
+
+def _plain_config(config: Any) -> dict[str, Any]:
+    """As JSON has it: PEFT's own LoraConfig(...).to_dict() holds sets."""
+    if not isinstance(config, dict):
+        raise ConfigError(f"adapter_config must be a dict, not {shown(config)}")
+    try:
+        return json.loads(json.dumps(config, default=plain))  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"adapter_config must be as an adapter_config.json: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

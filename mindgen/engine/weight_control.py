@@ -12,7 +12,7 @@ from mindgen.engine.output_processor import OutputProcessor
 from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import BaseVersion, Request
 from mindgen.engine.update_options import InFlight
-from mindgen.errors import AsleepError, ConfigError
+from mindgen.errors import AsleepError, ConfigError, WeightUpdateError
 from mindgen.runner.spec import Runner
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
@@ -68,6 +68,12 @@ class WeightControl:
     def ask(self, change: Change) -> None:
         """Queues a change, which `settle` makes."""
         self._waiting.append(change)
+
+    def withdraw(self, change: Change) -> None:
+        """Forgets a change that has not been made."""
+        if change in self._waiting:
+            self._waiting.remove(change)
+            change.done.set_exception(WeightUpdateError("who has asked for it waits no longer: it is called off"))
 
     def fail(self, error: BaseException) -> None:
         """Nothing that is asked for will happen any more."""

@@ -5,14 +5,14 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from mindgen.engine.engine import Engine
 from mindgen.engine.weight_control import Change
-from mindgen.errors import QueueFullError, WorkerError, as_request_error
+from mindgen.errors import QueueFullError, UsageError, WorkerError, as_request_error
 from mindgen.loop.open_request import OpenRequest, PreparedRequest
 from mindgen.loop.request_reader import CheckedRequest
 from mindgen.loop.subscription import Subscription, Waiter, wake
@@ -20,6 +20,7 @@ from mindgen.loop.text_engine import TextEngine
 from mindgen.outputs import RequestOutput, TextChunk
 
 Result = TypeVar("Result")
+_LOOK_SECONDS = 0.1
 IndexedRequest = tuple[int, CheckedRequest]
 _Unsent = deque[tuple[int, PreparedRequest | TextChunk]]  # or the last chunk of one that is refused
 
@@ -33,6 +34,7 @@ class EngineLoop:
 
     def __init__(self, texts: TextEngine) -> None:
         self._texts = texts
+        self._reserved: tuple[int, str] | None = None  # the thread that has the steps, and what it is told
         self._thread = _LoopThread(texts)
         self._thread.start()
         self._end = weakref.finalize(self, _LoopThread.end, self._thread)
@@ -46,7 +48,9 @@ class EngineLoop:
 
         Raises:
             WorkerError: the loop was closed.
+            UsageError: this thread has reserved its steps.
         """
+        self._require_steps()
         prepared: _Unsent = deque()
         for index, request in requests:
             try:
@@ -66,13 +70,26 @@ class EngineLoop:
         """What the function makes of the engine, between two steps; raises what it raises."""
         return self._thread.call(partial(function, self._texts.engine))
 
-    def change(self, change: Change) -> int:
+    def change(self, change: Change, is_wanted: Callable[[], bool] = lambda: True) -> int:
         """Waits until the requests in flight have let the change happen; how many were called off for it.
 
+        Args:
+            is_wanted: asked meanwhile.
+
         Raises:
-            Exception: what has kept it from happening.
+            UsageError: it waits for steps that this thread has reserved.
+            WeightUpdateError: it was not wanted any more, and has not happened.
+            Exception: what has kept it from happening; or what has interrupted this thread, and then it may have.
         """
-        self.call(lambda engine: engine.weights.ask(change))
+        if change.waits:
+            self._require_steps()
+        try:
+            self.call(lambda engine: engine.weights.ask(change))
+            while not wait([change.done], _LOOK_SECONDS).done and is_wanted():
+                pass
+        finally:
+            if not change.done.done():
+                self.call(lambda engine: engine.weights.withdraw(change))
         return change.done.result()
 
     def settle_soon(self) -> None:
@@ -83,12 +100,21 @@ class EngineLoop:
         """No step begins any more; returns when the last one has ended."""
         self._thread.call(partial(self._thread.hold, True))
 
+    def reserve(self, reason: str) -> None:
+        """Has this thread be refused, for that reason, what steps alone bring, until `resume`: it makes them itself."""
+        self._reserved = threading.get_ident(), reason
+
     def resume(self) -> None:
+        self._reserved = None
         self._thread.call(partial(self._thread.hold, False))
 
     def step(self) -> None:
         """Runs one step while it is paused; what that brings has been passed on when this returns."""
         self._thread.call(self._thread.step_once)
+
+    def _require_steps(self) -> None:
+        if self._reserved is not None and self._reserved[0] == threading.get_ident():
+            raise UsageError(self._reserved[1])
 
     def close(self) -> None:
         """Ends the thread, and the engine with it; open calls get no further chunks."""

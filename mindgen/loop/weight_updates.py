@@ -51,6 +51,7 @@ class WeightUpdates:
         target = request.target
         if not isinstance(target, str) or not target:
             raise WeightUpdateError(f"target must be {BASE!r} or an adapter's name, not {shown(target)}")
+        request.options.check_target(target)
         with self._lock:
             if self._open is not None:
                 raise WeightUpdateError(
@@ -80,6 +81,7 @@ class OpenUpdate:
     Attributes:
         on_end: is told that another one may begin.
         on_report: is told of the weights once they serve, before who has sent them.
+        is_wanted: asked while requests keep the weights from serving: if it is not, the update is called off.
     """
 
     def __init__(
@@ -93,18 +95,19 @@ class OpenUpdate:
         self.request = request
         self.on_end: Callable[[], None] | None = None
         self.on_report: Callable[[UpdateReport], None] | None = None
+        self.is_wanted: Callable[[], bool] = lambda: True
         self._version, self._loop, self._engine, self._registry = version, loop, engine, registry
         self._adapter_id = None if request.target == BASE else request.target
         self._update = self._engine.begin_update(self._adapter_id)
         self._start: float | None = None
         self._is_ended = False
 
-    def run(self, tensors: Iterable[tuple[str, MappedTensor, bool]]) -> UpdateReport:
-        """All of it, with names, tensors, and whether others may change a tensor's memory."""
+    def run(self, tensors: Iterable[tuple[str, MappedTensor]]) -> UpdateReport:
+        """All of it; others may change the tensors' memory, or the file that it is."""
         try:
-            for name, tensor, is_shared in tensors:
+            for name, tensor in tensors:
                 if self.wants(name, tensor.dtype, tensor.shape):
-                    self.add(name, tensor.copy() if is_shared else tensor)
+                    self.add(name, tensor.copy())
             return self.finish()
         finally:
             self.cancel()
@@ -162,7 +165,7 @@ class OpenUpdate:
         update.check(options.expect_change, options.expect_all)
         before = self._engine.weights.base
         base = BaseVersion(update.checksum(), self._version)
-        aborted = self._change(partial(self._engine.weights.take, update.received), base=base)
+        aborted = self._change(partial(self._take, update), base=base)
         return self._report(
             aborted,
             bytes_bound=update.bytes_bound,
@@ -197,10 +200,16 @@ class OpenUpdate:
             ignored=[],
         )
 
+    def _take(self, update: BaseUpdate) -> None:
+        """What is staged is this update's, unless it was called off in the meantime."""
+        if self._is_ended:
+            raise WeightUpdateError("the update was called off")
+        self._engine.weights.take(update.received)
+
     def _change(self, make: Callable[[], None], **to: object) -> int:
         options = self.request.options
         change = Change(make, options.in_flight, "weights", options.max_staleness, **to)  # type: ignore[arg-type]
-        return self._loop.change(change)
+        return self._loop.change(change, self.is_wanted)
 
     def _report(self, aborted: int, **found: object) -> UpdateReport:
         return UpdateReport(

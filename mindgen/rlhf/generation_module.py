@@ -117,6 +117,8 @@ class GenerationModule:
     def build_dataset(self, train_prompts: Sequence[str | Row], is_eval: bool = False) -> PromptPipeline:
         """Rows of tokens, each training prompt num_inference_per_prompt times."""
         repeats = 1 if is_eval else self.model_args["num_inference_per_prompt"]
+        if isinstance(train_prompts, (str, Mapping)) or not isinstance(train_prompts, Sequence):
+            raise RequestError(f"train_prompts must be a list of texts or of rows, not {shown(train_prompts)}")
         prompts = [prompt for prompt in train_prompts for _ in range(repeats)]
         longest = self.model_args.get("max_prompt_tokens_length")
         if longest is None:
@@ -219,7 +221,8 @@ class GenerationModule:
 
     def _rows(self, query: Rows) -> list[Row]:
         if not isinstance(query, Mapping):
-            if isinstance(query, str) or not all(isinstance(row, Mapping) for row in query):
+            is_list = isinstance(query, Sequence) and not isinstance(query, str)
+            if not is_list or not all(isinstance(row, Mapping) for row in query):
                 raise RequestError(f"data must be rows with prompt and input_ids, not {shown(query)}")
             return list(query)
         lengths = {len(values) for values in query.values()}

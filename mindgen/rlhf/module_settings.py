@@ -92,6 +92,8 @@ def read_module_settings(source: str | Path | Mapping[str, Any] | None = None, *
     Raises:
         ConfigError: a key is unknown or refused, or a value none that it may have.
     """
+    if source is not None and not isinstance(source, (str, Path, Mapping)):
+        raise ConfigError(f"settings must be a YAML file or a mapping of its keys, not {shown(source)}")
     raw = {} if source is None else dict(source) if isinstance(source, Mapping) else read_module_yaml(Path(source))
     raw |= overrides
     given = {name: value for name, value in raw.items() if name in _KEYS and value is not None}
@@ -164,7 +166,11 @@ def _sampling(given: Mapping[str, Any], is_eval: bool) -> dict[str, Any]:
         options["stop"] = stop
     elif stop is not None:
         options |= {"stop": list(translate_options({"stop_token_list": stop}).stop)}
-    SamplingParams(**options)
+    try:
+        SamplingParams(**options)
+    except RequestError as error:
+        name = f"eval_{str(error).split(' ')[0]}"
+        raise (RequestError(f"eval_{error}") if is_eval and name in given else error) from error
     return options
 
 

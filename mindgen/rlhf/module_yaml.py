@@ -64,6 +64,13 @@ _UNSET = object()
 def _resolved(path: Path, key: str, value: Any) -> Any:
     if value == "None":
         return None
+    if isinstance(value, list):
+        found = [_resolved(path, key, each) for each in value]
+        if any(each is _UNSET for each in found):
+            raise ConfigError(f"{path}: {key}: an item of {value!r} needs an environment variable that is not set")
+        return found
+    if isinstance(value, dict) and "${" in str(value):
+        raise ConfigError(f"{path}: {key}: ${{name}} may stand in a value or a list, not within {value!r}")
     if not isinstance(value, str) or "${" not in value:
         return value
     if len(_VARIABLE.findall(value)) != value.count("${"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mindgen.errors import RequestError
-from mindgen.system.checks import require_text, to_integer
+from mindgen.system.checks import require_text, shown, to_integer
 
 Row = dict[str, Any]
 
@@ -32,6 +32,8 @@ class PromptPipeline:
         if tokenizer is None:
             raise RequestError("PromptPipeline needs a tokenizer, like that of the module: tokenizer.tokenizer")
         to_integer("max_prompt_length", max_prompt_length, 1)
+        if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Sequence):
+            raise RequestError(f"prompts must be a list of texts or of rows, not {shown(prompts)}")
         self.tokenizer = tokenizer
         self.prompts_ids = [self._row(place, each, max_prompt_length, prompt_key) for place, each in enumerate(prompts)]
 

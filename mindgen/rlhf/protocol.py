@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from mindgen.system.plain_json import plain
+
 PROTOCOL = 1
 SHARED_MEMORY = Path("/dev/shm")
 _LENGTH = struct.Struct(">I")
@@ -13,12 +15,19 @@ _MOST_BYTES = 16 << 20
 
 
 class ProtocolError(Exception):
-    """What came is no message."""
+    """It is no message."""
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Raises OSError when the other end is gone."""
-    data = json.dumps(message).encode()
+    """
+    Raises:
+        OSError: the other end is gone.
+        ProtocolError: a value has no form in JSON.
+    """
+    try:
+        data = json.dumps(message, default=plain).encode()
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"the message cannot be sent: {error}") from error
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
 

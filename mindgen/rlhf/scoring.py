@@ -8,7 +8,7 @@ from mindgen.llm import LLM
 from mindgen.loop.request_reader import Prompt
 from mindgen.outputs import RequestOutput
 from mindgen.sampling_params import SamplingParams
-from mindgen.system.checks import to_token_ids
+from mindgen.system.checks import shown, to_token_ids
 
 Completion = str | Sequence[int]
 
@@ -54,7 +54,9 @@ def score(
     if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
         raise RequestError("score needs a list of prompts and a list of as many completions")
     pairs = [scored_tokens(llm, *pair) for pair in zip(prompts, completions, strict=True)]
-    drawn = sampling_params or SamplingParams()
+    drawn = SamplingParams() if sampling_params is None else sampling_params
+    if not isinstance(drawn, SamplingParams):
+        raise RequestError(f"score takes one SamplingParams for all, not {shown(drawn)}")
     params = [forced_params(drawn, place, each) for place, (_, each) in enumerate(pairs)]
     outputs = llm.generate([prompt for prompt, _ in pairs], params, adapter_ids) if pairs else []
     return [scores_of(output) for output in outputs]

@@ -1,6 +1,5 @@
 """Sends weights to a mindgen of the same host, through shared memory. It needs numpy, and nothing else of mindgen's."""
 
-import math
 import mmap
 import os
 import socket
@@ -18,6 +17,7 @@ from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receiv
 
 _BUCKET_BYTES = 2 << 20  # small enough to be read before it leaves the cores' cache
 _CLOSE_SECONDS = 5.0
+_BITS = ("u2", "i2")  # of bfloat16
 
 
 class WeightSendError(Exception):
@@ -53,7 +53,8 @@ class WeightSender:
         time until the receiver had all of them.
 
         Args:
-            weights: names and tensors: of numpy or torch, or a pair of "bfloat16" and an array of its bits (uint16).
+            weights: names and tensors: of numpy, MindSpore or torch, or a pair of "bfloat16" and an array of its bits
+                (uint16).
             target, version, options: as of `LLM.update_weights`.
 
         Raises:
@@ -62,18 +63,40 @@ class WeightSender:
         if self._connection is None:
             self._connect()
         pairs = weights.items() if isinstance(weights, Mapping) else weights
+        if not isinstance(pairs, Iterable):
+            raise WeightSendError(f"expected names and tensors, not a {type(weights).__name__}")
         try:
             self._ask({"type": "begin", "target": target, "version": version, "options": options}, "ok")
             started = time.perf_counter()
             self._fill(pairs)
             seconds = time.perf_counter() - started
-            report = self._ask({"type": "end"}, "done")["report"]
+            report = self._finish()
         except BaseException as error:
             self.close()  # which calls the update off
             if isinstance(error, (OSError, EOFError, ProtocolError)):
                 raise WeightSendError(f"{self._path}: the receiver is gone or says nothing: {error}") from error
             raise
         return dict(report) | {"transfer_seconds": seconds}
+
+    def _finish(self) -> dict[str, Any]:
+        """What the receiver reports; after its time the update is called off, unless it has ended just then."""
+        try:
+            return self._ask({"type": "end"}, "done")["report"]  # type: ignore[no-any-return]
+        except TimeoutError:
+            reason = f"{self._path}: the weights could not serve within {self._seconds:g} seconds"
+        assert self._connection is not None
+        try:
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.settimeout(_CLOSE_SECONDS)
+            report = self._answer("done")["report"]
+        except WeightSendError as error:
+            raise WeightSendError(f"{reason}: {error}") from None
+        except (OSError, EOFError, ProtocolError) as error:
+            raise WeightSendError(
+                f"{reason}, and whether they do now is not known: compare the model's weight_version"
+            ) from error
+        self.close()
+        return report  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Calls off what is on its way; returns when the receiver has done so."""
@@ -164,20 +187,40 @@ class WeightSender:
 
 def _tensors(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, list[int], np.ndarray]]:
     """Name, dtype, shape and bytes of each."""
-    for name, value in pairs:
-        dtype, array = value if isinstance(value, tuple) else _array(name, value)
-        array = np.ascontiguousarray(array)
-        assert array.nbytes == math.prod(array.shape) * array.itemsize
+    for pair in pairs:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise WeightSendError(f"expected a name and a tensor, not a {type(pair).__name__}") from None
+        if not isinstance(name, str):
+            raise WeightSendError(f"the name of a tensor must be a text, not {name!r}")
+        dtype, array = _bits(name, value) if isinstance(value, tuple) else _array(name, value)
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         yield name, dtype, list(array.shape), array.reshape(-1).view(np.uint8)
+
+
+def _bits(name: str, pair: tuple[Any, ...]) -> tuple[str, np.ndarray]:
+    if len(pair) == 2 and pair[0] == "bfloat16" and isinstance(pair[1], np.ndarray) and pair[1].dtype.str[1:] in _BITS:
+        return "bfloat16", pair[1]
+    raise WeightSendError(f"{name!r} must be a tensor, or a pair of 'bfloat16' and an array of its bits (uint16)")
 
 
 def _array(name: str, value: Any) -> tuple[str, np.ndarray]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous()
-        if value.dtype == torch.bfloat16:
-            return "bfloat16", value.view(torch.int16).numpy()
-        value = value.numpy()
+        try:
+            value = value.detach().cpu().contiguous()
+            if value.dtype == torch.bfloat16:
+                return "bfloat16", value.view(torch.int16).numpy()
+            value = value.numpy()
+        except (TypeError, RuntimeError) as error:  # float8, or a tensor without data
+            raise WeightSendError(f"{name!r} is {value.dtype} on {value.device}: {error}") from error
+    if hasattr(value, "asnumpy"):
+        value = value.asnumpy()
     if not isinstance(value, np.ndarray):
-        raise WeightSendError(f"{name!r} must be a tensor of numpy or torch, not a {type(value).__name__}")
+        raise WeightSendError(f"{name!r} must be a tensor of numpy, MindSpore or torch, not a {type(value).__name__}")
+    if value.dtype.name == "bfloat16":
+        return "bfloat16", value.view(np.uint16)
+    if value.dtype.kind not in "fiub":
+        raise WeightSendError(f"{name!r} is {value.dtype.name}: expected float32, float16 or bfloat16")
     return value.dtype.name, value

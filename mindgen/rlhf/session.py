@@ -186,8 +186,18 @@ class Session:
             raise WeightUpdateError(f"the update ended before these tensors did: {sorted(self._tensors)[:4]}")
         self._update = None
         self._connection.settimeout(None)
+        update.is_wanted = self._is_there
         report = update.finish()
         send(self._connection, {"type": "done", "report": asdict(report)})
+
+    def _is_there(self) -> bool:
+        """Whether the sender waits for an answer still."""
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
 
 def _of_type(message: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mindgen.loop.stream import Server
 from mindgen.loop.subscription import Subscription, Waiter
 from mindgen.outputs import RequestOutput, TextChunk
 
+_RESERVED = "requests of _add_request have not ended: go on with schedule and execute_step, or close() the module"
 STEP_KEYS = ("seq_group_metadata_list", "blocks_to_swap_in", "blocks_to_swap_out", "blocks_to_copy")
 
 
@@ -37,7 +38,8 @@ class _Collector(Subscription):
 
 
 class StepLoop:
-    """While it has requests the engine makes no step but its own, whoever else has asked for something.
+    """While it has requests the engine makes no step but its own: other threads that ask for something wait, and its
+    own thread is refused, as it would wait for itself.
 
     Raises:
         UsageError: the model has several replicas, which do not step together.
@@ -59,8 +61,11 @@ class StepLoop:
         """Takes these in place of those before, which are called off."""
         self.close()
         self._requests = _Collector(len(requests))
+        if not requests:
+            return
         self._loop.pause()
         self._loop.submit([*enumerate(requests)], self._requests, is_streamed=False)
+        self._loop.reserve(_RESERVED)
 
     def schedule(self) -> dict[str, Any]:
         """What `execute_step` takes; {} when nothing is left. The engine itself chooses, within the step, who is in it

@@ -18,8 +18,8 @@ from mindgen.weights.weight_format import format_of, map_file
 Weights: TypeAlias = str | Path | Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 
-def named_tensors(weights: Weights, model: Path) -> Iterator[tuple[str, MappedTensor, bool]]:
-    """Name, tensor, and whether others may change its memory, one by one; nothing is copied.
+def named_tensors(weights: Weights, model: Path) -> Iterator[tuple[str, MappedTensor]]:
+    """Name and tensor, one by one; nothing is copied.
 
     Args:
         model: the folder of the model that they are for.
@@ -29,8 +29,7 @@ def named_tensors(weights: Weights, model: Path) -> Iterator[tuple[str, MappedTe
         ModelError, CheckpointError: there is no such file, or it is damaged.
     """
     if isinstance(weights, (str, Path)):
-        for name, tensor in read_tensors(Path(weights), model).items():
-            yield name, tensor, False
+        yield from read_tensors(Path(weights), model).items()
         return
     pairs = weights.items() if isinstance(weights, Mapping) else weights
     if not isinstance(pairs, Iterable):
@@ -42,7 +41,7 @@ def named_tensors(weights: Weights, model: Path) -> Iterator[tuple[str, MappedTe
             raise WeightUpdateError(f"expected a name and a tensor, not {shown(pair)}") from None
         if not isinstance(name, str):
             raise WeightUpdateError(f"the name of a tensor must be a text, not {shown(name)}")
-        yield name, as_mapped(name, value), True
+        yield name, as_mapped(name, value)
 
 
 def read_tensors(path: Path, model: Path) -> dict[str, MappedTensor]:
@@ -71,10 +70,13 @@ def as_mapped(name: str, value: Any) -> MappedTensor:
         return value
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
-            return MappedTensor("bfloat16", value.contiguous().view(torch.int16).numpy().view(np.uint16))
-        value = value.numpy()
+        try:
+            value = value.detach().cpu()
+            if value.dtype == torch.bfloat16:
+                return MappedTensor("bfloat16", value.contiguous().view(torch.int16).numpy().view(np.uint16))
+            value = value.numpy()
+        except (TypeError, RuntimeError) as error:  # float8, or a tensor without data
+            raise WeightUpdateError(f"{name!r} is {value.dtype} on {value.device}: {error}") from error
     if hasattr(value, "asnumpy"):
         value = value.asnumpy()
     if not isinstance(value, np.ndarray):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from updates import LORA, PROMPTS, answers, make_lora, make_models, tokens
 
 from mindgen import LLM, SamplingParams
-from mindgen.errors import AdapterError, WeightUpdateError
+from mindgen.errors import AdapterError, ConfigError, WeightUpdateError
 
 LONG = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
 
@@ -67,6 +67,8 @@ def test_versions_from_memory_are_those_from_folders(model, loras, fresh, sizes)
         assert report.modules == len(tensors) // 2 and report.bytes_received == sum(t.nbytes for t in tensors.values())
         assert answers(llm, "A")[0].num_cached_tokens > 0
     assert report.checksum_before == fresh[0][1]
+    with pytest.raises(WeightUpdateError, match="is what is served already"):
+        llm.update_weights(tensors, "A", adapter_config=LORA.to_dict())  # as PEFT has it, with sets
     llm.update_weights(loras[0], "A")
     assert tokens(answers(llm, "A")) == tokens(answers(llm, "0"))
     assert (llm.weight_checksum, llm.weight_version) == (base, 0)
@@ -93,6 +95,8 @@ def test_what_is_refused(llm, loras):
             "not finite",
         ),
         (lambda: llm.update_weights({n: t[:, :3] for n, t in tensors.items()}, "B"), AdapterError, "rank|does not fit"),
+        (lambda: llm.update_weights(tensors, "B", allow_nan=True), WeightUpdateError, "allow_nan goes with the target"),
+        (lambda: llm.update_weights(tensors, "B", adapter_config={"r": {}, 3: object()}), ConfigError, "no form in"),
         (lambda: llm.update_weights(tensors, "base", version=9), WeightUpdateError, "names that the model does not"),
     ]
     before = tokens(answers(llm, "B"))

@@ -13,7 +13,9 @@ from updates import PROMPTS, answers, make_models, tokens
 
 from mindgen import LLM, SamplingParams
 from mindgen.errors import ConfigError, ModelError, WeightUpdateError
+from mindgen.loop.weight_updates import UpdateRequest
 from mindgen.weights.architecture import architecture_of
+from mindgen.weights.foreign_tensor import named_tensors
 from mindgen.weights.weight_files import find_weights
 
 
@@ -240,6 +242,43 @@ def test_requests_in_flight_finish_on_the_old_weights(llm, folders, fresh):
     assert all(each.weight_versions is None for output in old for each in output.outputs)
     assert {output.weight_checksum for output in late} <= {fresh[0][1], fresh[1][1]}
     assert tokens(answers(llm)) == fresh[1][0]
+
+
+def test_who_is_interrupted_while_requests_finish_leaves_the_old_weights(llm, folders, fresh):
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    before = llm.weight_version, llm.weight_checksum
+    for is_wanted, error in ((interrupt, KeyboardInterrupt), (lambda: False, WeightUpdateError)):
+        with begun(llm) as (stream,):
+            update = llm.open_update(UpdateRequest())
+            update.is_wanted = is_wanted
+            with pytest.raises(error):
+                update.run(named_tensors(folders[1], folders[1]))
+        assert {output.weight_checksum for output in finished(stream)} == {fresh[0][1]}
+        assert (llm.weight_version, llm.weight_checksum) == before and tokens(answers(llm)) == fresh[0][0]
+    assert llm.update_weights(folders[1]).checksum_after == fresh[1][1] and tokens(answers(llm)) == fresh[1][0]
+
+
+def test_a_file_that_is_written_again_while_requests_finish(llm, folders, fresh, tmp_path):
+    file = tmp_path / "new.safetensors"
+    file.write_bytes((folders[1] / "model.safetensors").read_bytes())
+    is_written = threading.Event()
+
+    def write_again() -> bool:
+        file.write_bytes((folders[0] / "model.safetensors").read_bytes())
+        is_written.set()
+        return True
+
+    reports: list = []
+    with begun(llm):
+        update = llm.open_update(UpdateRequest())
+        update.is_wanted = write_again
+        updating = threading.Thread(target=lambda: reports.append(update.run(named_tensors(file, folders[1]))))
+        updating.start()
+        assert is_written.wait(60)
+    updating.join(60)
+    assert reports[0].checksum_after == fresh[1][1] == llm.weight_checksum and tokens(answers(llm)) == fresh[1][0]
 
 
 def test_requests_in_flight_are_called_off(llm, folders):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mindgen import LLM
-from mindgen.errors import RequestError
+from mindgen.errors import RequestError, UsageError
 from mindgen.rlhf import GenerationModule, PromptPipeline, VLLMModule
 
 ARGS = {"seq_length": 20, "max_new_tokens": 6, "new_token_limit": True, "temperature": 0, "prompt_logprobs": 0}
@@ -192,9 +192,30 @@ def test_steps_are_those_that_were_scheduled(make):
     assert module.llm.generate("An increasing sequence: one,")[0].outputs[0].text.startswith(" two")
 
 
+def test_a_thread_is_refused_what_would_wait_for_its_own_steps(make):
+    module = make()
+    module._add_request([])
+    assert module.schedule() == {} and module.generate(ROWS, False)
+    module._add_request(LISTS)
+    norm = {"model.norm.weight": np.ones(192, np.float32)}
+    for asks in (
+        lambda: module.generate(ROWS, False),
+        lambda: module.llm.generate("a"),
+        lambda: module.llm.update_weights(norm, expect_change=False),
+        lambda: module.llm.sleep(1),
+    ):
+        with pytest.raises(UsageError, match="_add_request have not ended: go on with schedule"):
+            asks()
+    assert not module.llm.is_sleeping and module.llm.weight_version == 0
+    while scheduled := module.schedule():
+        module.execute_step(scheduled)
+    assert len(module.outputs) == 2 and module.generate(ROWS, False)
+
+
 def test_wrong_rows_are_refused(make):
     module = make()
     for data, message in [
+        (None, "data must be rows with prompt and input_ids"),
         ([{"prompt": None}], "input_ids, or its text as prompt"),
         (["a text"], "data must be rows with prompt and input_ids"),
         ({"prompt": ["a", "b"], "input_ids": [[1]]}, "lists of one length under its keys prompt, input_ids"),
@@ -216,7 +237,7 @@ def test_prompts_become_rows(make):
     assert dataset.collate_fn([dataset[0], dataset[1]])["prompt"] == ["An increasing sequence: one, two,"] * 2
     for prompts, length, message in [
         (["a", ""], 5, "prompt 1 must be a text that is not empty"), (["a"], 0, "max_prompt_length must be"),
-        ([3], 5, "prompt 0 must be"), ([{"text": "a"}], 5, "has no 'prompt'"),
+        ("abc", 5, "prompts must be a list"), ([3], 5, "prompt 0 must be"), ([{"text": "a"}], 5, "has no 'prompt'"),
     ]:  # fmt: skip
         with pytest.raises(RequestError, match=message):
             PromptPipeline(prompts, length, module.tokenizer.tokenizer)

@@ -92,7 +92,7 @@ def test_todays_names():
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization must be above 0 and at most 1, not 1.5"),
         ({"new_token_limit": True}, "new_token_limit needs max_new_tokens"),
         ({"top_p": 2}, "top_p must be"),
-        ({"eval_top_p": "a"}, "top_p must be a number"),
+        ({"eval_top_p": "a"}, "eval_top_p must be a number"),
         ({"seq_length": 0}, "seq_length must be at least 1"),
         ({"params_dtype": "int8"}, "params_dtype must be one of"),
         ({"bf16": True, "fp16": True}, "must not both be True"),
@@ -114,6 +114,8 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         ("includes: ['${nowhere}']", "names no file"),
         ("tokenizer: a/${nowhere}", "needs the environment variable nowhere"),
         ("top_k: ${a b}", "must be like ${name} or ${name:default}"),
+        ("stop_token_list: ['${nowhere}']", "needs an environment variable that is not set"),
+        ("tokenizer: {a: '${nowhere}'}", "may stand in a value or a list, not within"),
         ("1: 2", "a key must be a name, not 1"),
         ("[1]", "must hold keys and values"),
     ]:
@@ -122,8 +124,9 @@ def test_files_that_are_none(tmp_path, monkeypatch):
             read_module_settings(file)
         assert message in str(refusal.value)
     monkeypatch.setenv("folder", "models")
-    file.write_text("tokenizer: ${folder}/${name:llama}")
-    assert read_module_settings(file).model == "models/llama"
+    file.write_text("tokenizer: ${folder}/${name:llama}\nstop_token_list: ['${folder}', b]")
+    settings = read_module_settings(file)
+    assert settings.model == "models/llama" and settings.sampling["stop"] == ["models", "b"]
 
 
 def test_each_key_is_once_in_the_table():

@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import mindspore
 import numpy as np
 import pytest
 import torch
-from loops import engine_of
+from loops import engine_of, held_after
 from safetensors.torch import load_file
-from updates import answers, make_lora, tokens
+from updates import PROMPTS, answers, make_lora, tokens
 
 from mindgen import LLM, SamplingParams
 from mindgen.errors import ConfigError
@@ -103,7 +104,16 @@ def test_what_is_refused(llm, folders, path):
         ({name: np.ones(96, np.int32)}, {}, "is int32: expected one of float32"),
         ({name: np.full(96, np.nan, np.float32)}, {}, "NaN or infinite"),
         ({"unknown": np.ones(96, np.float32)}, {}, "names that the model does not have: 'unknown'"),
-        ({name: "text"}, {}, "must be a tensor of numpy or torch, not a str"),
+        ({name: "text"}, {}, "must be a tensor of numpy, MindSpore or torch, not a str"),
+        ({name: ("float16", np.ones(96, np.uint16))}, {}, "a pair of 'bfloat16' and an array of its bits"),
+        ({name: torch.ones(96).to(torch.float8_e4m3fn)}, {}, "is torch.float8_e4m3fn on cpu"),
+        ({name: np.array([None] * 96)}, {}, "is object: expected float32"),
+        ({7: np.ones(96, np.float32)}, {}, "the name of a tensor must be a text, not 7"),
+        ([3], {}, "expected a name and a tensor, not a int"),
+        (None, {}, "expected names and tensors, not a NoneType"),
+        ({}, {"adapter_config": {"r": object()}}, "cannot be sent: a object has no form in JSON"),
+        ({}, {"adapter_config": {"r": 4}}, "adapter_config goes with an adapter's name as target"),
+        ({}, {"target": "A", "expect_all": True}, "expect_all goes with the target 'base', and the target is adapter"),
         ({}, {"in_fligth": "abort"}, "no option 'in_fligth'"),
         ({}, {"version": -3}, "versions go up"),
     ]
@@ -113,6 +123,32 @@ def test_what_is_refused(llm, folders, path):
                 sender.send(tensors, **options)
     assert llm.weight_checksum == before
     assert llm.update_weights(folders[1]).modules > 0
+
+
+@pytest.mark.parametrize("form", ["big-endian", "mindspore", "torch"])
+def test_from_every_library(llm, folders, path, form):
+    tensors = dict(weights(folders[1]))
+    if form == "big-endian":
+        given = {name: each.float().numpy().astype(">f4") for name, each in tensors.items()}
+    elif form == "mindspore":
+        given = {name: mindspore.Tensor(each.float().numpy(), mindspore.bfloat16) for name, each in tensors.items()}
+    with WeightSender(path) as sender:
+        report = sender.send(tensors if form == "torch" else given)
+    assert report["checksum_after"] == llm.update_weights(folders[1], expect_change=False).checksum_after
+
+
+def test_who_waits_no_longer_has_called_the_weights_off(llm, folders, path):
+    before = llm.weight_version, llm.weight_checksum
+    long = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
+    with WeightSender(path, seconds=2) as sender:
+        with (
+            held_after(llm, 6, lambda: llm.stream(PROMPTS, long)) as (stream,),
+            pytest.raises(WeightSendError, match="could not serve within 2 seconds: .* it is called off"),
+        ):
+            sender.send(weights(folders[1]))
+        assert len([chunk for chunk in stream if chunk.output is not None]) == len(PROMPTS)
+        assert (llm.weight_version, llm.weight_checksum) == before
+        assert sender.send(weights(folders[1]))["version"] == before[0] + 1 == llm.weight_version
 
 
 def test_two_at_once(llm, folders, path):
