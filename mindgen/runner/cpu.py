@@ -6,7 +6,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindgen.adapters.slot_layout import SlotLayout, SlotMove
-from mindgen.errors import KernelError
+from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import backend
 from mindgen.kernels.arena import Arena
 from mindgen.kernels.dtypes import STORAGE
@@ -111,9 +111,20 @@ class CpuRunner(LocalRunner):
             self._release_graphs(self._graphs)  # MindSpore never runs a graph again that has failed once
             reason = self._kernels.last_error
             raise KernelError(reason) if reason else error from error
+        self._require_unchanged()
         if self._group is None or self._group.size == 1 or not self._stage.is_last:
             return output
         return self._group.gather_columns(output, self._spec.model_config.vocab_size)
+
+    def _require_unchanged(self) -> None:
+        """Raises CheckpointError where somebody has written into a file that weights are mapped from."""
+        path = self._files.changed()
+        if path is None or all(weight.memory.flags.writeable for weight in self._source.taken.values()):
+            return
+        raise CheckpointError(
+            f"{path} was written while a model is served from it, whose weights are not known any more: open the model "
+            "again, or update all of its weights; new files are to be written beside old ones, and renamed into place"
+        )
 
     def _num_parts(self, num_tokens: int) -> int:
         """A small network costs its threads less when each computes whole rows than when they share each product."""
