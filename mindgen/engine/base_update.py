@@ -11,6 +11,7 @@ from mindgen.runner.spec import Runner
 from mindgen.weights.architecture import architectures
 from mindgen.weights.checksum import Examined, network_checksum, tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS, Layout, is_fused, separate_ordered
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
@@ -22,15 +23,23 @@ class BaseUpdate:
 
     Args:
         checksums: of the tensors that are served.
+        fused_layout: in which order the rows of MindFormers' fused weights lie; None if there are none.
 
     Attributes:
         names: that have come.
         received: by the network's names, the checksums of the tensors.
     """
 
-    def __init__(self, runner: Runner, config: ModelConfig, dtype: str, checksums: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        config: ModelConfig,
+        dtype: str,
+        checksums: Mapping[str, str],
+        fused_layout: Layout | None = None,
+    ) -> None:
         self._runner, self._config, self._dtype = runner, config, dtype
-        self._old = checksums
+        self._old, self._fused_layout = checksums, fused_layout
         self._kernels = plugin.load_kernels()
         self.names: list[str] = []
         self.ignored: list[str] = []
@@ -139,7 +148,15 @@ class BaseUpdate:
 
     def _translated(self, name: str, tensor: MappedTensor) -> dict[str, MappedTensor]:
         """Under the names that the network has."""
-        translated = architectures()[self._config.architecture].translate({name: tensor}, self._config)
+        tensors = {name: tensor}
+        if is_fused(name):
+            if self._fused_layout is None:
+                raise WeightUpdateError(
+                    f"{name!r} is one of MindFormers' fused weights (qkv_concat: True), whose rows lie in one of two "
+                    f"orders: say {LAYOUT_KEY}, which is one of {', '.join(LAYOUTS)}"
+                )
+            tensors = separate_ordered("the new weights", tensors, self._fused_layout, self._config)
+        translated = architectures()[self._config.architecture].translate(tensors, self._config)
         if not self._config.tie_word_embeddings:
             return translated
         head, embedding = f"{HEAD}.weight", f"{EMBEDDING}.weight"

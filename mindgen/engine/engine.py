@@ -29,6 +29,7 @@ from mindgen.engine.scheduler import Scheduler
 from mindgen.engine.sequence import BaseVersion, Request, Sequence
 from mindgen.engine.slot_planner import SlotPlanner
 from mindgen.engine.swap_space import SwapSpace
+from mindgen.engine.update_options import UpdateOptions
 from mindgen.engine.weight_control import WeightControl
 from mindgen.errors import MindgenError, RequestError, WorkerError
 from mindgen.kernels import plugin
@@ -147,10 +148,11 @@ class Engine:
         """Until a deadline of a request that waits for the end of the night; None for any time."""
         return self._deadlines.seconds_left() if self.weights.asleep else None
 
-    def begin_update(self, adapter_id: str | None) -> BaseUpdate | AdapterUpdate:
+    def begin_update(self, adapter_id: str | None, options: UpdateOptions) -> BaseUpdate | AdapterUpdate:
         """New weights for the base model, or for an adapter."""
         if adapter_id is None:
-            return BaseUpdate(self._runner, self._spec.model, self._spec.dtype, self.weights.checksums)
+            model, layout = self._spec.model, options.qkv_concat_layout
+            return BaseUpdate(self._runner, model, self._spec.dtype, self.weights.checksums, layout)
         before = self._adapters.get(adapter_id) if adapter_id in self._adapters.names() else None
         most_bytes = parse_size(self._spec.config.host_adapter_memory)
         return AdapterUpdate(adapter_id, before, self._runner, self._update_names, most_bytes)

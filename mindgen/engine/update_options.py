@@ -8,6 +8,7 @@ from mindgen.errors import ConfigError, WeightUpdateError
 from mindgen.system.checks import shown
 from mindgen.system.plain_json import plain
 from mindgen.system.suggestion import did_you_mean
+from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS, Layout
 
 BASE = "base"  # the target that is no adapter
 InFlight: TypeAlias = Literal["finish", "abort", "continue"]
@@ -27,6 +28,8 @@ class UpdateOptions:
         allow_nan: take tensors of the base model that are not finite; an adapter's always must be.
         expect_change: refuse weights that are the old ones.
         expect_all: refuse a set that leaves out tensors of the base model.
+        qkv_concat_layout: "plain" or "grouped": in which order the rows of MindFormers' fused weights of the base model
+            lie, as in mindgen.weights.mindformers_fused; None if there are none.
         adapter_config: the content of an adapter_config.json; None is that of the adapter's version before.
 
     Raises:
@@ -38,6 +41,7 @@ class UpdateOptions:
     allow_nan: bool = False
     expect_change: bool = True
     expect_all: bool = False
+    qkv_concat_layout: Layout | None = None
     adapter_config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -49,6 +53,8 @@ class UpdateOptions:
         for name in ("allow_nan", "expect_change", "expect_all"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.qkv_concat_layout not in (None, *LAYOUTS):
+            raise ConfigError(f"{LAYOUT_KEY} must be one of {', '.join(LAYOUTS)}, not {self.qkv_concat_layout!r}")
         if self.adapter_config is not None:
             object.__setattr__(self, "adapter_config", _plain_config(self.adapter_config))
 
@@ -65,7 +71,7 @@ class UpdateOptions:
         """Raises WeightUpdateError where an option would be of no effect."""
         if target == BASE and self.adapter_config is not None:
             raise WeightUpdateError(f"adapter_config goes with an adapter's name as target, and the target is {BASE!r}")
-        for name in ("allow_nan", "expect_all"):
+        for name in ("allow_nan", "expect_all", LAYOUT_KEY):
             if target != BASE and getattr(self, name):
                 raise WeightUpdateError(f"{name} goes with the target {BASE!r}, and the target is adapter {target!r}")
 

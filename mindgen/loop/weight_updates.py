@@ -98,7 +98,7 @@ class OpenUpdate:
         self.is_wanted: Callable[[], bool] = lambda: True
         self._version, self._loop, self._engine, self._registry = version, loop, engine, registry
         self._adapter_id = None if request.target == BASE else request.target
-        self._update = self._engine.begin_update(self._adapter_id)
+        self._update = self._engine.begin_update(self._adapter_id, request.options)
         self._start: float | None = None
         self._is_ended = False
 

@@ -79,10 +79,26 @@ def separate_fused(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, M
         ModelError: config.json does not say it, or cannot be read.
         CheckpointError: a tensor has another shape; or the rows clearly lie in the other order.
     """
-    fused = {name: match for name in tensors if (match := _FUSED.fullmatch(name))}
-    if not fused:
+    first = next(filter(is_fused, tensors), None)
+    if first is None:
         return tensors
-    layout, config = _chosen(model, next(iter(fused))), read_model_config(model)
+    return separate_ordered(model, tensors, _chosen(model, first), read_model_config(model))
+
+
+def is_fused(name: str) -> bool:
+    """Whether it is the name of a fused weight."""
+    return _FUSED.fullmatch(name) is not None
+
+
+def separate_ordered(
+    source: Path | str, tensors: dict[str, MappedTensor], layout: Layout, config: ModelConfig
+) -> dict[str, MappedTensor]:
+    """As `separate_fused`, where the order of the rows is known.
+
+    Args:
+        source: of the tensors, which errors name.
+    """
+    fused = {name: match for name in tensors if (match := _FUSED.fullmatch(name))}
     rows = {module: FusedRows.of(module, layout, config) for module in _PARTS}
     for name, match in fused.items():
         expected = len(rows[match["module"]].parts) * rows[match["module"]].block_size
@@ -90,11 +106,11 @@ def separate_fused(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, M
             raise CheckpointError(f"{name} has shape {tensors[name].shape}, config.json asks for {expected} rows")
     if layout == "grouped" and config.num_heads * config.head_size != config.hidden_size:
         raise CheckpointError(
-            f"{model}: MindFormers' converter orders the rows of w_qkv wrongly where the queries "
+            f"{source}: MindFormers' converter orders the rows of w_qkv wrongly where the queries "
             f"({config.num_heads} heads of {config.head_size}) are not as wide as the model ({config.hidden_size}): "
             "convert it again with qkv_concat: False"
         )
-    _check_values(model, {name: tensors[name] for name in fused}, layout, config)
+    _check_values(source, {name: tensors[name] for name in fused}, layout, config)
     separate: dict[str, MappedTensor] = {}
     for name, tensor in tensors.items():
         if name not in fused:
@@ -120,7 +136,7 @@ def _chosen(model: Path, name: str) -> Layout:
     return layout
 
 
-def _check_values(model: Path, fused: dict[str, MappedTensor], chosen: Layout, config: ModelConfig) -> None:
+def _check_values(source: Path | str, fused: dict[str, MappedTensor], chosen: Layout, config: ModelConfig) -> None:
     """Raises CheckpointError where another order than the chosen one explains the rows' norms clearly better.
 
     In a trained model the parts differ in their norms, and the order that puts rows of like norms together is the
@@ -135,7 +151,7 @@ def _check_values(model: Path, fused: dict[str, MappedTensor], chosen: Layout, c
     best = max(LAYOUTS, key=lambda layout: likelihoods[layout])
     if likelihoods[best] - likelihoods[chosen] > _CLEARLY:
         raise CheckpointError(
-            f"{model}: {LAYOUT_KEY} says {chosen}, but the rows of w_qkv and w_gate_hidden lie as {best} has them "
+            f"{source}: {LAYOUT_KEY} says {chosen}, but the rows of w_qkv and w_gate_hidden lie as {best} has them "
             f"(by their norms, with a log likelihood ratio of {likelihoods[best] - likelihoods[chosen]:.0f}): set "
             f"{LAYOUT_KEY}: {best}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from loops import engine_of, held_after
+from mindformers_files import write_fused
 from safetensors.torch import load_file, save_file
 from tiny_models import load_oracle
 from updates import PROMPTS, answers, make_models, tokens
@@ -115,6 +116,20 @@ def test_what_a_checkpoint_has_fused_is_taken_apart(kind, tmp_path):
     report = llm.update_weights(tensors)
     assert (report.missing, report.checksum_after) == ([], expected.weight_checksum)
     assert tokens(answers(llm)) == tokens(answers(expected))
+    for each in (llm, expected):
+        each.close()
+
+
+@pytest.mark.parametrize("layout", ["plain", "grouped"])
+def test_mindformers_fused_weights_are_taken_apart_in_the_order_that_is_said(tmp_path, layout):
+    old, new = make_models(tmp_path, "qwen2-tied")
+    given = load_file(write_fused(new, tmp_path / "fused", layout) / "model.safetensors")
+    expected, llm = LLM(new, block_size=4), LLM(old, block_size=4)
+    assert any(name.endswith("w_qkv.weight") for name in given)
+    with pytest.raises(WeightUpdateError, match="is one of MindFormers' fused weights .* say qkv_concat_layout"):
+        llm.update_weights(given)
+    report = llm.update_weights(given, qkv_concat_layout=layout)
+    assert (report.missing, report.checksum_after) == ([], expected.weight_checksum)
     for each in (llm, expected):
         each.close()
 

@@ -1,16 +1,15 @@
 """MindFormers' fused weights in both orders are the same model as the separate ones; the wrong order is refused."""
 
 import json
-import shutil
 from contextlib import closing
 
 import mindspore
 import numpy as np
 import pytest
 import torch
-from mindformers_files import mindformers_llama
+from mindformers_files import write_fused
 from probe import Probe
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from test_mindformers_names import PROMPT
 from tiny_models import make_model
 
@@ -18,43 +17,11 @@ from mindgen.cli.main import main
 from mindgen.errors import CheckpointError, ModelError
 from mindgen.store import embedded
 from mindgen.store.packaged import pull_packaged
-from mindgen.weights.architecture import read_model_config
 from mindgen.weights.folder import map_weights
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.mindformers_fused import separate_fused
 
 KINDS = ["llama-multi-head", "llama3-grouped-tied", "llama-biased-one-kv-head", "qwen2-tied"]
-
-
-def fused(tensors, layout, num_kv_heads):
-    """As mindformers/models/llama/convert_weight.py does with qkv_concat, before and since December 2024."""
-    tensors = dict(tensors)
-    for name in [name for name in tensors if name.endswith((".attention.wq.weight", ".attention.wq.bias"))]:
-        q, k, v = (tensors.pop(name.replace("wq", each)) for each in ("wq", "wk", "wv"))
-        if layout == "grouped" and name.endswith("weight"):
-            rows = [each.reshape(num_kv_heads, -1, each.shape[1]) for each in (q, k, v)]
-            joined = torch.cat(rows, 1).reshape(-1, q.shape[1])
-        else:
-            joined = torch.cat([q, k, v])
-        tensors[name.replace("wq", "w_qkv")] = joined
-    for name in [name for name in tensors if name.endswith((".feed_forward.w1.weight", ".feed_forward.w1.bias"))]:
-        gate, up = (tensors.pop(name.replace("w1", each)) for each in ("w1", "w3"))
-        in_turns = layout == "grouped" and name.endswith("weight")
-        joined = torch.stack([gate, up], 1).reshape(-1, gate.shape[1]) if in_turns else torch.cat([gate, up])
-        tensors[name.replace("w1", "w_gate_hidden")] = joined
-    return tensors
-
-
-def write_fused(folder, target, layout, says=None):
-    """The model, fused in that order; its config.json says it, or another."""
-    shutil.copytree(folder, target)
-    tensors = mindformers_llama(load_file(folder / "model.safetensors"))
-    tensors = fused(tensors, layout, read_model_config(folder).num_kv_heads)
-    assert not any(".wq." in name or ".w1." in name for name in tensors)
-    save_file(tensors, target / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text()) | {"qkv_concat_layout": says or layout}
-    (target / "config.json").write_text(json.dumps(config))
-    return target
 
 
 @pytest.mark.parametrize("kind", KINDS)

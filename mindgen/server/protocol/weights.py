@@ -6,6 +6,7 @@ from pydantic import Field, RootModel
 
 from mindgen.engine.update_options import BASE, InFlight, UpdateReport
 from mindgen.server.protocol.body import RequestBody, ResponseBody
+from mindgen.weights.mindformers_fused import Layout
 
 
 class UpdateWeightsRequest(RequestBody):
@@ -19,6 +20,7 @@ class UpdateWeightsRequest(RequestBody):
         allow_nan: take tensors of the base model that are not finite.
         expect_change: refuse weights that are the old ones.
         expect_all: refuse a set that leaves out tensors of the base model.
+        qkv_concat_layout: in which order the rows of MindFormers' fused weights lie.
         adapter_config: in place of the folder's adapter_config.json.
     """
 
@@ -30,6 +32,7 @@ class UpdateWeightsRequest(RequestBody):
     allow_nan: bool = False
     expect_change: bool = True
     expect_all: bool = False
+    qkv_concat_layout: Layout | None = None
     adapter_config: dict[str, Any] | None = None
 
     def options(self) -> dict[str, Any]:
