@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
 
 
 def _serve(settings: ServeSettings, opens_browser: bool) -> int:
+    from mindgen.server.adapters.names import check_names
     from mindgen.server.outside import read_outside  # with all that follows, what the serve extra brings
     from mindgen.server.run import address_of, bind, serve
 
@@ -61,14 +62,15 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
     if config.runner == "ray":
         return _serve_on_ray(settings, generation, opens_browser)
     with bind(config) as bound:
+        files, limits = flags.model_files(settings)
+        name = config.served_model_name or settings.model.path
+        check_names(name, files.registry().names())
         from mindgen.llm import LLM  # starts MindSpore, which mistakes need not wait for
         from mindgen.server.assemble import assemble
         from mindgen.server.model import ServedModel
 
-        files, limits = flags.model_files(settings)
         llm = LLM(files.model, files.adapters, settings.model.dtype, limits, checkpoint=files.checkpoint)
         with closing(llm):
-            name = config.served_model_name or settings.model.path
             model = ServedModel.of(llm, files, name, generation, limits)
             app = assemble(model, config, outside)
 
@@ -85,6 +87,7 @@ def _serve(settings: ServeSettings, opens_browser: bool) -> int:
 
 
 def _serve_on_ray(settings: ServeSettings, generation: GenerationSettings, opens_browser: bool) -> int:
+    from mindgen.server.adapters.names import check_names
     from mindgen.server.ray.replica import ReplicaOrder
     from mindgen.server.ray.run import check_ray_config, serve_on_ray
     from mindgen.server.run import address_of, bind
@@ -92,6 +95,7 @@ def _serve_on_ray(settings: ServeSettings, generation: GenerationSettings, opens
     config = settings.server
     files, limits = flags.model_files(settings)
     name = config.served_model_name or settings.model.path
+    check_names(name, files.registry().names())
     order = ReplicaOrder(files, settings.model.dtype, limits, name, generation, config)
     check_ray_config(order)
     with bind(config) as bound:  # it is free, and is Ray's from now on

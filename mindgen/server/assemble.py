@@ -21,7 +21,7 @@ from mindgen.server.weights import ServedWeights
 def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> FastAPI:
     """
     Raises:
-        ConfigError: an adapter has the base model's name.
+        ConfigError: an adapter has a name that is not for adapters.
     """
     name = model.identity.name
     catalog = Catalog(name, model.llm.adapter_ids)

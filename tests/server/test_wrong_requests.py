@@ -148,6 +148,7 @@ def test_a_start_that_fails_says_so_in_a_line(tmp_path):
     keys.write_text("secret-key-1 concurrency=many\n")
     assert "line 1: limits are numbers" in failed_start("--admin_key_file", str(keys))
     assert "no such folder" in failed_start("--adapter_roots", str(tmp_path / "nowhere"))
+    assert "an adapter is called 'A1', which is the base model's" in failed_start("--served_model_name", "A1")
     assert "did you mean 'server.port'?" in failed_start(
         "--config", str(write(tmp_path / "c.yaml", "server: {prot: 1}"))
     )

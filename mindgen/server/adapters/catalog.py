@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from mindgen.adapters.registry import BASE_NAME
+from mindgen.server.adapters.names import check_names
 from mindgen.server.errors import bad_request, model_not_found
 from mindgen.system.suggestion import did_you_mean
 
@@ -39,9 +40,13 @@ class Catalog:
 
     Args:
         base: the base model's name.
+
+    Raises:
+        ConfigError: an adapter has a name that is not for adapters.
     """
 
-    def __init__(self, base: str, adapters: Iterable[str]) -> None:
+    def __init__(self, base: str, adapters: Collection[str]) -> None:
+        check_names(base, adapters)
         self.base = base
         self._adapters = {name: Adapter(name) for name in adapters}
 

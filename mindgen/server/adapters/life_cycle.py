@@ -9,8 +9,10 @@ from mindgen.errors import AsleepError, MindgenError, UnknownAdapterError
 from mindgen.llm import LLM
 from mindgen.sampling_params import SamplingParams
 from mindgen.server.adapters.catalog import Catalog
+from mindgen.server.adapters.names import why_not_named
 from mindgen.server.errors import ApiError, bad_request
 from mindgen.server.observe.metrics import ServerMetrics
+from mindgen.system.checks import shown
 
 _LOOK_SECONDS = 0.02  # between two looks whether an adapter's last request has left the engine
 _PROBE = [1]  # a prompt of one token, which every vocabulary has
@@ -40,8 +42,10 @@ class AdapterLifeCycle:
             ApiError: the name is taken, or none; or the adapter cannot be served.
         """
         async with self._changing:
-            if name in ("", BASE_NAME, self._catalog.base):
-                raise bad_request(f"no adapter can be named {name!r}", param="lora_name", code="InvalidUserInput")
+            why = why_not_named(name, self._catalog.base)
+            if why is not None:
+                message = f"no adapter can be named {shown(name)}, which {why}: choose another name"
+                raise bad_request(message, param="lora_name", code="InvalidUserInput")
             was_there = self._catalog.has(name)
             if was_there and not is_replaced:
                 message = f"The lora adapter {name!r} has already been loaded."
