@@ -134,7 +134,7 @@ class TextChunk:
 
     Attributes:
         logprobs: of each of token_ids; None unless asked for.
-        adapter_digest, weight_checksum, weight_version: what token_ids come from, as of RequestOutput.
+        adapter_digest, weight_checksum, weight_version, adapter_version: what token_ids come from, as of RequestOutput.
     """
 
     index: int
@@ -146,3 +146,4 @@ class TextChunk:
     adapter_digest: str | None = None
     weight_checksum: str | None = None
     weight_version: int = 0
+    adapter_version: int | None = None

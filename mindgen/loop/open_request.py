@@ -149,7 +149,7 @@ class OpenRequest:
         request = self.request
         return TextChunk(
             self.index, text, output, output_index, token_ids or [], logprobs,
-            request.adapter_digest, request.base.checksum, request.base.version,
+            request.adapter_digest, request.base.checksum, request.base.version, request.adapter_version,
         )  # fmt: skip
 
     def _prompt_logprobs(self) -> list[TokenLogprobs | None] | None:

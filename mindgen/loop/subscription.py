@@ -151,6 +151,6 @@ def _joined(earlier: list[TextChunk], later: list[TextChunk]) -> list[TextChunk]
     return chunks
 
 
-def _source(chunk: TextChunk) -> tuple[int, int, str | None, int]:
+def _source(chunk: TextChunk) -> tuple[int, int, str | None, int, int | None]:
     """Chunks of the same output and the same weights can be one."""
-    return chunk.index, chunk.output_index, chunk.adapter_digest, chunk.weight_version
+    return chunk.index, chunk.output_index, chunk.adapter_digest, chunk.weight_version, chunk.adapter_version

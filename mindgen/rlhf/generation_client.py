@@ -41,8 +41,8 @@ class TokenOutput:
         routed_experts: None, for no model that is served has experts.
         stop_reason: "completed", or "aborted" where new weights have called it off.
         num_preempted: None, for the server does not say.
-        extra_fields: `global_steps`, the version of the weights (of an adapter with weights of its own, the base
-            model's all the same); `weight_checksum`, `adapter_digest`, and `finish_reason` as OpenAI has it. Where
+        extra_fields: `global_steps`, the version of the weights that are trained: the adapter's where one has answered,
+            else the base model's; `weight_checksum`, `adapter_digest`, and `finish_reason` as OpenAI has it. Where
             weights have changed since the first token, `weight_versions` and `adapter_versions`, one for each token.
     """
 
@@ -227,8 +227,9 @@ def _body(model: str | None, prompt_ids: Sequence[int], given: Mapping[str, Any]
 
 def _output(answer: Mapping[str, Any], has_logprobs: bool) -> TokenOutput:
     (choice,) = answer["choices"]
+    version = answer["adapter_version"]
     extra = {
-        "global_steps": answer["weight_version"],
+        "global_steps": answer["weight_version"] if version is None else version,
         "weight_checksum": answer["weight_checksum"],
         "adapter_digest": answer["adapter_digest"],
         "finish_reason": choice["finish_reason"],

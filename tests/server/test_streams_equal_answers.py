@@ -41,7 +41,8 @@ def joined_completion(chunks) -> dict[int, dict]:
 
 def digests(answer) -> tuple:
     """What each chunk says as the whole answer does."""
-    return answer.model_digest, answer.adapter_digest, answer.weight_version, answer.weight_checksum
+    adapter = answer.adapter_digest, answer.adapter_version
+    return answer.model_digest, answer.weight_version, answer.weight_checksum, *adapter
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -1,5 +1,6 @@
 """What a trainer asks of a server: new weights, and memory that is given back for a while."""
 
+import asyncio
 import shutil
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from trained_server import ASKED, MORE, Trained, token_ids
 from updates import LORA, PROMPTS
 
-from mindgen.rlhf import WeightSender, WeightSendError
+from mindgen.rlhf import GenerationClient, WeightSender, WeightSendError
 
 
 def streamed(chunk) -> list[int]:
@@ -115,6 +116,28 @@ def test_adapters_come_as_weights(trained):
         assert unloaded.status_code == 200, unloaded.text
         with pytest.raises(openai.NotFoundError):
             trained.ask(model=name)
+
+
+def test_an_adapters_answers_have_its_own_version(trained):
+    """Whatever the base model's is; trainers call it global_steps."""
+    trained.restore()
+    for version, folder in ((7, "lora0"), (9, "lora1")):
+        assert trained.update(folder, target="learner", version=version).status_code == 200
+        raw = trained.server.client().completions.with_raw_response.create(
+            **(ASKED | {"model": "learner"}), extra_body=MORE
+        )
+        assert raw.parse().adapter_version == version and raw.headers["X-Mindgen-Adapter-Version"] == str(version)
+        assert {chunk.adapter_version for chunk in trained.ask(model="learner", stream=True)} == {version}
+
+        async def ask(model):
+            async with GenerationClient(trained.server.address, model=model) as client:
+                return await client.generate("one", prompt_ids=[5, 6], sampling_params={"max_tokens": 2})
+
+        assert asyncio.run(ask("learner")).extra_fields["global_steps"] == version
+        base = trained.ask().weight_version
+        assert asyncio.run(ask("policy")).extra_fields["global_steps"] == base
+    assert trained.ask().adapter_version is None
+    assert trained.post("/v1/unload_lora_adapter", json={"lora_name": "learner"}).status_code == 200
 
 
 def test_the_base_model_through_the_socket(trained):

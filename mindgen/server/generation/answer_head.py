@@ -42,10 +42,11 @@ class AnswerHead:
 
 
 def answered_by(given: Sequence[RequestOutput | TextChunk]) -> dict[str, Any]:
-    """What has answered: the adapter's content, and the newest of the weights."""
-    newest = max(given, key=lambda each: each.weight_version)
+    """What has answered: the newest of the weights, the adapter's and the base model's."""
+    newest = max(given, key=lambda each: (each.weight_version, each.adapter_version or 0))
     return {
         "adapter_digest": newest.adapter_digest,
+        "adapter_version": newest.adapter_version,
         "weight_version": newest.weight_version,
         "weight_checksum": newest.weight_checksum,
     }
@@ -56,6 +57,7 @@ def digest_headers(answer: AnsweredBy) -> dict[str, str]:
     found = {
         "X-Mindgen-Model-Digest": answer.model_digest,
         "X-Mindgen-Adapter-Digest": answer.adapter_digest,
+        "X-Mindgen-Adapter-Version": answer.adapter_version,
         "X-Mindgen-Weight-Version": answer.weight_version,
         "X-Mindgen-Weight-Checksum": answer.weight_checksum,
     }

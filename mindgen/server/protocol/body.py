@@ -32,12 +32,14 @@ class AnsweredBy(ResponseBody):
 
     Attributes:
         model_digest: of the files that the base model was loaded from.
-        adapter_digest: of the adapter's content; None for the base model.
+        adapter_digest, adapter_version: of the adapter's content and weights; version 0 are those of a folder. None for
+            the base model.
         weight_version, weight_checksum: of the base model's weights; version 0 are those that it was loaded with.
     """
 
     model_digest: str | None = None
     adapter_digest: str | None = None
+    adapter_version: int | None = None
     weight_version: int | None = None
     weight_checksum: str | None = None
 
