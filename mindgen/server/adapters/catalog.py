@@ -49,6 +49,7 @@ class Catalog:
         check_names(base, adapters)
         self.base = base
         self._adapters = {name: Adapter(name) for name in adapters}
+        self._leaving: set[str] = set()
 
     def adapters(self) -> list[Adapter]:
         return list(self._adapters.values())
@@ -74,8 +75,16 @@ class Catalog:
         self._adapters[name] = Adapter(name)
 
     def remove(self, name: str) -> Adapter:
-        """Requests that have it keep it, and no others get it."""
+        """Requests that have it keep it, and no others get it; its name is nobody else's until `free`."""
+        self._leaving.add(name)
         return self._adapters.pop(name)
+
+    def is_leaving(self, name: str) -> bool:
+        """Whether it has been removed, and its name is not free yet."""
+        return name in self._leaving
+
+    def free(self, name: str) -> None:
+        self._leaving.discard(name)
 
     def _named(self, field_name: str, name: str | None) -> Adapter | None:
         if name is None or name == self.base or (field_name == "adapter_id" and name == BASE_NAME):

@@ -1,4 +1,4 @@
-"""Adapters are loaded and unloaded, one at a time, while requests run."""
+"""Adapters are loaded and unloaded while requests run, one at a time but for what waits for its requests."""
 
 import asyncio
 from contextlib import suppress
@@ -30,7 +30,7 @@ class AdapterLifeCycle:
     def __init__(self, llm: LLM, catalog: Catalog, metrics: ServerMetrics) -> None:
         self._llm, self._catalog, self._metrics = llm, catalog, metrics
         self._changing = asyncio.Lock()
-        self._releasing: asyncio.Future[None] | None = None
+        self._releasing: set[asyncio.Future[None]] = set()
 
     async def load(self, name: str, folder: Path, is_replaced: bool) -> None:
         """Answers with it once, so that what cannot be served is refused now.
@@ -50,6 +50,9 @@ class AdapterLifeCycle:
             if was_there and not is_replaced:
                 message = f"The lora adapter {name!r} has already been loaded."
                 raise bad_request(message, param="lora_name", code="InvalidUserInput")
+            if self._catalog.is_leaving(name):
+                message = f"the adapter {name!r} is being unloaded, which waits for its requests: try again later"
+                raise bad_request(message, param="lora_name", code="InvalidUserInput")
             await self._add(name, folder, was_there)
             if not was_there:
                 self._catalog.add(name)
@@ -65,18 +68,27 @@ class AdapterLifeCycle:
                 message = f"The lora adapter {name!r} cannot be found."
                 raise ApiError(404, "invalid_request_error", message, param="lora_name", code="NotFoundError")
             adapter = self._catalog.remove(name)
+        try:
             if adapter.num_users:
                 await adapter.idle.wait()
-            await asyncio.to_thread(self._llm.remove_adapter, name)
-            self._metrics.forget_adapter(name)
-            await self._release()
+            async with self._changing:
+                await asyncio.to_thread(self._llm.remove_adapter, name)
+                self._metrics.forget_adapter(name)
+        finally:
+            self._catalog.free(name)
+        await self._release()
+
+    def is_leaving(self, name: str) -> bool:
+        """Whether it is being unloaded, so that the name cannot be taken yet."""
+        return self._catalog.is_leaving(name)
 
     async def adopt(self, name: str) -> None:
         """Lets clients ask for an adapter that has come as weights."""
         if name == BASE_NAME or self._catalog.has(name):
             return
         async with self._changing:
-            if name in self._llm.adapter_ids and not self._catalog.has(name):
+            is_known = self._catalog.has(name) or self._catalog.is_leaving(name)
+            if name in self._llm.adapter_ids and not is_known:
                 self._catalog.add(name)
 
     async def _add(self, name: str, folder: Path, was_there: bool) -> None:
@@ -88,7 +100,7 @@ class AdapterLifeCycle:
         except MindgenError as error:
             with suppress(UnknownAdapterError):  # the folder was not even there
                 await asyncio.to_thread(self._llm.remove_adapter, trial)
-            await self._release()
+            self._release_later()
             if isinstance(error, AsleepError):
                 raise
             raise bad_request(str(error).replace(trial, name), param="lora_path", code="InvalidUserInput") from error
@@ -96,11 +108,17 @@ class AdapterLifeCycle:
             await asyncio.to_thread(self._llm.add_adapter, name, folder)
             await asyncio.to_thread(self._llm.remove_adapter, trial)
             await asyncio.to_thread(self._probe, name)
-            self._releasing = asyncio.ensure_future(self._release())  # the requests of what was there may take long
+            self._release_later()
 
     def _probe(self, name: str) -> None:
         """Raises MindgenError where no replica can serve it."""
         self._llm.generate([_PROBE], SamplingParams(max_tokens=1, temperature=0, priority=_FIRST), name)
+
+    def _release_later(self) -> None:
+        """Nobody else has to wait for the requests of what was there, which may take long."""
+        releasing = asyncio.ensure_future(self._release())
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
 
     async def _release(self) -> None:
         while await asyncio.to_thread(self._llm.release_adapters):

@@ -34,15 +34,17 @@ class AdapterWatcher:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(self._seconds)
+        async with asyncio.TaskGroup() as unloading:
+            while True:
+                await self._look(unloading)
+                await asyncio.sleep(self._seconds)
 
-    async def look(self) -> None:
+    async def _look(self, unloading: asyncio.TaskGroup) -> None:
+        """Loads what has come; nothing waits for the requests of what is unloaded."""
         found = await asyncio.to_thread(self._signatures)
         for name in [name for name in self._taken if name not in found]:
             del self._taken[name]
-            await self._unload(name)
+            unloading.create_task(self._unload(name))
         for name, signature in found.items():
             if self._seen.get(name) == signature and self._taken.get(name) != signature:
                 self._taken[name] = signature
@@ -53,10 +55,11 @@ class AdapterWatcher:
         try:
             await self._adapters.load(name, self._roots.resolve(name), is_replaced=name in self._loaded)
             self._loaded.add(name)
-        except AsleepError:
-            del self._taken[name]  # the next look finds it again
         except (ApiError, MindgenError) as error:
-            self._say(f"adapter {name} in {self._folder} is not served: {error}")
+            if isinstance(error, AsleepError) or self._adapters.is_leaving(name):
+                del self._taken[name]  # the next look finds it again
+            else:
+                self._say(f"adapter {name} in {self._folder} is not served: {error}")
 
     async def _unload(self, name: str) -> None:
         if name in self._loaded:
