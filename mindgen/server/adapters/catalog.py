@@ -18,9 +18,11 @@ class Adapter:
     Attributes:
         created: when it came, in seconds since 1970.
         num_users: requests that have it now.
+        load: tells what has been loaded under one name at different times apart.
     """
 
     name: str
+    load: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
     num_users: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,12 +52,17 @@ class Catalog:
         self.base = base
         self._adapters = {name: Adapter(name) for name in adapters}
         self._leaving: set[str] = set()
+        self._num_loads = 0
 
     def adapters(self) -> list[Adapter]:
         return list(self._adapters.values())
 
-    def has(self, name: str) -> bool:
-        return name in self._adapters
+    def has(self, name: str, load: int | None = None) -> bool:
+        """
+        Args:
+            load: that it has to be of; None is any.
+        """
+        return name in self._adapters and load in (None, self._adapters[name].load)
 
     def find(self, model: str | None, adapter_id: str | None = None) -> Adapter | None:
         """The adapter that a request asks for by either name; None for the base model.
@@ -71,8 +78,11 @@ class Catalog:
             )
         return by_id or by_model
 
-    def add(self, name: str) -> None:
-        self._adapters[name] = Adapter(name)
+    def add(self, name: str) -> int:
+        """A new name, or something new under one that there is; returns which load it is of."""
+        self._num_loads += 1
+        self._adapters.setdefault(name, Adapter(name)).load = self._num_loads
+        return self._num_loads
 
     def remove(self, name: str) -> Adapter:
         """Requests that have it keep it, and no others get it; its name is nobody else's until `free`."""

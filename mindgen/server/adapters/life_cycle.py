@@ -32,8 +32,8 @@ class AdapterLifeCycle:
         self._changing = asyncio.Lock()
         self._releasing: set[asyncio.Future[None]] = set()
 
-    async def load(self, name: str, folder: Path, is_replaced: bool) -> None:
-        """Answers with it once, so that what cannot be served is refused now.
+    async def load(self, name: str, folder: Path, is_replaced: bool) -> int:
+        """Answers with it once, so that what cannot be served is refused now; returns which load this is.
 
         Args:
             is_replaced: the name may be another's, whose requests keep what they have.
@@ -54,16 +54,20 @@ class AdapterLifeCycle:
                 message = f"the adapter {name!r} is being unloaded, which waits for its requests: try again later"
                 raise bad_request(message, param="lora_name", code="InvalidUserInput")
             await self._add(name, folder, was_there)
-            if not was_there:
-                self._catalog.add(name)
+            return self._catalog.add(name)
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, load: int | None = None) -> None:
         """Returns when its last request has ended and its memory is given back.
+
+        Args:
+            load: the only one that is meant; what others have brought under the name stays. None is whatever has it.
 
         Raises:
             ApiError: there is no such adapter.
         """
         async with self._changing:
+            if load is not None and not self._catalog.has(name, load):
+                return
             if not self._catalog.has(name):
                 message = f"The lora adapter {name!r} cannot be found."
                 raise ApiError(404, "invalid_request_error", message, param="lora_name", code="NotFoundError")
@@ -78,17 +82,23 @@ class AdapterLifeCycle:
             self._catalog.free(name)
         await self._release()
 
+    def is_served(self, name: str, load: int) -> bool:
+        """Whether the name has what this load has brought."""
+        return self._catalog.has(name, load)
+
     def is_leaving(self, name: str) -> bool:
         """Whether it is being unloaded, so that the name cannot be taken yet."""
         return self._catalog.is_leaving(name)
 
     async def adopt(self, name: str) -> None:
         """Lets clients ask for an adapter that has come as weights."""
-        if name == BASE_NAME or self._catalog.has(name):
+        if name == BASE_NAME:
+            return
+        if self._catalog.has(name):
+            self._catalog.add(name)
             return
         async with self._changing:
-            is_known = self._catalog.has(name) or self._catalog.is_leaving(name)
-            if name in self._llm.adapter_ids and not is_known:
+            if name in self._llm.adapter_ids and not self._catalog.is_leaving(name):
                 self._catalog.add(name)
 
     async def _add(self, name: str, folder: Path, was_there: bool) -> None:

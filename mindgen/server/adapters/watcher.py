@@ -30,7 +30,7 @@ class AdapterWatcher:
         self._adapters, self._say = adapters, say
         self._seen: dict[str, _Signature] = {}
         self._taken: dict[str, _Signature] = {}  # those that were loaded, or could not be
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, int] = {}  # which load of its name each is
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -52,9 +52,9 @@ class AdapterWatcher:
         self._seen = found
 
     async def _load(self, name: str) -> None:
+        is_own = name in self._loaded and self._adapters.is_served(name, self._loaded[name])
         try:
-            await self._adapters.load(name, self._roots.resolve(name), is_replaced=name in self._loaded)
-            self._loaded.add(name)
+            self._loaded[name] = await self._adapters.load(name, self._roots.resolve(name), is_own)
         except (ApiError, MindgenError) as error:
             if isinstance(error, AsleepError) or self._adapters.is_leaving(name):
                 del self._taken[name]  # the next look finds it again
@@ -62,11 +62,11 @@ class AdapterWatcher:
                 self._say(f"adapter {name} in {self._folder} is not served: {error}")
 
     async def _unload(self, name: str) -> None:
+        """Unless somebody else has done so, or has given the name to another."""
         if name in self._loaded:
-            self._loaded.discard(name)
             try:
-                await self._adapters.unload(name)
-            except (ApiError, MindgenError) as error:  # somebody else has unloaded it
+                await self._adapters.unload(name, self._loaded.pop(name))
+            except (ApiError, MindgenError) as error:
                 self._say(f"adapter {name}: {error}")
 
     def _signatures(self) -> dict[str, _Signature]:
