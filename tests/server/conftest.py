@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from guarded_server import ADMIN, ALICE, BOB, Guarded
+from guarded_server import ADMIN, ALICE, BOB, CAROL, Guarded
 from playground_page import CHROMIUM, FLAGS, WITHOUT, fragment
 from playwright.sync_api import expect, sync_playwright
 from server_process import ROOT, serving
@@ -57,6 +57,7 @@ def guarded(tmp_path_factory):
     (folder / "list/lora_adapter.json").write_text("{}")
     (folder / "keys").write_text(
         f"# who asks\n{ALICE} name=alice requests_per_minute=2\n{BOB} name=bob concurrency=1\n"
+        f"{CAROL} name=carol requests_per_minute=2\n"
     )
     (folder / "admin").write_text(f"{ADMIN}\n")
     flags = {

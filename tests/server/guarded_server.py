@@ -5,7 +5,7 @@ from pathlib import Path
 
 from server_process import Server
 
-ADMIN, ALICE, BOB = "admin-key-1", "alice-key-1", "bob-key-11"
+ADMIN, ALICE, BOB, CAROL = "admin-key-1", "alice-key-1", "bob-key-11", "carol-key-1"
 
 
 @dataclass

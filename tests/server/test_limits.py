@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from guarded_server import ADMIN, ALICE, BOB
+from guarded_server import ADMIN, ALICE, BOB, CAROL
 
 from mindgen.errors import ConfigError
 from mindgen.server.errors import ApiError
@@ -59,6 +59,28 @@ def test_rates_and_concurrency():
     gate.enter(anyone, "A", 1)
 
 
+def test_keys_of_one_name_have_limits_of_their_own(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("first-key name=team requests_per_minute=1\nsecond-key name=team requests_per_minute=2\n")
+    keys, gate = KeyRing.read(str(path), None), Gate(100, Limits(), Clock())
+    first, second = (keys.find(f"Bearer {key}-key") for key in ("first", "second"))
+    gate.enter(first, None, 1).release()
+    assert refused(gate, first, None, 1)[1] == "rate_limit_exceeded"
+    for _ in range(2):
+        gate.enter(second, None, 1).release()
+    assert refused(gate, second, None, 1)[1] == "rate_limit_exceeded"
+
+
+def test_requests_without_a_place_count_in_the_minute():
+    gate, one = Gate(1, Limits(), Clock()), Caller("one", Limits(requests_per_minute=2, concurrency=1))
+    lease = gate.enter(one, None, 1)
+    gate.count(one)
+    lease.release()
+    with pytest.raises(ApiError) as found:
+        gate.count(one)
+    assert found.value.code == "rate_limit_exceeded" and gate.num_refused == 1 and gate.num_open == 0
+
+
 def test_thousands_of_adapters_leave_nothing_behind():
     gate = Gate(100, Limits(concurrency=2, requests_per_minute=60), clock := Clock())
     for number in range(2000):
@@ -82,6 +104,27 @@ def test_files_of_keys(tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match="line 1"):
             KeyRing.read(str(path), None)
+
+
+def test_a_key_stands_once(tmp_path):
+    paths = [tmp_path / "keys", tmp_path / "admin"]
+    for path in paths:
+        path.write_text("other-key\nfirst-key name=one\n\nfirst-key name=two\n".replace("other", path.name))
+        with pytest.raises(ConfigError, match=r"line 4: the same key as in .*, line 2"):
+            KeyRing.read(str(path), None)
+    for path in paths:
+        path.write_text(f"{path.name}-key-1\nfirst-key\n")
+    with pytest.raises(ConfigError, match=r"admin, line 2: the same key as in .*keys, line 2"):
+        KeyRing.read(*map(str, paths))
+
+
+def test_tokens_count_in_a_keys_minute(guarded):
+    """Of which hers has two requests."""
+    with guarded.server.http(CAROL) as http:
+        asked = [("/tokenize", {"prompt": "One"}), ("/detokenize", {"tokens": [5]})]
+        assert [http.post(path, json=body).status_code for path, body in asked] == [200, 200]
+        refused = [http.post(path, json=body) for path, body in asked]
+    assert [each.json()["error"]["code"] for each in refused] == ["rate_limit_exceeded"] * 2
 
 
 def test_keys(guarded):

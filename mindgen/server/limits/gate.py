@@ -30,6 +30,11 @@ class Quota:
         limits = self._limits
         if limits.concurrency is not None and self._num_open >= limits.concurrency:
             raise too_many(f"{self._what} has {self._num_open} requests at once, its limit", "concurrency_limit", 1)
+        self.check_rate(now)
+
+    def check_rate(self, now: float) -> None:
+        """As `check`, of one that is over at once."""
+        limits = self._limits
         if limits.requests_per_minute is None:
             return
         rate = limits.requests_per_minute / 60
@@ -45,6 +50,10 @@ class Quota:
 
     def enter(self) -> None:
         self._num_open += 1
+        self.count()
+
+    def count(self) -> None:
+        """One that is over at once."""
         self._tokens -= self._limits.requests_per_minute is not None
 
     def leave(self) -> None:
@@ -80,7 +89,7 @@ class Gate:
         self._capacity = capacity
         self._adapter_limits = adapter_limits
         self._clock = clock
-        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._quotas: dict[tuple[str, str | bytes], Quota] = {}
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
         self.num_open = 0
         self.num_refused = 0
@@ -114,6 +123,23 @@ class Gate:
             quota.enter()
         return Lease(lambda: self._leave(quotas, num_outputs, now))
 
+    def count(self, caller: Caller) -> None:
+        """Lets a request in that is over at once, and needs no place.
+
+        Raises:
+            ApiError: the caller's key has no more of them this minute.
+        """
+        now = self._clock()
+        quotas = self._quotas_of(caller, None, now)
+        try:
+            for quota in quotas:
+                quota.check_rate(now)
+        except Exception:
+            self.num_refused += 1
+            raise
+        for quota in quotas:
+            quota.count()
+
     def _leave(self, quotas: list[Quota], num_outputs: int, entered: float) -> None:
         now = self._clock()
         self.num_open -= num_outputs
@@ -123,7 +149,9 @@ class Gate:
         self._quotas = {key: quota for key, quota in self._quotas.items() if not quota.is_idle(now)}
 
     def _quotas_of(self, caller: Caller, adapter_id: str | None, now: float) -> list[Quota]:
-        wanted = [(("key", caller.name), f"the key {caller.name!r}", caller.limits)]
+        wanted: list[tuple[tuple[str, str | bytes], str, Limits]] = [
+            (("key", caller.digest), f"the key {caller.name!r}", caller.limits)
+        ]
         if adapter_id is not None:
             wanted.append((("adapter", adapter_id), f"the adapter {adapter_id!r}", self._adapter_limits))
         return [

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mindgen.errors import ConfigError
@@ -28,11 +28,13 @@ class Caller:
 
     Attributes:
         name: what logs call it; never the key.
+        digest: of the key; names may be those of several.
     """
 
     name: str
     limits: Limits = Limits()
     is_admin: bool = False
+    digest: bytes = field(default=b"", compare=False, repr=False)
 
 
 class KeyRing:
@@ -50,12 +52,16 @@ class KeyRing:
     def read(cls, api_key_file: str | None, admin_key_file: str | None) -> "KeyRing":
         """
         Raises:
-            ConfigError: a file cannot be read, holds no key, or a line of it is no key with its limits.
+            ConfigError: a file cannot be read, holds no key, a line is no key with its limits, or has an earlier key.
         """
         callers: dict[bytes, Caller] = {}
+        places: dict[bytes, str] = {}
         for name, is_admin in ((api_key_file, False), (admin_key_file, True)):
-            if name is not None:
-                callers |= dict(_read_lines(Path(name), is_admin))
+            for where, caller in () if name is None else _read_lines(Path(name), is_admin):
+                first = places.setdefault(caller.digest, where)
+                if first != where:
+                    raise ConfigError(f"{where}: the same key as in {first}: expected each once, so remove one of them")
+                callers[caller.digest] = caller
         return cls(callers, is_open=api_key_file is None)
 
     def find(self, authorization: str | None) -> Caller:
@@ -81,7 +87,8 @@ class KeyRing:
         raise ApiError(401, "invalid_request_error", message, code="invalid_api_key", headers=headers)
 
 
-def _read_lines(path: Path, is_admin: bool) -> Iterable[tuple[bytes, Caller]]:
+def _read_lines(path: Path, is_admin: bool) -> Iterable[tuple[str, Caller]]:
+    """Where each key is, and whose it is."""
     lines = read_text_file(path, ConfigError, "the keys in").splitlines()
     found = [
         (number, line.split()) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")
@@ -92,7 +99,7 @@ def _read_lines(path: Path, is_admin: bool) -> Iterable[tuple[bytes, Caller]]:
         where = f"{path}, line {number}"
         if len(key) < _SHORTEST:
             raise ConfigError(f"{where}: a key has at least {_SHORTEST} characters")
-        yield _digest(key), _caller(where, options, f"{path.stem}-{number}", is_admin)
+        yield where, replace(_caller(where, options, f"{path.stem}-{number}", is_admin), digest=_digest(key))
 
 
 def _caller(where: str, options: list[str], name: str, is_admin: bool) -> Caller:

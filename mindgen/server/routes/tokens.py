@@ -24,6 +24,7 @@ router = APIRouter()
 @router.post("/tokenize", responses=answers(TokenizeResponse))
 async def tokenize(body: TokenizeRequest, service: ServiceOf, caller: CallerOf) -> Response:
     """The token ids of a prompt, or of what the chat template makes of messages."""
+    service.gate.count(caller)
     service.catalog.find(body.model)
     llm = service.model.llm
     tokens = await asyncio.to_thread(service.model.prompts.of_tokenize, body)
@@ -36,6 +37,7 @@ async def tokenize(body: TokenizeRequest, service: ServiceOf, caller: CallerOf) 
 @router.post("/detokenize", responses=answers(DetokenizeResponse))
 async def detokenize(body: DetokenizeRequest, service: ServiceOf, caller: CallerOf) -> Response:
     """The text of token ids, special tokens included."""
+    service.gate.count(caller)
     service.catalog.find(body.model)
     if any(not 0 <= token < service.model.vocab_size for token in body.tokens):
         raise bad_request(f"tokens are below {service.model.vocab_size}, the vocabulary's size", param="tokens")
