@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.engine.update_options import BASE, UpdateReport
-from mindgen.errors import AdapterError, CheckpointError, ModelError
+from mindgen.errors import AdapterError, CheckpointError, ModelError, WeightUpdateError
 from mindgen.llm import LLM
 from mindgen.loop.weight_updates import OpenUpdate, UpdateRequest
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
+from mindgen.server.adapters.names import why_not_named
 from mindgen.server.errors import bad_request
+from mindgen.system.checks import shown
 
 
 class ServedWeights:
@@ -45,13 +47,22 @@ class ServedWeights:
         return report
 
     def open_update(self, request: UpdateRequest) -> OpenUpdate:
-        """As LLM's; whoever has sent the weights hears of their end when clients can ask for them."""
+        """As LLM's; whoever has sent the weights hears of their end when clients can ask for them.
+
+        Raises:
+            MindgenError: the weights are refused.
+        """
         update = self._llm.open_update(replace(request, target=self._target(request.target)))
         update.on_report = self._note
         return update
 
     def _target(self, target: str) -> str:
-        return BASE if target == self._base else target
+        if target in (BASE, self._base):
+            return BASE
+        why = why_not_named(target, self._base)
+        if why is not None:
+            raise WeightUpdateError(f"no adapter can be named {shown(target)}, which {why}: choose another target")
+        return target
 
     def _note(self, report: UpdateReport) -> None:
         asyncio.run_coroutine_threadsafe(self._adapters.adopt(report.target), self._loop.result()).result()

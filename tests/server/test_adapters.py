@@ -90,9 +90,10 @@ def test_nothing_outside_the_roots(guarded, tmp_path):
     assert guarded.unload("inside").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["", "base", "demo"])
+@pytest.mark.parametrize("name", ["", "base", "demo", "other", "A/../B"])
 def test_names_that_no_adapter_may_have(guarded, name):
-    assert guarded.load(name, "A1").status_code == 400
+    answer = guarded.load(name, "A1")
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "lora_name"
 
 
 def test_what_cannot_be_served_is_refused(guarded):
@@ -138,6 +139,9 @@ def test_a_folder_that_is_watched(guarded):
     (guarded.watched / "bad/adapter_config.json").write_text("{}")
     guarded.server.wait_for_log("adapter bad in")
     assert "bad" not in guarded.names()
+    shutil.copytree(guarded.root / "A1", guarded.watched / "other")
+    guarded.server.wait_for_log("no adapter can be named 'other'")
+    shutil.rmtree(guarded.watched / "other")
     shutil.rmtree(target)
     guarded.server.wait_for(lambda: "seen" not in guarded.names())
     shutil.rmtree(guarded.watched / "bad")

@@ -140,6 +140,13 @@ def test_an_adapters_answers_have_its_own_version(trained):
     assert trained.post("/v1/unload_lora_adapter", json={"lora_name": "learner"}).status_code == 200
 
 
+def test_names_that_no_adapter_may_have(trained):
+    refused = trained.update("lora0", target="other")
+    assert refused.status_code == 400 and "choose another target" in refused.json()["error"]["message"]
+    with WeightSender(trained.socket) as sender, pytest.raises(WeightSendError, match="choose another target"):
+        sender.send(adapter_tensors(trained.root / "lora0"), "a/../b", adapter_config={"r": 1, "lora_alpha": 1})
+
+
 def test_the_base_model_through_the_socket(trained):
     trained.restore()
     with WeightSender(trained.socket) as sender:

@@ -16,7 +16,7 @@ _SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 600.0,
 )  # fmt: skip
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
-_OTHERS = "other"
+OTHERS = "other"
 _BASE = "base"
 
 
@@ -32,7 +32,7 @@ class AdapterLabels:
             return _BASE
         if adapter_id not in self._named and len(self._named) < self._most:
             self._named.add(adapter_id)
-        return adapter_id if adapter_id in self._named else _OTHERS
+        return adapter_id if adapter_id in self._named else OTHERS
 
     def forget(self, adapter_id: str) -> bool:
         """Its name is free for another; returns whether it had one."""
