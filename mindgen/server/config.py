@@ -31,7 +31,7 @@ class ServerConfig:
         request_timeout: seconds from a request's arrival to its last token; 0 is any time.
         send_timeout: seconds that a client may not take what is sent to it; 0 is any time.
         drain_timeout: seconds that SIGTERM leaves to what is under way; 0 is any time.
-        adapter_labels: adapters that the metrics name; the others are one, "other".
+        adapter_labels: adapters that the metrics name, those with the most requests; the others are one, "other".
         log_prompts: have the access log hold prompts and answers.
         access_log: write a line of JSON for each request to standard error.
         trace_endpoint: where OpenTelemetry's traces go, by OTLP over HTTP, like http://localhost:4318/v1/traces.

@@ -69,23 +69,53 @@ def test_adapters_that_run_and_that_wait(server, client):
 
 @pytest.fixture
 def metrics():
-    return ServerMetrics("demo", 3)
+    return ServerMetrics("demo", 2)
 
 
-def finished(adapter_id: str) -> tuple[RequestOutput, str]:
-    return RequestOutput(0, "p", [1], [CompletionOutput(0, "t", [2], finish_reason="stop")], True, None), adapter_id
+def ask(metrics, adapter_id: str | None, times: int) -> None:
+    output = RequestOutput(0, "p", [1], [CompletionOutput(0, "t", [2, 3], finish_reason="stop")], True, None)
+    for _ in range(times):
+        metrics.finished(output, adapter_id)
 
 
 def counts(metrics) -> dict[str, float]:
-    page = metrics.page(lambda: []).decode()
-    return {each.labels["adapter"]: each.value for each in samples(page)["mindgen:adapter_requests_total"]}
+    found = samples(metrics.page(lambda: []).decode())
+    by_name = [
+        {each.labels["adapter"]: each.value for each in found.get(f"mindgen:adapter_{what}_total", [])}
+        for what in ("requests", "generation_tokens")
+    ]
+    assert by_name[1] == {name: 2 * value for name, value in by_name[0].items()}
+    return by_name[0]
+
+
+def test_labels_are_those_with_the_most_requests(metrics):
+    for adapter, times in (("A1", 3), ("A2", 2), ("A3", 60), (None, 4)):
+        ask(metrics, adapter, times)
+    assert counts(metrics) == {"A3": 60, "A1": 3, "other": 2, "base": 4}
+
+
+def test_counters_never_fall(metrics):
+    ask(metrics, "A1", 3), ask(metrics, "A2", 2), ask(metrics, "A3", 1)
+    assert counts(metrics) == {"A1": 3, "A2": 2, "other": 1}
+    ask(metrics, "A3", 9)
+    assert counts(metrics) == {"A1": 3, "A3": 9, "other": 1}
+    ask(metrics, "A2", 2), ask(metrics, "A1", 1)
+    assert counts(metrics) == {"A1": 4, "A3": 9, "other": 3}
+    ask(metrics, "A2", 7)
+    assert counts(metrics) == {"A2": 9, "A3": 9, "other": 3}
 
 
 def test_labels_are_bounded(metrics):
     for number in range(2000):
-        metrics.finished(*finished(f"adapter {number}"))
-    assert counts(metrics) == {"adapter 0": 1, "adapter 1": 1, "adapter 2": 1, "other": 1997}
-    metrics.forget_adapter("adapter 1")
-    metrics.forget_adapter("adapter 1999")
-    metrics.finished(*finished("adapter 2000"))
-    assert counts(metrics) == {"adapter 0": 1, "adapter 2": 1, "adapter 2000": 1, "other": 1997}
+        ask(metrics, f"adapter {number}", 1)
+    assert counts(metrics) == {"adapter 0": 1, "adapter 1": 1, "other": 1998}
+    for number in (1, 1999):
+        metrics.forget_adapter(f"adapter {number}")
+    ask(metrics, "adapter 2000", 2)
+    assert counts(metrics) == {"adapter 2000": 2, "adapter 0": 1, "other": 1998}
+
+
+def test_no_labels_are_none():
+    metrics = ServerMetrics("demo", 0)
+    ask(metrics, "A1", 3)
+    assert counts(metrics) == {"other": 3}

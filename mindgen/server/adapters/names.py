@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from mindgen.adapters.registry import BASE_NAME
 from mindgen.errors import ConfigError
-from mindgen.server.observe.metrics import OTHERS
+from mindgen.server.observe.adapter_counts import OTHERS
 from mindgen.system.checks import shown
 
 _MOST_LETTERS = 256

@@ -10,36 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from mindgen.engine.metrics import EngineMetrics
 from mindgen.loop.replicas import ReplicaState
 from mindgen.outputs import RequestOutput
+from mindgen.server.observe.adapter_counts import AdapterCounts
 from mindgen.server.observe.call_record import CallSummary
 
 _SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 600.0,
 )  # fmt: skip
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
-OTHERS = "other"
-_BASE = "base"
-
-
-class AdapterLabels:
-    """The label of each adapter: those that came first have their names, up to a number, and all others one."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._named: set[str] = set()
-
-    def of(self, adapter_id: str | None) -> str:
-        if adapter_id is None:
-            return _BASE
-        if adapter_id not in self._named and len(self._named) < self._most:
-            self._named.add(adapter_id)
-        return adapter_id if adapter_id in self._named else OTHERS
-
-    def forget(self, adapter_id: str) -> bool:
-        """Its name is free for another; returns whether it had one."""
-        if adapter_id not in self._named:
-            return False
-        self._named.discard(adapter_id)
-        return True
 
 
 class ServerMetrics:
@@ -47,13 +24,14 @@ class ServerMetrics:
 
     Args:
         model: the base model's name, the label of all.
-        most_adapters: that have a label of their own.
+        most_adapters: that have a label of their own, as of AdapterCounts.
     """
 
     def __init__(self, model: str, most_adapters: int) -> None:
         self._model = model
-        self._labels = AdapterLabels(most_adapters)
         self._registry = CollectorRegistry()
+        self._adapters = AdapterCounts(model, most_adapters)
+        self._registry.register(self._adapters)
         self._ttft = self._histogram("vllm:time_to_first_token_seconds", "From arrival to the first token.", _SECONDS)
         self._gaps = _TokenGaps(model)
         self._registry.register(self._gaps)
@@ -67,8 +45,6 @@ class ServerMetrics:
         self._prompt = self._histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
         self._output = self._histogram("vllm:request_generation_tokens", "Tokens of an output.", _TOKENS)
         self._success = self._counter("vllm:request_success", "Outputs that have ended.", "finished_reason")
-        self._adapter_requests = self._counter("mindgen:adapter_requests", "Requests, by adapter.", "adapter")
-        self._adapter_tokens = self._counter("mindgen:adapter_generation_tokens", "Generated, by adapter.", "adapter")
         self._answers = self._counter("mindgen:http_responses", "Responses, by status.", "status")
         self._gone = self._counter("mindgen:client_disconnects", "Clients that left before the end.")
         self._model_label = {"model_name": model}
@@ -77,10 +53,9 @@ class ServerMetrics:
         self._gaps.add(seconds / num_tokens, num_tokens)
 
     def finished(self, output: RequestOutput, adapter_id: str | None) -> None:
-        label, adapter = self._model_label, self._labels.of(adapter_id)
+        label = self._model_label
         num_tokens = sum(len(each.token_ids) for each in output.outputs)
-        self._adapter_requests.labels(**label, adapter=adapter).inc()
-        self._adapter_tokens.labels(**label, adapter=adapter).inc(num_tokens)
+        self._adapters.add(adapter_id, num_tokens)
         if output.exception is not None:
             self._success.labels(**label, finished_reason="error").inc()
             return
@@ -102,9 +77,7 @@ class ServerMetrics:
 
     def forget_adapter(self, adapter_id: str) -> None:
         """What was counted of it is no longer shown."""
-        if self._labels.forget(adapter_id):
-            for counter in (self._adapter_requests, self._adapter_tokens):
-                counter.remove(self._model, adapter_id)
+        self._adapters.forget(adapter_id)
 
     def page(self, collect: Callable[[], Iterable[Metric]]) -> bytes:
         """Everything in Prometheus' text form.
