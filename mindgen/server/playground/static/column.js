@@ -1,6 +1,5 @@
 // One model's column: which one it is, what it answers, and how fast.
 
-import { ApiError } from "./api.js";
 import { Combobox } from "./combobox.js";
 import { make } from "./dom.js";
 import { Answer, bodyOf, generate, piecesOf } from "./generation.js";
@@ -64,8 +63,7 @@ export class Column {
     } catch (error) {
       if (!answer.text) this.#forget(state);
       if (error.name === "AbortError") answer.finish = "aborted";
-      else if (error instanceof ApiError) this.#fail(error.shownIn(language));
-      else throw error;
+      else this.#fail(error.shownIn?.(language) ?? String(error)); // whatever a proxy makes of a stream
     } finally {
       this.element.removeAttribute("aria-busy");
       this.#draw();

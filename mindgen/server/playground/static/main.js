@@ -91,9 +91,13 @@ class Playground {
     this.#setRunning(true);
     this.#say("running");
     if (state.mode === "chat") byId("prompt").value = "";
-    const well = await Promise.all(this.#columns.map((column) => column.run(state, running.signal)));
-    this.#running = null;
-    this.#setRunning(false);
+    let well;
+    try {
+      well = await Promise.all(this.#columns.map((column) => column.run(state, running.signal)));
+    } finally {
+      this.#running = null;
+      this.#setRunning(false);
+    }
     const numFailed = well.filter((each) => !each).length;
     if (numFailed) this.#say("failed", { n: numFailed, of: well.length });
     else this.#say(running.signal.aborted ? "stopped" : "done");
@@ -166,6 +170,7 @@ class Playground {
     byId("stop").disabled = !isRunning;
     byId("add-column").disabled = isRunning;
     byId("clear").disabled = isRunning;
+    for (const each of modes()) each.disabled = isRunning; // another mode clears the columns
     this.#number();
   }
 
@@ -217,9 +222,7 @@ class Playground {
       const names = this.#models().map(({ name }) => name);
       this.#add(names.find((name) => !shown.includes(name)) ?? names[0] ?? "").combobox.input.focus();
     });
-    for (const each of document.querySelectorAll("input[name=mode]")) {
-      each.addEventListener("change", () => this.#showMode());
-    }
+    for (const each of modes()) each.addEventListener("change", () => this.#showMode());
     addEventListener("hashchange", () => {
       const state = fromFragment(location.hash);
       if (state && !this.#running) this.state = state;
@@ -250,5 +253,7 @@ class Playground {
     });
   }
 }
+
+const modes = () => document.querySelectorAll("input[name=mode]");
 
 new Playground().start();
