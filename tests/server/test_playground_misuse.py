@@ -1,6 +1,7 @@
 """The page at `/` when something changes, breaks or is half typed: it says so, and goes on."""
 
-from playground_page import column, run, with_fields
+import pytest
+from playground_page import column, run, text_of, with_fields
 from playwright.sync_api import expect
 
 
@@ -31,4 +32,43 @@ def test_a_stream_that_is_none_fails_its_column_alone(opened):
     expect(column(page, 1).locator(".facts")).to_contain_text("by itself")
     expect(column(page, 2).locator(".error")).to_contain_text("Error")
     page.unroute("**/v1/completions")
+    run(page)
+
+
+@pytest.mark.parametrize("is_by_key", [True, False])
+def test_a_half_typed_name_is_the_one_that_it_finds_or_none(opened, is_by_key):
+    page, asked = opened(models=("A1",)), []
+    page.on("request", lambda request: asked.append(request.post_data_json) if request.method == "POST" else None)
+    field = page.get_by_role("combobox", name="Model of column 1")
+
+    def ask(typed: str) -> None:
+        field.click()
+        field.fill(typed)
+        if is_by_key:
+            field.press("Control+Enter")
+        else:
+            page.get_by_role("button", name="Run", exact=True).click()
+
+    ask("a9")
+    expect(page.locator("#status")).to_have_text("No model's name matches “a9”.")
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    ask("a3")
+    expect(page.locator("#status")).to_have_text("Done.")
+    expect(field).to_have_value("A3")
+    assert [each["model"] for each in asked] == ["A3"] and text_of(page, 1) == " VII, VIII, IX, X, XI."
+
+
+def test_a_name_that_is_none_stays_until_it_is_left_by_escape(opened):
+    page = opened(models=("A1",))
+    field = page.get_by_role("combobox", name="Model of column 1")
+    field.fill("a9")
+    field.press("Enter")
+    field.press("Tab")
+    expect(field).to_have_value("a9")
+    field.click()
+    expect(page.locator(".popup .more")).to_have_text("No name matches.")
+    field.press("Escape")
+    expect(field).to_have_value("A1")
+    expect(field).to_have_attribute("aria-invalid", "false")
     run(page)

@@ -50,6 +50,7 @@ export const CHINESE = {
   stopped: "已停止。",
   failed: "{of} 列中有 {n} 列失败。",
   nothing_asked: "请先写提示词。",
+  no_such_model: "没有与“{name}”匹配的模型。",
   add_column: "+ 添加一列",
   remove_column: "移除第 {n} 列",
   column: "第 {n} 列",

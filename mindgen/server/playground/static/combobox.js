@@ -24,10 +24,10 @@ export class Combobox {
       "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": `${id}-list`,
       on: {
         focus: () => this.input.select(),
-        click: () => this.#open(""),
+        click: () => this.#open(this.#typed),
         input: () => this.#open(this.input.value),
         keydown: (event) => this.#onKey(event),
-        blur: () => this.#close(),
+        blur: () => this.#leave(),
       },
     });
     this.input.value = value;
@@ -44,6 +44,18 @@ export class Combobox {
     return !this.popup.hidden;
   }
 
+  /** Takes the name that the list marks for what is typed; where there is none, shows that, and returns false. */
+  settle() {
+    if (!this.isOpen && this.#typed) this.#open(this.#typed);
+    if (this.isOpen) this.#pick(this.#active);
+    return !this.#typed;
+  }
+
+  /** What is in the field and not taken yet. */
+  get #typed() {
+    return this.input.value === this.value ? "" : this.input.value.trim();
+  }
+
   #open(query) {
     const wanted = query.trim().toLowerCase();
     const all = this.#names();
@@ -58,6 +70,7 @@ export class Combobox {
     this.list.hidden = found.length === 0;
     this.popup.hidden = false;
     this.input.setAttribute("aria-expanded", String(found.length > 0));
+    this.input.setAttribute("aria-invalid", String(wanted !== "" && found.length === 0));
     this.#activate(wanted ? 0 : Math.max(0, this.#options.indexOf(this.value)));
   }
 
@@ -80,17 +93,30 @@ export class Combobox {
     this.input.setAttribute("aria-activedescendant", option.id);
   }
 
-  #close() {
+  #hide() {
     this.popup.hidden = true;
     this.input.setAttribute("aria-expanded", "false");
     this.input.removeAttribute("aria-activedescendant");
+  }
+
+  #close() {
+    this.#hide();
+    this.input.setAttribute("aria-invalid", "false");
     this.input.value = this.value;
   }
 
   #pick(place) {
-    if (place >= 0) this.value = this.#options[place];
+    if (place < 0) return;
+    this.value = this.#options[place];
     this.#close();
     this.#onPick(this.value);
+  }
+
+  /** What is typed counts, though nobody pressed Enter; what is no name stays to be seen. */
+  #leave() {
+    if (!this.#typed) this.#close();
+    else if (this.isOpen && this.#active >= 0) this.#pick(this.#active);
+    else this.#hide();
   }
 
   #onMouse(event) {
@@ -102,10 +128,10 @@ export class Combobox {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 };
     if (event.key in steps) {
       if (this.isOpen) this.#activate(this.#active + steps[event.key]);
-      else this.#open("");
+      else this.#open(this.#typed);
     } else if (event.key === "Enter" && this.isOpen && !event.ctrlKey && !event.metaKey) {
       this.#pick(this.#active);
-    } else if (event.key === "Escape" && this.isOpen) {
+    } else if (event.key === "Escape" && (this.isOpen || this.#typed)) {
       this.#close();
       this.input.select();
     } else {

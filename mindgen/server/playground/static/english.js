@@ -50,6 +50,7 @@ export const ENGLISH = {
   stopped: "Stopped.",
   failed: "{n} of {of} failed.",
   nothing_asked: "Write a prompt first.",
+  no_such_model: "No model's name matches “{name}”.",
   add_column: "+ Add a column",
   remove_column: "Remove column {n}",
   column: "Column {n}",

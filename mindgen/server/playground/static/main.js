@@ -80,8 +80,14 @@ class Playground {
   }
 
   async run() {
-    const { state } = this;
     if (this.#running) return;
+    const unsettled = this.#columns.find((column) => !column.combobox.settle());
+    if (unsettled) {
+      this.#say("no_such_model", { name: unsettled.combobox.input.value });
+      unsettled.combobox.input.focus();
+      return;
+    }
+    const { state } = this;
     if (!state.prompt.trim()) {
       this.#say("nothing_asked");
       byId("prompt").focus();
