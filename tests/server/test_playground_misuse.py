@@ -1,7 +1,8 @@
 """The page at `/` when something changes, breaks or is half typed: it says so, and goes on."""
 
 import pytest
-from playground_page import column, run, text_of, with_fields
+from guarded_server import ADMIN
+from playground_page import column, run, text_of, use_key, with_fields
 from playwright.sync_api import expect
 
 
@@ -72,3 +73,12 @@ def test_a_name_that_is_none_stays_until_it_is_left_by_escape(opened):
     expect(field).to_have_value("A1")
     expect(field).to_have_attribute("aria-invalid", "false")
     run(page)
+
+
+def test_a_key_leaves_the_columns_of_a_link(opened, guarded):
+    page = opened(guarded.server, models=("json", "letter", "pirate"))
+    expect(page.locator("#status")).to_contain_text("The API key is missing or wrong")
+    use_key(page, ADMIN)
+    expect(page.locator("#server-name")).to_have_text("demo")
+    models = page.get_by_role("combobox")
+    assert [models.nth(place).input_value() for place in range(models.count())] == ["json", "letter", "pirate"]

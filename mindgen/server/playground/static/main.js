@@ -60,7 +60,8 @@ class Playground {
     name.title = `${shortDigest(digest)} · mindgen ${version}`;
     name.hidden = false;
     this.adapters.show(this.#overview);
-    if (isFirst && this.#columns.length) this.state = { ...this.state, models: this.#firstModels() };
+    const isUnchosen = this.#columns.length > 0 && this.#columns.every((column) => !column.model);
+    if (isFirst && isUnchosen) this.state = { ...this.state, models: this.#firstModels() };
   }
 
   get state() {
