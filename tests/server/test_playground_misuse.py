@@ -82,3 +82,21 @@ def test_a_key_leaves_the_columns_of_a_link(opened, guarded):
     expect(page.locator("#server-name")).to_have_text("demo")
     models = page.get_by_role("combobox")
     assert [models.nth(place).input_value() for place in range(models.count())] == ["json", "letter", "pirate"]
+
+
+def test_a_message_that_nobody_answered_is_back(opened):
+    page = opened(models=("nobody", "no-one"), mode="chat", prompt="one,")
+    ask, prompt = page.get_by_role("button", name="Run", exact=True), page.locator("#prompt")
+    ask.click()
+    expect(page.locator("#status")).to_have_text("2 of 2 failed.")
+    expect(prompt).to_have_value("one,")
+    page.get_by_role("combobox").nth(1).fill("A1")
+    ask.click()
+    expect(page.locator("#status")).to_have_text("1 of 2 failed.")
+    expect(prompt).to_have_value("")
+    page.route("**/v1/chat/completions", lambda route: None)  # no answer begins
+    prompt.fill("two,")
+    ask.click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(prompt).to_have_value("two,")

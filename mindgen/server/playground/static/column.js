@@ -10,6 +10,7 @@ export class Column {
   #turns = []; // of the conversation so far
   #frame = 0;
   #answer = null;
+  hasForgotten = false; // what was said last, for nothing answered it
 
   /** `page` has api, language, tip and models(); `onChange` is called when another model is chosen. */
   constructor(page, id, model, { onChange, onRemove, onProgress }) {
@@ -55,6 +56,7 @@ export class Column {
     const { api, language } = this.#page;
     const messages = this.#messages(state);
     this.#begin();
+    this.hasForgotten = false;
     this.empty.hidden = true;
     this.element.setAttribute("aria-busy", "true");
     const answer = (this.#answer = new Answer());
@@ -94,6 +96,7 @@ export class Column {
   /** What was not answered was not said. */
   #forget(state) {
     if (state.mode !== "chat") return;
+    this.hasForgotten = true;
     this.#turns.pop();
     this.turns.lastChild.remove();
   }

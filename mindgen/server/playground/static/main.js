@@ -98,13 +98,15 @@ class Playground {
     this.#setRunning(true);
     this.#say("running");
     if (state.mode === "chat") byId("prompt").value = "";
+    const asked = [...this.#columns];
     let well;
     try {
-      well = await Promise.all(this.#columns.map((column) => column.run(state, running.signal)));
+      well = await Promise.all(asked.map((column) => column.run(state, running.signal)));
     } finally {
       this.#running = null;
       this.#setRunning(false);
     }
+    if (asked.every((column) => column.hasForgotten)) byId("prompt").value ||= state.prompt;
     const numFailed = well.filter((each) => !each).length;
     if (numFailed) this.#say("failed", { n: numFailed, of: well.length });
     else this.#say(running.signal.aborted ? "stopped" : "done");
