@@ -8,9 +8,10 @@ from pathlib import Path
 from mindgen.batch.answer import Answer
 from mindgen.batch.answers_table import AnswersTable
 from mindgen.batch.config import BatchConfig
-from mindgen.batch.fingerprint import fingerprint, refuse_changes
+from mindgen.batch.fingerprint import fingerprint
 from mindgen.batch.frames import as_files
 from mindgen.batch.job_folder import JobFolder, Manifest
+from mindgen.batch.job_start import begin_or_go_on
 from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
 from mindgen.batch.part_worker import Assignment
 from mindgen.batch.parts import Parts, changed_rows
@@ -22,7 +23,7 @@ from mindgen.batch.sink import check_output, open_sink
 from mindgen.batch.source import Rows, Source, open_source
 from mindgen.batch.summary import SUMMARY_FILE, BatchSummary, JobFacts, read_summary, write_summary
 from mindgen.batch.totals import Totals, TotalsCounter
-from mindgen.batch.worker import Worker, WorkerEvents, count_rows, refuse_changed_adapter
+from mindgen.batch.worker import Worker, WorkerEvents, count_rows, refuse_changed_adapters
 from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
@@ -85,7 +86,12 @@ class _Run:
         self._table = AnswersTable(config, opener.digest)
         check_output(folder.output, source, self._table.schema, self._table.text_column)
         self._progress = Progress(source.num_rows, config.n_samples)
-        self._manifest = self._begin_or_go_on()
+        own = Manifest(
+            fingerprint=fingerprint(config, self._columns, source, opener.digest),
+            num_rows=source.num_rows,
+            part_rows=config.part_rows,
+        )
+        self._manifest = begin_or_go_on(folder, own, opener, config.outputs.overwrite)
         self._parts = Parts(folder.path)
         self._num_answered = 0
         self._adapter_digests: dict[str, str] = {}  # with which parts were answered
@@ -104,24 +110,6 @@ class _Run:
                 self._end(is_finished=False)
             raise
         return self._end(is_finished=True)
-
-    def _begin_or_go_on(self) -> Manifest:
-        own = fingerprint(self._config, self._columns, self._source, self._opener.digest)
-        folder, is_there = self._folder, self._folder.output.exists()
-        manifest = folder.manifest()
-        if self._config.outputs.overwrite and (manifest is None or manifest.is_finished or manifest.fingerprint != own):
-            manifest = None
-        elif manifest is not None:
-            refuse_changes(folder.path, manifest.fingerprint, own)
-            if manifest.is_finished and not is_there:
-                manifest = None
-        elif is_there:
-            raise BatchError(f"{folder.output} is there already: name another output, or set overwrite")
-        if manifest is None:
-            folder.clear()
-            manifest = Manifest(fingerprint=own, num_rows=self._source.num_rows, part_rows=self._config.part_rows)
-            folder.save(manifest)
-        return manifest
 
     def _reopen_failed(self) -> None:
         headers = self._parts.headers()
@@ -160,10 +148,7 @@ class _Run:
             earlier.add_all(count_rows(self._parts.journaled()))
         totals = earlier.totals(0.0)
         self._progress.resume(totals)
-        for each in totals.adapters:
-            if each.adapter_id is not None and each.digest is not None:
-                refuse_changed_adapter(self._folder.path, self._opener, each.adapter_id, each.digest)
-                self._adapter_digests[each.adapter_id] = each.digest
+        self._adapter_digests = refuse_changed_adapters(self._folder.path, self._opener, totals)
 
     def _answer(self, pending: set[int]) -> None:
         if self._config.runner == "ray":

@@ -165,3 +165,13 @@ def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_
             f"{path}: the job was begun with another adapter {adapter_id}: its digest was {digest}, now {now}. Give it "
             "the adapter of then, name another output, or begin again with overwrite"
         )
+
+
+def refuse_changed_adapters(path: Path, model: BatchModel | ModelOpener, totals: Totals) -> dict[str, str]:
+    """The digests of the adapters that have answered, by name; raises BatchError where one is another one now."""
+    digests = {}
+    for each in totals.adapters:
+        if each.adapter_id is not None and each.digest is not None:
+            refuse_changed_adapter(path, model, each.adapter_id, each.digest)
+            digests[each.adapter_id] = each.digest
+    return digests

@@ -1,0 +1,37 @@
+"""What becomes of a job that is there already: it goes on, it is done, or it is begun again."""
+
+from mindgen.batch.fingerprint import refuse_changes
+from mindgen.batch.job_folder import JobFolder, Manifest
+from mindgen.batch.model import ModelOpener
+from mindgen.batch.summary import SUMMARY_FILE, read_summary
+from mindgen.batch.worker import refuse_changed_adapters
+from mindgen.errors import BatchError
+
+
+def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener, overwrite: bool) -> Manifest:
+    """The manifest of the job that is to be run, as its folder has it then.
+
+    Args:
+        own: of the job where it begins.
+
+    Raises:
+        BatchError: the job was begun with something else, or the output is of none.
+        CheckpointError: the job is finished, and its summary is damaged.
+    """
+    is_there = folder.output.exists()
+    manifest = folder.manifest()
+    if overwrite and (manifest is None or manifest.is_finished or manifest.fingerprint != own.fingerprint):
+        manifest = None
+    elif manifest is not None:
+        refuse_changes(folder.path, manifest.fingerprint, own.fingerprint)
+        if manifest.is_finished and not is_there:
+            manifest = None
+        elif manifest.is_finished:
+            refuse_changed_adapters(folder.path, opener, read_summary(folder.path / SUMMARY_FILE).in_all)
+    elif is_there:
+        raise BatchError(f"{folder.output} is there already: name another output, or set overwrite")
+    if manifest is None:
+        folder.clear()
+        folder.save(own)
+        return own
+    return manifest
