@@ -17,9 +17,14 @@ from mindgen.system.atomic import sync_folder, whole_file
 from mindgen.system.file_lock import lock_within
 
 _MANIFEST, _LOCK, _WORKERS_LOCK = "manifest.json", "lock", "workers.lock"
-_FORMAT = 1
+_FORMAT = 2
 _SILENT_SECONDS = 60.0  # after which the process of another machine counts as gone
 _WORKERS_SECONDS = 120.0  # in which the workers of a process that is gone end as well
+
+
+class InputFile(msgspec.Struct, frozen=True):
+    path: str
+    digest: str
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -27,12 +32,14 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     Attributes:
         fingerprint: all that changes results, by dotted name.
+        files: of the input, for people to read: where they are makes no difference.
         num_rows, part_rows: of the input.
         is_finished: the output is there.
     """
 
     format: int = _FORMAT
     fingerprint: dict[str, Any]
+    files: list[InputFile] = []
     num_rows: int
     part_rows: int
     is_finished: bool = False

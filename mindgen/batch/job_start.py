@@ -23,7 +23,7 @@ def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener, overwr
     if overwrite and (manifest is None or manifest.is_finished or manifest.fingerprint != own.fingerprint):
         manifest = None
     elif manifest is not None:
-        refuse_changes(folder.path, manifest.fingerprint, own.fingerprint)
+        refuse_changes(folder.path, manifest, own)
         if manifest.is_finished and not is_there:
             manifest = None
         elif manifest.is_finished:

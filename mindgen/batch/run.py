@@ -8,9 +8,9 @@ from pathlib import Path
 from mindgen.batch.answer import Answer
 from mindgen.batch.answers_table import AnswersTable
 from mindgen.batch.config import BatchConfig
-from mindgen.batch.fingerprint import fingerprint
+from mindgen.batch.fingerprint import manifest_of
 from mindgen.batch.frames import as_files
-from mindgen.batch.job_folder import JobFolder, Manifest
+from mindgen.batch.job_folder import JobFolder
 from mindgen.batch.job_start import begin_or_go_on
 from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
 from mindgen.batch.part_worker import Assignment
@@ -86,11 +86,7 @@ class _Run:
         self._table = AnswersTable(config, opener.digest)
         check_output(folder.output, source, self._table.schema, self._table.text_column)
         self._progress = Progress(source.num_rows, config.n_samples)
-        own = Manifest(
-            fingerprint=fingerprint(config, self._columns, source, opener.digest),
-            num_rows=source.num_rows,
-            part_rows=config.part_rows,
-        )
+        own = manifest_of(config, self._columns, source, opener.digest)
         self._manifest = begin_or_go_on(folder, own, opener, config.outputs.overwrite)
         self._parts = Parts(folder.path)
         self._num_answered = 0

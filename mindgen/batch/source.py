@@ -1,20 +1,17 @@
 """The rows of a batch job's input, from one file or many, in an order that does not change."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from mindgen.batch.file_digest import file_digest
 from mindgen.batch.formats.open_file import open_files
 from mindgen.batch.formats.rows_file import RowsFile, Span, reading
 from mindgen.batch.input_files import find_input_files
 from mindgen.batch.rows import Rows
 from mindgen.errors import DataError
 from mindgen.system.suggestion import did_you_mean
-
-_NUM_SAMPLES = 16
-_SAMPLE_BYTES = 1 << 16
 
 
 def open_source(inputs: str | Sequence[str], text_column: str = "prompt") -> "Source":
@@ -70,21 +67,17 @@ class Source:
                 f"it has {', '.join(self.column_names)}"
             )
 
-    def fingerprint(self) -> str:
-        """Another one if the files are others: from their names without folders, sizes, rows and parts of the content.
+    def digests(self) -> list[str]:
+        """Of each file's content.
 
         Raises:
             DataError: a file cannot be read any more.
         """
-        digest = hashlib.blake2b(repr(self.column_names).encode(), digest_size=16)
+        digests = []
         for file in self.files:
-            digest.update(f"{file.path.name}\0{file.num_bytes}\0{file.num_rows}\0".encode())
-            last = max(0, file.num_bytes - _SAMPLE_BYTES)
-            with reading(file.path), file.path.open("rb") as content:
-                for sample in range(_NUM_SAMPLES):
-                    content.seek(last * sample // (_NUM_SAMPLES - 1))
-                    digest.update(content.read(_SAMPLE_BYTES))
-        return digest.hexdigest()
+            with reading(file.path):
+                digests.append(file_digest(file.path))
+        return digests
 
     def blocks(self, rows_per_block: int, skip: Callable[[int], bool] = lambda block: False) -> Iterator[Rows]:
         """The rows in order, block k from row k * rows_per_block on, without the blocks that are to be skipped.

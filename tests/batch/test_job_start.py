@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from fake_model import ADAPTERS, FakeModel
-from test_run import job
+from test_run import StoppingModel, job
 
 from mindgen.batch.run import run_batch
 from mindgen.errors import BatchError
@@ -15,3 +15,38 @@ def test_a_finished_job_whose_adapter_has_changed_is_refused(tmp_path: Path, mon
     monkeypatch.setitem(ADAPTERS, "A2", "3" * 64)
     with pytest.raises(BatchError, match="another adapter A2: its digest was 2{64}, now 3{64}"):
         run_batch(job(tmp_path), opener=FakeModel())
+
+
+def test_an_input_that_has_changed_anywhere_is_refused_by_name(tmp_path: Path) -> None:
+    """Of a finished job, and of one that is not, before anything is generated."""
+    rows = [f"prompt {row}".ljust(99) for row in range(20_000)]
+    (tmp_path / "in.txt").write_text("\n".join(rows))
+    finished = job(tmp_path, input=str(tmp_path / "in.txt"), part_rows=5000)
+    ended = job(tmp_path, input=str(tmp_path / "in.txt"), output=str(tmp_path / "ended.parquet"))
+    run_batch(finished, opener=FakeModel())
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(ended, opener=StoppingModel(25))
+    rows[9_900] = "another".ljust(99)
+    (tmp_path / "in.txt").write_text("\n".join(rows))
+    for config in (finished, ended):
+        model = FakeModel()
+        with pytest.raises(BatchError, match=r"the input: \S+in.txt has changed. Name another output"):
+            run_batch(config, opener=model)
+        assert model.num_answered == 0
+
+
+def test_where_the_input_is_makes_no_difference(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path), opener=StoppingModel(12))
+    (tmp_path / "in.parquet").rename(tmp_path / "moved.parquet")
+    assert run_batch(job(tmp_path, input=str(tmp_path / "moved.parquet")), opener=FakeModel()).run.rows < 25
+
+
+def test_files_that_come_or_go_are_named(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text(f"prompt {name}\n" * 20)
+    config = job(tmp_path, input=[str(tmp_path / "a.txt"), str(tmp_path / "b.txt")])
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(config, opener=StoppingModel(12))
+    with pytest.raises(BatchError, match=r"a.txt is not of it any more, \S+c.txt is new, \S+d.txt is new. Name"):
+        run_batch(job(tmp_path, input=[str(tmp_path / f"{name}.txt") for name in "bcd"]), opener=FakeModel())

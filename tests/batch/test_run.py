@@ -212,7 +212,7 @@ def test_a_changed_model_adapter_or_input_is_refused(tmp_path: Path, monkeypatch
         with pytest.raises(BatchError, match="another adapter A1"):
             run_batch(job(tmp_path), opener=FakeModel())
     write_input(tmp_path / "in.parquet", 24)
-    with pytest.raises(BatchError, match="input was"):
+    with pytest.raises(BatchError, match="the input: .*in.parquet has changed"):
         run_batch(job(tmp_path), opener=FakeModel())
 
 

@@ -156,15 +156,15 @@ def test_mixed_types_have_no_schema(tmp_path, first, second, message):
         source.schema()
 
 
-def test_the_fingerprint_is_that_of_the_content(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder / "rows.jsonl", range(NUM_ROWS))
-    first = open_source(str(tmp_path / "a")).fingerprint()
-    assert open_source(str(tmp_path / "b" / "rows.jsonl")).fingerprint() == first
-    changed = (tmp_path / "b" / "rows.jsonl").read_text().replace("prompt 12", "prompt 21")
-    (tmp_path / "b" / "rows.jsonl").write_text(changed)
-    assert open_source(str(tmp_path / "b")).fingerprint() != first
+def test_digests_are_of_every_byte(tmp_path):
+    """And of nothing but the content."""
+    path = tmp_path / "rows.jsonl"
+    write(path, range(60_000))
+    first = open_source(str(path)).digests()
+    assert open_source(str(path.rename(tmp_path / "others.jsonl"))).digests() == first
+    content = (tmp_path / "others.jsonl").read_bytes()
+    path.write_bytes(content.replace(b"prompt 31234", b"prompt 13234"))
+    assert open_source(str(path)).digests() != first
 
 
 def save(name, content):
