@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mindgen.batch.file_digest import file_digest
 from mindgen.batch.parts import Parts
 from mindgen.errors import BatchError
 from mindgen.system.atomic import sync_folder, whole_file
@@ -27,6 +28,17 @@ class InputFile(msgspec.Struct, frozen=True):
     digest: str
 
 
+class OutputFile(msgspec.Struct, frozen=True):
+    """As a job has written it."""
+
+    num_bytes: int
+    digest: str
+
+    @classmethod
+    def of(cls, path: Path) -> "OutputFile":
+        return cls(path.stat().st_size, file_digest(path))
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What a job was begun with.
 
@@ -34,7 +46,8 @@ class Manifest(msgspec.Struct, kw_only=True):
         fingerprint: all that changes results, by dotted name.
         files: of the input, for people to read: where they are makes no difference.
         num_rows, part_rows: of the input.
-        is_finished: the output is there.
+        is_finished: the output is there, and is
+        output: what was written.
     """
 
     format: int = _FORMAT
@@ -43,6 +56,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     num_rows: int
     part_rows: int
     is_finished: bool = False
+    output: OutputFile | None = None
 
     @property
     def num_parts(self) -> int:

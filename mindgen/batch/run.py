@@ -10,7 +10,7 @@ from mindgen.batch.answers_table import AnswersTable
 from mindgen.batch.config import BatchConfig
 from mindgen.batch.fingerprint import manifest_of
 from mindgen.batch.frames import as_files
-from mindgen.batch.job_folder import JobFolder
+from mindgen.batch.job_folder import JobFolder, OutputFile
 from mindgen.batch.job_start import begin_or_go_on
 from mindgen.batch.model import BatchModel, ConfiguredModel, ModelOpener
 from mindgen.batch.part_worker import Assignment
@@ -207,15 +207,14 @@ class _Run:
 
     def _write_output(self) -> None:
         self._watcher.say(f"all rows are there: writing {self._folder.output}")
-        with (
-            self._folder.whole_output() as path,
-            open_sink(path, self._source, self._table.schema, self._table.text_column) as sink,
-        ):
-            for part, rows in self._blocks(set(range(self._manifest.num_parts))):
-                header, answers = self._parts.read(part)
-                if header.rows_digest != rows.digest():
-                    raise changed_rows(self._parts.path(part))
-                sink.write(rows, self._table.of(answers))
+        with self._folder.whole_output() as path:
+            with open_sink(path, self._source, self._table.schema, self._table.text_column) as sink:
+                for part, rows in self._blocks(set(range(self._manifest.num_parts))):
+                    header, answers = self._parts.read(part)
+                    if header.rows_digest != rows.digest():
+                        raise changed_rows(self._parts.path(part))
+                    sink.write(rows, self._table.of(answers))
+            self._manifest.output = OutputFile.of(path)
 
     def _end(self, is_finished: bool) -> BatchSummary:
         settings = {name: str(value) for name, value in self._manifest.fingerprint.items()}

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from fake_model import ADAPTERS, FakeModel
 from test_run import StoppingModel, job
 
+from mindgen.batch.config import OutputOptions
 from mindgen.batch.run import run_batch
 from mindgen.errors import BatchError
 
@@ -50,3 +52,19 @@ def test_files_that_come_or_go_are_named(tmp_path: Path) -> None:
         run_batch(config, opener=StoppingModel(12))
     with pytest.raises(BatchError, match=r"a.txt is not of it any more, \S+c.txt is new, \S+d.txt is new. Name"):
         run_batch(job(tmp_path, input=[str(tmp_path / f"{name}.txt") for name in "bcd"]), opener=FakeModel())
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_an_output_that_somebody_else_has_written_since_is_refused(tmp_path: Path, retry_failed: bool) -> None:
+    config, output = job(tmp_path), tmp_path / "out.parquet"
+    run_batch(config, opener=FakeModel())
+    written = output.read_bytes()
+    output.write_bytes(written[:-1] + b"x")
+    with pytest.raises(BatchError, match="out.parquet is not what this job has written there"):
+        run_batch(job(tmp_path, retry_failed=retry_failed), opener=FakeModel())
+    output.write_text("hello")
+    with pytest.raises(BatchError, match=f"it was {len(written)} bytes of digest .*, now 5 of"):
+        run_batch(job(tmp_path, retry_failed=retry_failed), opener=FakeModel())
+    assert output.read_text() == "hello"
+    run_batch(job(tmp_path, outputs=OutputOptions(overwrite=True)), opener=FakeModel())
+    assert pq.read_table(output).num_rows == 25
