@@ -37,6 +37,7 @@ def manifest_of(config: BatchConfig, columns: InputColumns, source: Source, mode
         files=[InputFile(str(file.path), digest) for file, digest in zip(source.files, digests, strict=True)],
         num_rows=source.num_rows,
         part_rows=config.part_rows,
+        overwrite=config.outputs.overwrite,
     )
 
 

@@ -46,6 +46,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         fingerprint: all that changes results, by dotted name.
         files: of the input, for people to read: where they are makes no difference.
         num_rows, part_rows: of the input.
+        overwrite: what was there has been cleared: the same command, with overwrite, goes on.
         is_finished: the output is there, and is
         output: what was written.
     """
@@ -55,6 +56,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files: list[InputFile] = []
     num_rows: int
     part_rows: int
+    overwrite: bool = False
     is_finished: bool = False
     output: OutputFile | None = None
 

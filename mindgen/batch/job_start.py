@@ -4,11 +4,11 @@ from mindgen.batch.fingerprint import refuse_changes
 from mindgen.batch.job_folder import JobFolder, Manifest, OutputFile
 from mindgen.batch.model import ModelOpener
 from mindgen.batch.summary import SUMMARY_FILE, read_summary
-from mindgen.batch.worker import refuse_changed_adapters
-from mindgen.errors import BatchError
+from mindgen.batch.worker import count_kept, refuse_changed_adapters
+from mindgen.errors import BatchError, MindgenError
 
 
-def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener, overwrite: bool) -> Manifest:
+def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener) -> Manifest:
     """The manifest of the job that is to be run, as its folder has it then.
 
     Args:
@@ -18,24 +18,42 @@ def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener, overwr
         BatchError: the job was begun with something else, or the output is not its own.
         CheckpointError: the job is finished, and its summary is damaged.
     """
-    is_there = folder.output.exists()
-    manifest = folder.manifest()
-    if overwrite and (manifest is None or manifest.is_finished or manifest.fingerprint != own.fingerprint):
-        manifest = None
-    elif manifest is not None:
-        refuse_changes(folder.path, manifest, own)
-        if manifest.is_finished and not is_there:
-            manifest = None
-        elif manifest.is_finished:
-            refuse_changed_adapters(folder.path, opener, read_summary(folder.path / SUMMARY_FILE).in_all)
-            _refuse_changed_output(folder, manifest)
-    elif is_there:
-        raise BatchError(f"{folder.output} is there already: name another output, or set overwrite")
-    if manifest is None:
-        folder.clear()
-        folder.save(own)
-        return own
-    return manifest
+    found = _begun_by_the_same(folder, own, opener) if own.overwrite else _that_goes_on(folder, own, opener)
+    if found is not None:
+        return found
+    folder.clear()
+    folder.save(own)
+    return own
+
+
+def _begun_by_the_same(folder: JobFolder, own: Manifest, opener: ModelOpener) -> Manifest | None:
+    """The job that a command with overwrite has begun, and not ended; None where it is to be begun again."""
+    try:
+        found = folder.manifest()
+        if found is None or not found.overwrite or found.is_finished:
+            return None
+        refuse_changes(folder.path, found, own)
+        refuse_changed_adapters(folder.path, opener, count_kept(folder.parts))
+    except MindgenError:
+        return None
+    return found
+
+
+def _that_goes_on(folder: JobFolder, own: Manifest, opener: ModelOpener) -> Manifest | None:
+    """The job that is there, finished or not; None where there is none, or its output is gone."""
+    is_there, found = folder.output.exists(), folder.manifest()
+    if found is None:
+        if is_there:
+            raise BatchError(f"{folder.output} is there already: name another output, or set overwrite")
+        return None
+    refuse_changes(folder.path, found, own)
+    if not found.is_finished:
+        return found
+    if not is_there:
+        return None
+    refuse_changed_adapters(folder.path, opener, read_summary(folder.path / SUMMARY_FILE).in_all)
+    _refuse_changed_output(folder, found)
+    return found
 
 
 def _refuse_changed_output(folder: JobFolder, manifest: Manifest) -> None:

@@ -87,7 +87,7 @@ class _Run:
         check_output(folder.output, source, self._table.schema, self._table.text_column)
         self._progress = Progress(source.num_rows, config.n_samples)
         own = manifest_of(config, self._columns, source, opener.digest)
-        self._manifest = begin_or_go_on(folder, own, opener, config.outputs.overwrite)
+        self._manifest = begin_or_go_on(folder, own, opener)
         self._parts = Parts(folder.path)
         self._num_answered = 0
         self._adapter_digests: dict[str, str] = {}  # with which parts were answered

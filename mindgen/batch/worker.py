@@ -157,6 +157,15 @@ def count_rows(rows: Iterable[list[Answer]]) -> Totals:
     return counter.totals(0.0)
 
 
+def count_kept(parts: Parts) -> Totals:
+    """Of all answers that are there, in parts and journals."""
+    counter = TotalsCounter(count_rows(parts.journaled()))
+    for _, header in parts.headers():
+        if header is not None:
+            counter.add_all(header.totals)
+    return counter.totals(0.0)
+
+
 def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_id: str, digest: str) -> None:
     """Raises BatchError where the adapter has not the content any more with which it has answered rows of the path."""
     now = model.adapter_digest(adapter_id)

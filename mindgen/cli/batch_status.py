@@ -5,8 +5,7 @@ from pathlib import Path
 
 from mindgen.batch.job_folder import JobFolder, Manifest
 from mindgen.batch.summary import SUMMARY_FILE, read_summary
-from mindgen.batch.totals import Totals, TotalsCounter
-from mindgen.batch.worker import count_rows
+from mindgen.batch.worker import count_kept
 from mindgen.cli.tables import make_console, make_table, printable
 from mindgen.errors import UsageError
 
@@ -27,7 +26,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     manifest = folder.manifest()
     if manifest is None:
         raise UsageError(f"there is no job of the output {arguments.output}: {folder.path} is not there")
-    totals = read_summary(folder.path / SUMMARY_FILE).in_all if manifest.is_finished else _counted(folder)
+    totals = read_summary(folder.path / SUMMARY_FILE).in_all if manifest.is_finished else count_kept(folder.parts)
     table = make_table("", "")
     table.add_row("job", printable(str(folder.path)))
     table.add_row("state", _state(folder, manifest))
@@ -39,14 +38,6 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         table.add_row(f"  samples failed: {printable(kind)}", f"{count:,}")
     make_console().print(table)
     return 0
-
-
-def _counted(folder: JobFolder) -> Totals:
-    counter = TotalsCounter(count_rows(folder.parts.journaled()))
-    for _, header in folder.parts.headers():
-        if header is not None:
-            counter.add_all(header.totals)
-    return counter.totals(0.0)
 
 
 def _state(folder: JobFolder, manifest: Manifest) -> str:

@@ -11,6 +11,8 @@ from mindgen.batch.config import OutputOptions
 from mindgen.batch.run import run_batch
 from mindgen.errors import BatchError
 
+OVERWRITE = OutputOptions(overwrite=True)
+
 
 def test_a_finished_job_whose_adapter_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_batch(job(tmp_path), opener=FakeModel())
@@ -66,5 +68,42 @@ def test_an_output_that_somebody_else_has_written_since_is_refused(tmp_path: Pat
     with pytest.raises(BatchError, match=f"it was {len(written)} bytes of digest .*, now 5 of"):
         run_batch(job(tmp_path, retry_failed=retry_failed), opener=FakeModel())
     assert output.read_text() == "hello"
-    run_batch(job(tmp_path, outputs=OutputOptions(overwrite=True)), opener=FakeModel())
+    run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel())
     assert pq.read_table(output).num_rows == 25
+
+
+def test_overwrite_begins_again_what_another_command_has_not_ended(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path), opener=StoppingModel(20))
+    assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
+
+
+def test_what_overwrite_has_begun_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    run_batch(job(tmp_path), opener=FakeModel())
+    before = (tmp_path / "out.parquet").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path, outputs=OVERWRITE), opener=StoppingModel(20))
+    assert 0 < run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows < 25
+    assert (tmp_path / "out.parquet").read_bytes() == before
+    assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
+
+
+@pytest.mark.parametrize("after", [5, 20])
+def test_overwrite_begins_again_when_an_adapter_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """One that has answered in a journal, or in a part that is whole."""
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path, outputs=OVERWRITE), opener=StoppingModel(after))
+    monkeypatch.setitem(ADAPTERS, "A1", "3" * 64)
+    with pytest.raises(BatchError, match="or begin again with overwrite"):
+        run_batch(job(tmp_path), opener=FakeModel())
+    assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
+
+
+def test_overwrite_begins_again_where_the_manifest_is_damaged(tmp_path: Path) -> None:
+    run_batch(job(tmp_path), opener=FakeModel())
+    (tmp_path / "out.parquet.job" / "manifest.json").write_text("{")
+    with pytest.raises(BatchError, match="is damaged"):
+        run_batch(job(tmp_path), opener=FakeModel())
+    assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
