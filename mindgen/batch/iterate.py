@@ -36,7 +36,8 @@ class AnsweredRow:
 def iterate_batch(
     config: BatchConfig, skip: Callable[[int], bool] = lambda row: False, opener: ModelOpener | None = None
 ) -> Iterator[AnsweredRow]:
-    """The rows as they are answered, in whatever order that is; nothing is written, and config.output does not count.
+    """The rows as they are answered, in whatever order that is; nothing is written, and of a folder of input
+    config.output is left out.
 
     Answers are those of `run_batch`: they do not depend on what else runs, nor on when.
 
@@ -48,7 +49,8 @@ def iterate_batch(
         MindgenError: the input or the model cannot be read, or the model has failed.
     """
     with TemporaryDirectory() as folder:
-        source = open_source(as_files(config.input, Path(folder)), config.columns.prompt)
+        inputs = as_files(config.input, Path(folder))
+        source = open_source(inputs, config.columns.prompt, Path(config.output))
         yield from _iterate(config, source, skip, opener or ConfiguredModel(config))
 
 

@@ -66,7 +66,7 @@ class PartWorker:
         with _naming_machine():
             config = self._config
             self._until_end.enter_context(self._folder.at_work())
-            self._source = open_source(config.input, config.columns.prompt)
+            self._source = open_source(config.input, config.columns.prompt, self._folder.output)
             opener = ConfiguredModel(config)
             self._refuse_differences(opener.digest)
             self._model = opener.open()

@@ -29,7 +29,8 @@ def split_rows(source: Source, paths: Sequence[Path]) -> None:
     """The rows in order, in files of about equally many.
 
     Raises:
-        ConfigError: there are fewer rows than files, or a file has an ending that does not go with the columns.
+        ConfigError: there are fewer rows than files, or a file is one of the source, or its ending does not go with the
+            columns.
         DataError: a file cannot be read or written.
     """
     if source.num_rows < len(paths):
@@ -46,7 +47,7 @@ def merge_rows(source: Source, path: Path) -> None:
     """All rows in one file. Where they are outputs of jobs, their row_id goes on from one file to the next.
 
     Raises:
-        ConfigError: the file has an ending that does not go with the columns.
+        ConfigError: the file is one of the source, or its ending does not go with the columns.
         DataError: a file cannot be read or written.
     """
     numbers = _RowNumbers(source)
@@ -121,6 +122,7 @@ class _Copy:
 @contextmanager
 def _open_copy(path: Path, source: Source, column: str | None = None) -> Iterator[_Copy]:
     kind = known_kind(path)
+    source.refuse_as_output(path)
     if kind not in (".txt", ".jsonl"):
         with open_sink(path, source, _NOTHING.schema, "") as sink:
             yield _Copy(sink, False, column)

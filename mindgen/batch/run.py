@@ -70,7 +70,7 @@ def run_batch(config: BatchConfig, watcher: Watcher | None = None, opener: Model
     folder = JobFolder(output)
     with folder.held():
         config = replace(config, input=as_files(config.input, folder.input))
-        source = open_source(config.input, config.columns.prompt)
+        source = open_source(config.input, config.columns.prompt, output)
         return _Run(config, source, folder, watcher or Silent(), opener or ConfiguredModel(config)).run()
 
 

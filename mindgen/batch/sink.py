@@ -21,9 +21,10 @@ def check_output(path: Path, source: Source, added: pa.Schema, text_column: str)
     """Whether open_sink will take these, to be asked before anything is generated.
 
     Raises:
-        ConfigError: the path has an unknown ending, or columns clash.
+        ConfigError: the path has an unknown ending or is a file of the source, or columns clash.
         DataError: a Parquet or CSV file needs types, which a column of the JSON lines of the source has not.
     """
+    source.refuse_as_output(path)
     if path.suffix not in ENDINGS:
         raise ConfigError(
             f"the output {path} must end in one of {', '.join(ENDINGS)}{did_you_mean(path.suffix, ENDINGS)}"

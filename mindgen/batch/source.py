@@ -1,6 +1,7 @@
 """The rows of a batch job's input, from one file or many, in an order that does not change."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,22 +11,23 @@ from mindgen.batch.formats.open_file import open_files
 from mindgen.batch.formats.rows_file import RowsFile, Span, reading
 from mindgen.batch.input_files import find_input_files
 from mindgen.batch.rows import Rows
-from mindgen.errors import DataError
+from mindgen.errors import ConfigError, DataError
 from mindgen.system.suggestion import did_you_mean
 
 
-def open_source(inputs: str | Sequence[str], text_column: str = "prompt") -> "Source":
+def open_source(inputs: str | Sequence[str], text_column: str = "prompt", output: Path | None = None) -> "Source":
     """The rows of the files that are named: all of one kind, with equal columns.
 
     Args:
         inputs: files, folders of files, and patterns like "data/*.parquet".
         text_column: what the one column of a text file is called.
+        output: a file that folders and patterns do not mean, nor what is in the folder of its job.
 
     Raises:
         ConfigError: a name says nothing that can be read.
         DataError: a file cannot be read or is not what its name says, they do not go together, or there is no row.
     """
-    paths = find_input_files([inputs] if isinstance(inputs, str) else inputs)
+    paths = find_input_files([inputs] if isinstance(inputs, str) else inputs, output)
     files = open_files(paths, text_column)
     for file in files[1:]:
         difference = file.difference(files[0])
@@ -66,6 +68,12 @@ class Source:
                 f"{self.files[0].path} has no column {name}{did_you_mean(name, self.column_names)}; "
                 f"it has {', '.join(self.column_names)}"
             )
+
+    def refuse_as_output(self, path: Path) -> None:
+        """Raises ConfigError if the path is one of the files, by whatever name."""
+        for file in self.files:
+            if path.exists() and path.samefile(file.path):
+                raise ConfigError(f"the output {path} is the input {file.path} itself: name another output")
 
     def digests(self) -> list[str]:
         """Of each file's content.

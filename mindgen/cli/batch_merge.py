@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
         MindgenError: a file cannot be read or written, or is there already; or they have other columns.
     """
     refuse_existing([arguments.output], arguments.overwrite)
-    source = open_source(arguments.outputs)
+    source = open_source(arguments.outputs, output=arguments.output)
     merge_rows(source, arguments.output)
     print(f"{arguments.output}: {source.num_rows} row(s) of {len(source.files)} file(s)")
     return 0

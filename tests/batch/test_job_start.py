@@ -1,5 +1,6 @@
 """A job that is there already: what is refused, what goes on, and what is begun again."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,8 +9,9 @@ from fake_model import ADAPTERS, FakeModel
 from test_run import StoppingModel, job
 
 from mindgen.batch.config import OutputOptions
+from mindgen.batch.iterate import iterate_batch
 from mindgen.batch.run import run_batch
-from mindgen.errors import BatchError
+from mindgen.errors import BatchError, ConfigError
 
 OVERWRITE = OutputOptions(overwrite=True)
 
@@ -107,3 +109,27 @@ def test_overwrite_begins_again_where_the_manifest_is_damaged(tmp_path: Path) ->
     with pytest.raises(BatchError, match="is damaged"):
         run_batch(job(tmp_path), opener=FakeModel())
     assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
+
+
+@pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
+def test_an_output_that_is_the_input_is_refused(tmp_path: Path, link: Callable[[Path, Path], None] | None) -> None:
+    prompts = tmp_path / "in.jsonl"
+    prompts.write_text('{"prompt": "a"}\n')
+    output = prompts if link is None else tmp_path / "out.jsonl"
+    if link is not None:
+        link(output, prompts)
+    with pytest.raises(ConfigError, match=r"is the input \S+in.jsonl itself: name another output"):
+        run_batch(job(tmp_path, input=str(prompts), output=str(output), outputs=OVERWRITE), opener=FakeModel())
+    assert prompts.read_text() == '{"prompt": "a"}\n'
+
+
+@pytest.mark.parametrize("pattern", ["", "*.jsonl", "**/*.jsonl"])
+def test_folders_and_patterns_do_not_mean_the_jobs_own_files(tmp_path: Path, pattern: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "in.jsonl").write_text('{"prompt": "a"}\n{"prompt": null}\n')
+    config = job(tmp_path, input=str(folder / pattern), output=str(folder / "out.jsonl"))
+    run_batch(config, opener=FakeModel())
+    assert list((folder / "out.jsonl.job").glob("parts/*.jsonl"))
+    assert run_batch(config, opener=FakeModel()).in_all.rows == 2
+    assert sum(1 for _ in iterate_batch(config, opener=FakeModel())) == 2

@@ -75,3 +75,14 @@ def test_refusals(tmp_path):
     with pytest.raises(ConfigError, match="would hold one column, and there are prompt, id"):
         merge_rows(source, tmp_path / "out.txt")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_merged_file_is_none_of_those_that_are_merged(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "x"}\n')
+    merged = tmp_path / "merged.jsonl"
+    for _ in range(2):
+        merge_rows(open_source(str(tmp_path), output=merged), merged)
+    assert len(merged.read_text().splitlines()) == 2
+    with pytest.raises(ConfigError, match=r"the output \S+a.jsonl is the input \S+a.jsonl itself"):
+        merge_rows(open_source(str(tmp_path / "a.jsonl")), tmp_path / "a.jsonl")
