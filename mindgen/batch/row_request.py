@@ -224,7 +224,19 @@ class _RowSampling:
         for name in given:
             if name not in names:
                 raise RequestError(f"sampling has no option {name!r}{did_you_mean(name, names)}")
+        if "logit_bias" in given:
+            given["logit_bias"] = _logit_bias(given["logit_bias"])
         return given
+
+
+def _logit_bias(given: Any) -> Any:
+    """With integers for keys, which JSON and structs have as texts; maps of a table come as pairs."""
+    if isinstance(given, list) and all(isinstance(each, (list, tuple)) and len(each) == 2 for each in given):
+        given = dict(given)
+    if not isinstance(given, Mapping):
+        return given
+    pairs = [(int(key) if isinstance(key, str) and key.isdecimal() else key, bias) for key, bias in given.items()]
+    return {token: bias for token, bias in pairs if bias is not None}
 
 
 @contextmanager

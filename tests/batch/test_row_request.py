@@ -1,0 +1,65 @@
+"""What rows ask for, in the types that files have for it."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_model import FakeModel
+from test_run import job
+
+from mindgen.batch.row_request import RowReader, RowRequest, used_columns
+from mindgen.batch.source import open_source
+from mindgen.sampling_params import SamplingParams
+
+BIASES = pa.map_(pa.int32(), pa.float32())
+
+
+def requests(tmp_path: Path, path: Path) -> list[RowRequest | str | None]:
+    """Of each row, or its error."""
+    config = job(tmp_path, input=str(path))
+    source, model = open_source(str(path)), FakeModel()
+    reader = RowReader(config, used_columns(config.columns, source, None), model)  # type: ignore[arg-type]
+    (rows,) = source.blocks(100)
+    read = reader.read(rows, range(rows.num_rows))
+    return [each if isinstance(each, RowRequest) else each[0].error for each in read]
+
+
+def params(tmp_path: Path, path: Path) -> list[SamplingParams]:
+    found = []
+    for each in requests(tmp_path, path):
+        assert isinstance(each, RowRequest), each
+        found.append(each.request.params)
+    return found
+
+
+def write_rows(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps({"prompt": "x"} | row) + "\n" for row in rows))
+    return path
+
+
+def test_a_row_may_have_a_logit_bias(tmp_path: Path) -> None:
+    """Of text keys in JSON, of pairs in a map, of a struct with null for other rows' tokens."""
+    sampling = {"logit_bias": {"5": 100, "7": -1.5}}
+    pairs = {"logit_bias": [[5, 100], [7, -1.5]]}  # as a map of a table is written to JSON
+    rows = [{"sampling": each} for each in (sampling, json.dumps(sampling), pairs)]
+    text = write_rows(tmp_path / "text.jsonl", *rows)
+    prompts, value = ["x"], {5: 100.0, 7: -1.5}
+    pq.write_table(
+        pa.table({
+            "prompt": prompts,
+            "sampling": pa.array([{"logit_bias": [*value.items()]}], pa.struct([("logit_bias", BIASES)])),
+        }),
+        tmp_path / "map.parquet",
+    )  # fmt: skip
+    structs = [{"logit_bias": {"5": 100.0, "7": -1.5, "9": None}}]
+    pq.write_table(pa.table({"prompt": prompts, "sampling": structs}), tmp_path / "struct.parquet")
+    for path in (text, tmp_path / "map.parquet", tmp_path / "struct.parquet"):
+        assert all(each.logit_bias == value for each in params(tmp_path, path)), path
+
+
+@pytest.mark.parametrize("bias", [[5, 100], "5", {"five": 1}, {"5": "much"}])
+def test_what_is_no_logit_bias_is_the_rows_error(tmp_path: Path, bias: object) -> None:
+    (error,) = requests(tmp_path, write_rows(tmp_path / "rows.jsonl", {"sampling": {"logit_bias": bias}}))
+    assert isinstance(error, str) and "logit_bias" in error
