@@ -25,6 +25,7 @@ from mindgen.text.guided import read_guide, schema_text
 _WITHOUT_EFFECT = ("logprobs", "prompt_logprobs", "processed_logprobs", "priority", "n", "seed")
 _NOT_OF_A_ROW = ("n", "deadline_seconds", "logprobs", "prompt_logprobs", "processed_logprobs")
 _GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+_EXACT_IN_FLOATS = 2**53
 _PROMPTS = 'a text, a chat (a list of {"role": ..., "content": ...}), or token ids'
 
 
@@ -206,7 +207,7 @@ class _RowSampling:
         """Raises RequestError where the row's options are none."""
         given = self._given(options)
         seed = given.pop("seed", seed)
-        seed = to_integer("seed", int(seed) if isinstance(seed, str) and seed.isdecimal() else seed, 0)
+        seed = to_integer("seed", _whole(seed), 0)
         return (_Sampling.of(replace(self._job.params, **given)) if given else self._job), seed
 
     def _given(self, options: Any) -> dict[str, Any]:
@@ -227,6 +228,13 @@ class _RowSampling:
         if "logit_bias" in given:
             given["logit_bias"] = _logit_bias(given["logit_bias"])
         return given
+
+
+def _whole(seed: Any) -> Any:
+    """Digits as an integer; so, too, a float that is whole, of a column that has seeds for some rows alone."""
+    if isinstance(seed, str):
+        seed = int(seed) if seed.isdecimal() else float(seed) if seed.removesuffix(".0").isdecimal() else seed
+    return int(seed) if isinstance(seed, float) and seed.is_integer() and abs(seed) < _EXACT_IN_FLOATS else seed
 
 
 def _logit_bias(given: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -63,3 +64,20 @@ def test_a_row_may_have_a_logit_bias(tmp_path: Path) -> None:
 def test_what_is_no_logit_bias_is_the_rows_error(tmp_path: Path, bias: object) -> None:
     (error,) = requests(tmp_path, write_rows(tmp_path / "rows.jsonl", {"sampling": {"logit_bias": bias}}))
     assert isinstance(error, str) and "logit_bias" in error
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_seeds_of_some_rows_alone_are_those_of_integers(tmp_path: Path, ending: str) -> None:
+    """pandas makes floats of integers beside missing values."""
+    path = tmp_path / f"rows.{ending}"
+    frame = pandas.DataFrame({"prompt": ["x", "x", "x"], "seed": [7, None, 0]})
+    getattr(frame, f"to_{ending}")(path, index=False)
+    found = params(tmp_path, path)
+    assert found == params(tmp_path, write_rows(tmp_path / "rows.jsonl", {"seed": 7}, {}, {"seed": 0}))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("seed", [1.5, -1.0, 2.0**53, "1.5", "-1", "1e3"])
+def test_what_is_no_seed_is_the_rows_error(tmp_path: Path, seed: object) -> None:
+    (error,) = requests(tmp_path, write_rows(tmp_path / "rows.jsonl", {"seed": seed}))
+    assert isinstance(error, str) and "seed must be" in error
