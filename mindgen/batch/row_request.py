@@ -207,7 +207,7 @@ class _RowSampling:
         """Raises RequestError where the row's options are none."""
         given = self._given(options)
         seed = given.pop("seed", seed)
-        seed = to_integer("seed", _whole(seed), 0)
+        seed = to_integer("seed", _whole(seed), 0, 2**64 - 1)
         return (_Sampling.of(replace(self._job.params, **given)) if given else self._job), seed
 
     def _given(self, options: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from mindgen.sampling_params import SamplingParams
 BIASES = pa.map_(pa.int32(), pa.float32())
 
 
-def requests(tmp_path: Path, path: Path) -> list[RowRequest | str | None]:
+def requests(tmp_path: Path, path: Path, **options: object) -> list[RowRequest | str | None]:
     """Of each row, or its error."""
-    config = job(tmp_path, input=str(path))
+    config = job(tmp_path, input=str(path), **options)
     source, model = open_source(str(path)), FakeModel()
     reader = RowReader(config, used_columns(config.columns, source, None), model)  # type: ignore[arg-type]
     (rows,) = source.blocks(100)
@@ -27,9 +27,9 @@ def requests(tmp_path: Path, path: Path) -> list[RowRequest | str | None]:
     return [each if isinstance(each, RowRequest) else each[0].error for each in read]
 
 
-def params(tmp_path: Path, path: Path) -> list[SamplingParams]:
+def params(tmp_path: Path, path: Path, **options: object) -> list[SamplingParams]:
     found = []
-    for each in requests(tmp_path, path):
+    for each in requests(tmp_path, path, **options):
         assert isinstance(each, RowRequest), each
         found.append(each.request.params)
     return found
@@ -77,7 +77,13 @@ def test_seeds_of_some_rows_alone_are_those_of_integers(tmp_path: Path, ending: 
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("seed", [1.5, -1.0, 2.0**53, "1.5", "-1", "1e3"])
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_all_seeds_that_a_job_may_have_serve_its_rows(tmp_path: Path, seed: int) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", {})
+    assert params(tmp_path, path, seed=seed) == params(tmp_path, write_rows(tmp_path / "own.jsonl", {"seed": seed}))
+
+
+@pytest.mark.parametrize("seed", [2**64, 1.5, -1.0, 2.0**53, "1.5", "-1", "1e3"])
 def test_what_is_no_seed_is_the_rows_error(tmp_path: Path, seed: object) -> None:
     (error,) = requests(tmp_path, write_rows(tmp_path / "rows.jsonl", {"seed": seed}))
     assert isinstance(error, str) and "seed must be" in error
