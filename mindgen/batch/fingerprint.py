@@ -20,7 +20,8 @@ _ENGINE = ("tensor_parallel_size", "pipeline_parallel_size", "executor", "device
 _NO_SAMPLING = ("n", "seed", "priority", "processed_logprobs")
 _INPUT = "input"  # its files' content and order
 _MOST_FILES = 3  # that are named
-_OUTPUTS = ("form", "prefix", "token_ids", "logprobs")
+_OUTPUTS = ("token_ids", "logprobs")
+_COLUMNS = ("form", "prefix")  # of outputs; parts have the same answers for all of them
 
 
 def manifest_of(config: BatchConfig, columns: InputColumns, source: Source, model_digest: str) -> Manifest:
@@ -37,13 +38,17 @@ def manifest_of(config: BatchConfig, columns: InputColumns, source: Source, mode
         files=[InputFile(str(file.path), digest) for file, digest in zip(source.files, digests, strict=True)],
         num_rows=source.num_rows,
         part_rows=config.part_rows,
+        columns=_dotted("outputs", {name: getattr(config.outputs, name) for name in _COLUMNS}),
         overwrite=config.outputs.overwrite,
     )
 
 
 def refuse_changes(folder: object, before: Manifest, now: Manifest) -> None:
-    """Raises BatchError where the job in the folder was begun with something else, and names that."""
+    """Raises BatchError where the job in the folder was begun with something else, and names that; where it is
+    finished, its output must be written in the same way too."""
     then, own = before.fingerprint, now.fingerprint
+    if before.is_finished:
+        then, own = then | before.columns, own | now.columns
     changed = [name for name in {**then, **own} if then.get(name) != own.get(name)]
     if changed:
         listed = "; ".join(
@@ -72,7 +77,6 @@ def _fingerprint(config: BatchConfig, columns: InputColumns, content: str, model
         "adapter_id": config.adapter_id,
         "n_samples": config.n_samples,
         "seed": config.seed,
-        "part_rows": config.part_rows,
         **_dotted("columns", asdict(columns)),
         **_dotted("prompts", asdict(config.prompts)),
         **_dotted("outputs", {name: getattr(config.outputs, name) for name in _OUTPUTS}),

@@ -45,7 +45,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     Attributes:
         fingerprint: all that changes results, by dotted name.
         files: of the input, for people to read: where they are makes no difference.
-        num_rows, part_rows: of the input.
+        num_rows: of the input.
+        part_rows: of each part but the last one.
+        columns: all that changes only how the answers are written, by dotted name.
         overwrite: what was there has been cleared: the same command, with overwrite, goes on.
         is_finished: the output is there, and is
         output: what was written.
@@ -56,6 +58,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files: list[InputFile] = []
     num_rows: int
     part_rows: int
+    columns: dict[str, Any] = {}
     overwrite: bool = False
     is_finished: bool = False
     output: OutputFile | None = None

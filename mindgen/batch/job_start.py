@@ -19,9 +19,13 @@ def begin_or_go_on(folder: JobFolder, own: Manifest, opener: ModelOpener) -> Man
         CheckpointError: the job is finished, and its summary is damaged.
     """
     found = _begun_by_the_same(folder, own, opener) if own.overwrite else _that_goes_on(folder, own, opener)
-    if found is not None:
+    if found is not None and found.is_finished:
         return found
-    folder.clear()
+    if found is not None:
+        own.part_rows = found.part_rows
+        own.overwrite = found.overwrite
+    else:
+        folder.clear()
     folder.save(own)
     return own
 

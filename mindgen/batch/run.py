@@ -88,6 +88,7 @@ class _Run:
         self._progress = Progress(source.num_rows, config.n_samples)
         own = manifest_of(config, self._columns, source, opener.digest)
         self._manifest = begin_or_go_on(folder, own, opener)
+        self._config = replace(config, part_rows=self._manifest.part_rows)
         self._parts = Parts(folder.path)
         self._num_answered = 0
         self._adapter_digests: dict[str, str] = {}  # with which parts were answered
@@ -217,7 +218,8 @@ class _Run:
             self._manifest.output = OutputFile.of(path)
 
     def _end(self, is_finished: bool) -> BatchSummary:
-        settings = {name: str(value) for name, value in self._manifest.fingerprint.items()}
+        manifest = self._manifest
+        settings = {name: str(value) for name, value in (manifest.fingerprint | manifest.columns).items()}
         facts = JobFacts(
             model=self._config.model.path,
             model_digest=self._opener.digest,

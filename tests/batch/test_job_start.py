@@ -133,3 +133,31 @@ def test_folders_and_patterns_do_not_mean_the_jobs_own_files(tmp_path: Path, pat
     assert list((folder / "out.jsonl.job").glob("parts/*.jsonl"))
     assert run_batch(config, opener=FakeModel()).in_all.rows == 2
     assert sum(1 for _ in iterate_batch(config, opener=FakeModel())) == 2
+
+
+SAME_ANSWERS = {
+    "part_rows": {"part_rows": 3},
+    "form": {"outputs": OutputOptions(form="responses", prefix="new_")},
+    "overwrite": {"outputs": OutputOptions(form="responses", overwrite=True), "part_rows": 4},
+}
+
+
+@pytest.mark.parametrize("change", SAME_ANSWERS)
+def test_what_changes_no_answer_may_change_while_a_job_is_not_finished(tmp_path: Path, change: str) -> None:
+    options = SAME_ANSWERS[change]
+    expected = job(tmp_path, n_samples=2, output=str(tmp_path / "expected.parquet"), **options)
+    run_batch(expected, opener=FakeModel())
+    begun = {"outputs": OVERWRITE} if change == "overwrite" else {}
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path, n_samples=2, **begun), opener=StoppingModel(20))
+    config = job(tmp_path, n_samples=2, **options)
+    assert 0 < run_batch(config, opener=FakeModel()).run.rows < 25
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+    assert run_batch(job(tmp_path, n_samples=2, **options | {"part_rows": 7}), opener=FakeModel()).finished
+
+
+def test_a_finished_output_is_that_of_its_own_form(tmp_path: Path) -> None:
+    run_batch(job(tmp_path), opener=FakeModel())
+    with pytest.raises(BatchError, match='outputs.form was "generated_text", now "responses"'):
+        run_batch(job(tmp_path, outputs=OutputOptions(form="responses")), opener=FakeModel())
+    assert run_batch(job(tmp_path, part_rows=3), opener=FakeModel()).finished

@@ -188,7 +188,7 @@ CHANGES = {
     "seed was 0, now 7": {"seed": 7},
     'prompts.truncation was "error", now "left"': {"prompts": PromptOptions(truncation="left")},
     'columns.adapter_id was "adapter_id", now null': {"columns": InputColumns(adapter_id=None)},
-    'outputs.form was "generated_text", now "responses"': {"outputs": OutputOptions(form="responses")},
+    "outputs.token_ids was false, now true": {"outputs": OutputOptions(token_ids=True)},
 }
 
 
