@@ -90,7 +90,8 @@ class BatchConfig:
 
     Attributes:
         input: a file (.parquet, .jsonl, .csv, .txt), a folder of such files, a pattern like "data/*.parquet", or
-            several of these; or a pandas frame, a datasets.Dataset, an Arrow table. A row for each prompt.
+            several of these, as texts or paths; or a pandas frame, a datasets.Dataset, an Arrow table. A row for each
+            prompt.
         output: the file to write; its ending says what kind.
         adapter_id: of all rows, where the input has no column for it.
         n_samples: answers to each prompt.

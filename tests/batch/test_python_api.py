@@ -12,6 +12,7 @@ import pytest
 from fake_model import FakeModel
 
 from mindgen.batch import BatchConfig, iterate_batch, run_batch
+from mindgen.batch.frames import as_files
 from mindgen.errors import ConfigError
 from mindgen.sampling_params import SamplingParams
 
@@ -76,6 +77,38 @@ def test_an_iteration_that_is_left_ends_the_model(tmp_path: Path) -> None:
     assert model.num_answered < 25
 
 
-def test_what_is_no_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="must be files, folders or patterns, or a pandas frame"):
-        run_batch(config_of(tmp_path, 5), opener=FakeModel())
+def test_paths_name_files(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in.parquet")
+    for given in (tmp_path / "in.parquet", [tmp_path / "in.parquet"]):
+        assert run_batch(config_of(tmp_path, given), opener=FakeModel()).in_all.rows == 25
+
+
+def test_a_dataset_is_written_piece_by_piece(tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_dict({"prompt": [f"prompt {row}" for row in range(40_000)]}).select(
+        range(39_999, -1, -1)
+    )
+    path = as_files(dataset, tmp_path)
+    assert pq.read_table(path)["prompt"].to_pylist() == dataset["prompt"][:]
+    assert pq.read_metadata(path).num_row_groups == 3
+
+
+DATASET = datasets.Dataset.from_list(ROWS)
+NO_INPUT: dict[str, tuple[Any, str]] = {
+    "a number": (5, "must be files, folders or patterns, or a pandas frame"),
+    "splits": (
+        datasets.DatasetDict({"train": DATASET, "test": DATASET}),
+        "the input is a DatasetDict of the splits train, test: give one of these",
+    ),
+    "a stream": (DATASET.to_iterable_dataset(), "IterableDataset, whose rows are not known: load it without streaming"),
+    "mixed types": (pandas.DataFrame({"prompt": [1, "a"]}), "the input is a DataFrame that no file can hold: .*prompt"),
+    "equal names": (pandas.DataFrame([["a", "b"]], columns=["prompt", "prompt"]), "no file can hold: Duplicate column"),
+    "no type": (pa.table({"prompt": ["a"], "x": pa.array([{}], pa.struct([]))}), "a Table that no file can hold: "),
+}
+
+
+@pytest.mark.parametrize("case", NO_INPUT)
+def test_what_is_no_input_is_refused(tmp_path: Path, case: str) -> None:
+    given, message = NO_INPUT[case]
+    with pytest.raises(ConfigError, match=message) as refusal:
+        run_batch(config_of(tmp_path, given), opener=FakeModel())
+    assert "\n" not in str(refusal.value)
