@@ -22,6 +22,8 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     Raises:
         MindgenError: there is no such job, or its folder is damaged.
     """
+    if not arguments.output.name:
+        raise UsageError(f"name the file that the job writes, not {arguments.output}")
     folder = JobFolder(arguments.output)
     manifest = folder.manifest()
     if manifest is None:

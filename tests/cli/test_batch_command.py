@@ -124,6 +124,8 @@ def test_flags_go_before_words_and_words_before_the_file(run):
         (["input=nowhere.parquet", "output=o.parquet"], "there is no file or folder nowhere.parquet"),
         (["input=in.parquet", "output=o.exe"], "the output o.exe must end in one of"),
         (["status", "out.parquet"], "there is no job of the output out.parquet"),
+        (["status", "."], "name the file that the job writes, not ."),
+        (["status", "/"], "name the file that the job writes, not /"),
         (["split", "in.parquet", "--chunks", "4"], "3 row(s) cannot be split into 4 files"),
         (["split", "in.parquet", "--chunks", "2", "--output", "x.parquet"], "--output must have {}"),
         (["merge", "in.parquet", "--output", "in.parquet"], "in.parquet is there already"),
