@@ -167,10 +167,8 @@ def _model_path(path: Path, raw: Mapping[str, Any], model: Mapping[str, Any], ki
         )
     beside = {each.name: each for file in files for each in file.parent.glob("*token*") if each.is_file()}
     links = beside | {file.name: file for file in files}
-    details = json.dumps([config, sorted(map(str, links.values()))])
-    return made_folder(
-        "mindformers", path, details, lambda: {"config.json": json.dumps(config, indent=1).encode(), **links}
-    )
+    content = json.dumps(config, indent=1)
+    return made_folder("mindformers", path, content, links, lambda: {"config.json": content.encode()})
 
 
 def _need(model: Mapping[str, Any], key: str) -> Any:

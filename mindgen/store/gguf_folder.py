@@ -28,7 +28,8 @@ def gguf_folder(path: Path) -> Path:
         ModelError, CheckpointError: the file is damaged, or of a kind that is not served; or there is no room.
     """
     first = gguf_files(path)[0]
-    return made_folder("gguf", first, _MADE_BY, lambda: {**_files_of(path, read_model(path)), FORMAT.model_file: first})
+    links = {FORMAT.model_file: first}
+    return made_folder("gguf", first, _MADE_BY, links, lambda: _files_of(path, read_model(path)))
 
 
 def _files_of(path: Path, file: GgufFile) -> dict[str, bytes]:

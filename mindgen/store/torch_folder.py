@@ -32,13 +32,12 @@ def torch_folder(path: Path, told: Mapping[str, Any] | None = None, tokenizer: P
     if not path.is_file():
         raise ModelError(f"no such file: {path}")
     beside = path.parent if tokenizer is None else tokenizer
-    files = {file.name: file for file in tokenizer_paths(beside)}
-    if not files:
+    links = {file.name: file for file in tokenizer_paths(beside)}
+    if not links:
         raise ModelError(f"{beside} has no tokenizer for {path.name}: expected {' or '.join(VOCABULARY_FILES)}")
-    details = json.dumps([dict(told or {}), [[str(file), file.stat().st_mtime_ns] for file in files.values()]])
-    return made_folder(
-        "torch", path, details, lambda: {"config.json": _config(path, told or {}), FORMAT.model_file: path, **files}
-    )
+    links[FORMAT.model_file] = path
+    details = json.dumps(dict(told or {}))
+    return made_folder("torch", path, details, links, lambda: {"config.json": _config(path, told or {})})
 
 
 def _config(path: Path, told: Mapping[str, Any]) -> bytes:
