@@ -19,6 +19,7 @@ from mindgen.server.errors import ApiError, ClientGone, as_api_error, bad_reques
 from mindgen.server.limits.body_size import BodyLimit
 from mindgen.server.observe.access_log import AccessLog
 from mindgen.server.observe.tracing import Tracing
+from mindgen.server.protocol.body import WHOLE_MESSAGE
 from mindgen.server.routes import adapters, completions, models, score, status, tokens, weights
 from mindgen.server.routes.playground import playground_router
 from mindgen.server.service import Service
@@ -116,5 +117,7 @@ async def _of_validation(request: Request, error: Exception) -> Response:
         return error_response(bad_request(f"Missing required parameter: {'.'.join(location) or 'the body'}", param))
     if isinstance(details.get("input"), bytes):
         return error_response(bad_request("send JSON, with the header Content-Type: application/json"))
-    message = f"{'.'.join(location) or 'the body'}: {details['msg']}, not {shown(details.get('input'))}"
+    message = f"{'.'.join(location) or 'the body'}: {details['msg']}"
+    if details["type"] != WHOLE_MESSAGE:
+        message += f", not {shown(details.get('input'))}"
     return error_response(bad_request(message, param))

@@ -95,6 +95,16 @@ def test_table(server, path, changes, expected):
     assert checked(server.http().post(path, json=body)) == expected
 
 
+@pytest.mark.parametrize(
+    ("prompt", "came"), [([], "[]"), (["a"] * 4097, "a list of 4097"), (["a", [1]], "['a', [1]]"), (5, "5")], ids=str
+)
+def test_a_prompt_is_refused_by_its_whole_rule(server, prompt, came):
+    rule = "expected a text, token ids, or a list of 1 to 4096 that are all texts or all token ids"
+    for path, name, more in ((COMPLETIONS, "prompt", {}), ("/v1/score", "text_1", {"text_2": "x"})):
+        error = server.http().post(path, json={name: prompt} | more).json()["error"]
+        assert (error["message"], error["param"]) == (f"{name}: {rule}, not {came}", name)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'{"prompt": "\\ud800"}', b"[" * 100_000, b"1" * 5000])
 def test_bodies_that_are_none(server, body):
     response = server.http().post(COMPLETIONS, content=body, headers={"Content-Type": "application/json"})

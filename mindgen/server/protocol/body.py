@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+WHOLE_MESSAGE = "whole_message"  # the type of pydantic's errors that say what came themselves
+
 
 class RequestBody(BaseModel):
     """A body that people send: null is as good as absent, and what is not known is refused by its name."""

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
-from mindgen.server.protocol.body import RequestBody
+from mindgen.server.protocol.body import WHOLE_MESSAGE, RequestBody
+from mindgen.system.checks import shown
 
 MOST_LOGPROBS = 20
 _MOST_STOPS = 64  # OpenAI takes 4
@@ -13,13 +15,26 @@ _MOST_CHOICES = 128
 _MOST_TEXTS = 4096
 
 TokenIds = list[int]
+
+
+def _in_one_rule(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """What is wrong by the whole rule: pydantic says it by each of the forms, and first by one that was not meant."""
+    try:
+        return validate(given)
+    except ValidationError as error:
+        came = f"a list of {len(given)}" if isinstance(given, list) and len(given) > _MOST_TEXTS else shown(given)
+        message = f"expected a text, token ids, or a list of 1 to {_MOST_TEXTS} that are all texts or all token ids"
+        raise PydanticCustomError(WHOLE_MESSAGE, "{message}", {"message": f"{message}, not {came}"}) from error
+
+
 # A text, several, the token ids of one, or of several.
-Texts = (
+Texts = Annotated[
     str
     | Annotated[TokenIds, Field(min_length=1)]
     | Annotated[list[str], Field(min_length=1, max_length=_MOST_TEXTS)]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_TEXTS)]
-)
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=_MOST_TEXTS)],
+    WrapValidator(_in_one_rule),
+]
 
 
 class StreamOptions(RequestBody):
