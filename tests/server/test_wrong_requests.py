@@ -8,6 +8,9 @@ import openai
 import pytest
 from server_process import ROOT, command
 
+from mindgen.errors import ConfigError
+from mindgen.server.observe.tracing import check_tracing
+
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 GOOD = {"model": "demo", "prompt": "One,", "max_tokens": 1}
 GOOD_CHAT = {"model": "demo", "messages": [{"role": "user", "content": "One,"}], "max_tokens": 1}
@@ -157,11 +160,19 @@ def test_a_start_that_fails_says_so_in_a_line(tmp_path):
     assert "holds no key" in failed_start("--api_key_file", str(keys))
     keys.write_text("secret-key-1 concurrency=many\n")
     assert "line 1: limits are numbers" in failed_start("--admin_key_file", str(keys))
-    assert "no such folder" in failed_start("--adapter_roots", str(tmp_path / "nowhere"))
+    for option in ("adapter_roots", "adapter_folder"):
+        assert f"{option}: no such folder" in failed_start(f"--{option}", str(tmp_path / "nowhere"))
+    assert "not 'localhost:4318'" in failed_start("--trace_endpoint", "localhost:4318")
     assert "an adapter is called 'A1', which is the base model's" in failed_start("--served_model_name", "A1")
     assert "did you mean 'server.port'?" in failed_start(
         "--config", str(write(tmp_path / "c.yaml", "server: {prot: 1}"))
     )
+
+
+@pytest.mark.parametrize("address", ["", "foo", "//host/v1", "http://", "ftp://host", "http://host:x", "http://[x"])
+def test_traces_go_to_an_address(address):
+    with pytest.raises(ConfigError, match="trace_endpoint must be an address like"):
+        check_tracing(address)
 
 
 def write(path, text):

@@ -10,6 +10,7 @@ from mindgen.server.adapters.life_cycle import AdapterLifeCycle
 from mindgen.server.adapters.roots import Roots
 from mindgen.server.errors import ApiError
 
+FOLDER_OPTION = "adapter_folder"
 _Signature = tuple[tuple[str, int, int], ...]  # of each file its name, size and time
 
 
@@ -25,7 +26,7 @@ class AdapterWatcher:
     """
 
     def __init__(self, folder: str, seconds: float, adapters: AdapterLifeCycle, say: Callable[[str], None]) -> None:
-        self._roots = Roots([folder])
+        self._roots = Roots([folder], FOLDER_OPTION)
         self._folder, self._seconds = Path(folder), seconds
         self._adapters, self._say = adapters, say
         self._seen: dict[str, _Signature] = {}

@@ -2,12 +2,14 @@
 
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
 from mindgen.errors import ConfigError
 from mindgen.server.observe.call_record import CallSummary
+from mindgen.system.checks import shown
 
 
 class Tracing:
@@ -45,14 +47,25 @@ def annotate(request_id: str, summary: CallSummary | None) -> None:
         span.set_attribute("gen_ai.response.finish_reasons", summary.finish_reasons)
 
 
-def check_tracing() -> None:
-    """Raises ConfigError where OpenTelemetry's packages are not there; nothing is imported yet."""
+def check_tracing(endpoint: str) -> None:
+    """Raises ConfigError where it is no address, or OpenTelemetry's packages are not there; nothing is imported yet."""
+    if not _is_address(endpoint):
+        expected = "an address like http://localhost:4318/v1/traces"
+        raise ConfigError(f"server: trace_endpoint must be {expected}, not {shown(endpoint)}")
     try:
         is_there = find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http")
     except ModuleNotFoundError:
         is_there = None
     if is_there is None:
         raise ConfigError("server: trace_endpoint needs OpenTelemetry: pip install 'mindgen[otel]'")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        found = urlsplit(text)
+        return found.scheme in ("http", "https") and bool(found.hostname) and (found.port is None or found.port > 0)
+    except ValueError:  # a port, or an address in brackets, that is none
+        return False
 
 
 def _provider(endpoint: str) -> Any:
