@@ -40,12 +40,14 @@ def make_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncGenerator[None, None]:
         service.weights.begin()
-        watching = None if watcher is None else asyncio.create_task(watcher.run())
+        beside = [asyncio.create_task(service.digests.read_all())]
+        if watcher is not None:
+            beside.append(asyncio.create_task(watcher.run()))
         yield
-        if watching is not None:
-            watching.cancel()
+        for task in beside:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await watching
+                await task
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
         await asyncio.to_thread(tracing.close)

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from mindgen.rlhf.receiver import WeightReceiver
 from mindgen.server.adapters.catalog import Catalog
+from mindgen.server.adapters.digests import AdapterDigests
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
 from mindgen.server.adapters.watcher import AdapterWatcher
 from mindgen.server.app import make_app
@@ -32,8 +33,8 @@ def assemble(model: ServedModel, config: ServerConfig, outside: Outside) -> Fast
     write_log = outside.say if config.access_log else None
     weights = ServedWeights(model.llm, name, life_cycle)
     service = Service(
-        config, model, catalog, life_cycle, outside.roots, weights, outside.weight_roots, outside.keys, gate, metrics,
-        write_log,
+        config, model, catalog, life_cycle, AdapterDigests(model.llm.list_adapters), outside.roots, weights,
+        outside.weight_roots, outside.keys, gate, metrics, write_log,
     )  # fmt: skip
     watcher = None
     if config.adapter_folder is not None:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from mindgen.errors import ReplicaEndedError, WorkerError
 from mindgen.loop.stream import ChunkStream
 from mindgen.server.adapters.catalog import Adapter, Catalog
+from mindgen.server.adapters.digests import AdapterDigests
 from mindgen.server.adapters.life_cycle import AdapterLifeCycle
 from mindgen.server.adapters.roots import Roots
 from mindgen.server.config import ServerConfig
@@ -35,6 +36,7 @@ class Service:
     model: ServedModel
     catalog: Catalog
     adapters: AdapterLifeCycle
+    digests: AdapterDigests
     roots: Roots
     weights: ServedWeights
     weight_roots: Roots

@@ -50,7 +50,7 @@ class LiveState(ResponseBody):
 class AdapterState(ResponseBody):
     """
     Attributes:
-        digest: None for an adapter that nobody has used yet.
+        digest: None for an adapter that nobody has used, and whose files have not been read yet.
         is_resident: whether it is in the network's memory.
         requests, tokens: since the start.
         open: requests that have it now.
@@ -101,8 +101,8 @@ def overview(service: Service, listed: Sequence[AdapterStatus], version: str) ->
         if status is not None:
             adapters.append(
                 AdapterState(
-                    name=each.name, digest=status.digest, is_resident=status.is_resident, requests=status.requests,
-                    tokens=status.tokens, open=each.num_users,
+                    name=each.name, digest=service.digests.known(status), is_resident=status.is_resident,
+                    requests=status.requests, tokens=status.tokens, open=each.num_users,
                 )
             )  # fmt: skip
     return Overview(

@@ -14,7 +14,7 @@ class ModelCard(ResponseBody):
         created: when the server came to have it, in seconds since 1970.
         root: where it is.
         parent: of an adapter, the base model's name.
-        digest: of its content; None for an adapter that nobody has used yet.
+        digest: of its content; None for an adapter that nobody has used, as long as its files have not been read.
         weight_version, weight_checksum: of the base model.
         is_resident: whether an adapter is in the network's memory now.
     """

@@ -20,7 +20,10 @@ router = APIRouter()
 async def models(service: ServiceOf, caller: CallerOf) -> Response:
     """All of them, the base model first."""
     statuses = await _statuses(service)
-    cards = [await _base_card(service), *(_card(service, each, statuses) for each in service.catalog.adapters())]
+    cards = [await _base_card(service)]
+    for each in service.catalog.adapters():
+        status = statuses.get(each.name)
+        cards.append(_card(service, each, status, None if status is None else service.digests.known(status)))
     return json_response(ModelList(object="list", data=cards))
 
 
@@ -30,7 +33,9 @@ async def model(name: str, service: ServiceOf, caller: CallerOf) -> Response:
     found = service.catalog.find(name)
     if found is None:
         return json_response(await _base_card(service))
-    return json_response(_card(service, found, await _statuses(service)))
+    status = (await _statuses(service)).get(found.name)
+    digest = None if status is None else await service.digests.of(status)
+    return json_response(_card(service, found, status, digest))
 
 
 async def _statuses(service: Service) -> dict[str, AdapterStatus]:
@@ -48,11 +53,10 @@ async def _base_card(service: Service) -> ModelCard:
     )  # fmt: skip
 
 
-def _card(service: Service, adapter: Adapter, statuses: dict[str, AdapterStatus]) -> ModelCard:
+def _card(service: Service, adapter: Adapter, status: AdapterStatus | None, digest: str | None) -> ModelCard:
     identity, most = service.model.identity, service.model.llm.max_model_len
-    status = statuses.get(adapter.name)
     return ModelCard(
         id=adapter.name, object="model", created=adapter.created, owned_by="mindgen",
         root="" if status is None else str(status.folder), parent=identity.name, max_model_len=most,
-        digest=None if status is None else status.digest, is_resident=status is not None and status.is_resident,
+        digest=digest, is_resident=status is not None and status.is_resident,
     )  # fmt: skip
