@@ -77,7 +77,7 @@ class Service:
         name = None if adapter is None else adapter.name
         requests = order.requests()
         lease = self.gate.enter(caller, name, order.num_outputs)
-        record = CallRecord(self.metrics, name, len(requests), self.config.log_prompts)
+        record = CallRecord(self.metrics, name, len(requests), order.is_streamed, self.config.log_prompts)
         request.state.summary = record.summary
         if adapter is not None:
             adapter.enter()

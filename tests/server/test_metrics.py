@@ -15,7 +15,9 @@ VLLM = (
     "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prefix_cache_queries_total",
     "prefix_cache_hits_total", "prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds_bucket",
     "inter_token_latency_seconds_bucket", "e2e_request_latency_seconds_bucket", "request_queue_time_seconds_bucket",
-    "request_success_total", "num_preemptions_total", "lora_requests_info",
+    "request_success_total", "num_preemptions_total", "lora_requests_info", "request_prefill_time_seconds_bucket",
+    "request_decode_time_seconds_bucket", "request_max_num_generation_tokens_bucket",
+    "time_per_output_token_seconds_bucket",
 )  # fmt: skip
 
 
@@ -33,6 +35,27 @@ def test_vllms_names(server, client):
     for name in VLLM:
         assert found[f"vllm:{name}"] and all(each.labels["model_name"] == "demo" for each in found[f"vllm:{name}"])
     assert any(each.labels["adapter"] == "A2" and each.value >= 1 for each in found["mindgen:adapter_requests_total"])
+
+
+def test_plain_answers_are_measured_as_streams_are(server, client):
+    """Three outputs of five tokens; the time between these is what is left of the request's after its first."""
+    server.wait_for(lambda: server.metric("mindgen:requests_open") == 0)
+    names = [
+        f"vllm:{name}_{what}"
+        for name in (
+            "inter_token_latency_seconds", "time_per_output_token_seconds", "request_decode_time_seconds",
+            "request_prefill_time_seconds", "request_max_num_generation_tokens",
+        )
+        for what in ("count", "sum")
+    ]  # fmt: skip
+    before = [server.metric(name) for name in names]
+    client.completions.create(
+        model="demo", prompt="One, two,", max_tokens=5, n=3, temperature=1, extra_body={"ignore_eos": True}
+    )
+    found = [now - was for now, was in zip(map(server.metric, names), before, strict=True)]
+    assert found[::2] == [12, 12, 1, 1, 1] and all(found[1::2])
+    decode = found[5]
+    assert found[1] == pytest.approx(3 * decode) and found[3] == pytest.approx(3 * decode) and found[9] == 5
 
 
 def test_the_dashboard_asks_for_what_there_is(server):

@@ -36,11 +36,15 @@ class CallRecord:
     """
     Args:
         num_requests: of the call.
+        is_streamed: its tokens come as they are generated, and not at the end.
         with_texts: keep prompts and answers.
     """
 
-    def __init__(self, observer: CallObserver, adapter_id: str | None, num_requests: int, with_texts: bool) -> None:
+    def __init__(
+        self, observer: CallObserver, adapter_id: str | None, num_requests: int, is_streamed: bool, with_texts: bool
+    ) -> None:
         self._observer = observer
+        self._is_streamed = is_streamed
         self._num_open = num_requests
         self._with_texts = with_texts
         self._last: dict[tuple[int, int], float] = {}  # when an output's last tokens came
@@ -50,7 +54,7 @@ class CallRecord:
         """What has come."""
         if chunk.output is not None:
             self._note_end(chunk.output)
-        elif chunk.token_ids:
+        elif chunk.token_ids and self._is_streamed:
             now, key = time.perf_counter(), (chunk.index, chunk.output_index)
             if key in self._last:
                 self._observer.gap(now - self._last[key], len(chunk.token_ids))
@@ -75,4 +79,15 @@ class CallRecord:
         if self._with_texts:
             summary.prompts.append(output.prompt or "")
             summary.answers += [each.text for each in output.outputs]
+        if not self._is_streamed:
+            self._note_gaps(output)
         self._observer.finished(output, summary.adapter_id)
+
+    def _note_gaps(self, output: RequestOutput) -> None:
+        """Of outputs that grew side by side, each as long as those of the longest are on average."""
+        times, counts = output.metrics, [len(each.token_ids) for each in output.outputs]
+        if times is None or times.first_token_time is None or times.finished_time is None or max(counts, default=0) < 2:
+            return
+        gap = (times.finished_time - times.first_token_time) / (max(counts) - 1)
+        num_gaps = sum(count - 1 for count in counts if count > 1)
+        self._observer.gap(gap * num_gaps, num_gaps)

@@ -16,6 +16,13 @@ from mindgen.server.observe.call_record import CallSummary
 _SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 600.0,
 )  # fmt: skip
+_PHASE_SECONDS = (
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+    1920.0, 7680.0,
+)  # fmt: skip
+_TOKEN_SECONDS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+)  # fmt: skip
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
 
@@ -33,8 +40,12 @@ class ServerMetrics:
         self._adapters = AdapterCounts(model, most_adapters)
         self._registry.register(self._adapters)
         self._ttft = self._histogram("vllm:time_to_first_token_seconds", "From arrival to the first token.", _SECONDS)
-        self._gaps = _TokenGaps(model)
-        self._registry.register(self._gaps)
+        self._gaps = [
+            _TokenGaps(model, "vllm:inter_token_latency_seconds", "Between tokens of an output.", _SECONDS),
+            _TokenGaps(model, "vllm:time_per_output_token_seconds", "The same, by its older name.", _TOKEN_SECONDS),
+        ]
+        for each in self._gaps:
+            self._registry.register(each)
         self._per_token = self._histogram(
             "vllm:request_time_per_output_token_seconds", "Of a request, after its first token.", _SECONDS
         )
@@ -42,15 +53,25 @@ class ServerMetrics:
         self._queue = self._histogram(
             "vllm:request_queue_time_seconds", "From arrival to a place in the batch.", _SECONDS
         )
+        self._prefill = self._histogram(
+            "vllm:request_prefill_time_seconds", "From a place in the batch to the first token.", _PHASE_SECONDS
+        )
+        self._decode = self._histogram(
+            "vllm:request_decode_time_seconds", "From the first token to the last.", _PHASE_SECONDS
+        )
         self._prompt = self._histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
         self._output = self._histogram("vllm:request_generation_tokens", "Tokens of an output.", _TOKENS)
+        self._longest = self._histogram(
+            "vllm:request_max_num_generation_tokens", "Tokens of a request's longest output.", _TOKENS
+        )
         self._success = self._counter("vllm:request_success", "Outputs that have ended.", "finished_reason")
         self._answers = self._counter("mindgen:http_responses", "Responses, by status.", "status")
         self._gone = self._counter("mindgen:client_disconnects", "Clients that left before the end.")
         self._model_label = {"model_name": model}
 
     def gap(self, seconds: float, num_tokens: int) -> None:
-        self._gaps.add(seconds / num_tokens, num_tokens)
+        for each in self._gaps:
+            each.add(seconds / num_tokens, num_tokens)
 
     def finished(self, output: RequestOutput, adapter_id: str | None) -> None:
         label = self._model_label
@@ -60,6 +81,7 @@ class ServerMetrics:
             self._success.labels(**label, finished_reason="error").inc()
             return
         self._prompt.labels(**label).observe(len(output.prompt_token_ids))
+        self._longest.labels(**label).observe(max((len(each.token_ids) for each in output.outputs), default=0))
         for each in output.outputs:
             self._output.labels(**label).observe(len(each.token_ids))
             self._success.labels(**label, finished_reason=each.finish_reason or "abort").inc()
@@ -97,6 +119,9 @@ class ServerMetrics:
         if times.scheduled_time is not None:
             self._queue.labels(**label).observe(times.scheduled_time - times.arrival_time)
         if times.first_token_time is not None:
+            if times.scheduled_time is not None:
+                self._prefill.labels(**label).observe(times.first_token_time - times.scheduled_time)
+            self._decode.labels(**label).observe(times.finished_time - times.first_token_time)
             self._ttft.labels(**label).observe(times.first_token_time - times.arrival_time)
             if num_tokens > 1:
                 seconds = (times.finished_time - times.first_token_time) / (num_tokens - 1)
@@ -116,19 +141,18 @@ class _TokenGaps:
         model: its label.
     """
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._counts = [0] * (len(_SECONDS) + 1)
+    def __init__(self, model: str, name: str, text: str, buckets: tuple[float, ...]) -> None:
+        self._model, self._name, self._text, self._buckets = model, name, text, buckets
+        self._counts = [0] * (len(buckets) + 1)
         self._sum = 0.0
 
     def add(self, seconds: float, times: int) -> None:
-        self._counts[bisect_left(_SECONDS, seconds)] += times
+        self._counts[bisect_left(self._buckets, seconds)] += times
         self._sum += seconds * times
 
     def collect(self) -> Iterator[Metric]:
-        name, text = "vllm:inter_token_latency_seconds", "Between tokens of a stream."
-        family = HistogramMetricFamily(name, text, labels=["model_name"])
-        bounds = [*map(str, _SECONDS), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._text, labels=["model_name"])
+        bounds = [*map(str, self._buckets), "+Inf"]
         family.add_metric([self._model], [*zip(bounds, accumulate(self._counts), strict=True)], self._sum)
         yield family
 
