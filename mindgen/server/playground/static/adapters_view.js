@@ -1,7 +1,8 @@
 // All adapters: what they are, where they are, what they have done; and for an admin, loading and unloading.
 
+import { AdapterRow } from "./adapter_row.js";
 import { ApiError } from "./api.js";
-import { make, shortDigest } from "./dom.js";
+import { make } from "./dom.js";
 
 const MOST_ROWS = 200;
 const COLUMNS = ["name", "digest", "state", "requests", "tokens_column", "open_column"];
@@ -9,6 +10,7 @@ const COLUMNS = ["name", "digest", "state", "requests", "tokens_column", "open_c
 export class AdaptersView {
   #page;
   #overview = null;
+  #rows = new Map(); // those that are shown, by name
 
   /** `page` has api, language and refresh(), which reads the overview anew; `onTry` gets a name. */
   constructor(element, page, onTry) {
@@ -22,15 +24,15 @@ export class AdaptersView {
     const headings = COLUMNS.map((key) =>
       language.put(make("th", { scope: "col", class: isNumber(key) ? "number" : "" }), key),
     );
-    this.rows = make("tbody");
-    const table = make("table", {}, make("thead", {}, make("tr", {}, ...headings, make("td"))), this.rows);
+    this.body = make("tbody");
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...headings, make("td"))), this.body);
     this.note = make("p", { class: "faint empty" });
-    const wide = make("div", { class: "wide", role: "region", tabindex: "0" }, table);
-    language.label(wide, "adapters_title");
+    this.region = make("div", { class: "wide", role: "region", tabindex: "0" }, table);
+    language.label(this.region, "adapters_title");
     const title = language.put(make("h2"), "adapters_title");
     const head = make("div", { class: "row spread" }, make("div", { class: "row" }, title, this.count), this.search);
     this.status = make("p", { class: "status", role: "status" });
-    element.append(make("div", { class: "card" }, head, wide, this.note, this.status), this.#loadForm());
+    element.append(make("div", { class: "card" }, head, this.region, this.note, this.status), this.#loadForm());
   }
 
   show(overview) {
@@ -84,7 +86,7 @@ export class AdaptersView {
     const { adapters } = this.#overview;
     const wanted = this.search.value.trim().toLowerCase();
     const found = adapters.filter(({ name }) => name.toLowerCase().includes(wanted));
-    this.rows.replaceChildren(...found.slice(0, MOST_ROWS).map((each) => this.#row(each)));
+    this.#place(found.slice(0, MOST_ROWS));
     const counts = { n: found.length, of: adapters.length };
     language.put(this.count, wanted ? "adapters_found" : "adapters_count", counts);
     if (!adapters.length) language.put(this.note, "adapters_none");
@@ -93,45 +95,33 @@ export class AdaptersView {
     else language.clear(this.note);
   }
 
-  #row(adapter) {
-    const { language } = this.#page;
-    const { name, digest } = adapter;
-    const state = adapter.is_resident ? "resident" : digest ? "read" : "unused";
-    const cells = [
-      make("th", { scope: "row" }, name),
-      make("td", {}, make("code", { title: digest }, shortDigest(digest) || "–")),
-      make("td", {}, language.put(make("span", { class: `state ${state}` }), `state_${state}`)),
-      ...[adapter.requests, adapter.tokens, adapter.open].map((each) =>
-        make("td", { class: "number" }, language.number(each)),
-      ),
-      make("td", { class: "actions" }, this.#tryButton(name), ...(this.#overview.can_change ? [this.#unloadButton(name)] : [])),
-    ];
-    return make("tr", {}, ...cells);
-  }
-
-  #tryButton(name) {
-    const { language } = this.#page;
-    const button = make("button", { type: "button", class: "small", on: { click: () => this.onTry(name) } });
-    return language.label(language.put(button, "try_it"), "try_name", { name });
-  }
-
-  /** Asks once more before it does so. */
-  #unloadButton(name) {
-    const { language } = this.#page;
-    const button = make("button", { type: "button", class: "small" });
-    let isSure = false;
-    button.addEventListener("click", () => {
-      if (isSure) {
-        this.#change("unload", name, { lora_name: name });
-        return;
-      }
-      isSure = true;
-      button.classList.add("danger");
-      language.put(button, "unload_sure");
-      delete button.dataset.label;
-      button.removeAttribute("aria-label");
+  /** Leaves the rows that are in their place where they are: one that is put anew loses the focus. */
+  #place(adapters) {
+    const gone = new Set(this.#rows.keys());
+    for (const { name } of adapters) gone.delete(name);
+    for (const name of gone) {
+      const { element } = this.#rows.get(name);
+      if (element.contains(document.activeElement)) this.region.focus();
+      element.remove();
+      this.#rows.delete(name);
+    }
+    adapters.forEach((adapter, place) => {
+      const row = this.#row(adapter.name);
+      row.show(adapter, this.#overview.can_change);
+      const there = this.body.children[place];
+      if (there !== row.element) this.body.insertBefore(row.element, there ?? null);
     });
-    return language.label(language.put(button, "unload"), "unload_name", { name });
+  }
+
+  #row(name) {
+    const found = this.#rows.get(name);
+    if (found) return found;
+    const row = new AdapterRow(name, this.#page.language, {
+      onTry: this.onTry,
+      onUnload: () => this.#change("unload", name, { lora_name: name }),
+    });
+    this.#rows.set(name, row);
+    return row;
   }
 }
 
