@@ -122,3 +122,27 @@ def test_an_adapter_that_changes_leaves_the_focus_and_the_question(opened, guard
     expect(row).to_have_count(0)
     expect(page.get_by_role("region", name="Adapters")).to_be_focused()
     assert "asked" not in guarded.names()
+
+
+@pytest.mark.parametrize("is_by_key", [True, False])
+def test_sampling_out_of_its_range_is_shown_and_not_asked(opened, is_by_key):
+    page, asked = opened(models=("demo",)), []
+    page.on("request", lambda request: asked.append(request.post_data_json) if request.method == "POST" else None)
+    summary, wrong = page.locator("#sampling summary"), page.get_by_label("top_p")
+
+    def ask() -> None:
+        if is_by_key:
+            page.locator("#prompt").press("Control+Enter")
+        else:
+            page.get_by_role("button", name="Run", exact=True).click()
+
+    summary.click()
+    wrong.fill("1.5")
+    summary.click()
+    expect(wrong).to_be_hidden()
+    ask()
+    expect(wrong).to_be_focused()
+    wrong.fill("0.5")
+    ask()
+    expect(page.locator("#status")).to_have_text("Done.")
+    assert [each["top_p"] for each in asked] == [0.5]

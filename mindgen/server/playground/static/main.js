@@ -81,19 +81,8 @@ class Playground {
   }
 
   async run() {
-    if (this.#running) return;
-    const unsettled = this.#columns.find((column) => !column.combobox.settle());
-    if (unsettled) {
-      this.#say("no_such_model", { name: unsettled.combobox.input.value });
-      unsettled.combobox.input.focus();
-      return;
-    }
+    if (this.#running || !this.#canRun()) return;
     const { state } = this;
-    if (!state.prompt.trim()) {
-      this.#say("nothing_asked");
-      byId("prompt").focus();
-      return;
-    }
     const running = (this.#running = new AbortController());
     this.#setRunning(true);
     this.#say("running");
@@ -110,6 +99,23 @@ class Playground {
     const numFailed = well.filter((each) => !each).length;
     if (numFailed) this.#say("failed", { n: numFailed, of: well.length });
     else this.#say(running.signal.aborted ? "stopped" : "done");
+  }
+
+  /** Where something is wrong, says what, and goes there. */
+  #canRun() {
+    const unsettled = this.#columns.find((column) => !column.combobox.settle());
+    if (unsettled) {
+      this.#say("no_such_model", { name: unsettled.combobox.input.value });
+      unsettled.combobox.input.focus();
+      return false;
+    }
+    if (!byId("prompt").value.trim()) {
+      this.#say("nothing_asked");
+      byId("prompt").focus();
+      return false;
+    }
+    this.language.clear(byId("status"));
+    return this.sampling.report();
   }
 
   #models() {

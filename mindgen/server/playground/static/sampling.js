@@ -34,9 +34,11 @@ export function checkedSampling(given) {
 export class SamplingForm {
   #inputs = new Map();
   #stop;
+  #section;
   #summary;
 
   constructor(container, summary, language, onChange) {
+    this.#section = container.closest("details");
     this.#summary = summary;
     for (const { name, min, max, step } of FIELDS) {
       const id = `sampling-${name}`;
@@ -64,6 +66,14 @@ export class SamplingForm {
     for (const [name, input] of this.#inputs) input.value = given[name] ?? "";
     this.#stop.value = (given.stop ?? []).join("\n");
     this.#summarize();
+  }
+
+  /** Whether all of it can be asked; what cannot is shown, with the browser's own reason. */
+  report() {
+    const wrong = [...this.#inputs.values()].find((input) => !input.validity.valid);
+    if (!wrong) return true;
+    this.#section.open = true; // there is no focus in what is closed
+    return wrong.reportValidity();
   }
 
   #summarize() {
