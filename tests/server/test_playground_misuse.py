@@ -146,3 +146,9 @@ def test_sampling_out_of_its_range_is_shown_and_not_asked(opened, is_by_key):
     ask()
     expect(page.locator("#status")).to_have_text("Done.")
     assert [each["top_p"] for each in asked] == [0.5]
+
+
+@pytest.mark.parametrize(("locale", "text"), [("en-US", "needs a valid API key"), ("zh-CN", "需要有效的 API 密钥")])
+def test_the_tiles_say_that_a_key_is_needed(opened, guarded, locale, text):
+    page = opened(guarded.server, locale=locale)
+    expect(page.locator("#live-throughput")).to_have_text(text)

@@ -26,6 +26,7 @@ export const CHINESE = {
   live_others: "其他",
   live_share: "{name}：{n}",
   live_off: "服务器没有响应",
+  live_key: "需要有效的 API 密钥",
   mode: "提示方式",
   mode_plain: "续写",
   mode_chat: "对话",

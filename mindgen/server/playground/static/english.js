@@ -26,6 +26,7 @@ export const ENGLISH = {
   live_others: "others",
   live_share: "{name}: {n}",
   live_off: "no answer from the server",
+  live_key: "needs a valid API key",
   mode: "Kind of prompt",
   mode_plain: "Plain",
   mode_chat: "Chat",

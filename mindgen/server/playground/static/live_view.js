@@ -48,13 +48,13 @@ export class LiveView {
   async #look() {
     try {
       this.#show(await this.#api.json("playground/live"));
-    } catch {
+    } catch (error) {
       this.#last = null;
       for (const each of Object.values(this.#tiles)) {
         this.#language.clear(each);
         each.textContent = "–";
       }
-      this.#language.put(this.#tiles.throughput, "live_off");
+      this.#language.put(this.#tiles.throughput, error.code === "invalid_api_key" ? "live_key" : "live_off");
     }
   }
 
