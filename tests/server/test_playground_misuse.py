@@ -1,5 +1,8 @@
 """The page at `/` when something changes, breaks or is half typed: it says so, and goes on."""
 
+import re
+from itertools import count
+
 import pytest
 from guarded_server import ADMIN
 from playground_page import column, run, text_of, use_key, with_fields
@@ -152,3 +155,18 @@ def test_sampling_out_of_its_range_is_shown_and_not_asked(opened, is_by_key):
 def test_the_tiles_say_that_a_key_is_needed(opened, guarded, locale, text):
     page = opened(guarded.server, locale=locale)
     expect(page.locator("#live-throughput")).to_have_text(text)
+
+
+def test_no_throughput_is_shown_when_the_count_begins_anew(opened):
+    page, looks = opened(), count(1)
+
+    def with_fewer_tokens(route):
+        answer, look = route.fetch(), next(looks)
+        state = answer.json()
+        state["replicas"][0] |= {"generated_tokens": 10_000 - 1_000 * look, "running": 100 + look}
+        route.fulfill(response=answer, json=state)
+
+    page.route("**/playground/live", with_fewer_tokens)
+    expect(page.locator("#live-running")).to_have_text(re.compile(r"10[3-9]|1[1-9]\d"))
+    assert page.locator("#live-throughput").inner_text() == "–"
+    page.unroute_all(behavior="wait")

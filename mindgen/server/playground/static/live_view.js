@@ -61,12 +61,10 @@ export class LiveView {
   #show({ replicas, batch }) {
     const total = (name) => replicas.reduce((sum, each) => sum + each[name], 0);
     const now = { time: performance.now(), tokens: total("generated_tokens") };
-    if (this.#last) {
-      this.#speeds.push((1000 * (now.tokens - this.#last.tokens)) / (now.time - this.#last.time));
-      this.#speeds = this.#speeds.slice(-SECONDS);
-    }
+    const speed = speedBetween(this.#last, now);
     this.#last = now;
-    this.#language.put(this.#tiles.throughput, "live_tokens", { n: Math.round(this.#speeds.at(-1) ?? 0) });
+    if (speed !== null) this.#speeds = [...this.#speeds, speed].slice(-SECONDS);
+    this.#language.put(this.#tiles.throughput, speed === null ? "unknown" : "live_tokens", { n: Math.round(speed) });
     const highest = Math.max(1, ...this.#speeds);
     const from = SECONDS - this.#speeds.length;
     const points = this.#speeds.map((each, place) => `${from + place + 1},${19 - (18 * each) / highest}`);
@@ -97,4 +95,10 @@ export class LiveView {
       }),
     );
   }
+}
+
+/** Tokens per second; null where it is not known: at first, and when a replica that has begun anew counts from 0. */
+function speedBetween(last, now) {
+  if (!last || now.tokens < last.tokens) return null;
+  return (1000 * (now.tokens - last.tokens)) / (now.time - last.time);
 }
