@@ -91,11 +91,15 @@ class Parts:
                 return None
         return header if end.endswith(b"\n") else None
 
+    def in_work(self) -> list[int]:
+        """The parts that have a journal alone, in order."""
+        numbers = sorted(int(path.stem) for path in self._folder.glob("*.journal"))
+        return [part for part in numbers if not self.path(part).is_file()]
+
     def journaled(self) -> Iterator[list[Answer]]:
         """The answers of the parts that are in work, row by row."""
-        for path in sorted(self._folder.glob("*.journal")):
-            if not self.path(int(path.stem)).is_file():
-                yield from _read_journal(path.read_bytes())[1]
+        for part in self.in_work():
+            yield from self._read_journal(part)[1]
 
     def read(self, part: int) -> tuple[PartHeader, list[list[Answer]]]:
         """The part's header, and its answers row by row.
@@ -131,14 +135,25 @@ class Parts:
         self._folder.mkdir(exist_ok=True)
         return Journal(self.journal_path(part), rows_digest)
 
-    def reopen_failed(self, part: int) -> int:
-        """Puts the part in work again, without the rows that have failed; returns how many these are."""
-        header, answers = self.read(part)
-        kept = [row for row in answers if all(answer.error is None for answer in row)]
+    def failed(self) -> list[int]:
+        """The parts, whole or in work, with rows that have failed."""
+        whole = [part for part, header in self.headers() if header is not None and header.totals.rows_failed]
+        return whole + [part for part in self.in_work() if any(map(_has_failed, self._read_journal(part)[1]))]
+
+    def reopen_failed(self, part: int) -> None:
+        """Has the part in work, without the rows that have failed."""
+        if self.path(part).is_file():
+            header, answers = self.read(part)
+            digest: str | None = header.rows_digest
+        else:
+            digest, answers, _ = self._read_journal(part)
+        kept = [row for row in answers if not _has_failed(row)]
         with whole_file(self.journal_path(part)) as unfinished:
-            unfinished.write_bytes(_line(header.rows_digest) + b"".join(_line(row) for row in kept))
-        self.path(part).unlink()
-        return header.num_rows - len(kept)
+            unfinished.write_bytes(_line(digest or "") + b"".join(map(_line, kept)))
+        self.path(part).unlink(missing_ok=True)
+
+    def _read_journal(self, part: int) -> tuple[str | None, list[list[Answer]], int]:
+        return _read_journal(self.journal_path(part).read_bytes())
 
 
 class Journal:
@@ -220,6 +235,10 @@ def changed_rows(path: Path) -> BatchError:
         f"{path}: its rows of the input are others than when they were answered: give the job the input that it was "
         "begun with, or remove its folder to begin again"
     )
+
+
+def _has_failed(row: list[Answer]) -> bool:
+    return any(answer.error is not None for answer in row)
 
 
 def _line(content: PartHeader | list[Answer] | str) -> bytes:

@@ -22,8 +22,8 @@ from mindgen.batch.row_request import RowReader, used_columns
 from mindgen.batch.sink import check_output, open_sink
 from mindgen.batch.source import Rows, Source, open_source
 from mindgen.batch.summary import SUMMARY_FILE, BatchSummary, JobFacts, read_summary, write_summary
-from mindgen.batch.totals import Totals, TotalsCounter
-from mindgen.batch.worker import Worker, WorkerEvents, count_rows, refuse_changed_adapters
+from mindgen.batch.totals import Totals
+from mindgen.batch.worker import Worker, WorkerEvents, count_parts, count_rows, refuse_changed_adapters
 from mindgen.errors import BatchError, ConfigError, WorkerError, WorkerFinished
 from mindgen.loop.model_files import ModelFiles
 from mindgen.loop.roles import serve_if_worker
@@ -109,8 +109,7 @@ class _Run:
         return self._end(is_finished=True)
 
     def _reopen_failed(self) -> None:
-        headers = self._parts.headers()
-        failed = [part for part, header in headers if header is not None and header.totals.rows_failed]
+        failed = self._parts.failed()
         if failed and self._manifest.is_finished:
             self._manifest.is_finished = False
             self._folder.save(self._manifest)
@@ -133,19 +132,21 @@ class _Run:
 
     def _count_earlier(self) -> None:
         """What earlier runs have answered, which must be by the adapters that there are now."""
-        earlier = TotalsCounter()
         for part, header in self._parts.headers():
             if header is None:
                 path = self._parts.path(part)
                 self._watcher.say(f"{path} is torn, as a crash leaves files: its rows are generated again")
                 path.unlink()
-            else:
-                earlier.add_all(header.totals)
-        if self._config.runner == "local":  # with Ray, what is in journals counts when its part is whole
-            earlier.add_all(count_rows(self._parts.journaled()))
-        totals = earlier.totals(0.0)
-        self._progress.resume(totals)
-        self._adapter_digests = refuse_changed_adapters(self._folder.path, self._opener, totals)
+        in_parts, in_journals = count_parts(self._parts), count_rows(self._parts.journaled())
+        kept = in_parts.plus(in_journals)
+        # With Ray, what is in journals counts when its part is whole.
+        self._progress.resume(kept if self._config.runner == "local" else in_parts)
+        self._adapter_digests = refuse_changed_adapters(self._folder.path, self._opener, kept)
+        if self._config.fail_fast and kept.rows_failed:
+            raise BatchError(
+                f"{kept.rows_failed} row(s) of the job have failed in an earlier run, and fail_fast is set: set "
+                "retry_failed to generate them again, or leave out fail_fast"
+            )
 
     def _answer(self, pending: set[int]) -> None:
         if self._config.runner == "ray":

@@ -157,13 +157,18 @@ def count_rows(rows: Iterable[list[Answer]]) -> Totals:
     return counter.totals(0.0)
 
 
-def count_kept(parts: Parts) -> Totals:
-    """Of all answers that are there, in parts and journals."""
-    counter = TotalsCounter(count_rows(parts.journaled()))
+def count_parts(parts: Parts) -> Totals:
+    """Of the answers in parts that are whole."""
+    counter = TotalsCounter()
     for _, header in parts.headers():
         if header is not None:
             counter.add_all(header.totals)
     return counter.totals(0.0)
+
+
+def count_kept(parts: Parts) -> Totals:
+    """Of all answers that are there, in parts and journals."""
+    return count_parts(parts).plus(count_rows(parts.journaled()))
 
 
 def refuse_changed_adapter(path: Path, model: BatchModel | ModelOpener, adapter_id: str, digest: str) -> None:

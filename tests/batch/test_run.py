@@ -137,6 +137,12 @@ def test_fail_fast_ends_at_the_first_row_that_fails(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match="row 1 has failed, and fail_fast is set: the prompt must be"):
         run_batch(config, opener=FakeModel())
     assert not Path(config.output).exists()
+    model = FakeModel()
+    with pytest.raises(BatchError, match=r"1 row\(s\) of the job have failed in an earlier run, and fail_fast is set"):
+        run_batch(config, opener=model)
+    with pytest.raises(BatchError, match="row 1 has failed"):
+        run_batch(dataclasses.replace(config, retry_failed=True), opener=FakeModel())
+    assert model.num_answered == 0
     summary = run_batch(dataclasses.replace(config, fail_fast=False), opener=FakeModel())
     assert summary.in_all.rows_failed == 1
 
