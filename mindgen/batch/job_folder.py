@@ -4,8 +4,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,14 @@ class JobFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While this process works at the job, no other one does; also of another machine that sees the folder.
+        """While this process works at the job, no other one does; also of another machine that sees the folder. Folders
+        that this has made are removed in the end where no job was begun.
 
         Raises:
             BatchError: another process works at it.
             OSError: the folder cannot be written to.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / _LOCK
         with path.open("a+b") as file:
@@ -167,7 +169,9 @@ class JobFolder:
             holder = _read_holder(file.read())
             if not lock_within(file, 0):
                 raise self._refusal(holder)
-            if _is_elsewhere_and_alive(holder, path):
+            # Another process may have left the folder meanwhile, without a job.
+            was_removed = not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            if was_removed or _is_elsewhere_and_alive(holder, path):
                 raise self._refusal(holder)
             file.truncate(0)
             file.write(msgspec.json.encode(Holder(socket.gethostname(), os.getpid())))
@@ -177,6 +181,15 @@ class JobFolder:
                 yield
             finally:
                 file.truncate(0)
+                if made and not (self.path / _MANIFEST).is_file():
+                    self._remove(made)
+
+    def _remove(self, made: Sequence[Path]) -> None:
+        """The job's folder and those above it, as far as nobody else has put something there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            for folder in made[1:]:
+                folder.rmdir()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

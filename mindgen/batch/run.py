@@ -66,7 +66,6 @@ def run_batch(config: BatchConfig, watcher: Watcher | None = None, opener: Model
     output = Path(config.output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: name the file to write")
-    output.parent.mkdir(parents=True, exist_ok=True)
     folder = JobFolder(output)
     with folder.held():
         config = replace(config, input=as_files(config.input, folder.input))

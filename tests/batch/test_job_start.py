@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_model import ADAPTERS, FakeModel
 from test_run import StoppingModel, job
 
-from mindgen.batch.config import OutputOptions
+from mindgen.batch.config import BatchConfig, InputColumns, OutputOptions
 from mindgen.batch.iterate import iterate_batch
 from mindgen.batch.run import run_batch
-from mindgen.errors import BatchError, ConfigError
+from mindgen.errors import BatchError, ConfigError, MindgenError
 
 OVERWRITE = OutputOptions(overwrite=True)
 
@@ -161,3 +162,32 @@ def test_a_finished_output_is_that_of_its_own_form(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match='outputs.form was "generated_text", now "responses"'):
         run_batch(job(tmp_path, outputs=OutputOptions(form="responses")), opener=FakeModel())
     assert run_batch(job(tmp_path, part_rows=3), opener=FakeModel()).finished
+
+
+def refused(tmp_path: Path) -> dict[str, BatchConfig]:
+    (tmp_path / "there.parquet").write_text("something")
+    new = tmp_path / "new" / "folder"
+    return {
+        "input": job(tmp_path, input=str(tmp_path / "nowhere.parquet"), output=str(new / "out.parquet")),
+        "columns": job(tmp_path, columns=InputColumns(prompt="text"), output=str(new / "out.parquet")),
+        "ending": job(tmp_path, output=str(new / "out.exe")),
+        "output": job(tmp_path, output=str(tmp_path / "there.parquet")),
+        "table": job(tmp_path, input=pa.table({"text": ["a"]}), output=str(new / "out.parquet")),
+    }
+
+
+@pytest.mark.parametrize("case", ["input", "columns", "ending", "output", "table"])
+def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path, case: str) -> None:
+    config = refused(tmp_path)[case]
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(MindgenError):
+        run_batch(config, opener=FakeModel())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_job_that_is_there_outlives_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path), opener=StoppingModel(20))
+    with pytest.raises(MindgenError):
+        run_batch(job(tmp_path, input=str(tmp_path / "nowhere.parquet")), opener=FakeModel())
+    assert 0 < run_batch(job(tmp_path), opener=FakeModel()).run.rows < 25
