@@ -136,7 +136,7 @@ def final_table(summary: BatchSummary) -> Table:
     table = Table(title=f"{printable(summary.job.output)}{state}", title_justify="left")
     table.add_column("")
     for name, _ in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
 
     def add(name: str, values: list[str]) -> None:
         table.add_row(name, *values)
@@ -151,6 +151,7 @@ def final_table(summary: BatchSummary) -> Table:
     add("rows failed", [f"{totals.rows_failed:,}" for _, totals in columns])
     for kind in sorted({kind for _, totals in columns for kind in totals.errors}):
         add(f"  samples failed: {printable(kind)}", [f"{totals.errors.get(kind, 0):,}" for _, totals in columns])
+    add("model digest", [printable(summary.job.model_digest)])
     return table
 
 

@@ -81,6 +81,7 @@ def test_rows_that_fail_make_the_exit_code_3(run):
     assert "mindgen: 2 row(s) failed, samples by kind: adapter 2, prompt 2" in errors
     assert [row["error"] is None for row in rows()] == [True, True, False, False, True, True, False, False]
     assert run(*words)[0] == 3, "that the job is done changes nothing about its rows"
+    assert any(f"model digest │ {rows()[0]['model_digest']}" in " ".join(line.split()) for line in errors)
     code, out, _ = run("status", "out.parquet")
     assert code == 0 and "finished" in out and "4 of 4 (100.0%)" in out
     assert run(*FILES, "data.n_samples=2", "rollout.response_length=4", "--fail_fast", "--overwrite")[0] == 1
