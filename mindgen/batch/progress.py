@@ -39,6 +39,14 @@ class TokenRate(NamedTuple):
     output: float
 
 
+class EngineMoment(NamedTuple):
+    """Requests that run and that wait, and the share of the KV cache that is in use, 0 to 1."""
+
+    running: int
+    waiting: int
+    kv_share: float
+
+
 class _Second(NamedTuple):
     number: int
     prompt_tokens: int
@@ -57,7 +65,7 @@ class ProgressSnapshot:
         errors: samples of this run that failed, by kind.
         rate_now: over the last half minute.
         rate_overall: over the whole run.
-        kv_share: of the KV cache that is in use, 0 to 1.
+        engine: None where it is not known, as of replicas on other machines.
         adapters: samples of this run by adapter (None is the base model), of the 20 busiest, and
         adapters_other: of all others together.
         eta: seconds to the end at the rate of this run; None as long as there is none.
@@ -76,9 +84,7 @@ class ProgressSnapshot:
     output_tokens: int
     rate_now: TokenRate
     rate_overall: TokenRate
-    running: int
-    waiting: int
-    kv_share: float
+    engine: EngineMoment | None
     adapters: list[tuple[str | None, int]]
     adapters_other: int
     eta: float | None
@@ -118,7 +124,7 @@ class Progress:
         self._earlier, self._run = Totals(), TotalsCounter()
         self._timeline = Timeline()
         self._seconds: deque[_Second] = deque()
-        self._running, self._waiting, self._kv_share = 0, 0, 0.0
+        self._engine: EngineMoment | None = None
 
     def start(self) -> None:
         """Time counts from here, as the model is loaded."""
@@ -153,8 +159,8 @@ class Progress:
 
     def observe(self, load: EngineLoad) -> None:
         with self._lock:
-            self._running, self._waiting = load.requests_running, load.requests_waiting
-            self._kv_share = load.kv_blocks_used / load.kv_blocks if load.kv_blocks else 0.0
+            kv_share = load.kv_blocks_used / load.kv_blocks if load.kv_blocks else 0.0
+            self._engine = EngineMoment(load.requests_running, load.requests_waiting, kv_share)
 
     def snapshot(self) -> ProgressSnapshot:
         """Takes up to a millisecond, with thousands of adapters."""
@@ -174,9 +180,7 @@ class Progress:
                 output_tokens=run.output_tokens,
                 rate_now=self._rate_now(elapsed),
                 rate_overall=_rate(run.prompt_tokens, run.output_tokens, elapsed),
-                running=self._running,
-                waiting=self._waiting,
-                kv_share=self._kv_share,
+                engine=self._engine,
                 adapters=adapters,
                 adapters_other=run.samples - sum(samples for _, samples in adapters),
                 eta=self._eta(elapsed),

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mindgen.batch.progress import ProgressSnapshot, TokenRate, Watcher
+from mindgen.batch.progress import EngineMoment, ProgressSnapshot, TokenRate, Watcher
 from mindgen.batch.summary import BatchSummary
 from mindgen.batch.totals import Totals
 from mindgen.cli.tables import printable
@@ -96,9 +96,10 @@ def progress_line(snapshot: ProgressSnapshot) -> str:
     words = [
         f"rows={_rows(snapshot)}", f"failed={snapshot.rows_failed}",
         f"prompt_tokens_per_s={snapshot.rate_now.prompt:.0f}", f"output_tokens_per_s={snapshot.rate_now.output:.0f}",
-        f"running={snapshot.running}", f"waiting={snapshot.waiting}", f"kv_cache={snapshot.kv_share:.0%}",
-        f"elapsed={_duration(snapshot.elapsed)}", f"eta={_duration(snapshot.eta)}",
     ]  # fmt: skip
+    if (engine := snapshot.engine) is not None:
+        words += [f"running={engine.running}", f"waiting={engine.waiting}", f"kv_cache={engine.kv_share:.0%}"]
+    words += [f"elapsed={_duration(snapshot.elapsed)}", f"eta={_duration(snapshot.eta)}"]
     if snapshot.adapters:
         words.append(f"adapters={_adapters(snapshot, _ADAPTERS_IN_A_LINE, ':', ',')}")
     if snapshot.errors:
@@ -115,12 +116,13 @@ def progress_picture(snapshot: ProgressSnapshot) -> RenderableType:
     figures.add_column(style="dim")
     for name, text in {
         "tokens/s": f"{_rate(snapshot.rate_now)}   (whole run: {_rate(snapshot.rate_overall)})",
-        "engine": f"{snapshot.running:,} running, {snapshot.waiting:,} waiting, KV cache {snapshot.kv_share:.0%}",
+        "engine": None if snapshot.engine is None else _engine(snapshot.engine),
         "elapsed": _duration(snapshot.elapsed)
         + (f", {snapshot.rows_before:,} rows from earlier runs" if snapshot.rows_before else ""),
         "adapters": _adapters(snapshot, len(snapshot.adapters), " ", "  "),
     }.items():
-        figures.add_row(name, Text(text, overflow="fold"))
+        if text is not None:
+            figures.add_row(name, Text(text, overflow="fold"))
     if snapshot.errors:
         kinds = "  ".join(f"{kind} {count:,}" for kind, count in _by_count(snapshot.errors))
         figures.add_row("failed", Text(f"{snapshot.rows_failed:,} rows: {kinds}", style="red"))
@@ -168,6 +170,10 @@ def _adapters(snapshot: ProgressSnapshot, most: int, between: str, separator: st
     rest = sum(samples for _, samples in snapshot.adapters[most:]) + snapshot.adapters_other
     parts = [f"{'base' if name is None else printable(name)}{between}{samples}" for name, samples in shown]
     return separator.join([*parts, f"others{between}{rest}"] if rest else parts)
+
+
+def _engine(moment: EngineMoment) -> str:
+    return f"{moment.running:,} running, {moment.waiting:,} waiting, KV cache {moment.kv_share:.0%}"
 
 
 def _by_count(errors: dict[str, int]) -> list[tuple[str, int]]:

@@ -55,7 +55,7 @@ def test_a_timeline_keeps_all_tokens_in_at_most_600_bins():
 def test_a_snapshot_says_what_came_and_how_fast():
     clock = Clock()
     progress = Progress(200, 1, clock)
-    assert progress.snapshot().eta is None
+    assert progress.snapshot().eta is None and progress.snapshot().engine is None
     for row in range(100):  # 0.5 s apart: 50 s, of which the last 30 count for the rate of now
         clock.now += 0.5
         failure = {"error": "no", "error_kind": "prompt"} if row % 10 == 0 else {}
@@ -68,7 +68,7 @@ def test_a_snapshot_says_what_came_and_how_fast():
     assert (found.prompt_tokens, found.output_tokens) == (400, 500)
     assert found.rate_overall == pytest.approx((8.0, 10.0))
     assert found.rate_now == pytest.approx(((61 * 4) / 30, (50 * 8 + 11 * 2) / 30))
-    assert (found.running, found.waiting, found.kv_share) == (7, 9, 0.25)
+    assert found.engine == (7, 9, 0.25)
     assert found.adapters == [("A1", 75), (None, 25)] and found.adapters_other == 0
     assert (found.elapsed, found.eta) == (pytest.approx(50), pytest.approx(50))
     clock.now += 60

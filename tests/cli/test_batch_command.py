@@ -1,15 +1,20 @@
 """The batch command on the demo: the document's examples for real, exit codes, signals, files made of files."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from mindgen.batch.progress import Progress
+from mindgen.cli.batch_progress import progress_line, progress_picture
 from mindgen.cli.main import main
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "demo_answers.json").read_text(encoding="utf-8"))
@@ -177,3 +182,19 @@ def test_a_job_that_a_signal_ends_goes_on_with_the_same_command(tmp_path, number
     assert rest[-1] == "mindgen: stopped; the same command goes on with the job\n"
     assert not (tmp_path / "out.parquet").exists()
     assert main(["batch", "status", str(tmp_path / "out.parquet")]) == 0
+
+
+def test_what_is_not_known_of_the_engine_is_not_shown():
+    progress = Progress(10, 1)
+    assert "rows=0/10" in progress_line(progress.snapshot()) and "running=" not in progress_line(progress.snapshot())
+    assert "KV cache" not in picture(progress)
+    progress.observe(SimpleNamespace(requests_running=7, requests_waiting=9, kv_blocks=200, kv_blocks_used=50))
+    assert " running=7 waiting=9 kv_cache=25% elapsed=" in progress_line(progress.snapshot())
+    assert "7 running, 9 waiting, KV cache 25%" in picture(progress)
+
+
+def picture(progress: Progress) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as captured:
+        console.print(progress_picture(progress.snapshot()))
+    return captured.get()

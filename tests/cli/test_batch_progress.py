@@ -83,6 +83,6 @@ def test_on_a_terminal_a_picture_is_drawn_where_it_stands(progress, clock, monke
             break
     os.close(ours)
     text = shown.decode()
-    assert "12/40 (30.0%) rows" in text and "said in between" in text and "KV cache 0%" in text
+    assert "12/40 (30.0%) rows" in text and "said in between" in text and "of outputs" in text
     assert 3 <= text.count("12/40") <= 5
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is there again
