@@ -18,6 +18,7 @@ from mindgen.loop.weight_updates import WeightUpdates
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.runner.profiling import Profile
 from mindgen.text.tokenizer import Tokenizer, load_tokenizer
+from mindgen.text.vocabulary_size import check_vocabulary_size
 
 
 class LocalModel:
@@ -38,6 +39,7 @@ class LocalModel:
         self.folder = files.folder
         self.config = files.model_config()
         self.tokenizer: Tokenizer = load_tokenizer(self.folder)
+        check_vocabulary_size(self.tokenizer, self.config.vocab_size, files.model)
         self.registry = files.registry()
         weights = files.weights(setup.config.ranks_per_replica)
         self.dtype = weights.choose_dtype(self.config.dtype) if setup.dtype == "auto" else setup.dtype

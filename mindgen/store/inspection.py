@@ -15,6 +15,7 @@ from mindgen.store.digest import model_digest, tensors_digest
 from mindgen.store.find_model import find_model
 from mindgen.text.tokenizer import load_tokenizer
 from mindgen.text.tokenizer_config import tokenizer_paths
+from mindgen.text.vocabulary_size import check_vocabulary_size
 from mindgen.weights.architecture import architecture_of, read_model_config
 from mindgen.weights.folder import weight_paths
 from mindgen.weights.formats import gguf, torch_pt
@@ -124,11 +125,8 @@ def _of_model(name: str, folder: Path) -> Inspection:
     tokenizer = attempt(lambda: load_tokenizer(folder))
     if tokenizer is not None:
         facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.vocab_size} tokens"
-        if config is not None and tokenizer.vocab_size > config.vocab_size:
-            problems.append(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, and the model {config.vocab_size}: they are of "
-                "different models"
-            )
+    if tokenizer is not None and config is not None:
+        attempt(lambda: check_vocabulary_size(tokenizer, config.vocab_size, name))
     facts["digest"] = model_digest(folder, weights)
     if config is not None:
         attempt(lambda: _check_tensors(folder, config.num_layers, tensors))

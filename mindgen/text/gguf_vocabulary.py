@@ -22,6 +22,7 @@ from mindgen.text.gguf_tokenizer import (
 from mindgen.text.sentencepiece_file import ModelSpec, read_pieces, read_spec
 from mindgen.text.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 from mindgen.text.tokenizer_config import ConfiguredToken, read_tokenizer_config
+from mindgen.text.vocabulary_size import check_vocabulary_size
 
 _ADDED_SCORE = -1000.0  # as llama.cpp gives it to tokens that no pieces merge to
 _MOST_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -40,8 +41,7 @@ def tokenizer_metadata(folder: Path, vocab_size: int, ends: Sequence[int]) -> di
         ModelError: there is no tokenizer, or it is of a kind for which GGUF has no place.
     """
     tokenizer = _expressible(load_tokenizer(folder), folder)
-    if tokenizer.vocab_size > vocab_size:
-        raise ModelError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, and the model {vocab_size}")
+    check_vocabulary_size(tokenizer, vocab_size, folder)
     try:
         metadata = _of_kind(tokenizer, folder, vocab_size)
     except (CheckpointError, ModelError) as error:

@@ -52,9 +52,7 @@ def test_what_is_served(tmp_path, capsys):
 def test_what_is_not(tmp_path, capsys):
     model = make_tokenizer("byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32))
     code, shown = inspect(model, capsys)
-    assert code == 1 and "no: the tokenizer has 330 tokens, and the model 320: they are of different models" in shown, (
-        shown
-    )
+    assert code == 1 and "the tokenizer has 330 tokens, and the model 320" in shown, shown
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("Qwen2ForCausalLM", "MambaForCausalLM"))
     code, shown = inspect(model, capsys)

@@ -44,7 +44,7 @@ def commands(folder, *both):
 def model(tmp_path_factory):
     """A float32 model whose sizes do not divide, its adapters, and what one rank says."""
     folder = tmp_path_factory.mktemp("nodes")
-    model = make_model("qwen2-tied", folder / "model", torch.float32, vocab_size=323, intermediate_size=201)
+    model = make_model("qwen2-tied", folder / "model", torch.float32, vocab_size=331, intermediate_size=201)
     make_tokenizer("byte_level_bpe", model)
     (folder / "lora_adapter.json").write_text(
         json.dumps({name: str(make_adapter(name, model, folder)) for name in list(CONFIGS)[:2]})

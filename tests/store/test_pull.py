@@ -116,7 +116,7 @@ def test_what_was_not_fetched_is_said(index):
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     root = tmp_path_factory.mktemp("repositories")
-    folder = make_model("llama3-grouped-tied", root / "model", torch.float32, max_shard_size="100KB")
+    folder = make_model("llama3-grouped-tied", root / "model", torch.float32, max_shard_size="100KB", vocab_size=330)
     make_tokenizer("byte_level_bpe", folder)
     (folder / "pytorch_model.bin").write_bytes(b"not wanted")
     (folder / "README.md").write_text("not wanted either")

@@ -1,0 +1,28 @@
+"""A model may have more tokens than its tokenizer, and no fewer."""
+
+import pytest
+import torch
+from tiny_models import make_model
+from tiny_tokenizers import make_tokenizer
+
+from mindgen import LLM, SamplingParams
+from mindgen.errors import ModelError
+
+
+@pytest.mark.parametrize("vocab_size", [330, 340])
+def test_padding_of_the_vocabulary_is_served(vocab_size, tmp_path):
+    model = make_tokenizer(
+        "byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32, vocab_size=vocab_size)
+    )
+    (output,) = LLM(model).generate("Hello", SamplingParams(temperature=0, max_tokens=2))
+    assert len(output.outputs[0].token_ids) == 2
+
+
+def test_a_larger_tokenizer_is_another_model_s(tmp_path):
+    """Known before the weights are looked at."""
+    model = make_tokenizer(
+        "byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32, vocab_size=329)
+    )
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model: the tokenizer has 330 tokens, and the model 329: they are of"):
+        LLM(model)
