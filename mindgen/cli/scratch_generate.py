@@ -8,8 +8,11 @@ from mindgen.adapters.registry import BASE_NAME
 from mindgen.cli import flags
 from mindgen.errors import UsageError
 from mindgen.sampling_params import SamplingParams
+from mindgen.store.embedded import find_embedded
 from mindgen.store.find_model import find_tokenizer
 from mindgen.store.torch_folder import torch_folder
+from mindgen.text.tokenizer import load_tokenizer
+from mindgen.weights.architecture import read_model_config
 
 if TYPE_CHECKING:
     from mindgen.llm import LLM
@@ -57,12 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     told = {name: getattr(arguments, name) for name in (*_SIZES, "activation") if getattr(arguments, name) is not None}
     tokenizer = None if arguments.tokenizer_name is None else find_tokenizer(arguments.tokenizer_name)
     folder = torch_folder(arguments.checkpoint_path, told, tokenizer)
+    config = read_model_config(folder)
+    if tokenizer is not None and tokenizer == find_embedded(arguments.tokenizer_name):
+        _check_embedded(arguments.tokenizer_name, load_tokenizer(tokenizer).vocab_size, config.vocab_size)
     params = _sampling(given)
     limits: dict[str, Any] = {} if arguments.device is None else {"device_target": _device(arguments.device)}
     from mindgen.llm import LLM  # starts MindSpore, which mistakes in the flags need not wait for
-    from mindgen.weights.architecture import read_model_config
 
-    num_positions = read_model_config(folder).max_position
+    num_positions = config.max_position
     print(f"Using device: {arguments.device or 'auto'}")
     print(f"Loading checkpoint from {arguments.checkpoint_path}...")
     missing = given.get("on_missing_adapter", "error")
@@ -72,6 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Generated text: {llm.tokenizer.decode(ids)}")
     llm.close()
     return 0
+
+
+def _check_embedded(name: str, num_tokens: int, vocab_size: int) -> None:
+    """Raises UsageError where the name of an embedded model is meant for the well-known tokenizer of that name."""
+    if num_tokens != vocab_size:
+        raise UsageError(
+            f"--tokenizer_name {name} is mindgen's embedded demonstration of {num_tokens} tokens, and the model has "
+            f"{vocab_size}: give the folder of the tokenizer that it was trained with"
+        )
 
 
 def _served(arguments: argparse.Namespace) -> dict[str, Any]:

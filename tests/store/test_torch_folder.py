@@ -149,6 +149,7 @@ def test_the_command_samples_and_refuses(folder):
     for flags, message in (
         (["--device", "cuda"], "--device cuda: mindgen runs on cpu, npu, ascend"),
         (["--tokenizer-name", "nowhere"], "no such model folder: nowhere"),
+        (["--tokenizer-name", "gpt2"], "--tokenizer_name gpt2 is mindgen's embedded demonstration of 512 tokens, and"),
         (["--max-new-tokens", "x"], "--max_new_tokens cannot be 'x': expected an integer"),
         (["--adapter_id", "A9"], "A9"),
         (["--adapter_id", "A1", "A2"], "one prompt with one adapter, not 1 with 2"),
