@@ -13,6 +13,7 @@ from mindgen.text.gguf_tokenizer import tokenizer_files
 from mindgen.weights.architecture import Architecture, architectures
 from mindgen.weights.formats.gguf import FORMAT, gguf_files, names_of, read_model
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile
+from mindgen.weights.gguf_metadata import typed_value
 from mindgen.weights.gguf_names import GgufNames, GgufSettings
 from mindgen.weights.gguf_rope import scaling_of_factors
 
@@ -55,8 +56,9 @@ def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tup
         "tie_word_embeddings": "output.weight" not in file.tensors,
         **names.read_config(settings, file.tensors.keys()),
     }
-    if "general.name" in file.metadata:
-        config["_name_or_path"] = file.metadata["general.name"]
+    name = typed_value(file.metadata, "general.name", str)
+    if name is not None:
+        config["_name_or_path"] = name
     if "token_embd.weight" not in file.tensors:
         raise CheckpointError("GGUF: the file has no token_embd.weight")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
@@ -67,12 +69,12 @@ def _config(file: GgufFile, architecture: Architecture, names: GgufNames) -> tup
         values = factors.rows.reshape(-1).view(np.float32)
         if np.any(values != 1):
             config["rope_scaling"] = scaling_of_factors(values, config.get("rope_theta", 0.0))
-    ends = [file.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    generation = {
-        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": list(dict.fromkeys(end for end in ends if end is not None)),
-        "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
-    }
+    bos, eos, eot, eom, pad = (
+        typed_value(file.metadata, f"tokenizer.ggml.{name}_token_id", int)
+        for name in ("bos", "eos", "eot", "eom", "padding")
+    )
+    ends = list(dict.fromkeys(end for end in (eos, eot, eom) if end is not None))
+    generation = {"bos_token_id": bos, "eos_token_id": ends, "pad_token_id": pad}
     generation = {name: value for name, value in generation.items() if value is not None}
     return config | generation, generation
 

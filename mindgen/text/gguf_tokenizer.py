@@ -13,8 +13,11 @@ import numpy as np
 from mindgen.errors import ModelError
 from mindgen.system.protobuf import encode_field
 from mindgen.text.fast_tokenizer import LLAMA3_WORDS, QWEN2_WORDS, put_ends, words_and_bytes
+from mindgen.weights.gguf_metadata import typed_value
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
+_ELEMENTS: dict[type, str] = {str: "texts", np.number: "numbers", np.integer: "integers"}
+_MOST_SCORE = float(np.finfo(np.float32).max)
 # By tokenizer.ggml.pre: digits one by one before GPT-2's words, or words of an expression.
 _GPT2_WORDS = ("gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "mpt", "olmo", "jais")
 _DIGITS_ALONE = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
@@ -35,7 +38,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
         ModelError: there is no tokenizer, it is malformed, or of a kind that is not served.
     """
     vocabulary = _Vocabulary(metadata)
-    kind = metadata.get("tokenizer.ggml.model")
+    kind = typed_value(metadata, "tokenizer.ggml.model", str)
     if kind == "gpt2":
         name, content, config = "tokenizer.json", _byte_level_json(vocabulary), _byte_level_config(vocabulary)
     elif kind == "llama":
@@ -54,18 +57,19 @@ class _Vocabulary:
         self.tokens: list[str] = self._list("tokens", str)
         if not self.tokens:
             raise ModelError("GGUF: the file has no tokenizer.ggml.tokens, so no tokenizer")
-        self.types = [int(each) for each in self._list("token_type", np.number)] or [NORMAL] * len(self.tokens)
+        self.types = [int(each) for each in self._list("token_type", np.integer)] or [NORMAL] * len(self.tokens)
         if len(self.types) != len(self.tokens):
             raise ModelError(f"GGUF: tokenizer.ggml has {len(self.tokens)} tokens and {len(self.types)} types of them")
+        unknown = set(self.types) - {UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE}
+        if unknown:
+            raise ModelError(f"GGUF: tokenizer.ggml.token_type has {min(unknown)}, which is no type of a token")
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._metadata.get(f"tokenizer.ggml.{key}", default)
+    def text(self, key: str) -> str:
+        return typed_value(self._metadata, f"tokenizer.ggml.{key}", str) or ""
 
     def flag(self, key: str, default: bool) -> bool:
-        found = self.get(key, default)
-        if not isinstance(found, bool):
-            raise ModelError(f"GGUF: tokenizer.ggml.{key} must be true or false, not {found!r}")
-        return found
+        found = typed_value(self._metadata, f"tokenizer.ggml.{key}", bool)
+        return default if found is None else bool(found)
 
     def texts(self, key: str) -> list[str]:
         return self._list(key, str)
@@ -74,11 +78,20 @@ class _Vocabulary:
         scores = [float(each) for each in self._list("scores", np.number)]
         if len(scores) != len(self.tokens):
             raise ModelError(f"GGUF: tokenizer.ggml has {len(self.tokens)} tokens and {len(scores)} scores of them")
+        wrong = next((each for each in scores if not abs(each) <= _MOST_SCORE), None)
+        if wrong is not None:
+            raise ModelError(f"GGUF: tokenizer.ggml.scores has {wrong}, which is no score in single precision")
         return scores
 
+    def bytes(self, key: str) -> bytes:
+        found = self._metadata.get(f"tokenizer.ggml.{key}", np.zeros(0, np.uint8))
+        if not isinstance(found, np.ndarray) or found.dtype.itemsize != 1:
+            raise ModelError(f"GGUF: tokenizer.ggml.{key} is no list of bytes")
+        return found.tobytes()
+
     def id(self, key: str) -> int | None:
-        found = self.get(key)
-        if found is not None and not (isinstance(found, int) and 0 <= found < len(self.tokens)):
+        found: int | None = typed_value(self._metadata, f"tokenizer.ggml.{key}", int)
+        if found is not None and not 0 <= found < len(self.tokens):
             raise ModelError(f"GGUF: tokenizer.ggml.{key} {found!r} is none of the {len(self.tokens)} tokens")
         return found
 
@@ -96,10 +109,10 @@ class _Vocabulary:
         return {name: self.tokens[token_id] for name, token_id in ids.items() if token_id is not None}
 
     def _list(self, key: str, kind: type) -> list[Any]:
-        found = self.get(key, [])
-        numbers = isinstance(found, np.ndarray) and kind is np.number
+        found = self._metadata.get(f"tokenizer.ggml.{key}", [])
+        numbers = isinstance(found, np.ndarray) and np.issubdtype(found.dtype, kind)
         if not numbers and not (isinstance(found, list) and all(isinstance(each, kind) for each in found)):
-            raise ModelError(f"GGUF: tokenizer.ggml.{key} is no list of {kind.__name__}")
+            raise ModelError(f"GGUF: tokenizer.ggml.{key} is no list of {_ELEMENTS[kind]}")
         return list(found)
 
 
@@ -114,7 +127,7 @@ def _byte_level_json(vocabulary: _Vocabulary) -> bytes:
     wrong = next((merge for merge in merges if len(merge) != 2), None)
     if wrong is not None:
         raise ModelError(f"GGUF: tokenizer.ggml.merges has {' '.join(wrong)!r}, which is no pair")
-    pre = vocabulary.get("pre", "")
+    pre = vocabulary.text("pre")
     try:
         model = models.BPE(ids, merges, ignore_merges=ignores_merges(pre))
     except Exception as error:  # the package raises bare Exception
@@ -198,9 +211,9 @@ def _sentencepiece_model(vocabulary: _Vocabulary) -> bytes:
             trainer += encode_field(field, token_id)
             trainer += encode_field(field + 5, vocabulary.tokens[token_id].encode())
     normalizer = encode_field(1, b"identity")
-    charsmap = vocabulary.get("precompiled_charsmap")
-    if charsmap is not None:
-        normalizer += encode_field(2, np.asarray(charsmap, np.uint8).tobytes())
+    charsmap = vocabulary.bytes("precompiled_charsmap")
+    if charsmap:
+        normalizer += encode_field(2, charsmap)
     normalizer += encode_field(3, int(vocabulary.flag("add_space_prefix", True)))
     normalizer += encode_field(4, int(vocabulary.flag("remove_extra_whitespaces", False)))
     normalizer += encode_field(5, 1)  # escape_whitespaces
@@ -226,8 +239,9 @@ def _sentencepiece_config(vocabulary: _Vocabulary) -> dict[str, Any]:
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, Any]:
     key = "tokenizer.chat_template"
-    default = metadata.get(key)
-    named = {name.removeprefix(f"{key}."): text for name, text in metadata.items() if name.startswith(f"{key}.")}
+    default = typed_value(metadata, key, str)
+    names = [name for name in metadata if name.startswith(f"{key}.")]
+    named = {name.removeprefix(f"{key}."): typed_value(metadata, name, str) for name in names}
     if not named:
         return {} if default is None else {"chat_template": default}
     templates = ({} if default is None else {"default": default}) | named

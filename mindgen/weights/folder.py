@@ -115,6 +115,8 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError(f"{path} has no weight_map of tensor names to file names")
     for file_name in weight_map.values():
+        if "\0" in file_name:
+            raise CheckpointError(f"{path} names {file_name!r}, which no file can be called")
         if Path(file_name).name != file_name:
             raise CheckpointError(f"{path} names {file_name!r}, which is outside the model's folder")
     return weight_map

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from mindgen.errors import CheckpointError, ModelError
+from mindgen.system.checks import shown
+from mindgen.weights.gguf_metadata import typed_value
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
@@ -40,20 +42,26 @@ class GgufSettings:
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
         self._metadata, self._architecture = metadata, architecture
         for key, neutral in _NEUTRAL.items():
-            found = self.get(key)
+            found = self._find(key)
             if found is not None and found not in neutral:
-                raise ModelError(f"GGUF: {architecture}.{key} {found!r} is not served")
+                raise ModelError(f"GGUF: {architecture}.{key} {shown(found)} is not served")
 
-    def get(self, key: str, default: Any = None) -> Any:
-        found = self._metadata.get(f"{self._architecture}.{key}", default)
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """Of type int, float or str, as `kind` says; raises ModelError if it is of another one."""
+        name = f"{self._architecture}.{key}"
+        found = typed_value({name: self._find(key)}, name, kind)
+        return default if found is None else found
+
+    def _find(self, key: str) -> Any:
+        found = self._metadata.get(f"{self._architecture}.{key}")
         if isinstance(found, np.ndarray):  # one for each layer
             if found.size == 0 or np.any(found != found[0]):
                 raise ModelError(f"GGUF: {self._architecture}.{key} differs among the layers, which is not served")
             return found[0].item()
         return found
 
-    def need(self, key: str) -> Any:
-        found = self.get(key)
+    def need(self, key: str, kind: type) -> Any:
+        found = self.get(key, kind)
         if found is None:
             raise ModelError(f"GGUF: the file has no {self._architecture}.{key}")
         return found
@@ -117,29 +125,30 @@ def halves_of_pairs(num_rows: int, num_heads: int) -> np.ndarray:
 
 def llama_settings(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
     """config.json of a model like Llama, but for its names."""
-    num_heads, hidden = settings.need("attention.head_count"), settings.need("embedding_length")
-    head_size = settings.get("attention.key_length", hidden // max(1, num_heads))
-    if settings.get("attention.value_length", head_size) != head_size:
+    num_heads, hidden = settings.need("attention.head_count", int), settings.need("embedding_length", int)
+    head_size = settings.get("attention.key_length", int, hidden // max(1, num_heads))
+    if settings.get("attention.value_length", int, head_size) != head_size:
         raise ModelError("GGUF: keys and values of different lengths are not served")
-    rotary_size = settings.get("rope.dimension_count", head_size)
+    rotary_size = settings.get("rope.dimension_count", int, head_size)
     config = {
         "hidden_size": hidden,
-        "intermediate_size": settings.need("feed_forward_length"),
-        "num_hidden_layers": settings.need("block_count"),
+        "intermediate_size": settings.need("feed_forward_length", int),
+        "num_hidden_layers": settings.need("block_count", int),
         "num_attention_heads": num_heads,
-        "num_key_value_heads": settings.get("attention.head_count_kv", num_heads),
+        "num_key_value_heads": settings.get("attention.head_count_kv", int, num_heads),
         "head_dim": head_size,
-        "max_position_embeddings": settings.need("context_length"),
-        "rms_norm_eps": settings.need("attention.layer_norm_rms_epsilon"),
-        "rope_theta": settings.get("rope.freq_base", 10000.0),
+        "max_position_embeddings": settings.need("context_length", int),
+        "rms_norm_eps": settings.need("attention.layer_norm_rms_epsilon", float),
+        "rope_theta": settings.get("rope.freq_base", float, 10000.0),
         "attention_bias": "blk.0.attn_output.bias" in tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in tensors,
-        "sliding_window": settings.get("attention.sliding_window"),
+        "sliding_window": settings.get("attention.sliding_window", int),
         "partial_rotary_factor": rotary_size / head_size if head_size else 1.0,
     }
-    scaling = settings.get("rope.scaling.type", "linear" if settings.get("rope.scale_linear") else "none")
+    linear = settings.get("rope.scale_linear", float)
+    scaling = settings.get("rope.scaling.type", str, "linear" if linear else "none")
     if scaling != "none":
-        factor = settings.get("rope.scaling.factor", settings.get("rope.scale_linear"))
+        factor = settings.get("rope.scaling.factor", float, linear)
         config["rope_scaling"] = {"rope_type": scaling, "factor": factor}
     return config
 

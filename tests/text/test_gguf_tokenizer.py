@@ -120,7 +120,7 @@ def test_sentencepiece(tmp_path):
     "change, message",
     [
         ({"tokenizer.ggml.tokens": []}, "has no tokenizer.ggml.tokens"),
-        ({"tokenizer.ggml.tokens": "abc"}, "tokenizer.ggml.tokens is no list of str"),
+        ({"tokenizer.ggml.tokens": "abc"}, "tokenizer.ggml.tokens is no list of texts"),
         ({"tokenizer.ggml.token_type": np.array([1])}, "tokens and 1 types of them"),
         ({"tokenizer.ggml.merges": ["a"]}, "merges has 'a', which is no pair"),
         ({"tokenizer.ggml.merges": ["nothing here"]}, "merges do not fit the tokens"),

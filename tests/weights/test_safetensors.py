@@ -178,6 +178,9 @@ def test_index_may_not_leave_the_folder(tmp_path):
     save_file({"weight": torch.ones(4)}, tmp_path / "outside.safetensors")
     folder = tmp_path / "model"
     folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"weight": "a\\u0000b.safetensors"}}')
+    with pytest.raises(CheckpointError, match="which no file can be called"):
+        map_weights(folder)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"weight": "../outside.safetensors"}}')
     with pytest.raises(CheckpointError, match="outside"):
         map_weights(folder)

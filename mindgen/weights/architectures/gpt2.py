@@ -229,12 +229,12 @@ def _gguf_settings(config: ModelConfig) -> dict[str, Any]:
 
 def _read_gguf(settings: GgufSettings, tensors: Collection[str]) -> dict[str, Any]:
     return {
-        "n_embd": settings.need("embedding_length"),
-        "n_layer": settings.need("block_count"),
-        "n_head": settings.need("attention.head_count"),
-        "n_positions": settings.need("context_length"),
-        "n_inner": settings.need("feed_forward_length"),
-        "layer_norm_epsilon": settings.need("attention.layer_norm_epsilon"),
+        "n_embd": settings.need("embedding_length", int),
+        "n_layer": settings.need("block_count", int),
+        "n_head": settings.need("attention.head_count", int),
+        "n_positions": settings.need("context_length", int),
+        "n_inner": settings.need("feed_forward_length", int),
+        "layer_norm_epsilon": settings.need("attention.layer_norm_epsilon", float),
     }
 
 

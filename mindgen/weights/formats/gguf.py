@@ -9,6 +9,7 @@ import numpy as np
 from mindgen.errors import CheckpointError, KernelError
 from mindgen.kernels import dtypes, plugin
 from mindgen.kernels.library import DType
+from mindgen.system.checks import shown
 from mindgen.system.suggestion import nearest_first
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES, GgufFile, GgufTensor, read_gguf
 from mindgen.weights.formats.gguf_layout import gguf_layout
@@ -34,7 +35,11 @@ def gguf_files(path: Path) -> list[Path]:
     match = _SPLIT.fullmatch(path.name)
     if match is None:
         return [path]
-    count = int(match[3])
+    number, count = int(match[2]), int(match[3])
+    if not 1 <= number <= count:
+        raise CheckpointError(
+            f"{path}: a model has no file {number} of {count}: give the files the names that they had"
+        )
     files = [path.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf") for number in range(1, count + 1)]
     missing = [each.name for each in files if not each.is_file()]
     if missing:
@@ -80,9 +85,11 @@ def names_of(path: Path, file: GgufFile) -> GgufNames:
     """Raises CheckpointError where the architecture is not served."""
     known = gguf_architectures()
     found = file.metadata.get("general.architecture")
-    if found not in known:
+    if not isinstance(found, str) or found not in known:
         nearest = ", ".join(nearest_first(str(found), known))
-        raise CheckpointError(f"{path}: architecture {found!r} is not served; served are, the nearest first, {nearest}")
+        raise CheckpointError(
+            f"{path}: architecture {shown(found)} is not served; served are, the nearest first, {nearest}"
+        )
     return known[found]
 
 
@@ -114,7 +121,7 @@ def _parts(name: str, tensor: GgufTensor, names: GgufNames, settings: GgufSettin
         return [(name, _map(tensor))]  # which nobody takes, and the loader names
     order = None
     if module in names.permuted and prefix:
-        heads = settings.get(names.permuted[module], settings.need("attention.head_count"))
+        heads = settings.get(names.permuted[module], int, settings.need("attention.head_count", int))
         order = halves_of_pairs(num_rows, heads)
     return [(f"{prefix}{own}.{kind}", _map(tensor, order))]
 
