@@ -14,6 +14,7 @@ from mindgen.errors import ModelError
 from mindgen.kernels import dtypes
 from mindgen.parallel.layout import WHOLE, Shard, TensorLayout
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.tensor_check import require_tensors
 
 MINDSPORE_DTYPES = {name: getattr(mindspore, name) for name in dtypes.STORAGE}
 
@@ -115,21 +116,8 @@ class WeightSource:
             ModelError: some are missing, of another shape, or not of floats; the message says how many, and one.
         """
         hint = " on this rank: set auto_trans_ckpt if it is sharded in another way" if self._is_sharded else ""
-        missing = [name for name in layouts if name not in self._tensors]
-        if missing:
-            raise ModelError(f"the checkpoint has no tensor {missing[0]!r}{_and_others(missing, len(layouts))}{hint}")
-        for name in layouts:
-            if self._tensors[name].dtype not in dtypes.FLOATS:
-                kind = self._tensors[name].dtype
-                raise ModelError(f"the checkpoint's {name!r} is {kind}; served are {', '.join(dtypes.FLOATS)}")
         shapes = {name: self._shard.shape(each) if self._is_sharded else each.shape for name, each in layouts.items()}
-        wrong = [name for name, shape in shapes.items() if self._tensors[name].shape != shape]
-        if wrong:
-            name, others = wrong[0], _and_others(wrong, len(layouts))
-            raise ModelError(
-                f"the checkpoint's {name!r} has shape {self._tensors[name].shape}, config.json asks for "
-                f"{shapes[name]}{others}{hint}"
-            )
+        require_tensors(self._tensors, shapes, hint)
 
     def fill(self, parameter: Parameter, name: str, layout: TensorLayout) -> None:
         """Puts the parameter on this process's part of the weight; mapped when it lies in the file just like that."""
@@ -207,7 +195,3 @@ class NotedLayouts(WeightSource):
 
     def require(self, layouts: Mapping[str, TensorLayout]) -> None:
         """There is nothing to look for."""
-
-
-def _and_others(names: list[str], total: int) -> str:
-    return f" (and so {len(names) - 1} more of the {total} that the model has)" if len(names) > 1 else ""

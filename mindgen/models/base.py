@@ -1,10 +1,7 @@
 """What all networks have around their layers: embedding, final norm, head, and the rows whose logits are asked for."""
 
-from collections.abc import Collection
-
 from mindspore import Tensor, nn, ops
 
-from mindgen.errors import ModelError
 from mindgen.kernels.row_memory import RowMemory
 from mindgen.layers.adapted import AdaptedLayer, AdapterRows
 from mindgen.layers.attention import StepTensors
@@ -18,6 +15,8 @@ from mindgen.parallel.layout import WHOLE, Axis, Slice, TensorLayout
 from mindgen.parallel.stage import ONLY_STAGE
 from mindgen.weights.architecture import architectures
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.network_names import tied_by_embedding
+from mindgen.weights.tensor_check import find_unknown, refuse_unknown
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _INPUTS, _POSITIONS, _OUTPUT_ROWS = PLACES.inputs, PLACES.positions, PLACES.output_rows
@@ -67,12 +66,7 @@ class CausalLm(nn.Cell):
 
     Args:
         model: gives the hidden states (T, H); its layers have `linears()` and `self_attn`.
-
-    Attributes:
-        derived: ends of the names of tensors that some tools save and that follow from the others.
     """
-
-    derived: tuple[str, ...] = ()
 
     def __init__(self, spec: NetworkSpec, model: Decoder) -> None:
         super().__init__()
@@ -129,8 +123,7 @@ class CausalLm(nn.Cell):
         noted = NotedLayouts(self.dtype, WHOLE)
         self._take(noted)
         source.require(noted.layouts)
-        derived = (*self.derived, f"{HEAD}.weight") if self.tied else self.derived
-        unknown = [name for name in source.remaining() if name not in noted.layouts and not name.endswith(derived)]
+        unknown = find_unknown(source.remaining(), noted.layouts, self.tied)
         if self.is_whole:
             refuse_unknown(self.config.architecture, unknown)
         self._take(source)
@@ -162,19 +155,3 @@ class CausalLm(nn.Cell):
         if self.lm_head is None:
             return hidden
         return self.lm_head(self.gather(hidden, step[_OUTPUT_ROWS], 0), output_adapter_rows)  # (R, H) -> (R, V)
-
-
-def tied_by_embedding(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-    """With a tied table under the embedding's name, which some tools save under the head's alone."""
-    embedding, head = f"{EMBEDDING}.weight", f"{HEAD}.weight"
-    if embedding in tensors or head not in tensors:
-        return tensors
-    return {embedding if name == head else name: tensor for name, tensor in tensors.items()}
-
-
-def refuse_unknown(architecture: str, unknown: Collection[str]) -> None:
-    """Raises ModelError if there are tensors that no stage has a use for."""
-    if unknown:
-        raise ModelError(
-            f"the checkpoint has {len(unknown)} tensors that {architecture} does not: {sorted(unknown)[:4]}"
-        )

@@ -14,7 +14,7 @@ from mindgen.layers.spec import NetworkSpec
 from mindgen.layers.step_inputs import PLACES
 from mindgen.models.base import CausalLm, Decoder
 from mindgen.parallel.layout import Axis
-from mindgen.weights.architectures.gpt2 import POSITIONS
+from mindgen.weights.tensor_names import POSITIONS
 
 _POSITIONS = PLACES.positions
 

@@ -110,7 +110,5 @@ class LlamaModel(Decoder):
 class LlamaForCausalLM(CausalLm):
     """Llama, and what differs from it by its sizes, biases and norms only."""
 
-    derived = ("rotary_emb.inv_freq",)
-
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec, LlamaModel(spec))

@@ -24,6 +24,7 @@ from mindgen.runner.slots import NetworkSlots, PackedSlot
 from mindgen.runner.spec import RankReport, RunnerSpec
 from mindgen.weights.checksum import tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
+from mindgen.weights.tensor_check import DERIVED
 from mindgen.weights.watched_files import WatchedFiles
 from mindgen.weights.weight_files import WeightFiles
 
@@ -86,7 +87,7 @@ class LocalRunner(ABC):
             cache_bytes=sum(cache.nbytes for cache in self._network.caches()),
             shapes={name: weight.layout.shape for name, weight in source.taken.items()},
             checksums=self._checksums(source, tensors, weights.is_sharded),
-            derived=self._network.derived,
+            derived=DERIVED,
         )
         self._tensors = tensors
         has_tied_head = spec.model_config.tie_word_embeddings

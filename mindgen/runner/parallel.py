@@ -9,7 +9,6 @@ from mindgen.adapters.loader import AdapterWeights
 from mindgen.adapters.slice_files import take_slices
 from mindgen.errors import ConfigError
 from mindgen.kernels import backend, plugin
-from mindgen.models.base import refuse_unknown
 from mindgen.parallel.group import NodeLinks
 from mindgen.parallel.other_nodes import OtherNodes
 from mindgen.parallel.rank_place import PlaceFiles, open_place
@@ -29,6 +28,7 @@ from mindgen.runner.spec import (
 from mindgen.system import environment
 from mindgen.system.cores import threads_per_share
 from mindgen.weights.checksum import joined_checksum
+from mindgen.weights.tensor_check import refuse_unknown
 from mindgen.weights.weight_files import WeightFiles
 
 

@@ -3,7 +3,7 @@ tokenizer's; and whether mindgen serves it."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,10 @@ from mindgen.weights.folder import weight_paths
 from mindgen.weights.formats import gguf, torch_pt
 from mindgen.weights.formats.gguf_container import TENSOR_TYPES
 from mindgen.weights.mapped_tensor import MappedTensor
-from mindgen.weights.network_names import network_weights
+from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.network_names import tied_by_embedding
+from mindgen.weights.tensor_check import find_unknown, refuse_unknown, require_tensors
+from mindgen.weights.tensor_names import HEAD
 from mindgen.weights.weight_files import find_weights
 from mindgen.weights.weight_format import format_of, map_file, weight_formats
 
@@ -129,17 +132,22 @@ def _of_model(name: str, folder: Path) -> Inspection:
         attempt(lambda: check_vocabulary_size(tokenizer, config.vocab_size, name))
     facts["digest"] = model_digest(folder, weights)
     if config is not None:
-        attempt(lambda: _check_tensors(folder, config.num_layers, tensors))
+        attempt(lambda: _check_tensors(folder, config, tensors))
     return Inspection(facts, list(dict.fromkeys(problems)))
 
 
-def _check_tensors(folder: Path, num_layers: int, tensors: dict[str, MappedTensor]) -> None:
-    """Raises ModelError where a layer has no tensor."""
+def _check_tensors(folder: Path, config: ModelConfig, tensors: dict[str, MappedTensor]) -> None:
+    """Raises ModelError, CheckpointError where loading the model would: by the names, shapes and types of tensors."""
     architecture = architecture_of(folder)
-    layers = {architecture.layer_of(name) for name in network_weights(folder, tensors)}
-    missing = sorted(set(range(num_layers)) - layers)
-    if missing:
-        raise ModelError(f"{len(missing)} of {num_layers} layers have no tensor, the first is {missing[0]}")
+    found = architecture.translate(tensors, config)
+    if architecture.tensor_shapes is None:
+        return
+    tied = config.tie_word_embeddings
+    found = tied_by_embedding(found) if tied else found
+    has_head = f"{HEAD}.weight" in found  # which counts where it is another one
+    shapes = architecture.tensor_shapes(replace(config, tie_word_embeddings=tied and not has_head))
+    require_tensors(found, shapes)
+    refuse_unknown(architecture.name, find_unknown(found, shapes, tied))
 
 
 def _tensor_facts(tensors: dict[str, MappedTensor]) -> dict[str, str]:

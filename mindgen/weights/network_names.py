@@ -24,6 +24,14 @@ def network_weights(model: Path, tensors: dict[str, MappedTensor]) -> dict[str, 
     return architecture_of(model).translate(tensors, read_model_config(model))
 
 
+def tied_by_embedding(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """With a tied table under the embedding's name, which some tools save under the head's alone."""
+    embedding, head = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+    if embedding in tensors or head not in tensors:
+        return tensors
+    return {embedding if name == head else name: tensor for name, tensor in tensors.items()}
+
+
 def linear_modules(
     shapes: Mapping[str, tuple[int, ...]], tied: bool, stored_by: Architecture | None = None
 ) -> dict[str, tuple[int, int]]:

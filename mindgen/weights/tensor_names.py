@@ -1,6 +1,7 @@
 """What networks call the modules that all of them have, and modules that some checkpoints keep as one."""
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+POSITIONS = "transformer.wpe.weight"  # GPT-2's
 
 # Their parts lie one after the other in the outputs.
 FUSED = {

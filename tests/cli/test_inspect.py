@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from gguf_models import write_gguf
+from safetensors.torch import load_file, save_file
 from scratch_gpt import SIZES, random_weights, save
 from tiny_models import make_model
 from tiny_tokenizers import make_tokenizer
 
+from mindgen import LLM
 from mindgen.cli.main import main
+from mindgen.errors import ModelError
+from mindgen.store.inspection import inspect as inspect_model
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -64,6 +68,72 @@ def test_what_is_not(tmp_path, capsys):
     assert code == 1 and "mindgen: error:" in shown
     code, shown = inspect(tmp_path / "nowhere", capsys)
     assert code == 1 and "no such model folder" in shown
+
+
+def _without(tensors):
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+
+
+def _with_another(tensors):
+    tensors["model.layers.1.mlp.other.weight"] = torch.ones(2)
+
+
+def _wider(tensors):
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.ones(200, 95)
+
+
+def _of_integers(tensors):
+    tensors["model.norm.weight"] = torch.ones(96, dtype=torch.int32)
+
+
+def _with_a_head(tensors):
+    tensors["lm_head.weight"] = torch.ones(329, 96)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (_without, "the checkpoint has no tensor 'model.layers.1.mlp.up_proj.weight'"),
+        (_with_another, "the checkpoint has 1 tensors that Qwen2ForCausalLM does not"),
+        (_wider, "the checkpoint's 'model.layers.1.mlp.up_proj.weight' has shape (200, 95)"),
+        (_of_integers, "the checkpoint's 'model.norm.weight' is int32"),
+        (_with_a_head, "the checkpoint's 'lm_head.weight' has shape (329, 96)"),
+    ],
+)
+def test_what_loading_refuses(change, message, tmp_path):
+    """In the same words."""
+    model = make_tokenizer(
+        "byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32, vocab_size=330)
+    )
+    tensors = load_file(model / "model.safetensors")
+    change(tensors)
+    save_file(tensors, model / "model.safetensors")
+    (problem,) = inspect_model(str(model)).problems
+    assert message in problem
+    with pytest.raises(ModelError) as refused:
+        LLM(model)
+    assert str(refused.value) == problem
+
+
+def test_gguf_with_another_width(tmp_path):
+    model = make_model("llama-multi-head", tmp_path / "model", torch.float32)
+    assert not inspect_model(str(write_gguf(model, tmp_path / "x.gguf"))).problems
+    other = write_gguf(model, tmp_path / "y.gguf", settings={"llama.feed_forward_length": 192})
+    assert "config.json asks for (192, 96)" in inspect_model(str(other)).problems[0]
+
+
+@pytest.mark.parametrize("tied_as", ["head", "both"])
+def test_a_tied_head_may_be_stored(tied_as, tmp_path):
+    model = make_tokenizer(
+        "byte_level_bpe", make_model("qwen2-tied", tmp_path / "model", torch.float32, vocab_size=330)
+    )
+    tensors = load_file(model / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    if tied_as == "head":
+        del tensors["model.embed_tokens.weight"]
+    save_file(tensors, model / "model.safetensors")
+    assert not inspect_model(str(model)).problems
 
 
 def test_what_is_no_model(tmp_path, capsys):

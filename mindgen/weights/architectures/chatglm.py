@@ -14,6 +14,7 @@ from mindgen.weights.config_file import FileRecord, Positive, Size, TokenIds, re
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.module_names import ModuleNames
+from mindgen.weights.network_shapes import llama_shapes
 from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
 
 _WORD_EMBEDDINGS = "transformer.embedding.word_embeddings.weight"
@@ -129,6 +130,7 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    tensor_shapes=llama_shapes,
     other_names=("ChatGLMForConditionalGeneration", "ChatGLM2ForConditionalGeneration"),
     with_own_names=_with_original_names,
     translate=_translate,

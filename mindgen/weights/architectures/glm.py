@@ -15,6 +15,7 @@ from mindgen.weights.config_file import Positive, Size, TokenIds, read_record
 from mindgen.weights.made_tensor import cut_rows
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.network_shapes import llama_shapes
 from mindgen.weights.tensor_names import FUSED
 
 
@@ -78,5 +79,6 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    tensor_shapes=llama_shapes,
     translate=without_fused,
 )

@@ -19,10 +19,10 @@ from mindgen.weights.gguf_names import GgufNames, GgufSettings
 from mindgen.weights.made_tensor import cut_rows, join_rows, transposed
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.model_config import ModelConfig
-from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD
+from mindgen.weights.network_shapes import gpt2_shapes
+from mindgen.weights.tensor_names import EMBEDDING, FUSED, HEAD, POSITIONS
 
 PREFIX = "transformer."
-POSITIONS = f"{PREFIX}wpe.weight"
 _MASK = re.compile(r".*\.attn\.(bias|masked_bias)")
 _CONV1D = re.compile(r".*\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _C_ATTN = re.compile(r"(.*\.attn)\.c_attn\.(weight|bias)")
@@ -261,6 +261,7 @@ ARCHITECTURE = Architecture(
     read_config=_read_gpt2,
     cache_layout=keys_and_values,
     linears=_linears,
+    tensor_shapes=gpt2_shapes,
     ties_head=True,
     embedding=f"{PREFIX}wte",
     layers=f"{PREFIX}h.",

@@ -13,6 +13,7 @@ from mindgen.weights.config_file import Size, TokenIds, read_ends, read_record
 from mindgen.weights.gguf_names import LLAMA_GGUF
 from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.network_shapes import llama_shapes
 from mindgen.weights.rope_config import RotaryFile, read_rope
 
 
@@ -122,6 +123,7 @@ ARCHITECTURE = Architecture(
     read_config=read_llama,
     cache_layout=keys_and_values,
     linears=linears,
+    tensor_shapes=llama_shapes,
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
     translate=translate,

@@ -9,6 +9,7 @@ from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
 from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
+from mindgen.weights.network_shapes import llama_shapes
 
 
 class MistralFile(LlamaFile):
@@ -31,6 +32,7 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=keys_and_values,
     linears=linears,
+    tensor_shapes=llama_shapes,
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
     translate=translate,

@@ -84,6 +84,7 @@ ARCHITECTURE = Architecture(
     read_config=_read_config,
     cache_layout=GPT2.cache_layout,
     linears=GPT2.linears,
+    tensor_shapes=GPT2.tensor_shapes,
     embedding="token_embedding",
     layers=GPT2.layers,
     bare_names=(),
