@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace, started: float) -> int:
     arguments.predict_data = _one_choice(arguments.predict_data)
     if arguments.checkpoint_path is not None:
         return scratch_generate.run(arguments)
+    scratch_generate.refuse_alone(arguments)
     part, settings = take_part(load_settings(arguments.config, flags.overrides(arguments)))
     if settings.engine.node_rank > 0:
         return flags.serve_if_worker(settings) or 0

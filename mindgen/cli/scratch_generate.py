@@ -1,6 +1,7 @@
 """`mindgen generate --checkpoint-path x.pt`: the generate.py of a from-scratch GPT, with its flags and its output."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from mindgen.llm import LLM
 
 _SIZES = ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "d_model", "d_ff")
+_OF_CHECKPOINT = (
+    "tokenizer_name", *_SIZES, "activation", "dropout", "use_tensor_parallel", "stop_on_eos", "device",
+)  # fmt: skip
 _DEVICES = {"cpu": "CPU", "npu": "Ascend", "ascend": "Ascend"}
 _DEFAULT_NEW_TOKENS = 100
 _ADAPTER_PATH = "model.pet_config.adapter_path"
@@ -42,6 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--use_tensor_parallel", action="store_true", help="makes no difference: the file must hold the whole model")
     add("--stop_on_eos", action="store_true", help="makes no difference: the end token ends an output")
     add("--device", metavar="cpu|npu", help="where to run (default: an NPU if there is one)")
+
+
+def refuse_alone(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for a flag that says something of a --checkpoint_path where there is none."""
+    given = [name for name in _OF_CHECKPOINT if getattr(arguments, name) not in (None, False)]
+    if given:
+        raise UsageError(
+            f"{', '.join(f'--{name}' for name in given)}: only with --checkpoint_path, and there is none (other models "
+            "say their sizes themselves; --device_target is where they run)"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -130,8 +144,15 @@ def _continue(llm: "LLM", prompt: str, adapter_id: str | None, params: dict[str,
 
 
 def _sampling(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of generate.py: top_k 0 and top_p 0 are all, and it is greedy unless do_sample is said."""
+    """The options of generate.py: top_k 0 and top_p 0 are all, and it is greedy unless do_sample is said.
+
+    Raises:
+        UsageError: a number is none.
+    """
     temperature, top_k, top_p, do_sample, seed, tokens = (given.get(key) for key in _SAMPLING)
+    for name, value in (("temperature", temperature), ("top_p", top_p)):
+        if value is not None and math.isnan(value):
+            raise UsageError(f"--{name} cannot be nan: expected a number")
     temperature = 1.0 if temperature is None else temperature
     samples = bool(do_sample) and temperature > 0
     return {

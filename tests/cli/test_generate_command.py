@@ -60,6 +60,12 @@ def test_of_a_message_the_whole_prompt_counts(run, llm, monkeypatch):
     assert (record["num_prompt_tokens"], record["num_tokens"]) == (num_tokens, 3)
 
 
+def test_flags_of_a_training_checkpoint_go_with_one(run):
+    code, _, notes = run("--prompt", "one", "--device", "cpu", "--vocab-size", 800, "--stop-on-eos")
+    assert code != 0
+    assert "--vocab_size, --stop_on_eos, --device: only with --checkpoint_path, and there is none" in notes[-1]
+
+
 @pytest.mark.parametrize(
     ("output", "expected"),
     [

@@ -181,6 +181,12 @@ def test_sampling_flags_mean_what_they_mean_to_the_training(flags, expected):
     assert params == {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": None, "max_tokens": 100}
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_what_is_no_number_is_not_taken_for_greedy(name):
+    with pytest.raises(UsageError, match=f"--{name} cannot be nan"):
+        _sampling({"generation.do_sample": True, f"generation.{name}": float("nan")})
+
+
 def test_the_command_answers_with_the_adapter(folder):
     """Beyond the last position, too."""
     weights = random_weights(3)
