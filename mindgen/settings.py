@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mindgen.compat.option_aliases import LENGTH_OPTIONS, sampling_options, translate_options
-from mindgen.compat.predict_yaml import is_predict_yaml, translate_predict_yaml
+from mindgen.compat.predict_yaml import check_checkpoint, is_predict_yaml, translate_predict_yaml
 from mindgen.engine.engine_config import EngineConfig
 from mindgen.engine.limits import MEMORY_UTILIZATION_ALIAS, unalias_limits
 from mindgen.errors import ConfigError, ModelError, RequestError, warn
@@ -170,9 +170,12 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
     name = "command line" if path is None else str(path)
     raw = {} if path is None else read_yaml_file(path)
     try:
-        if path is not None and is_predict_yaml(raw):
-            raw = translate_predict_yaml(path, raw)
-        return read_settings(Settings, raw, overrides)
+        if path is None or not is_predict_yaml(raw):
+            return read_settings(Settings, raw, overrides)
+        settings = read_settings(Settings, translate_predict_yaml(path, raw), overrides)
+        if "model.path" not in overrides:
+            check_checkpoint(raw, settings.load_checkpoint)
+        return settings
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
 

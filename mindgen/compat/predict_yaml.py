@@ -54,6 +54,7 @@ _SIZES = (
     ("pipeline_stage", "pipeline_parallel_size"),
     ("data_parallel", "data_parallel_size"),
 )
+_CHECKPOINT = "checkpoint_name_or_path"
 _TOKENIZER_FILES = ("vocab_file", "tokenizer_file", "merges_file")
 
 
@@ -74,6 +75,8 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     model = _NotedSection(_section(_section(raw, "model"), "model_config"))
     kind = model.get("type")
     settings: dict[str, Any] = {name: raw[name] for name in _COPIED if raw.get(name) not in (None, "")}
+    if "load_checkpoint" not in settings and _is_path(model.get(_CHECKPOINT)):
+        settings["load_checkpoint"] = model[_CHECKPOINT]
     settings["generation"] = _sampling(model, raw.get("seed"))
     settings["engine"] = _limits(model, _section(raw, "parallel_config"), bool(raw.get("use_parallel")))
     settings["model"] = {"path": str(_model_path(path, raw, model, kind))}
@@ -95,6 +98,20 @@ def translate_predict_yaml(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]
     shown = ", ".join(f"{name} {value}" for name, value in settings["generation"].items())
     warn(f"{path}: sampling is {shown}")
     return settings
+
+
+def check_checkpoint(raw: Mapping[str, Any], load_checkpoint: str | None) -> None:
+    """Raises ConfigError where neither such a file nor a flag says where the weights are."""
+    if load_checkpoint is None and not raw.get("pretrained_model_dir"):
+        named = _section(_section(raw, "model"), "model_config").get(_CHECKPOINT)
+        beside = f" ({_CHECKPOINT} {named!r} is no path that exists)" if named else ""
+        raise ConfigError(
+            f"the YAML names no load_checkpoint{beside}: say there, or by the flag, where the weights are"
+        )
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and Path(value).exists()
 
 
 class _NotedSection(dict[str, Any]):

@@ -99,6 +99,31 @@ def test_without_do_sample_it_samples(model):
     assert (generation.do_sample, generation.top_k, generation.max_length) == (True, 5, 1024)
 
 
+def _without_load_checkpoint(path):
+    content = yaml.safe_load(path.read_text()) | {"load_checkpoint": ""}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_checkpoint_name_or_path_is_taken_where_it_is_a_path(model, capsys):
+    checkpoint = str(model.parent / "llama.ckpt")
+    expected, _ = generate(capsys, "--config", str(predict_yaml(model)))
+    path = _without_load_checkpoint(predict_yaml(model, checkpoint_name_or_path=checkpoint))
+    assert generate(capsys, "--config", str(path))[0] == expected
+    other = predict_yaml(model, checkpoint_name_or_path=str(model))
+    assert load_settings(other, {}).load_checkpoint == checkpoint
+    assert "model_config.checkpoint_name_or_path" in capsys.readouterr().err
+
+
+def test_a_yaml_that_names_no_weights(model):
+    path = _without_load_checkpoint(predict_yaml(model, checkpoint_name_or_path="llama2_7b"))
+    message = r"names no load_checkpoint \(checkpoint_name_or_path 'llama2_7b' is no path that exists\): say there"
+    with pytest.raises(ConfigError, match=message):
+        load_settings(path, {})
+    assert load_settings(path, {"load_checkpoint": "x.ckpt"}).load_checkpoint == "x.ckpt"
+    assert load_settings(path, {"model.path": "demo"}).model.path == "demo"
+
+
 def test_sizes_of_ranks_count_with_use_parallel(model):
     assert load_settings(predict_yaml(model), {}).engine.tensor_parallel_size == 1
     path = predict_yaml(model)
