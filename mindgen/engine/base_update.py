@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mindgen.engine.engine_spec import EngineSpec
 from mindgen.errors import WeightUpdateError
 from mindgen.kernels import dtypes, plugin
 from mindgen.kernels.library import DType
@@ -12,7 +13,6 @@ from mindgen.weights.architecture import architectures
 from mindgen.weights.checksum import Examined, network_checksum, tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS, Layout, is_fused, separate_ordered
-from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.tensor_names import EMBEDDING, HEAD
 
 _MOST_SHOWN = 4
@@ -31,14 +31,9 @@ class BaseUpdate:
     """
 
     def __init__(
-        self,
-        runner: Runner,
-        config: ModelConfig,
-        dtype: str,
-        checksums: Mapping[str, str],
-        fused_layout: Layout | None = None,
+        self, runner: Runner, spec: EngineSpec, checksums: Mapping[str, str], fused_layout: Layout | None
     ) -> None:
-        self._runner, self._config, self._dtype = runner, config, dtype
+        self._runner, self._config, self._dtype = runner, spec.model, spec.dtype
         self._old, self._fused_layout = checksums, fused_layout
         self._kernels = plugin.load_kernels()
         self.names: list[str] = []

@@ -151,8 +151,7 @@ class Engine:
     def begin_update(self, adapter_id: str | None, options: UpdateOptions) -> BaseUpdate | AdapterUpdate:
         """New weights for the base model, or for an adapter."""
         if adapter_id is None:
-            model, layout = self._spec.model, options.qkv_concat_layout
-            return BaseUpdate(self._runner, model, self._spec.dtype, self.weights.checksums, layout)
+            return BaseUpdate(self._runner, self._spec, self.weights.checksums, options.qkv_concat_layout)
         before = self._adapters.get(adapter_id) if adapter_id in self._adapters.names() else None
         most_bytes = parse_size(self._spec.config.host_adapter_memory)
         return AdapterUpdate(adapter_id, before, self._runner, self._update_names, most_bytes)

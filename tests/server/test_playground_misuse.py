@@ -168,5 +168,5 @@ def test_no_throughput_is_shown_when_the_count_begins_anew(opened):
 
     page.route("**/playground/live", with_fewer_tokens)
     expect(page.locator("#live-running")).to_have_text(re.compile(r"10[3-9]|1[1-9]\d"))
-    assert page.locator("#live-throughput").inner_text() == "–"
+    assert page.locator("#live-throughput").inner_text() == "\u2013"
     page.unroute_all(behavior="wait")
