@@ -75,6 +75,45 @@ def test_an_admin_loads_and_unloads(opened, crowded):
     expect(page.locator("#view-adapters tbody tr")).to_have_count(0)
 
 
+def test_a_key_leaves_the_columns_of_a_link(opened, crowded):
+    page = opened(crowded, models=("json", "letter", "pirate"))
+    expect(page.locator("#status")).to_contain_text("The API key is missing or wrong")
+    use_key(page, ADMIN)
+    expect(page.locator("#server-name")).to_have_text("demo")
+    models = page.get_by_role("combobox")
+    assert [models.nth(place).input_value() for place in range(models.count())] == ["json", "letter", "pirate"]
+
+
+def test_an_adapter_that_changes_leaves_the_focus_and_the_question(opened, crowded):
+    page, client = opened(crowded), crowded.client(ADMIN)
+    with crowded.http(ADMIN) as http:
+        assert http.post("/v1/load_lora_adapter", json={"lora_name": "asked", "lora_path": "A1"}).status_code == 200
+    page.get_by_role("tab", name="Adapters").click()
+    page.get_by_role("searchbox").fill("asked")  # in what is not known without a key
+    use_key(page, ADMIN)
+    row = page.get_by_role("row", name="asked")
+    page.get_by_role("button", name="Unload asked").focus()
+    page.keyboard.press("Enter")
+    client.completions.create(model="asked", prompt="one,", max_tokens=1)
+    expect(row.get_by_role("cell").nth(2)).to_have_text("1")
+    sure = page.get_by_role("button", name="Really unload?")
+    expect(sure).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    expect(sure).to_have_count(0)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(row).to_have_count(0)
+    expect(page.get_by_role("region", name="Adapters")).to_be_focused()
+    assert "asked" not in [each.id for each in client.models.list()]
+
+
+@pytest.mark.parametrize(("locale", "text"), [("en-US", "needs a valid API key"), ("zh-CN", "需要有效的 API 密钥")])
+def test_the_tiles_say_that_a_key_is_needed(opened, crowded, locale, text):
+    page = opened(crowded, locale=locale)
+    expect(page.locator("#live-throughput")).to_have_text(text)
+
+
 def test_markup_is_text(opened):
     """From a model, a prompt and an error alike."""
     page = opened(models=("demo", EVIL), prompt=PROMPT)

@@ -4,16 +4,14 @@ import re
 from itertools import count
 
 import pytest
-from guarded_server import ADMIN
-from playground_page import column, run, text_of, use_key, with_fields
+from playground_page import column, run, text_of
 from playwright.sync_api import expect
 
 
-def test_the_mode_stays_while_it_generates(opened, patient):
-    page = opened(patient, models=("demo",), max_tokens=19_000)
-    page.route("**/v1/completions", lambda route: route.continue_(post_data=with_fields(route, ignore_eos=True)))
+def test_the_mode_stays_while_it_generates(opened):
+    page = opened(models=("demo",))
+    page.route("**/v1/completions", lambda route: None)  # no answer begins
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(column(page, 1).locator(".token").nth(3)).to_be_visible()
     page.get_by_role("radio", name="Chat").click(force=True)
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#status")).to_have_text("Stopped.")
@@ -78,15 +76,6 @@ def test_a_name_that_is_none_stays_until_it_is_left_by_escape(opened):
     run(page)
 
 
-def test_a_key_leaves_the_columns_of_a_link(opened, guarded):
-    page = opened(guarded.server, models=("json", "letter", "pirate"))
-    expect(page.locator("#status")).to_contain_text("The API key is missing or wrong")
-    use_key(page, ADMIN)
-    expect(page.locator("#server-name")).to_have_text("demo")
-    models = page.get_by_role("combobox")
-    assert [models.nth(place).input_value() for place in range(models.count())] == ["json", "letter", "pirate"]
-
-
 def test_a_message_that_nobody_answered_is_back(opened):
     page = opened(models=("nobody", "no-one"), mode="chat", prompt="one,")
     ask, prompt = page.get_by_role("button", name="Run", exact=True), page.locator("#prompt")
@@ -103,28 +92,6 @@ def test_a_message_that_nobody_answered_is_back(opened):
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#status")).to_have_text("Stopped.")
     expect(prompt).to_have_value("two,")
-
-
-def test_an_adapter_that_changes_leaves_the_focus_and_the_question(opened, guarded):
-    page, client = opened(guarded.server), guarded.server.client(ADMIN)
-    guarded.load("asked", "A1")
-    use_key(page, ADMIN)
-    page.get_by_role("tab", name="Adapters").click()
-    row = page.get_by_role("row", name="asked")
-    page.get_by_role("button", name="Unload asked").focus()
-    page.keyboard.press("Enter")
-    client.completions.create(model="asked", prompt="one,", max_tokens=1)
-    expect(row.get_by_role("cell").nth(2)).to_have_text("1")
-    sure = page.get_by_role("button", name="Really unload?")
-    expect(sure).to_be_focused()
-    page.keyboard.press("Shift+Tab")
-    expect(sure).to_have_count(0)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    page.keyboard.press("Enter")
-    expect(row).to_have_count(0)
-    expect(page.get_by_role("region", name="Adapters")).to_be_focused()
-    assert "asked" not in guarded.names()
 
 
 @pytest.mark.parametrize("is_by_key", [True, False])
@@ -151,12 +118,6 @@ def test_sampling_out_of_its_range_is_shown_and_not_asked(opened, is_by_key):
     assert [each["top_p"] for each in asked] == [0.5]
 
 
-@pytest.mark.parametrize(("locale", "text"), [("en-US", "needs a valid API key"), ("zh-CN", "需要有效的 API 密钥")])
-def test_the_tiles_say_that_a_key_is_needed(opened, guarded, locale, text):
-    page = opened(guarded.server, locale=locale)
-    expect(page.locator("#live-throughput")).to_have_text(text)
-
-
 def test_no_throughput_is_shown_when_the_count_begins_anew(opened):
     page, looks = opened(), count(1)
 
@@ -168,5 +129,5 @@ def test_no_throughput_is_shown_when_the_count_begins_anew(opened):
 
     page.route("**/playground/live", with_fewer_tokens)
     expect(page.locator("#live-running")).to_have_text(re.compile(r"10[3-9]|1[1-9]\d"))
-    assert page.locator("#live-throughput").inner_text() == "\u2013"
+    assert "tokens" not in page.locator("#live-throughput").inner_text()
     page.unroute_all(behavior="wait")

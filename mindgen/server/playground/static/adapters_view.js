@@ -82,6 +82,7 @@ export class AdaptersView {
   }
 
   #draw() {
+    if (!this.#overview) return; // the server has not said yet what there is
     const { language } = this.#page;
     const { adapters } = this.#overview;
     const wanted = this.search.value.trim().toLowerCase();
