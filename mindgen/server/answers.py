@@ -46,9 +46,12 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -
         ClientGone: it has left.
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
+    ended: list[asyncio.Future[Any]] = []  # in their order: where the client leaves, what it has not taken ends as well
+    for task in (working, leaving):
+        task.add_done_callback(ended.append)
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
+        if ended[0] is working:
             return working.result()
         raise ClientGone
     finally:

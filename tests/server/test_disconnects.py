@@ -29,10 +29,13 @@ def test_of_a_stream(server):
     assert server.metric("mindgen:client_disconnects_total") == gone + 1
 
 
-def send(server, body: dict) -> socket.socket:
+def send(server, body: dict, buffer_bytes: int | None = None) -> socket.socket:
     """A request whose answer nobody reads."""
     found = urlsplit(server.address)
-    connection = socket.create_connection((found.hostname, found.port))
+    connection = socket.socket()
+    if buffer_bytes is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    connection.connect((found.hostname, found.port))
     data = json.dumps(body).encode()
     head = (
         f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
@@ -67,6 +70,20 @@ def test_a_reader_that_stalls_holds_nobody_up(server, client):
         server.wait_for(lambda: server.metric("vllm:num_requests_running") == 8)
         assert client.completions.create(model="A1", prompt="One,", max_tokens=2).choices[0].finish_reason == "length"
     server.wait_for(lambda: is_idle(server))
+
+
+def test_of_one_that_leaves_what_it_has_not_read(server):
+    """All has been generated, some megabytes of it, which no buffers hold: the rest waits for the client."""
+    server.wait_for(lambda: is_idle(server))
+    gone, generated = (
+        server.metric(f"{name}_total") for name in ("mindgen:client_disconnects", "vllm:generation_tokens")
+    )
+    with send(server, BODY | {"stream": True, "n": 8, "best_of": 8, "logprobs": 20}, buffer_bytes=4096):
+        server.wait_for(lambda: server.metric("vllm:generation_tokens_total") == generated + 8 * LENGTH)
+        server.wait_for(lambda: server.metric("vllm:num_requests_running") == 0)
+        assert server.metric("mindgen:requests_open") == 8
+    server.wait_for(lambda: is_idle(server))
+    server.wait_for(lambda: server.metric("mindgen:client_disconnects_total") == gone + 1)
 
 
 def test_connections_that_say_nothing(server, client):
