@@ -16,6 +16,7 @@ import openai
 import pytest
 from ray_clusters import ray_cluster
 from server_process import ROOT, command, serving
+from test_metrics import samples
 
 from mindgen.server.errors import ApiError
 from mindgen.server.ray.affinity import Affinity
@@ -112,6 +113,16 @@ def test_answers_and_streams_are_those_of_one_server(served, client):
         )
     raw = served.client().completions.with_raw_response.create(model="A1", prompt=PROMPT, max_tokens=1)
     assert raw.headers["x-mindgen-adapter-digest"] and raw.headers["x-request-id"]
+
+
+@pytest.mark.slow
+def test_what_each_replica_knows_is_shown_together(served):
+    together = samples(served.http().get("/metrics").text)["vllm:generation_tokens_total"]
+    assert {each.labels["replica"]: each.value for each in together} == dict(zip("01", generated(served), strict=True))
+    live = served.http().get("/playground/live").json()
+    assert [each["generated_tokens"] for each in live["replicas"]] == generated(served)
+    assert {each["name"] for each in served.http().get("/playground/overview").json()["adapters"]} >= {"A1", "A2", "A3"}
+    assert "replica=" not in served.http().get("/metrics", params={"replica": 1}).text
 
 
 @pytest.mark.slow

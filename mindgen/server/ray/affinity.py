@@ -23,6 +23,10 @@ class Affinity:
         self._base, self._room = base, room
         self._num_open = [0] * num_replicas
 
+    @property
+    def num_replicas(self) -> int:
+        return len(self._num_open)
+
     def enter(self, body: bytes, asked: str | None = None) -> int:
         """The place of a replica for a request, until it leaves.
 

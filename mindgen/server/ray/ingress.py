@@ -1,6 +1,7 @@
 """What Ray Serve gives every request to: it chooses a replica, and hands on what that answers."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +13,7 @@ from mindgen.server.answers import error_event, error_response
 from mindgen.server.errors import ApiError, unavailable
 from mindgen.server.limits.body_size import too_large
 from mindgen.server.ray.affinity import Affinity
+from mindgen.server.ray.merged import MERGED, Bodies
 
 _SENT = (
     "type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers",
@@ -32,9 +34,15 @@ class Ingress:
         self._affinity, self._max_body_bytes = affinity, max_body_bytes
 
     async def __call__(self, request: Request) -> Response:
-        """Of the replica that is best for the request, or that `?replica=N` asks for, as Prometheus has to."""
-        relayed = self._relayed(request)
+        """Of the replica that is best for the request, or that `?replica=N` asks for; of all together where each knows
+        a part.
+        """
+        asked = request.query_params.get("replica")
         try:
+            body = await self._body(request)
+            if asked is None and request.method == "GET" and request.url.path in MERGED:
+                return await self._of_all(request, body, MERGED[request.url.path])
+            relayed = self._relayed(request, body, asked)
             start = await anext(relayed)
         except Exception as error:
             return error_response(_as_api_error(error))
@@ -42,9 +50,32 @@ class Ingress:
         answer.raw_headers = list(start["headers"])
         return answer
 
-    async def _relayed(self, request: Request) -> AsyncGenerator[Message, None]:
+    async def _of_all(self, request: Request, body: bytes, merge: Callable[[Bodies], bytes]) -> Response:
+        """Of those that answer; where none does, the first one's refusal."""
+        places = range(self._affinity.num_replicas)
+        found = await asyncio.gather(
+            *(self._whole(request, body, str(place)) for place in places), return_exceptions=True
+        )
+        answers = {place: each for place, each in zip(places, found, strict=True) if isinstance(each, Response)}
+        good = {place: bytes(each.body) for place, each in answers.items() if each.status_code == 200}
+        if good:
+            media_type = answers[next(iter(good))].headers["content-type"]
+            return Response(await asyncio.to_thread(merge, good), headers={"content-type": media_type})
+        refusal = found[0]
+        if isinstance(refusal, BaseException):
+            raise refusal
+        return refusal
+
+    async def _whole(self, request: Request, body: bytes, asked: str) -> Response:
+        async with aclosing(self._relayed(request, body, asked)) as relayed:
+            start = await anext(relayed)
+            content = b"".join([message.get("body", b"") async for message in relayed])
+        answer = Response(content, start["status"])
+        answer.raw_headers = list(start["headers"])
+        return answer
+
+    async def _relayed(self, request: Request, body: bytes, asked: str | None) -> AsyncGenerator[Message, None]:
         """The messages of the replica's application; who does not read on calls the request off."""
-        body, asked = await self._body(request), request.query_params.get("replica")
         place = self._affinity.enter(body, asked)
         scope = {name: request.scope[name] for name in _SENT if name in request.scope}
         messages = self._replicas.answer.remote(place, scope, body)

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from mindgen.server.answers import json_response
 from mindgen.server.playground.files import HEADERS, PAGE, PageFile, read_files
-from mindgen.server.playground.state import LiveState, Overview, live_state, overview
+from mindgen.server.playground.state import live_state, overview
+from mindgen.server.protocol.playground import LiveState, Overview
 from mindgen.server.routes.documented import answers
 from mindgen.server.routes.state import CallerOf, ServiceOf
 
