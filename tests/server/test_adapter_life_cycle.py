@@ -52,8 +52,8 @@ def test_others_do_not_wait_for_the_requests_of_what_is_unloaded(life_cycle, cat
         busy.enter()
         unloading = asyncio.create_task(life_cycle.unload("busy"))
         await until(lambda: not catalog.has("busy"))
-        await life_cycle.load("other", ADAPTERS / "A2", False)
-        await life_cycle.unload("other")
+        await life_cycle.load("second", ADAPTERS / "A2", False)
+        await life_cycle.unload("second")
         with pytest.raises(ApiError, match="is being unloaded"):
             await life_cycle.load("busy", ADAPTERS / "A2", False)
         await life_cycle.adopt("busy")
