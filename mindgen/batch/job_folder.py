@@ -48,7 +48,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         num_rows: of the input.
         part_rows: of each part but the last one.
         columns: all that changes only how the answers are written, by dotted name.
-        overwrite: what was there has been cleared: the same command, with overwrite, goes on.
+        overwrite: what was there has been cleared: the same command, with overwrite, goes on until this is finished.
         is_finished: the output is there, and is
         output: what was written.
     """

@@ -230,7 +230,7 @@ class _Run:
         write_summary(self._folder.path / SUMMARY_FILE, summary)
         write_report(self._folder.path / _REPORT, summary)
         if is_finished:
-            self._manifest.is_finished = True
+            self._manifest.is_finished, self._manifest.overwrite = True, False
             self._folder.save(self._manifest)
             self._folder.clear_input()
             if not summary.in_all.rows_failed:

@@ -1,6 +1,7 @@
 """A job that is there already: what is refused, what goes on, and what is begun again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,6 +90,15 @@ def test_what_overwrite_has_begun_goes_on_with_the_same_command(tmp_path: Path) 
     assert 0 < run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows < 25
     assert (tmp_path / "out.parquet").read_bytes() == before
     assert run_batch(job(tmp_path, outputs=OVERWRITE), opener=FakeModel()).run.rows == 25
+
+
+def test_overwrite_begins_again_what_it_has_finished_though_failed_rows_are_in_work_again(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a\n\nbreak\n" * 5)
+    config = job(tmp_path, input=str(tmp_path / "in.txt"), outputs=OVERWRITE)
+    run_batch(config, opener=FakeModel())
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(replace(config, outputs=OutputOptions(), retry_failed=True), opener=StoppingModel(1))
+    assert run_batch(config, opener=FakeModel()).run.rows == 15
 
 
 @pytest.mark.parametrize("after", [5, 20])
