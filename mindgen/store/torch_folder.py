@@ -10,8 +10,8 @@ from mindgen.errors import ModelError, UsageError, warn
 from mindgen.store.made_folder import made_folder
 from mindgen.text.tokenizer_config import VOCABULARY_FILES, tokenizer_paths
 from mindgen.weights.architectures.scratch_gpt import ARCHITECTURE
-from mindgen.weights.formats.torch_bin import read_torch_file
-from mindgen.weights.formats.torch_pt import FORMAT, find_state_dict
+from mindgen.weights.formats.torch_bin import find_state_dict, read_torch_file
+from mindgen.weights.formats.torch_pt import FORMAT
 from mindgen.weights.network_names import are_equal
 
 _SIZES = ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "d_model", "d_ff")

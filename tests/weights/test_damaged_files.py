@@ -18,7 +18,6 @@ from mindgen.weights.formats.gguf import map_gguf, read_model
 from mindgen.weights.formats.mindspore_ckpt import map_mindspore_file, write_mindspore_file
 from mindgen.weights.formats.safetensors import map_safetensors
 from mindgen.weights.formats.torch_bin import map_torch_file
-from mindgen.weights.formats.torch_pt import map_torch_checkpoint
 
 NUM_FILES = 1500
 # Measuring takes several times as long as reading.
@@ -103,7 +102,7 @@ def test_gguf(tmp_path, measured):
 
 def test_training_checkpoints(tmp_path, measured):
     path = save_training(tmp_path / "x.pt", random_weights(d_model=16, d_ff=16, vocab_size=40), SIZES)
-    check(path, path.read_bytes(), look_at_all(map_torch_checkpoint), header=8_000, measured=measured)
+    check(path, path.read_bytes(), look_at_all(map_torch_file), header=8_000, measured=measured)
 
 
 def test_torch_files(tmp_path, measured):

@@ -1,12 +1,7 @@
-"""Maps a PyTorch .bin: a zip of uncompressed storages, and a pickle that says how tensors lie in them.
+"""Maps a PyTorch .bin: a zip of uncompressed storages, and a pickle that says how tensors lie in them."""
 
-The pickle is not unpickled: a machine of our own follows the few opcodes that torch.save writes for a dictionary of
-tensors, and knows what stands for a tensor by its name alone. Nothing is imported, called or built.
-"""
-
-import io
 import math
-import pickletools
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,73 +11,64 @@ import numpy as np
 
 from mindgen.errors import CheckpointError
 from mindgen.kernels import dtypes
+from mindgen.weights.formats.torch_pickle import Opaque, StoredTensor, follow_pickle
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_format import WeightFormat
 
-_STORAGES = {dtype.torch_storage: dtype.name for dtype in dtypes.DTYPES if dtype.torch_storage}
-_GLOBALS = {
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    *(f"torch {name}" for name in _STORAGES),
-}
+_STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
+# What data-parallel and compiled models put before all names.
+_PREFIX = re.compile(r"(module\.|_orig_mod\.)*")
+_MAGIC_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAX_PICKLE_BYTES = 4_000_000
-_MAX_STACK = 100_000
 _MAX_VALUES = 1_000_000
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100_000
-_MAX_DIMS = 8
 _LOCAL_HEADER_BYTES = 30
 
 
-@dataclass(frozen=True, slots=True)
-class _Global:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    dtype: str
-    key: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredTensor:
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Mark:
-    """Where MARK left the stack."""
-
-
 def map_torch_file(path: Path) -> dict[str, MappedTensor]:
-    """All tensors of the file by name, as views of it.
+    """The tensors of the file's state dict by name, as views of it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds anything but tensors by name.
+        CheckpointError: the file is missing, damaged, or has no state dict.
     """
-    result = read_torch_file(path)
-    if not is_state_dict(result):
-        raise CheckpointError(f"{path} must hold tensors by name, and nothing else")
-    return dict(result)
+    return find_state_dict(path, read_torch_file(path))
 
 
-def is_state_dict(value: Any) -> bool:
-    """Whether it is tensors by name."""
+def find_state_dict(path: Path, content: Any) -> dict[str, MappedTensor]:
+    """Under the model's own names; raises CheckpointError where there is none."""
+    states = [content, *(content.get(key) for key in _STATE_DICTS)] if isinstance(content, dict) else []
+    tensors = next((dict(state) for state in states if state and _is_state_dict(state)), None)
+    if tensors is None:
+        raise CheckpointError(
+            f"{path} has no state dict: expected tensors by name and nothing else, there or under "
+            f"{', '.join(_STATE_DICTS)}; it has {_contents(content, states)}"
+        )
+    return {_PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}
+
+
+def _is_state_dict(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(each, MappedTensor) for name, each in value.items()
     )
 
 
+def _contents(content: Any, states: list[Any]) -> str:
+    """What is there instead, for an error."""
+    if isinstance(content, Opaque):
+        return f"{content.name[:80]!r}, which is not read"
+    if not isinstance(content, dict):
+        return type(content).__name__
+    values = ((name, each) for state in states if isinstance(state, dict) for name, each in state.items())
+    unread = next((f"{name!r} is {each.name[:80]!r}" for name, each in values if isinstance(each, Opaque)), None)
+    return ", ".join(map(str, list(content)[:8])) + (f" ({unread}, which is not read)" if unread else "")
+
+
 def read_torch_file(path: Path) -> Any:
-    """What the file holds: dictionaries, lists and numbers as they are, and tensors as views of it.
+    """What the file holds: dictionaries, lists and numbers as they are, tensors as views, and of others the names.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or asks for anything else.
+        CheckpointError: the file is missing, damaged, or older than torch 1.6.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -103,11 +89,18 @@ def read_torch_file(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
+        if _begins_with(path, _MAGIC_BEFORE_1_6):
+            raise CheckpointError(f"{path} is of a torch before 1.6: save it again with a newer torch") from error
         raise CheckpointError(
-            f"{path} is no zip file of torch (older and damaged ones are not read): {error}"
+            f"{path} is no zip file of torch, or damaged: {error}; copy or download it again"
         ) from error
     archive_file = _Archive(path, entries, root, np.memmap(path, dtype=np.uint8, mode="r"))
-    return _Viewer(archive_file).view(_run(path, program))
+    return _Viewer(archive_file).view(follow_pickle(path, program))
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,7 @@ class _Viewer:
         self._num_values += 1
         if self._num_values > _MAX_VALUES or depth > _MAX_DEPTH:
             raise CheckpointError(f"{self._archive.path}: its pickle nests or repeats more than tensors need")
-        if isinstance(value, _StoredTensor):
+        if isinstance(value, StoredTensor):
             return _view(value, name, self._archive)
         if isinstance(value, dict):
             return {key: self.view(each, str(key), depth + 1) for key, each in value.items()}
@@ -144,7 +137,7 @@ class _Viewer:
         return value
 
 
-def _view(tensor: _StoredTensor, name: str, archive: _Archive) -> MappedTensor:
+def _view(tensor: StoredTensor, name: str, archive: _Archive) -> MappedTensor:
     path, content = archive.path, archive.content
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     itemsize = np.dtype(dtypes.FILE_STORAGE[storage.dtype]).itemsize
@@ -164,147 +157,6 @@ def _view(tensor: _StoredTensor, name: str, archive: _Archive) -> MappedTensor:
     byte_strides = [stride * itemsize for stride in strides]
     data = np.lib.stride_tricks.as_strided(values[tensor.offset :], shape, byte_strides, writeable=False)
     return MappedTensor(storage.dtype, data)
-
-
-def _run(path: Path, program: bytes) -> Any:
-    """What the pickle describes."""
-    machine = _Machine()
-    try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(program)):
-            if opcode.name == "STOP":
-                break
-            machine.step(opcode.name, argument)
-            if len(machine.stack) > _MAX_STACK:
-                raise CheckpointError("its pickle stacks up more than tensors need")
-        return machine.stack.pop()
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: its data.pkl is damaged") from error
-
-
-class _Machine:
-    """The stack and memo of a pickle; raises CheckpointError for whatever tensors and plain values do not need."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-
-    def step(self, opcode: str, argument: Any) -> None:
-        stack = self.stack
-        match opcode:
-            case "PROTO" | "FRAME":
-                pass
-            case "MARK":
-                stack.append(_Mark)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "NONE":
-                stack.append(None)
-            case "APPEND":
-                value = stack.pop()
-                self._extend(stack[-1], [value])
-            case "APPENDS":
-                items = self._pop_to_mark()
-                self._extend(stack[-1], items)
-            case "TUPLE":
-                stack.append(tuple(self._pop_to_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(argument)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode == "NEWTRUE")
-            case "BINPUT" | "LONG_BINPUT":
-                self._memo[argument] = stack[-1]
-            case "MEMOIZE":
-                self._memo[len(self._memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(self._memo[argument])
-            case "GLOBAL":
-                stack.append(_admit(argument))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_admit(f"{module} {name}" if isinstance(module, str) and isinstance(name, str) else ""))
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_build(function, arguments))
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                self._set(stack[-1], [key, value])
-            case "SETITEMS":
-                items = self._pop_to_mark()
-                self._set(stack[-1], items)
-            case "BUILD":  # the _metadata of a state_dict, which says nothing of the tensors
-                stack.pop()
-            case _:
-                raise CheckpointError(f"its pickle uses {opcode}, which tensors do not need; it is not read")
-
-    def _pop_to_mark(self) -> list[Any]:
-        last = len(self.stack) - 1 - self.stack[::-1].index(_Mark)
-        items = self.stack[last + 1 :]
-        del self.stack[last:]
-        return items
-
-    def _set(self, target: Any, items: list[Any]) -> None:
-        if not isinstance(target, dict):
-            raise CheckpointError("its pickle is damaged")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int) or key in target:
-                raise CheckpointError("its pickle must hold tensors by name, each once")
-            target[key] = value
-
-    def _extend(self, target: Any, items: list[Any]) -> None:
-        if not isinstance(target, list):
-            raise CheckpointError("its pickle is damaged")
-        target += items
-
-
-def _admit(name: str) -> _Global:
-    if name not in _GLOBALS:
-        raise CheckpointError(
-            f"its pickle asks for {name[:80]!r}, which no tensor needs; do not open it with torch.load"
-        )
-    return _Global(name)
-
-
-def _storage(identity: Any) -> _Storage:
-    """("storage", type, key, device, number of elements)"""
-    kind, storage_type, key, _, size = identity
-    if kind != "storage" or not isinstance(storage_type, _Global) or type(size) is not int or size < 0:
-        raise CheckpointError("its pickle is damaged")
-    name = storage_type.name.removeprefix("torch ")
-    if not isinstance(key, str) or name not in _STORAGES:
-        raise CheckpointError("its pickle is damaged")
-    return _Storage(_STORAGES[name], key, size)
-
-
-def _build(function: Any, arguments: Any) -> Any:
-    if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-        raise CheckpointError("its pickle is damaged")
-    if function.name == "collections OrderedDict" and not arguments:
-        return {}
-    if function.name == "torch._utils _rebuild_parameter" and isinstance(arguments[0], _StoredTensor):
-        return arguments[0]
-    if function.name != "torch._utils _rebuild_tensor_v2":
-        raise CheckpointError("its pickle is damaged")
-    storage, offset, shape, strides = arguments[:4]
-    numbers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or len(shape) > _MAX_DIMS
-        or not all(type(number) is int and 0 <= number < 2**63 for number in numbers)
-    ):
-        raise CheckpointError("a tensor of its pickle is damaged")
-    return _StoredTensor(storage, offset, shape, strides)
 
 
 FORMAT = WeightFormat(
