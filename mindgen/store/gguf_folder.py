@@ -35,7 +35,7 @@ def gguf_folder(path: Path) -> Path:
 
 def _files_of(path: Path, file: GgufFile) -> dict[str, bytes]:
     names = names_of(path, file)
-    (architecture,) = [each for each in architectures().values() if each.gguf is names]
+    architecture = next(each for each in architectures().values() if each.gguf is names)  # llama is Mistral's as well
     try:
         config, generation = _config(file, architecture, names)
         texts = {"config.json": config, "generation_config.json": generation}

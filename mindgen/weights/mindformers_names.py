@@ -28,7 +28,8 @@ _TABLES = {
     "output.weight": f"{HEAD}.weight",
 }
 _LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)\.(weight|bias)")
-# As convert_name of its models/qwen3/utils.py; what releases call otherwise stands there twice.
+_INPUT_NORM = "input_layernorm"
+# As convert_name of its models/qwen3/utils.py; what releases call otherwise stands there twice, the usual name first.
 _MEGATRON = {
     "self_attention.linear_q": "self_attn.q_proj",
     "self_attention.linear_k": "self_attn.k_proj",
@@ -87,8 +88,13 @@ def huggingface_name(name: str) -> str:
 
 
 def to_mindformers(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
-    """The same the other way round."""
+    """The same the other way round, with its older names; raises CheckpointError where it has none."""
     return {_mindformers_name(name): tensor for name, tensor in tensors.items()}
+
+
+def to_megatron(tensors: dict[str, MappedTensor]) -> dict[str, MappedTensor]:
+    """The same with its later names, which are all that it has of newer models."""
+    return {_megatron_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _mindformers_name(name: str) -> str:
@@ -97,4 +103,16 @@ def _mindformers_name(name: str) -> str:
     if layer is None:
         return known.get(name, name)
     modules = {ours: theirs for theirs, ours in (FROM_MINDFORMERS | _NORMS).items()}
-    return f"{layer[1]}{modules.get(layer[2], layer[2])}.{layer[3]}"
+    if layer[2] not in modules:
+        raise CheckpointError(f"MindFormers has no name for {name}")
+    return f"{layer[1]}{modules[layer[2]]}.{layer[3]}"
+
+
+def _megatron_name(name: str) -> str:
+    layer = _LAYER.fullmatch(name)
+    if layer is None:
+        return {ours: theirs for theirs, ours in _MEGATRON_TABLES.items()}.get(name, name)
+    modules = {ours: theirs for theirs, ours in reversed(_MEGATRON.items())} | {_INPUT_NORM: _INPUT_NORM}
+    if layer[2] not in modules:
+        raise CheckpointError(f"MindFormers has no name for {name}")
+    return f"{layer[1].replace('model.', 'decoder.', 1)}{modules[layer[2]]}.{layer[3]}"

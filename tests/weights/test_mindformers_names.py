@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB_SIZE, make_model
 
 from mindgen.errors import CheckpointError
+from mindgen.weights.architecture import architectures
+from mindgen.weights.folder import map_weights
 
 PROMPT = np.random.default_rng(0).integers(3, VOCAB_SIZE, 9).tolist()
 # Of mindformers/models/qwen3/utils.py, whose up_proj was linear_fc1 before it was hidden.
@@ -31,8 +33,18 @@ def test_names_of_megatron(up_proj, tmp_path):
             name = name.replace(ours, theirs)
         tensors[name] = tensor
     assert not any(name.startswith("model.") or "_proj" in name.replace("linear_proj", "") for name in tensors)
+    if up_proj == "hidden":
+        written = architectures()["Qwen3ForCausalLM"].with_mindformers_names(map_weights(folder))
+        assert written.keys() == tensors.keys()
     save_file(tensors, folder / "model.safetensors")
     np.testing.assert_array_equal(Probe(folder, "float32").logits([PROMPT]), expected)
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM"])
+def test_no_names_are_made_up(architecture):
+    tensors = {"model.layers.0.self_attn.new_norm.weight": None}
+    with pytest.raises(CheckpointError, match=r"MindFormers has no name for model.layers.0.self_attn.new_norm.weight"):
+        architectures()[architecture].with_mindformers_names(tensors)
 
 
 def test_a_tensor_under_two_names_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from mindgen.weights.architecture import Architecture
 from mindgen.weights.architectures.llama import LlamaFile, like_llama, linears
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
+from mindgen.weights.gguf_names import LLAMA_GGUF
 from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.network_shapes import llama_shapes
@@ -36,4 +37,5 @@ ARCHITECTURE = Architecture(
     with_own_names=from_mindformers,
     with_mindformers_names=to_mindformers,
     translate=translate,
+    gguf=LLAMA_GGUF,
 )

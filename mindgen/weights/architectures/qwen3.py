@@ -9,7 +9,7 @@ from mindgen.weights.architectures.llama import like_llama, linears
 from mindgen.weights.architectures.qwen2 import QWEN_GGUF, Qwen2File
 from mindgen.weights.cache_layout import keys_and_values
 from mindgen.weights.config_file import Size, read_record
-from mindgen.weights.mindformers_names import from_mindformers, to_mindformers, translate
+from mindgen.weights.mindformers_names import from_mindformers, to_megatron, translate
 from mindgen.weights.model_config import ModelConfig
 from mindgen.weights.network_shapes import llama_shapes
 
@@ -34,7 +34,7 @@ ARCHITECTURE = Architecture(
     linears=linears,
     tensor_shapes=llama_shapes,
     with_own_names=from_mindformers,
-    with_mindformers_names=to_mindformers,
+    with_mindformers_names=to_megatron,
     translate=translate,
     gguf=replace(
         QWEN_GGUF,
