@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from mindgen.errors import ModelError
+from mindgen.weights.config_file import CONFIG_FILE
+from mindgen.weights.formats import gguf
 from mindgen.weights.weight_format import weight_formats
 
 _NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w][\w.-]*)(/(?P<file>[\w.-]+\.gguf))?(@(?P<revision>[\w./-]+))?")
 _TEXTS = (
     "*.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken", "*.jinja", "additional_chat_templates/*",
 )  # fmt: skip
+_HOW_TO_CHOOSE = "add the name of one .gguf, as ORG/NAME/FILE.gguf, or fetch one of another kind and name its file"
 _NEVER = ("*.h5", "*.msgpack", "*.onnx", "onnx/*", "original/*", "runs/*")
 
 
@@ -36,8 +39,25 @@ def pull_from_hub(name: str) -> Path:
         )
         if any(file for pattern in weights for file in folder.glob(pattern)):
             return folder
-    formats = ", ".join(weight_formats())
-    raise ModelError(f"{name} has no weights that mindgen reads ({formats}): for one of several .gguf add its name")
+    cached = [each.name for each in folder.glob("*")]  # of an earlier call, which counts while offline
+    file = _only_file(name, cached) or _only_file(name, _ask(name, "list_repo_files", **wanted))
+    if file is None:
+        raise ModelError(f"{name} has no weights that mindgen reads: expected {', '.join(weight_formats())}")
+    folder = _fetch(name, "snapshot_download", **wanted, allow_patterns=[*_TEXTS, file])
+    is_folder = (folder / CONFIG_FILE).is_file() and not file.endswith(gguf.FORMAT.suffix)
+    return folder if is_folder else folder / file
+
+
+def _only_file(name: str, files: list[str]) -> str | None:
+    """The file that has a whole model, of a kind that is not cut into several; None where there is none."""
+    for kind in (each for each in weight_formats().values() if each.index_file is None):
+        ending = kind.suffix if kind.has_any_name or kind.is_whole_model else kind.model_file
+        found = sorted(each for each in files if "/" not in each and each.endswith(ending))
+        if len(found) > 1:
+            raise ModelError(f"{name} has several models, {', '.join(found)}: {_HOW_TO_CHOOSE}")
+        if found:
+            return found[0]
+    return None
 
 
 def _weight_patterns() -> list[list[str]]:
@@ -47,13 +67,17 @@ def _weight_patterns() -> list[list[str]]:
 
 
 def _fetch(name: str, function: str, **arguments: Any) -> Path:
+    return Path(_ask(name, function, **arguments))
+
+
+def _ask(name: str, function: str, **arguments: Any) -> Any:
     try:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
         raise ModelError(f"{name} is a model of a hub: pip install 'mindgen[hub]' to fetch it") from error
     try:
-        return Path(getattr(huggingface_hub, function)(**arguments))
+        return getattr(huggingface_hub, function)(**arguments)
     except errors.GatedRepoError as error:
         raise ModelError(f"{name} is gated: accept its terms on the hub, and set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:

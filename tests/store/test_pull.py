@@ -2,13 +2,17 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
 import torch
+from gguf_models import write_gguf
 from hub_server import COMMIT, Hub, serving
+from mindformers_files import write_mindformers
+from scratch_gpt import SIZES, random_weights, save
 from tiny_models import make_model
 from tiny_tokenizers import make_tokenizer
 
@@ -120,9 +124,16 @@ def hub(tmp_path_factory):
     make_tokenizer("byte_level_bpe", folder)
     (folder / "pytorch_model.bin").write_bytes(b"not wanted")
     (folder / "README.md").write_text("not wanted either")
-    with serving(
-        Hub({"org/model": folder, "org/empty": make_tokenizer("byte_level_bpe", mkdir(root / "empty"))})
-    ) as address:
+    repositories = {"org/model": folder, "org/empty": make_tokenizer("byte_level_bpe", mkdir(root / "empty"))}
+    small = make_model("llama-multi-head", root / "small", torch.float32)
+    write_gguf(small, mkdir(root / "gguf") / "x.gguf")
+    mkdir(root / "two")
+    for name in ("x-Q4.gguf", "x-Q8.gguf"):
+        shutil.copy(root / "gguf" / "x.gguf", root / "two" / name)
+    write_mindformers(make_tokenizer("sentencepiece_bpe", shutil.copytree(small, root / "ckpt")), ".ckpt")
+    save(make_tokenizer("byte_level_bpe", mkdir(root / "pt")) / "step_3.pt", random_weights(), SIZES)
+    repositories |= {f"org/{name}": root / name for name in ("gguf", "two", "ckpt", "pt")}
+    with serving(Hub(repositories)) as address:
         yield address
 
 
@@ -153,9 +164,21 @@ def test_a_model_of_a_hub_is_fetched_and_answers(hub, tmp_path):
     assert "org/model" in listed.stdout and "smollm2" in listed.stdout
 
 
+@pytest.mark.parametrize("name, shown", [("gguf", "GGUF"), ("ckpt", "MindSpore checkpoint"), ("pt", "GPTModel")])
+def test_a_repository_with_one_file_of_another_kind(name, shown, hub, tmp_path):
+    cache = str(tmp_path / "cache")
+    for address, variables in ((hub, {}), ("http://127.0.0.1:9", {"HF_HUB_OFFLINE": "1"})):
+        done = mindgen("inspect", f"org/{name}", home=tmp_path, address=address, MINDGEN_CACHE=cache, **variables)
+        assert shown in done.stdout and "digest" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
+        (
+            "org/two",
+            "org/two has several models, x-Q4.gguf, x-Q8.gguf: add the name of one .gguf, as ORG/NAME/FILE.gguf",
+        ),
         ("org/nothing", "the hub has no model org/nothing, or it is private"),
         ("org/model@v9", "org/model@v9: the hub has no such revision"),
         ("org/empty", "org/empty has no weights that mindgen reads"),
