@@ -4,12 +4,14 @@ Keys and defaults as in its LlamaConfig, GPT2Config and GenerationConfig.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindgen.errors import ConfigError, warn
+from mindgen.errors import ConfigError, ModelError, warn
 from mindgen.store.made_folder import made_folder
+from mindgen.weights.architecture import find_architecture
 from mindgen.weights.mindformers_fused import LAYOUT_KEY, LAYOUTS
 
 _READ = (
@@ -54,6 +56,12 @@ _SIZES = (
     ("pipeline_stage", "pipeline_parallel_size"),
     ("data_parallel", "data_parallel_size"),
 )
+# Of what is called otherwise in a config.json.
+_THEIR_NAMES = {
+    "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads", "num_key_value_heads": "n_kv_heads",
+    "rope_theta": "theta", "n_embd": "hidden_size", "n_layer": "num_layers", "n_head": "num_heads",
+    "layer_norm_epsilon": "layernorm_epsilon",
+}  # fmt: skip
 _CHECKPOINT = "checkpoint_name_or_path"
 _TOKENIZER_FILES = ("vocab_file", "tokenizer_file", "merges_file")
 
@@ -174,6 +182,7 @@ def _model_path(path: Path, raw: Mapping[str, Any], model: Mapping[str, Any], ki
     if kind not in readers:
         raise ConfigError(f"model.model_config.type {kind!r} is not served; served are {', '.join(readers)}")
     config = readers[kind](model)
+    _check_config(path, config)
     tokenizer = _section(_section(raw, "processor"), "tokenizer")
     files = [Path(tokenizer[name]) for name in _TOKENIZER_FILES if tokenizer.get(name)]
     missing = [str(file) for file in files if not file.is_file()]
@@ -186,6 +195,27 @@ def _model_path(path: Path, raw: Mapping[str, Any], model: Mapping[str, Any], ki
     links = beside | {file.name: file for file in files}
     content = json.dumps(config, indent=1)
     return made_folder("mindformers", path, content, links, lambda: {"config.json": content.encode()})
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    """Raises ConfigError, in the YAML's words, for what a model cannot have."""
+    where = path / "model.model_config"
+    try:
+        find_architecture(where, config).read_config(where, config)
+    except ModelError as error:
+        text = str(error).removeprefix(f"{path}/")
+        for ours, theirs in _THEIR_NAMES.items():
+            text = re.sub(rf"\b{ours}\b", theirs, text)
+        raise ConfigError(text) from error
+
+
+def _number(model: Mapping[str, Any], key: str, default: float) -> Any:
+    """1e-5 without a point is a text in YAML; another text is left for the check of the whole."""
+    found = model.get(key, default)
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        return found
 
 
 def _need(model: Mapping[str, Any], key: str) -> Any:
@@ -209,8 +239,8 @@ def _llama_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "num_attention_heads": model.get("num_heads", 32),
         "num_key_value_heads": model.get("n_kv_heads") or model.get("num_heads", 32),
         "vocab_size": model.get("vocab_size", 32000),
-        "rms_norm_eps": model.get("rms_norm_eps", 1e-5),
-        "rope_theta": float(model.get("theta", 10000.0)),
+        "rms_norm_eps": _number(model, "rms_norm_eps", 1e-5),
+        "rope_theta": _number(model, "theta", 10000.0),
         "max_position_embeddings": model.get("max_position_embedding") or model.get("seq_length", 2048),
         "tie_word_embeddings": bool(model.get("tie_word_embeddings", False)),
         "bos_token_id": model.get("bos_token_id", 1),
@@ -250,7 +280,7 @@ def _gpt2_config(model: Mapping[str, Any]) -> dict[str, Any]:
         "n_head": _need(model, "num_heads"),
         "n_positions": model.get("max_position_embeddings") or _need(model, "seq_length"),
         "n_inner": model.get("intermediate_size") or hidden * model.get("expand_ratio", 4),
-        "layer_norm_epsilon": model.get("layernorm_epsilon", 1e-5),
+        "layer_norm_epsilon": _number(model, "layernorm_epsilon", 1e-5),
         "vocab_size": _need(model, "vocab_size"),
         "tie_word_embeddings": True,
         "eos_token_id": model.get("eos_token_id", 50256),
@@ -264,5 +294,5 @@ def _glm_config(model: Mapping[str, Any]) -> dict[str, Any]:
         **{name: model[name] for name in _GLM_KEYS if model.get(name) not in (None, "None")},
         "architectures": ["ChatGLMModel"],
         "model_type": "chatglm",
-        "layernorm_epsilon": float(model.get("layernorm_epsilon", 1e-5)),  # 1e-5 without a point is a text in YAML
+        "layernorm_epsilon": _number(model, "layernorm_epsilon", 1e-5),
     }

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,25 @@ def convert_model(source: ModelSource, target: Path, conversion: Conversion) -> 
         file = made / kind.model_file
         kept = num_kept(file, layout, journal.entries)
         journal.keep(kept)
-        write_tensors(file, layout, content, journal)
+        with _naming(target):
+            write_tensors(file, layout, content, journal)
         map_file(file)
         verify_tensors(file, layout, dict(journal.entries))
         size = file.stat().st_size
         os.replace(file if is_file else made, target)
     total = hashlib.sha256("".join(f"{name} {digest}" for name, digest in sorted(journal.entries)).encode())
     return ConversionReport(len(content), kept, size, total.hexdigest())
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Has an error of the system that names no file, like that of a full disk, name what was to be made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def _writable(conversion: Conversion) -> WeightFormat:

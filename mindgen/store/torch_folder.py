@@ -34,6 +34,7 @@ def torch_folder(path: Path, told: Mapping[str, Any] | None = None, tokenizer: P
     beside = path.parent if tokenizer is None else tokenizer
     links = {file.name: file for file in tokenizer_paths(beside)}
     if not links:
+        find_state_dict(path, read_torch_file(path))  # a damaged file is worse than a missing tokenizer
         raise ModelError(f"{beside} has no tokenizer for {path.name}: expected {' or '.join(VOCABULARY_FILES)}")
     links[FORMAT.model_file] = path
     details = json.dumps(dict(told or {}))
@@ -51,15 +52,14 @@ def _config(path: Path, told: Mapping[str, Any]) -> bytes:
     saved = content.get("config") if isinstance(content, dict) else None
     sizes = _sizes(path, saved if isinstance(saved, dict) else {}, told)
     tied = _HEAD not in tensors or are_equal(tensors[_HEAD], tensors[_EMBEDDING])
-    return json.dumps(
-        {
-            "architectures": [ARCHITECTURE.name],
-            "model_type": ARCHITECTURE.model_type,
-            "tie_word_embeddings": tied,
-            **sizes,
-        },
-        indent=1,
-    ).encode()
+    config = {
+        "architectures": [ARCHITECTURE.name],
+        "model_type": ARCHITECTURE.model_type,
+        "tie_word_embeddings": tied,
+        **sizes,
+    }
+    ARCHITECTURE.read_config(path / "config", config)  # while errors can still name the file that the user knows
+    return json.dumps(config, indent=1).encode()
 
 
 def _sizes(path: Path, saved: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tiny_tokenizers import make_tokenizer
 from mindgen.cli.main import main
 from mindgen.errors import ConfigError
 from mindgen.settings import load_settings
+from mindgen.weights.architecture import read_model_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SIZES = {"vocab_size": 340, "num_hidden_layers": 2}
@@ -89,6 +90,13 @@ def test_auto_trans_ckpt_of_mindformers_names(source, model, capsys, monkeypatch
     assert sorted(each.name for each in Path("output/transform_ckpt").glob("rank_*")) == ["rank_0", "rank_1"]
 
 
+def test_numbers_without_a_point_are_numbers(model):
+    """1e-6 is a text to YAML."""
+    path = predict_yaml(model, rms_norm_eps="1e-6", theta="1e4")
+    config = read_model_config(Path(load_settings(path, {}).model.path))
+    assert (config.norm_epsilon, config.rope.theta) == (1e-6, 10000.0)
+
+
 def test_without_do_sample_it_samples(model):
     path = predict_yaml(model)
     content = yaml.safe_load(path.read_text())
@@ -141,6 +149,10 @@ def test_sizes_of_ranks_count_with_use_parallel(model):
         ({"extend_method": "NTK"}, "extend_method 'NTK' is not served"),
         ({"moe_config": {"expert_num": 8}}, "moe_config and attn_proj_has_bias are not served"),
         ({"pet_config": "slora"}, "pet_config must hold keys and values, not 'slora'"),
+        ({"num_heads": 5}, "yaml: model.model_config: .*hidden_size 96 does not divide into 5 heads"),
+        ({"num_layers": "two"}, "yaml: model.model_config: num_layers must be .*, not 'two'"),
+        ({"theta": "abc"}, "yaml: model.model_config: theta must be .*, not 'abc'"),
+        ({"rms_norm_eps": "abc"}, "yaml: model.model_config: rms_norm_eps must be .*, not 'abc'"),
         ({"top_k": "three"}, "generation.top_k must be"),
     ],
 )

@@ -169,7 +169,7 @@ def test_no_room_leaves_nothing(model, tmp_path):
     command = ["convert", str(model), "--output", str(tmp_path / "made")]
     result = subprocess.run([sys.executable, "-c", LIMITED, *command], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == "mindgen: error: [Errno 27] File too large\n"
+    assert result.stderr == f"mindgen: error: [Errno 27] File too large: '{tmp_path / 'made'}'\n"
     assert {each.name for each in tmp_path.iterdir()} == {"model"}
     assert main(command) == 0
 

@@ -99,6 +99,22 @@ def test_the_part_of_a_tensor_parallel_rank_is_refused(folder):
         Probe(find_model(path), "float32")
 
 
+def test_errors_name_the_file_that_is_known(folder, tmp_path):
+    path = save(folder / "x.pt", random_weights(), {**SIZES, "n_heads": 5})
+    with pytest.raises(ModelError, match=r"run/x.pt/config: a hidden size of 32 does not divide into 5 heads"):
+        find_model(path)
+    assert not list((tmp_path / "cache").rglob("config.json"))
+
+
+def test_damage_goes_before_a_missing_tokenizer(tmp_path):
+    path = save(tmp_path / "x.pt", random_weights(), SIZES)
+    with pytest.raises(ModelError, match="has no tokenizer for x.pt"):
+        find_model(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="x.pt is no zip file of torch, or damaged"):
+        find_model(path)
+
+
 def test_other_checkpoints_are_named(folder):
     torch.save({"model": {"layer.weight": torch.ones(2)}}, folder / "x.pt")
     with pytest.raises(ModelError, match=r"no checkpoint of the from-scratch GPT \(token_embedding.weight is missing"):
