@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mindformers_files import mindformers_llama, predict_yaml, save_ckpt
+from mindformers_files import fused, mindformers_llama, predict_yaml, save_ckpt
 from safetensors.torch import load_file
-from test_mindformers_fused import fused
 from tiny_adapters import make_adapter
 from tiny_models import KINDS, make_model
 from tiny_tokenizers import make_tokenizer
