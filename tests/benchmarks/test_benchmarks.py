@@ -18,6 +18,7 @@ from workloads import ModelCosts, Workload, read_costs, room_for
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers.py"
 
 
+@pytest.mark.slow
 def test_smoke_run(tmp_path):
     output = tmp_path / "peers"
     command = [sys.executable, SCRIPT, "--quick", "--folder", tmp_path / "model", "--output", output]

@@ -31,8 +31,12 @@ def use(executor: str, dtype: str) -> None:
     llm.close()
 
 
+DTYPES = ("float32", "bfloat16")
+
+
 @pytest.mark.parametrize(
-    ("executor", "dtype"), [("mindgen", "bfloat16"), ("mindspore", "float32"), ("mindspore", "bfloat16")]
+    ("executor", "dtype"),
+    [("mindgen", "bfloat16"), *(pytest.param("mindspore", each, marks=pytest.mark.slow) for each in DTYPES)],
 )
 def test_a_closed_model_gives_its_memory_back(traced, executor, dtype):
     use(executor, dtype)

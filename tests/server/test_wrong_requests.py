@@ -8,6 +8,7 @@ import openai
 import pytest
 from server_process import ROOT, command
 
+from mindgen.cli.main import main
 from mindgen.errors import ConfigError
 from mindgen.server.observe.tracing import check_tracing
 
@@ -143,17 +144,21 @@ def test_one_requests_failure_is_its_own(server, client):
     assert text == again.choices[0].text
 
 
-def failed_start(*flags: str) -> str:
-    done = subprocess.run(command(*flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and not done.stdout, done.stderr
-    (line,) = done.stderr.splitlines()
-    return line
-
-
-def test_a_start_that_fails_says_so_in_a_line(tmp_path):
+def test_a_port_that_is_taken_is_told_by_the_command():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"port {port} of 127.0.0.1 is in use" in failed_start("--port", str(port))
+        done = subprocess.run(command("--port", str(port)), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and not done.stdout, done.stderr
+    assert f"port {port} of 127.0.0.1 is in use" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_start_that_fails_says_so_in_a_line(tmp_path, capsys):
+    def failed_start(*flags: str) -> str:
+        code, shown = main(["serve", *flags]), capsys.readouterr()
+        assert code == 2 and not shown.out, shown
+        (line,) = shown.err.splitlines()
+        return line
+
     keys = tmp_path / "keys"
     assert "cannot read the keys in" in failed_start("--api_key_file", str(keys))
     keys.write_text("# none\n")
