@@ -7,8 +7,8 @@ from mindgen.text.tokenizer import Tokenizer
 
 
 def check_vocabulary_size(tokenizer: Tokenizer, vocab_size: int, model: str | Path) -> None:
-    """A model may have more tokens than its tokenizer, as padding, and fewer by special ones alone: many tokenizers have
-    got a [PAD] that the model was never trained with, and a prompt that names it is refused by itself.
+    """A model may have more tokens than its tokenizer, as padding, and fewer by special ones alone: many tokenizers
+    have got a [PAD] that the model was never trained with, and a prompt that names it is refused by itself.
 
     Raises:
         ModelError: the tokenizer gives ids for text that the model of that name has no embedding of.

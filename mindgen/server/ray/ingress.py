@@ -51,20 +51,25 @@ class Ingress:
         return answer
 
     async def _of_all(self, request: Request, body: bytes, merge: Callable[[Bodies], bytes]) -> Response:
-        """Of those that answer; where none does, the first one's refusal."""
-        places = range(self._affinity.num_replicas)
-        found = await asyncio.gather(
-            *(self._whole(request, body, str(place)) for place in places), return_exceptions=True
-        )
-        answers = {place: each for place, each in zip(places, found, strict=True) if isinstance(each, Response)}
-        good = {place: bytes(each.body) for place, each in answers.items() if each.status_code == 200}
-        if good:
-            media_type = answers[next(iter(good))].headers["content-type"]
-            return Response(await asyncio.to_thread(merge, good), headers={"content-type": media_type})
-        refusal = found[0]
-        if isinstance(refusal, BaseException):
-            raise refusal
-        return refusal
+        """Of those that answer; where none does, the first one's refusal.
+
+        They are asked in turn: Ray tells calls apart by the request in which they are made, and never ends to look for
+        a replica where two are made at once.
+        """
+        found: list[Response] = []
+        good: dict[int, bytes] = {}
+        for place in range(self._affinity.num_replicas):
+            try:
+                answer = await self._whole(request, body, str(place))
+            except Exception as error:
+                answer = error_response(_as_api_error(error))
+            found.append(answer)
+            if answer.status_code == 200:
+                good[place] = bytes(answer.body)
+        if not good:
+            return found[0]
+        media_type = next(each.headers["content-type"] for each in found if each.status_code == 200)
+        return Response(await asyncio.to_thread(merge, good), headers={"content-type": media_type})
 
     async def _whole(self, request: Request, body: bytes, asked: str) -> Response:
         async with aclosing(self._relayed(request, body, asked)) as relayed:

@@ -13,5 +13,6 @@ class PlaceRouter(RequestRouter):
         ordered = sorted(candidate_replicas, key=lambda replica: replica.replica_id.unique_id)
         if pending_request is None or not ordered:
             return [ordered]
+        pending_request.routing_context.should_backoff = True  # or Ray would look again at once while none has room
         place = pending_request.args[0] % len(ordered)
         return [[each] for each in ordered[place:] + ordered[:place]]
