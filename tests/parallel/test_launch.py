@@ -103,6 +103,7 @@ print("sum", rank, int(Sum()(Tensor(np.full(1, rank + 1, np.float32)))[0]))
 """
 
 
+@pytest.mark.slow
 def test_mindspore_finds_its_scheduler(tmp_path):
     """Its collectives on the CPU, which need one; it starts when the first rank looks for it."""
     result = launch(tmp_path, MEET, "--ranks", 2)

@@ -115,6 +115,7 @@ def test_a_prompt_that_fails_is_the_verdict_of_both(tmp_path):
         assert f"mindgen: error: {reason}" in nodes[1].end(1)[1]
 
 
+@pytest.mark.slow
 def test_another_model_is_refused_on_both_sides(tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
