@@ -1,9 +1,8 @@
-"""Sends weights to a mindgen of the same host, through shared memory. It needs numpy, and nothing else of mindgen's."""
+"""Sends weights to a mindgen of the same host, through shared memory. It needs numpy, and nothing that is larger."""
 
 import mmap
 import os
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mindgen.rlhf.protocol import PROTOCOL, SHARED_MEMORY, ProtocolError, receive, send
+from mindgen.weights.host_array import host_array
 
 _BUCKET_BYTES = 2 << 20  # small enough to be read before it leaves the cores' cache
 _CLOSE_SECONDS = 5.0
@@ -194,7 +194,10 @@ def _tensors(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, list[
             raise WeightSendError(f"expected a name and a tensor, not a {type(pair).__name__}") from None
         if not isinstance(name, str):
             raise WeightSendError(f"the name of a tensor must be a text, not {name!r}")
-        dtype, array = _bits(name, value) if isinstance(value, tuple) else _array(name, value)
+        try:
+            dtype, array = _bits(name, value) if isinstance(value, tuple) else host_array(name, value)
+        except ValueError as error:
+            raise WeightSendError(str(error)) from error
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         yield name, dtype, list(array.shape), array.reshape(-1).view(np.uint8)
 
@@ -202,25 +205,4 @@ def _tensors(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, list[
 def _bits(name: str, pair: tuple[Any, ...]) -> tuple[str, np.ndarray]:
     if len(pair) == 2 and pair[0] == "bfloat16" and isinstance(pair[1], np.ndarray) and pair[1].dtype.str[1:] in _BITS:
         return "bfloat16", pair[1]
-    raise WeightSendError(f"{name!r} must be a tensor, or a pair of 'bfloat16' and an array of its bits (uint16)")
-
-
-def _array(name: str, value: Any) -> tuple[str, np.ndarray]:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        try:
-            value = value.detach().cpu().contiguous()
-            if value.dtype == torch.bfloat16:
-                return "bfloat16", value.view(torch.int16).numpy()
-            value = value.numpy()
-        except (TypeError, RuntimeError) as error:  # float8, or a tensor without data
-            raise WeightSendError(f"{name!r} is {value.dtype} on {value.device}: {error}") from error
-    if hasattr(value, "asnumpy"):
-        value = value.asnumpy()
-    if not isinstance(value, np.ndarray):
-        raise WeightSendError(f"{name!r} must be a tensor of numpy, MindSpore or torch, not a {type(value).__name__}")
-    if value.dtype.name == "bfloat16":
-        return "bfloat16", value.view(np.uint16)
-    if value.dtype.kind not in "fiub":
-        raise WeightSendError(f"{name!r} is {value.dtype.name}: expected float32, float16 or bfloat16")
-    return value.dtype.name, value
+    raise ValueError(f"{name!r} must be a tensor, or a pair of 'bfloat16' and an array of its bits (uint16)")

@@ -1,15 +1,12 @@
 """Tensors of other libraries, and of files, as what a checkpoint holds."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from mindgen.errors import ModelError, WeightUpdateError
-from mindgen.kernels.dtypes import FILE_STORAGE, FLOATS
 from mindgen.system.checks import shown
+from mindgen.weights.host_array import host_array
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.weight_files import find_weights
 from mindgen.weights.weight_format import format_of, map_file
@@ -68,20 +65,7 @@ def as_mapped(name: str, value: Any) -> MappedTensor:
     """
     if isinstance(value, MappedTensor):
         return value
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        try:
-            value = value.detach().cpu()
-            if value.dtype == torch.bfloat16:
-                return MappedTensor("bfloat16", value.contiguous().view(torch.int16).numpy().view(np.uint16))
-            value = value.numpy()
-        except (TypeError, RuntimeError) as error:  # float8, or a tensor without data
-            raise WeightUpdateError(f"{name!r} is {value.dtype} on {value.device}: {error}") from error
-    if hasattr(value, "asnumpy"):
-        value = value.asnumpy()
-    if not isinstance(value, np.ndarray):
-        raise WeightUpdateError(f"{name!r} must be a tensor of numpy, MindSpore or torch, not {shown(value)}")
-    dtype = value.dtype.name
-    if dtype not in FLOATS:
-        raise WeightUpdateError(f"{name!r} is {dtype}: expected one of {', '.join(FLOATS)}")
-    return MappedTensor(dtype, value.view(FILE_STORAGE[dtype]) if dtype == "bfloat16" else value)
+    try:
+        return MappedTensor(*host_array(name, value))
+    except ValueError as error:
+        raise WeightUpdateError(str(error)) from error
