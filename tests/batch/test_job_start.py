@@ -7,15 +7,69 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from batch_jobs import StoppingModel, job, write_input
 from fake_model import ADAPTERS, FakeModel
-from test_run import StoppingModel, job
 
-from mindgen.batch.config import BatchConfig, InputColumns, OutputOptions
+from mindgen.batch.config import BatchConfig, InputColumns, OutputOptions, PromptOptions
 from mindgen.batch.iterate import iterate_batch
 from mindgen.batch.run import run_batch
 from mindgen.errors import BatchError, ConfigError, MindgenError
+from mindgen.sampling_params import SamplingParams
 
 OVERWRITE = OutputOptions(overwrite=True)
+
+
+def test_a_finished_job_is_not_done_again(tmp_path: Path) -> None:
+    config, model = job(tmp_path), FakeModel()
+    first = run_batch(config, opener=model)
+    num_answered = model.num_answered
+    assert run_batch(config, opener=model).in_all == first.in_all
+    assert model.num_answered == num_answered
+    assert not (tmp_path / "out.parquet.job" / "parts").exists()
+
+
+CHANGES = {
+    "sampling.temperature was 1.0, now 0.5": {"sampling": SamplingParams(temperature=0.5, max_tokens=4)},
+    "n_samples was 1, now 2": {"n_samples": 2},
+    "seed was 0, now 7": {"seed": 7},
+    'prompts.truncation was "error", now "left"': {"prompts": PromptOptions(truncation="left")},
+    'columns.adapter_id was "adapter_id", now null': {"columns": InputColumns(adapter_id=None)},
+    "outputs.token_ids was false, now true": {"outputs": OutputOptions(token_ids=True)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_key_is_refused_by_name(tmp_path: Path, change: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path), opener=StoppingModel(12))
+    with pytest.raises(BatchError) as error:
+        run_batch(job(tmp_path, **CHANGES[change]), opener=FakeModel())
+    assert change in str(error.value)
+    run_batch(job(tmp_path, batch_size=2), opener=FakeModel())
+
+
+def test_a_changed_model_adapter_or_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(job(tmp_path), opener=StoppingModel(12))
+    with pytest.raises(BatchError, match='model was "f'):
+        run_batch(job(tmp_path), opener=FakeModel(digest="e" * 64))
+    with monkeypatch.context() as context:
+        context.setitem(ADAPTERS, "A1", "3" * 64)
+        with pytest.raises(BatchError, match="another adapter A1"):
+            run_batch(job(tmp_path), opener=FakeModel())
+    write_input(tmp_path / "in.parquet", 24)
+    with pytest.raises(BatchError, match="the input: .*in.parquet has changed"):
+        run_batch(job(tmp_path), opener=FakeModel())
+
+
+def test_an_output_that_is_there_is_not_lost(tmp_path: Path) -> None:
+    config = job(tmp_path)
+    Path(config.output).write_text("something")
+    with pytest.raises(BatchError, match="is there already"):
+        run_batch(config, opener=FakeModel())
+    assert Path(config.output).read_text() == "something"
+    run_batch(job(tmp_path, outputs=OutputOptions(overwrite=True)), opener=FakeModel())
+    assert pq.read_table(config.output).num_rows == 25
 
 
 def test_a_finished_job_whose_adapter_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

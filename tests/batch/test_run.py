@@ -10,35 +10,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from batch_jobs import StoppingModel, job
 from fake_model import ADAPTERS, FakeModel
 
-from mindgen.batch import BatchConfig
-from mindgen.batch.config import InputColumns, OutputOptions, PromptOptions
+from mindgen.batch.config import InputColumns, OutputOptions
 from mindgen.batch.run import run_batch
 from mindgen.errors import BatchError, ConfigError, DataError
 from mindgen.sampling_params import SamplingParams
-
-SAMPLED = SamplingParams(temperature=1.0, max_tokens=4)
-
-
-def write_input(path: Path, num_rows: int = 25) -> Path:
-    pq.write_table(
-        pa.table({
-            "prompt": [f"prompt {row}" for row in range(num_rows)],
-            "adapter_id": [("A1", None, "A2")[row % 3] for row in range(num_rows)],
-            "id": pa.array(range(num_rows), pa.int16()),
-        }),
-        path,
-    )  # fmt: skip
-    return path
-
-
-def job(tmp_path: Path, **options: object) -> BatchConfig:
-    path = tmp_path / "in.parquet"
-    if not path.exists():
-        write_input(path)
-    fields = {"input": str(path), "output": str(tmp_path / "out.parquet"), "sampling": SAMPLED, "part_rows": 10}
-    return BatchConfig(**fields | options)  # type: ignore[arg-type]
 
 
 def test_each_row_has_its_samples_in_the_order_of_the_input(tmp_path: Path) -> None:
@@ -151,20 +129,6 @@ class Stopped(Exception):
     pass
 
 
-class StoppingModel(FakeModel):
-    """Ends the run with an error after so many answers have been asked for."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(num_slots=2)
-        self._after = after
-
-    def encode(self, text: str) -> list[int]:
-        self._after -= 1
-        if self._after < 0:
-            raise KeyboardInterrupt
-        return super().encode(text)
-
-
 @pytest.mark.parametrize("after", [0, 1, 9, 10, 11, 24])
 def test_a_job_that_was_ended_goes_on_and_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
     expected = job(tmp_path, n_samples=2, output=str(tmp_path / "expected.parquet"))
@@ -177,59 +141,6 @@ def test_a_job_that_was_ended_goes_on_and_gives_the_same_bytes(tmp_path: Path, a
     assert Path(config.output).read_bytes() == Path(expected.output).read_bytes()
     assert model.num_answered <= 25 - max(after - 4, 0)  # all but those that were in work
     assert (summary.in_all.rows, summary.run.rows) == (25, model.num_answered)
-
-
-def test_a_finished_job_is_not_done_again(tmp_path: Path) -> None:
-    config, model = job(tmp_path), FakeModel()
-    first = run_batch(config, opener=model)
-    num_answered = model.num_answered
-    assert run_batch(config, opener=model).in_all == first.in_all
-    assert model.num_answered == num_answered
-    assert not (tmp_path / "out.parquet.job" / "parts").exists()
-
-
-CHANGES = {
-    "sampling.temperature was 1.0, now 0.5": {"sampling": SamplingParams(temperature=0.5, max_tokens=4)},
-    "n_samples was 1, now 2": {"n_samples": 2},
-    "seed was 0, now 7": {"seed": 7},
-    'prompts.truncation was "error", now "left"': {"prompts": PromptOptions(truncation="left")},
-    'columns.adapter_id was "adapter_id", now null': {"columns": InputColumns(adapter_id=None)},
-    "outputs.token_ids was false, now true": {"outputs": OutputOptions(token_ids=True)},
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_key_is_refused_by_name(tmp_path: Path, change: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run_batch(job(tmp_path), opener=StoppingModel(12))
-    with pytest.raises(BatchError) as error:
-        run_batch(job(tmp_path, **CHANGES[change]), opener=FakeModel())
-    assert change in str(error.value)
-    run_batch(job(tmp_path, batch_size=2), opener=FakeModel())
-
-
-def test_a_changed_model_adapter_or_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run_batch(job(tmp_path), opener=StoppingModel(12))
-    with pytest.raises(BatchError, match='model was "f'):
-        run_batch(job(tmp_path), opener=FakeModel(digest="e" * 64))
-    with monkeypatch.context() as context:
-        context.setitem(ADAPTERS, "A1", "3" * 64)
-        with pytest.raises(BatchError, match="another adapter A1"):
-            run_batch(job(tmp_path), opener=FakeModel())
-    write_input(tmp_path / "in.parquet", 24)
-    with pytest.raises(BatchError, match="the input: .*in.parquet has changed"):
-        run_batch(job(tmp_path), opener=FakeModel())
-
-
-def test_an_output_that_is_there_is_not_lost(tmp_path: Path) -> None:
-    config = job(tmp_path)
-    Path(config.output).write_text("something")
-    with pytest.raises(BatchError, match="is there already"):
-        run_batch(config, opener=FakeModel())
-    assert Path(config.output).read_text() == "something"
-    run_batch(job(tmp_path, outputs=OutputOptions(overwrite=True)), opener=FakeModel())
-    assert pq.read_table(config.output).num_rows == 25
 
 
 def test_a_second_run_at_the_same_time_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
