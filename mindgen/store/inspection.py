@@ -140,8 +140,6 @@ def _check_tensors(folder: Path, config: ModelConfig, tensors: dict[str, MappedT
     """Raises ModelError, CheckpointError where loading the model would: by the names, shapes and types of tensors."""
     architecture = architecture_of(folder)
     found = architecture.translate(tensors, config)
-    if architecture.tensor_shapes is None:
-        return
     tied = config.tie_word_embeddings
     found = tied_by_embedding(found) if tied else found
     has_head = f"{HEAD}.weight" in found  # which counts where it is another one

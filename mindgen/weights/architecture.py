@@ -48,7 +48,7 @@ class Architecture:
         read_config: of a config.json, given its path and content.
         cache_layout: what a layer keeps of each token.
         linears: the inputs and outputs of a layer's linears, which adapters can target.
-        tensor_shapes: of the tensors that its network asks for; None where only the network can tell.
+        tensor_shapes: of the tensors that its network asks for, by its names, which `mindgen inspect` needs.
         ties_head: whether the head is the embedding where config.json does not say.
         embedding: what checkpoints call the embedding's module.
         layers: what the names of a layer's modules begin with, before its number.
@@ -69,7 +69,7 @@ class Architecture:
     read_config: Callable[[Path, dict[str, Any]], ModelConfig]
     cache_layout: Callable[[ModelConfig, Shard], CacheLayout]
     linears: Callable[[ModelConfig, Shard], list[tuple[Axis, Axis]]]
-    tensor_shapes: Callable[[ModelConfig], dict[str, tuple[int, ...]]] | None = None
+    tensor_shapes: Callable[[ModelConfig], dict[str, tuple[int, ...]]]
     other_names: tuple[str, ...] = ()
     ties_head: bool = False
     embedding: str = "model.embed_tokens"
