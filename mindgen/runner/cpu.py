@@ -23,6 +23,7 @@ from mindgen.runner.spec import RunnerSpec
 from mindgen.runner.step_graph import CompiledStep, StepGraph
 from mindgen.runner.weight_file import WeightFile
 from mindgen.system.memory import drop_pages
+from mindgen.weights.watched_files import WatchedFiles
 from mindgen.weights.weight_files import WeightFiles
 
 # Weights that stay in the cache which all cores share, so that each thread may read all of them.
@@ -38,6 +39,9 @@ class CpuRunner(LocalRunner):
     """
 
     def __init__(self, spec: RunnerSpec, weights: WeightFiles, place: RankPlace | None = None) -> None:
+        rank = 0 if place is None else place.rank
+        own = slice(rank, rank + 1) if weights.is_sharded else slice(None)
+        self._files = WatchedFiles(weights.files(own))  # before they are mapped
         super().__init__(spec, weights, place)
         self._weight_file: WeightFile | None = None
         self._executor = backend.available(spec.executor)

@@ -25,7 +25,6 @@ from mindgen.runner.spec import RankReport, RunnerSpec
 from mindgen.weights.checksum import tensor_checksum
 from mindgen.weights.mapped_tensor import MappedTensor
 from mindgen.weights.tensor_check import DERIVED
-from mindgen.weights.watched_files import WatchedFiles
 from mindgen.weights.weight_files import WeightFiles
 
 
@@ -58,7 +57,6 @@ class LocalRunner(ABC):
         )
         self._network.set_train(False)
         self._slots = self._make_slots()
-        self._files = WatchedFiles(weights.files(slice(rank, rank + 1) if weights.is_sharded else slice(None)))
         self._source = self._load(weights)
         self._staged: dict[str, np.ndarray] = {}
         self._unused: set[str] = set()

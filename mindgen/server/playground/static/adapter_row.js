@@ -28,7 +28,7 @@ export class AdapterRow {
 
   show(adapter, canChange) {
     const { digest } = adapter;
-    const state = adapter.is_resident ? "resident" : digest ? "read" : "unused";
+    const state = adapter.is_resident ? "resident" : adapter.requests ? "read" : "unused";
     this.digest.title = digest ?? "";
     this.digest.textContent = shortDigest(digest) || "–";
     this.state.className = `state ${state}`;
