@@ -7,7 +7,8 @@ from loops import engine_of
 from updates import PROMPTS, answers, make_models, tokens
 
 from mindgen import LLM, SamplingParams
-from mindgen.errors import CheckpointError
+from mindgen.cli.main import main
+from mindgen.errors import CheckpointError, MindgenError
 
 
 @pytest.fixture(scope="module")
@@ -51,4 +52,16 @@ def test_sleep_does_not_hide_it(folders, tmp_path):
     llm.wake_up()
     with pytest.raises(CheckpointError, match="was written while"):
         answers(llm)
+    llm.close()
+
+
+def test_each_rank_looks_at_its_own_file(folders, tmp_path):
+    shards = tmp_path / "shards"
+    assert main(["shard", str(folders[0]), "--output", str(shards), "--pp", "2"]) == 0
+    llm = LLM(folders[0], checkpoint=shards, pipeline_parallel_size=2)
+    assert answers(llm)
+    file = next((shards / "rank_1").glob("*.safetensors"))
+    write_into(file, file.read_bytes())
+    with pytest.raises(MindgenError, match=r"rank_1/\S+ was written while a model is served from it"):
+        llm.generate(PROMPTS, SamplingParams(max_tokens=2))
     llm.close()
