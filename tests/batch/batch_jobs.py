@@ -1,46 +1,39 @@
-"""Jobs over a few rows for a model without a network, and one that ends in their midst."""
+"""Jobs from words, and what they should be."""
 
-from pathlib import Path
+from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from fake_model import FakeModel
+import pytest
 
-from mindgen.batch import BatchConfig
+from mindgen.batch.config import BatchConfig, ModelChoice
+from mindgen.batch.settings import read_batch_settings
+from mindgen.errors import UsageError
+from mindgen.loop.model_files import ModelFiles
 from mindgen.sampling_params import SamplingParams
 
-SAMPLED = SamplingParams(temperature=1.0, max_tokens=4)
+FILES = ("data.path=in.parquet", "data.output_path=out.parquet")
 
 
-def write_input(path: Path, num_rows: int = 25) -> Path:
-    pq.write_table(
-        pa.table({
-            "prompt": [f"prompt {row}" for row in range(num_rows)],
-            "adapter_id": [("A1", None, "A2")[row % 3] for row in range(num_rows)],
-            "id": pa.array(range(num_rows), pa.int16()),
-        }),
-        path,
-    )  # fmt: skip
-    return path
+def job(*words: str, path=None, flags=None) -> BatchConfig:
+    settings, _ = read_batch_settings(path, words, flags or {})
+    files = ModelFiles(settings.model.path, settings.adapter_paths, settings.load_checkpoint)
+    return settings.job(files, settings.engine)
 
 
-def job(tmp_path: Path, **options: object) -> BatchConfig:
-    path = tmp_path / "in.parquet"
-    if not path.exists():
-        write_input(path)
-    fields = {"input": str(path), "output": str(tmp_path / "out.parquet"), "sampling": SAMPLED, "part_rows": 10}
-    return BatchConfig(**fields | options)  # type: ignore[arg-type]
+def notes(*words: str) -> list[str]:
+    return read_batch_settings(None, words, {}).notes
 
 
-class StoppingModel(FakeModel):
-    """Ends the run with an error after so many answers have been asked for."""
+def refusal(*words: str) -> str:
+    with pytest.raises(UsageError) as raised:
+        job(*words)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
-    def __init__(self, after: int) -> None:
-        super().__init__(num_slots=2)
-        self._after = after
 
-    def encode(self, text: str) -> list[int]:
-        self._after -= 1
-        if self._after < 0:
-            raise KeyboardInterrupt
-        return super().encode(text)
+def expected(**changes) -> BatchConfig:
+    """A job of the document's command line, but for these changes."""
+    sampling = SamplingParams(temperature=1.0, top_k=50, top_p=0.7, max_tokens=512)
+    sampling = replace(sampling, **changes.pop("sampling", {}))
+    model = ModelChoice(path=changes.pop("model", "demo"), dtype="bfloat16")
+    job = {"input": "in.parquet", "output": "out.parquet", "n_samples": 5, "model": model, "sampling": sampling}
+    return BatchConfig(**job | changes)

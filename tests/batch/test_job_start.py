@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_jobs import StoppingModel, job, write_input
 from fake_model import ADAPTERS, FakeModel
+from small_jobs import StoppingModel, job, write_input
 
 from mindgen.batch.config import BatchConfig, InputColumns, OutputOptions, PromptOptions
 from mindgen.batch.iterate import iterate_batch

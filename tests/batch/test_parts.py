@@ -5,8 +5,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from batch_jobs import StoppingModel, job
 from fake_model import FakeModel
+from small_jobs import StoppingModel, job
 
 from mindgen.batch.answer import Answer
 from mindgen.batch.job_folder import JobFolder

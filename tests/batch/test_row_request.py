@@ -7,8 +7,8 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_jobs import job
 from fake_model import FakeModel
+from small_jobs import job
 
 from mindgen.batch.row_request import RowReader, RowRequest, used_columns
 from mindgen.batch.source import open_source

@@ -10,8 +10,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_jobs import StoppingModel, job
 from fake_model import ADAPTERS, FakeModel
+from small_jobs import StoppingModel, job
 
 from mindgen.batch.config import InputColumns, OutputOptions
 from mindgen.batch.run import run_batch
